@@ -1,0 +1,38 @@
+"""One call for many callers: a TTL cache and keyed locks in one decorator."""
+
+from .counts import Stats
+from .decorator import BoundSingleFlight, SingleFlightFunction, single_flight_ttl
+from .errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
+from .events import Event, Listener, LoggingListener
+from .flights import Explanation, FlightInfo
+from .freshness import Landing
+from .keys import InstanceKey
+from .locks import KeyedLocks
+from .options import is_not_none
+from .registry import caches, report
+from .store import Entry
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BoundSingleFlight",
+    "Entry",
+    "Event",
+    "Explanation",
+    "FlightDeadlock",
+    "FlightInfo",
+    "FlightTimeout",
+    "InstanceKey",
+    "KeyedLocks",
+    "Landing",
+    "Listener",
+    "LoggingListener",
+    "SingleFlightError",
+    "SingleFlightFunction",
+    "Stats",
+    "UnhashableKey",
+    "caches",
+    "is_not_none",
+    "report",
+    "single_flight_ttl",
+]

@@ -1,0 +1,184 @@
+"""The body of a decorated call, compiled with the function's exact parameters.
+
+A hit should cost one look-up, one clock read, one comparison and one mark. Collecting `*args, **kwargs` and
+binding them to parameters costs more than all of these, so each function gets calls of its own:
+`function` (called plainly), `method` (called on a bound object) and `split` (a call's key and canonical
+arguments, for the control surface). The text depends on the parameters alone and is compiled once for
+each shape; it can be seen in tracebacks.
+"""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import linecache
+import types
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+from .counts import has_global_lock
+
+__all__ = ["CallForms", "parameters_of"]
+
+_ANY = inspect.Signature(
+    [
+        inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+)
+# Names of ours in the compiled text begin with `_sf_`; a function that uses such names itself is called
+# through `*args, **kwargs`.
+_HIT = """\
+    try:
+        _sf_record = _sf_lookup(_sf_key)
+    except TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    if _sf_record is not None and _sf_timer() < _sf_record.deadline:
+        _sf_record.hits += 1
+        {count}
+        return _sf_record.value
+    return _sf_call(_sf_key, {args}, {kwargs})
+"""
+_SPLIT = """\
+    try:
+        _sf_hash(_sf_key)
+    except TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    return _sf_key, {args}, {kwargs}
+"""
+_COUNT = "_sf_counts.hits += 1" if has_global_lock() else "_sf_counts.hit()"
+_Shape = tuple[str, Any, bool]  # a parameter's name and kind, and whether it has a default
+
+
+def parameters_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The parameters to compile for; `*args, **kwargs` where they are unknown or no plain names."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return _ANY
+    for name in signature.parameters:
+        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_sf_"):
+            return _ANY
+    return signature
+
+
+class CallForms:
+    """The compiled calls of one function.
+
+    Args:
+        function: gives the calls its name.
+        signature: the parameters.
+        own_key: whether the key is the user's.
+        names: what the text refers to: `lookup`, `timer`, `call`, `counts`, `unhashable`, and `make_key`
+            for a key of the user's, or `known` and `meet` for instance keys.
+    """
+
+    def __init__(self, function: Any, signature: inspect.Signature, own_key: bool, **names: Any) -> None:
+        self.namespace = {f"_sf_{name}": value for name, value in {"hash": hash, "id": id, **names}.items()}
+        self._name = getattr(function, "__name__", type(function).__name__)
+        self._qualname = getattr(function, "__qualname__", self._name)
+        self._parameters = tuple(signature.parameters.values())
+        self._own_key = own_key
+
+    def function(self, by_instance: bool) -> types.FunctionType:
+        """For plain calls."""
+        return self._make(_HIT, by_instance, bound=False)
+
+    def method(self, by_instance: bool) -> types.FunctionType:
+        """For calls on a bound object, whose `__self__` is the first argument."""
+        return self._make(_HIT, by_instance, bound=True)
+
+    def split(self, by_instance: bool) -> types.FunctionType:
+        """For the control surface: returns key, args and kwargs of a call."""
+        return self._make(_SPLIT, by_instance, bound=False)
+
+    def _make(self, body: str, by_instance: bool, bound: bool) -> types.FunctionType:
+        shapes = tuple((p.name, p.kind, p.default is not p.empty) for p in self._parameters)
+        code = _code(_text(shapes, body, self._own_key, by_instance, bound))
+        code = code.replace(co_name=self._name, co_qualname=self._qualname)
+        taken = self._parameters[1:] if bound else self._parameters
+        named_only = inspect.Parameter.KEYWORD_ONLY
+        defaults = tuple(p.default for p in taken if p.kind is not named_only and p.default is not p.empty)
+        made = types.FunctionType(code, self.namespace, self._name, defaults)
+        made.__kwdefaults__ = {
+            p.name: p.default for p in taken if p.kind is named_only and p.default is not p.empty
+        }
+        return made
+
+
+def takes_instance(signature: inspect.Signature) -> bool:
+    """Whether the first parameter is one that an instance can be bound to by name."""
+    first = next(iter(signature.parameters.values()), None)
+    return first is not None and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+
+
+@lru_cache(maxsize=256)
+def _text(shapes: tuple[_Shape, ...], body: str, own_key: bool, by_instance: bool, bound: bool) -> str:
+    """The source of one call form for parameters of these names and kinds."""
+    kinds = inspect.Parameter
+    positional = [
+        name for name, kind, _ in shapes if kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    ]
+    starred = next((name for name, kind, _ in shapes if kind is kinds.VAR_POSITIONAL), None)
+    named = [name for name, kind, _ in shapes if kind is kinds.KEYWORD_ONLY]
+    extra = next((name for name, kind, _ in shapes if kind is kinds.VAR_KEYWORD), None)
+
+    call = positional + ([f"*{starred}"] if starred else [])
+    passed = call + [f"{name}={name}" for name in named] + ([f"**{extra}"] if extra else [])
+    lines = []
+    if bound:
+        lines.append(f"    {positional[0]} = _sf_bound.__self__")
+    if own_key:
+        lines.append(f"    _sf_key = _sf_make_key({', '.join(passed)})")
+    else:
+        parts = [*positional, *([starred] if starred else []), *named]
+        if extra:
+            parts.append(f"tuple(sorted({extra}.items())) if {extra} else ()")
+        if by_instance:
+            lines += [
+                f"    _sf_owner = _sf_known.get(_sf_id({positional[0]}))",
+                "    if _sf_owner is None:",
+                f"        _sf_owner = _sf_meet({positional[0]})",
+            ]
+            parts[0] = "_sf_owner"
+        lines.append(f"    _sf_key = ({', '.join(parts)}{',' if len(parts) == 1 else ''})")
+    words = [f"{name!r}: {name}" for name in named]
+    every = [f"{name!r}: {name}" for name, _, _ in shapes]
+    values = {
+        "named": "{" + ", ".join(every) + "}",
+        "args": f"({', '.join(call)}{',' if len(call) == 1 else ''})",
+        "kwargs": "{" + ", ".join(words + ([f"**{extra}"] if extra else [])) + "}",
+        "count": _COUNT,
+    }
+    head = f"def call({_header(shapes[1:] if bound else shapes, bound)}):\n"
+    return head + "\n".join(lines) + "\n" + body.format(**values)
+
+
+def _header(shapes: tuple[_Shape, ...], bound: bool) -> str:
+    """The parameter list; a default is written as None and filled in by the function object."""
+    kinds = inspect.Parameter
+    parts = ["_sf_bound"] if bound else []
+    slash = len(parts) + sum(kind is kinds.POSITIONAL_ONLY for _, kind, _ in shapes)
+    star = any(kind is kinds.VAR_POSITIONAL for _, kind, _ in shapes)
+    for name, kind, has_default in shapes:
+        if kind is kinds.KEYWORD_ONLY and not star:
+            parts.append("*")
+            star = True
+        stars = {kinds.VAR_POSITIONAL: "*", kinds.VAR_KEYWORD: "**"}.get(kind, "")
+        parts.append(f"{stars}{name}{'=None' if has_default else ''}")
+    if slash:
+        parts.insert(slash, "/")
+    return ", ".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _code(text: str) -> types.CodeType:
+    filename = f"<singleflight call {next(_numbers)}>"
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    module = compile(text, filename, "exec")
+    return next(constant for constant in module.co_consts if isinstance(constant, types.CodeType))
+
+
+_numbers = count(1)

@@ -1,0 +1,186 @@
+"""The control surface's work: looking at one function's entries and flights, dropping, putting, explaining."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Any
+
+from .counts import Stats
+from .events import Invalidate, Put
+from .flights import Explanation, Flight, FlightInfo, State
+from .freshness import Landing
+from .memo import Memo
+from .store import Entry, Record
+from .turns import inside, mutex
+
+__all__ = [
+    "bypass",
+    "clear",
+    "entry",
+    "explain",
+    "flights",
+    "invalidate",
+    "invalidate_where",
+    "put",
+    "stats",
+]
+
+
+def invalidate(memo: Memo, key: Hashable) -> bool:
+    """Detach the key's flight, then drop its value; whether there was either."""
+    detached = _detach(memo, key)
+    record = memo.store.drop(key)
+    with mutex:
+        idle = memo.locks.forget(key)  # nothing of ours is to keep the key alive; let go of after the mutex
+    del idle
+    dropped = detached or (record is not None and record.fresh_for(memo.timer()) > 0)
+    if dropped and memo.emitter.wants("invalidate"):
+        memo.emitter.tell(Invalidate, key)
+    return dropped
+
+
+def invalidate_where(memo: Memo, predicate: Callable[[Any], object]) -> int:
+    """Invalidate every key that the predicate picks; how many there were. It runs under no lock."""
+    if not callable(predicate):
+        raise TypeError(f"predicate: expected a callable of the key, got {predicate!r}")
+    keys = dict.fromkeys(list(memo.store.index))
+    with mutex:
+        keys.update(dict.fromkeys(slot.key for slot in memo.locks.live()))
+    return sum(invalidate(memo, key) for key in keys if predicate(key))
+
+
+def put(memo: Memo, key: Hashable, value: Any) -> None:
+    """Store a value from outside, in place of whatever is there or on its way."""
+    now = memo.timer()
+    old = memo.store.index.get(key)
+    ttl = memo.options.ttl_of(Landing(key, value, previous=old.snapshot(now) if old is not None else None))
+    if ttl == 0:
+        invalidate(memo, key)
+        return
+    _detach(memo, key)
+    record = Record(key, value, now, ttl)
+    if memo.emitter.wants("hit"):
+        record.deadline = -inf
+    gone = memo.store.put(record)
+    _detach(memo, key)  # a flight that began in between may have asked before the value was here
+    if memo.emitter.wants("put"):
+        memo.emitter.tell(Put, key, value=value)
+    memo.tell_gone(gone or [], now)
+
+
+def clear(memo: Memo) -> None:
+    """Drop all entries, detach all flights, forget idle locks and zero the counts."""
+    with mutex:
+        keys = [slot.key for slot in memo.locks.live()]
+    for key in keys:
+        _detach(memo, key)
+    records = memo.store.clear()  # held until here: destroyed under no lock
+    del records
+    memo.locks.evict_idle()
+    memo.store.evictions = memo.store.expirations = 0
+    memo.counts.reset()
+
+
+def entry(memo: Memo, key: Hashable) -> Entry | None:
+    """The entry that would be served now, without calling or counting anything."""
+    record = memo.store.index.get(key)
+    now = memo.timer()
+    return record.snapshot(now) if record is not None and record.fresh_for(now) > 0 else None
+
+
+def flights(memo: Memo) -> tuple[FlightInfo, ...]:
+    """The flights in progress, detached ones included, oldest first."""
+    now = memo.timer()
+    with mutex:
+        flying = [turn for slot in memo.locks.live() if _flying(turn := slot.turn)] + list(memo.adrift)
+        flying.sort(key=lambda flight: flight.started)  # type: ignore[union-attr]
+        return tuple(flight.info(memo.name, now) for flight in flying if isinstance(flight, Flight))
+
+
+def explain(memo: Memo, key: Hashable) -> Explanation:
+    """What a call with this key would do now."""
+    now = memo.timer()
+    record = memo.store.index.get(key)
+    flight: FlightInfo | None = None
+    with mutex:
+        slot = memo.locks.slot(key)
+        turn = slot.turn if slot is not None else None
+        if isinstance(turn, Flight) and turn.state is State.FLYING:
+            flight = turn.info(memo.name, now)
+        busy = turn is not None and turn.leader is not None
+    fresh_for = record.fresh_for(now) if record is not None else 0.0
+    if record is not None and fresh_for > 0 and not memo.bypassed:
+        return Explanation(key, "hit", record.snapshot(now), flight, fresh_for, 0.0)
+    would = "wait" if busy and not memo.bypassed else "fetch"
+    return Explanation(key, would, None, flight, 0.0, 0.0)
+
+
+def stats(memo: Memo) -> Stats:
+    """What was seen and done so far."""
+    now = memo.timer()
+    memo.tell_gone(memo.store.expire(now), now)
+    counts, locks = memo.counts, memo.locks
+    with mutex:
+        in_flight = sum(_flying(slot.turn) for slot in locks.live()) + len(memo.adrift)
+        return Stats(
+            hits=counts.all_hits(),
+            stale_hits=counts.stale_hits,
+            waits=counts.waits,
+            fetches=counts.fetches,
+            errors=counts.errors,
+            timeouts=counts.timeouts,
+            calls=counts.calls,
+            failures=counts.failures,
+            uncached=counts.uncached,
+            evictions=memo.store.evictions,
+            expirations=memo.store.expirations,
+            refreshes=counts.refreshes,
+            in_flight=in_flight,
+            entries=len(memo.store.index),
+            locks=len(locks),
+            idle_locks=locks.idle,
+        )
+
+
+@contextmanager
+def bypass(memo: Memo) -> Iterator[None]:
+    """Until the block ends, every call of the function, by whomever, runs it directly."""
+    with _switching:
+        memo.bypassed += 1
+        memo.shut()
+    try:
+        yield
+    finally:
+        with _switching:
+            memo.bypassed -= 1
+            if not memo.bypassed:
+                memo.reopen()
+
+
+_switching = threading.Lock()  # guards `bypassed` together with the gate of the fast path
+
+
+def _flying(turn: object) -> bool:
+    return isinstance(turn, Flight) and turn.state is State.FLYING
+
+
+def _detach(memo: Memo, key: Hashable) -> bool:
+    """From now on the flight in progress, if any, is its callers' alone; whether there was one."""
+    gate = idle = None
+    reentered = inside()  # by a finaliser or signal handler in the midst of a section: only mark it
+    with mutex:
+        slot = memo.locks.slot(key)
+        turn: Any = slot.turn if slot is not None else None
+        if slot is None or not _flying(turn):
+            return False
+        turn.detached = True  # before the slot is free, and before the caller drops the value
+        if not reentered:
+            memo.adrift.add(turn)
+            gate, idle = memo.locks.vacate(slot)
+    if gate is not None:
+        gate.open()
+    del idle
+    return True

@@ -1,0 +1,135 @@
+"""Exact counting: what callers received and what was run.
+
+Everything but `hits` is written under the mutex. A hit takes no lock, so its counter is one of two: where
+the interpreter has its global lock, an addition to an attribute cannot be torn (no other thread gets to run
+between its load and its store); on free-threaded builds every thread counts for itself and the sum is
+taken when asked.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from dataclasses import dataclass
+
+__all__ = ["Counts", "Stats", "ThreadedHits", "has_global_lock"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What one decorated function has seen and done; exact once its callers are quiet.
+
+    `hits`, `stale_hits`, `waits`, `fetches`, `errors` and `timeouts` sum to the calls received. `calls`
+    counts executions (refreshes included), `failures` those that raised an Exception, and `uncached`
+    those that returned a value which was not stored. `evictions` and `expirations` count dropped entries.
+    `in_flight`, `entries`, `locks` and `idle_locks` are of this moment.
+    """
+
+    hits: int
+    stale_hits: int
+    waits: int
+    fetches: int
+    errors: int
+    timeouts: int
+    calls: int
+    failures: int
+    uncached: int
+    evictions: int
+    expirations: int
+    refreshes: int
+    in_flight: int
+    entries: int
+    locks: int
+    idle_locks: int
+
+    @property
+    def misses(self) -> int:
+        """Callers that no stored value could serve: waits and fetches."""
+        return self.waits + self.fetches
+
+    @property
+    def hit_rate(self) -> float:
+        """The part of all calls received that was served by a stored value; 0.0 before the first."""
+        received = self.hits + self.stale_hits + self.misses + self.errors + self.timeouts
+        return (self.hits + self.stale_hits) / received if received else 0.0
+
+
+class Counts:
+    """The counters of one function."""
+
+    __slots__ = (
+        "calls",
+        "errors",
+        "failures",
+        "fetches",
+        "hits",
+        "refreshes",
+        "stale_hits",
+        "timeouts",
+        "uncached",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to zero."""
+        self.hits = self.stale_hits = self.waits = self.fetches = self.errors = self.timeouts = 0
+        self.calls = self.failures = self.uncached = self.refreshes = 0
+
+    def hit(self) -> None:
+        """Count one hit (the compiled call does the same addition in line)."""
+        self.hits += 1
+
+    def all_hits(self) -> int:
+        """How many hits there were."""
+        return self.hits
+
+
+class ThreadedHits(Counts):
+    """The same for builds without a global lock: each thread adds to a cell of its own."""
+
+    __slots__ = ("_cells", "_local", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._cells: list[tuple[weakref.ref[threading.Thread], list[int]]] = []
+        super().__init__()
+
+    def reset(self) -> None:
+        """Back to zero; threads get new cells, so that an addition under way is lost with the old one."""
+        super().reset()
+        with self._lock:
+            self._cells.clear()
+            self._local = threading.local()
+
+    def hit(self) -> None:
+        """Count one hit of this thread."""
+        try:
+            cell = self._local.cell
+        except AttributeError:
+            cell = self._new_cell()
+        cell[0] += 1
+
+    def all_hits(self) -> int:
+        """The sum over all threads, those that have ended included."""
+        with self._lock:
+            return self.hits + sum(cell[0] for _, cell in self._cells)
+
+    def _new_cell(self) -> list[int]:
+        cell = [0]
+        with self._lock:
+            for thread, ended in [pair for pair in self._cells if pair[0]() is None]:
+                self.hits += ended[0]
+                self._cells.remove((thread, ended))
+            self._cells.append((weakref.ref(threading.current_thread()), cell))
+            self._local.cell = cell
+        return cell
+
+
+def has_global_lock() -> bool:
+    """Whether this interpreter runs one thread at a time."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())

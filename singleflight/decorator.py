@@ -1,0 +1,363 @@
+"""`single_flight_ttl`: from a function and options to a decorated function, bound through wrapt."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import types
+import weakref
+from collections.abc import Callable, Hashable
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from . import _threads
+from ._compile import CallForms, parameters_of, takes_instance
+from .counts import Counts, ThreadedHits, has_global_lock
+from .freshness import TTL
+from .keys import Instances, check_key_function, explain_unhashable
+from .memo import Memo
+from .options import Options, is_not_none
+from .registry import register
+from .surface import Controls
+
+if TYPE_CHECKING:
+    _FunctionWrapper = object
+else:
+    from wrapt import FunctionWrapper as _FunctionWrapper
+
+__all__ = ["BoundSingleFlight", "SingleFlightFunction", "single_flight_ttl"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+_AS_MAXSIZE: Any = object()
+
+
+class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
+    """A decorated function: called like the original, with the control surface beside.
+
+    Everything else about it (name, docstring, signature, annotations, `isinstance` answers) is that of
+    the wrapped function, which is its `__wrapped__`.
+    """
+
+    # Each decorated function has a class of its own below this one, made by `_decorate`, with its memo and
+    # its compiled `__call__` and `__get__`: Python looks these up on the class.
+    _self_home: _Home
+
+    if TYPE_CHECKING:
+        __name__: str
+        __qualname__: str
+
+        @property
+        def __wrapped__(self) -> Callable[P, R]: ...
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+        @overload
+        def __get__(
+            self, instance: None, owner: type[Any] | None = None, /
+        ) -> SingleFlightFunction[P, R]: ...
+        @overload
+        def __get__(
+            self: SingleFlightFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+        ) -> BoundSingleFlight[Q, R]: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._self_home.named(self, owner)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # by reference, like any function
+
+    def __reduce_ex__(self, protocol: Any) -> str:
+        return self.__qualname__
+
+    def __copy__(self) -> SingleFlightFunction[P, R]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SingleFlightFunction[P, R]:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<single-flight {self.__wrapped__!r}>"
+
+    def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+        home = self._self_home
+        return home.split(home.by_instance)(*args, **kwargs)
+
+
+class BoundSingleFlight(Controls[P, R], Generic[P, R]):
+    """A decorated method on its instance (or class), like a bound method, with the control surface.
+
+    Made anew by each attribute access, without a Python-level `__init__`.
+    """
+
+    __slots__ = ("__self__", "__weakref__")
+    _self_home: _Home
+
+    if TYPE_CHECKING:
+        __self__: Any
+        __name__: str
+        __qualname__: str
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @property
+    def __func__(self) -> SingleFlightFunction[..., R]:
+        return self._self_home.decorated()
+
+    @property
+    def __wrapped__(self) -> Callable[P, R]:
+        bound: Callable[P, R] = self._self_home.wrapped.__get__(self.__self__, type(self.__self__))
+        return bound
+
+    @property
+    def __class__(self) -> Any:  # so that `inspect` takes it for the bound method it stands for
+        return types.MethodType
+
+    @property
+    def __doc__(self) -> Any:
+        return self.__func__.__doc__
+
+    @property
+    def __module__(self) -> Any:
+        return self.__func__.__module__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.__self__ is self.__self__  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self.__self__)))
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.__self__, self.__func__.__name__)
+
+    def __repr__(self) -> str:
+        return f"<bound single-flight method {self.__func__.__qualname__} of {self.__self__!r}>"
+
+    def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+        home = self._self_home
+        return home.split(home.memo.own_key is None)(self.__self__, *args, **kwargs)
+
+
+class SingleFlightDecorator(Protocol):
+    """What `single_flight_ttl(...)` returns: it decorates functions, methods, class and static methods."""
+
+    @overload
+    def __call__(self, func: classmethod[S, P, R], /) -> SingleFlightFunction[Concatenate[type[S], P], R]: ...
+    @overload
+    def __call__(self, func: staticmethod[P, R], /) -> SingleFlightFunction[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> SingleFlightFunction[P, R]: ...
+
+
+class _Home:
+    """What one decorated function and its bound methods share; holds the compiled calls."""
+
+    def __init__(self, wrapped: Any, options: Options, key: Callable[..., Hashable] | None, name: str | None):
+        self.wrapped = wrapped
+        self.static = isinstance(wrapped, staticmethod)
+        self.of_class = isinstance(wrapped, classmethod)
+        function = wrapped.__func__ if self.static or self.of_class else wrapped
+        _refuse_unfit(function)
+        signature = parameters_of(function)
+        self.bindable = takes_instance(signature) and not self.static
+        called = getattr(function, "__qualname__", type(function).__qualname__)
+        if key is not None:
+            check_key_function(key, called, signature)
+        module = getattr(function, "__module__", None)
+        counts = Counts() if has_global_lock() else ThreadedHits()
+        self.memo = Memo(name or (f"{module}.{called}" if module else called), function, options, counts, key)
+        self.by_instance = self.of_class and key is None
+        self.instances = Instances(self.memo.store.forget)
+        self.forms = CallForms(
+            function,
+            signature,
+            key is not None,
+            lookup=self.memo.store.index.get,
+            timer=options.timer,
+            call=partial(_threads.call, self.memo),
+            counts=counts,
+            make_key=key,
+            known=self.instances.known,
+            meet=self.instances.meet,
+            unhashable=partial(_unhashable, called, key is not None),
+        )
+        self.memo.fast_paths.append(self.forms.namespace)
+        self._splits: dict[bool, Any] = {}
+        self.decorated: Callable[[], Any] = lambda: None  # a weak reference, once there is something
+
+    def split(self, by_instance: bool) -> Callable[..., tuple[Any, Any, Any]]:
+        """What finds the key and canonical arguments of a call."""
+        if by_instance not in self._splits:
+            self._splits[by_instance] = self.forms.split(by_instance)
+        split: Callable[..., tuple[Any, Any, Any]] = self._splits[by_instance]
+        return split
+
+    def named(self, decorated: Any, owner: type[Any]) -> None:
+        """It is an attribute of this class: is it one of its methods? Then plain calls know the instance."""
+        defined_in = getattr(self.wrapped, "__qualname__", "").rpartition(".")[0]
+        if self.bindable and self.memo.own_key is None and defined_in == owner.__qualname__:
+            self.by_instance = True
+            type(decorated).__call__ = staticmethod(self.forms.function(True))
+
+
+def _refuse_unfit(function: Any) -> None:
+    name = getattr(function, "__qualname__", repr(function))
+    if isinstance(function, type):
+        raise TypeError(f"{name}: decorate a function or a method, not a class")
+    if not callable(function):
+        raise TypeError(f"single_flight_ttl decorates callables, got {function!r}")
+    body = inspect.unwrap(function)
+    while isinstance(body, partial):
+        body = body.func
+    if not inspect.isroutine(body):
+        body = getattr(type(body), "__call__", body)
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise TypeError(f"{name}: a generator can be consumed once only, so it cannot be shared or stored")
+    if inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(function):
+        raise TypeError(f"{name}: coroutine functions are not supported, only plain functions and methods")
+
+
+def _unhashable(
+    called: str, own_key: bool, error: TypeError, key: Any, arguments: dict[str, Any]
+) -> TypeError:
+    return explain_unhashable(error, called, key, arguments, own_key)
+
+
+def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> SingleFlightFunction[..., Any]:
+    home = _Home(wrapped, options, key, name)
+    shared = {"_self_home": home, "_self_memo": home.memo}
+    new = object.__new__
+    bound_kind: Any = None
+
+    def bind(self: Any, instance: Any, owner: Any = None) -> Any:
+        nonlocal bound_kind
+        if (instance is None and not home.of_class) or not home.bindable:
+            return self
+        if bound_kind is None:
+            members = {"__slots__": (), "__call__": home.forms.method(key is None), **shared}
+            bound_kind = type("BoundSingleFlight", (BoundSingleFlight,), members)
+        bound = new(bound_kind)
+        bound.__self__ = instance if not home.of_class else owner or type(instance)
+        return bound
+
+    members = {"__call__": staticmethod(home.forms.function(home.by_instance)), "__get__": bind, **shared}
+    kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
+    decorated: SingleFlightFunction[..., Any] = kind(wrapped, _not_called)
+    home.decorated = weakref.ref(decorated)
+    register(decorated)
+    return decorated
+
+
+def _not_called(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    """wrapt's own calling convention, for whoever calls `FunctionWrapper.__call__` explicitly."""
+    return wrapped(*args, **kwargs)
+
+
+@overload
+def single_flight_ttl(
+    func: Callable[P, R],
+    /,
+    *,
+    ttl: TTL,
+    key: Callable[..., Hashable] | None = ...,
+    maxsize: int | None = ...,
+    max_idle_locks: int | None = ...,
+    cache_if: Callable[[Any], object] = ...,
+    follower_retries: int | None = ...,
+    wait_timeout: float | timedelta | None = ...,
+    timer: Callable[[], float] = ...,
+    listener: Callable[[Any], object] | None = ...,
+    name: str | None = ...,
+) -> SingleFlightFunction[P, R]: ...
+@overload
+def single_flight_ttl(
+    *,
+    ttl: TTL,
+    key: Callable[..., Hashable] | None = ...,
+    maxsize: int | None = ...,
+    max_idle_locks: int | None = ...,
+    cache_if: Callable[[Any], object] = ...,
+    follower_retries: int | None = ...,
+    wait_timeout: float | timedelta | None = ...,
+    timer: Callable[[], float] = ...,
+    listener: Callable[[Any], object] | None = ...,
+    name: str | None = ...,
+) -> SingleFlightDecorator: ...
+def single_flight_ttl(
+    func: Any = None,
+    /,
+    *,
+    ttl: TTL,
+    key: Callable[..., Hashable] | None = None,
+    maxsize: int | None = 1024,
+    max_idle_locks: Any = _AS_MAXSIZE,
+    cache_if: Callable[[Any], object] = is_not_none,
+    follower_retries: int | None = 1,
+    wait_timeout: float | timedelta | None = None,
+    timer: Callable[[], float] = time.monotonic,
+    listener: Callable[[Any], object] | None = None,
+    name: str | None = None,
+) -> Any:
+    """Make concurrent calls for the same thing one call, and keep its value for a while.
+
+    Args:
+        ttl: how long a value is served, counted from when it landed: seconds, a `timedelta`, or a callable
+            of the `Landing` that returns one of these. None: for ever. 0: concurrent callers share one
+            call, and nothing is stored.
+        key: called with the function's arguments, defaults filled in; calls with equal results are the
+            same call. By default all arguments count, and on a method the instance, by identity and
+            without being kept alive.
+        maxsize: entries kept, all instances together (default 1024, None: no limit). When full, an old
+            one goes that was not used lately.
+        max_idle_locks: how many locks that nobody uses are kept (default: as `maxsize`; None: all).
+        cache_if: called with each value; whether to store it (default: all but None).
+        follower_retries: how often those who waited for a flight that failed, or whose value `cache_if`
+            refused, try again, one after another, before the rest share the outcome (default 1; None:
+            each tries).
+        wait_timeout: how long a caller waits for another's flight, in seconds (default None: no limit);
+            then `FlightTimeout` in that caller alone.
+        timer: the clock of all ages and durations, in seconds; monotonic.
+        listener: called with an event for each thing that happens (see `Listener`).
+        name: what events, log lines and `report()` call the function (default: its qualified name).
+
+    Returns the decorated function with its control surface (`invalidate`, `put`, `refresh`, `stats`, ...).
+    All callers of a key receive the same object: a mutable value is shared.
+
+    Raises `TypeError` or `ValueError` at decoration, naming the option that is wrong. A call raises what
+    the function raises (its followers receive a copy), `FlightDeadlock` where waiting would never end,
+    `FlightTimeout`, and `UnhashableKey`, naming the argument. Exceptions are never stored.
+
+    Safe to use from any thread; the function, `key`, `ttl`, `cache_if` and `listener` run under no lock.
+
+    >>> @single_flight_ttl(key=lambda symbol: symbol.upper(), ttl=60)
+    ... def price(symbol):
+    ...     print("asking the broker")
+    ...     return 984.75
+    >>> price("ASML"), price("asml")
+    asking the broker
+    (984.75, 984.75)
+    """
+    options = Options.checked(
+        ttl=ttl,
+        maxsize=maxsize,
+        max_idle_locks=maxsize if max_idle_locks is _AS_MAXSIZE else max_idle_locks,
+        cache_if=cache_if,
+        follower_retries=follower_retries,
+        wait_timeout=wait_timeout,
+        timer=timer,
+        listener=listener,
+    )
+    if key is not None and not callable(key):
+        raise TypeError(f"key: expected a callable of the arguments, got {key!r}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name: expected a string, got {name!r}")
+    decorate = partial(_decorate, options=options, key=key, name=name)
+    return decorate if func is None else decorate(func)

@@ -1,0 +1,32 @@
+"""The exceptions that this library itself raises."""
+
+from __future__ import annotations
+
+__all__ = ["FlightDeadlock", "FlightTimeout", "SingleFlightError", "UnhashableKey"]
+
+
+class SingleFlightError(Exception):
+    """The base of every exception that this library raises by itself."""
+
+
+class FlightTimeout(SingleFlightError, TimeoutError):
+    """A caller waited as long as it was allowed to; the others are not disturbed.
+
+    Raised in the one caller whose `wait_timeout` (or a keyed lock's `timeout`) ran out. Never shared
+    with other callers and never stored.
+    """
+
+
+class FlightDeadlock(SingleFlightError, RuntimeError):
+    """Waiting would never end: this caller already holds, directly or in a circle, what it asks for.
+
+    Raised in the caller that would close the circle; the message names every key of it in order, as
+    `'A' -> 'B' -> 'A'`. Never shared with other callers and never stored.
+    """
+
+
+class UnhashableKey(SingleFlightError, TypeError):
+    """A call cannot be told apart from others: an argument (or the result of `key`) cannot be a key.
+
+    The message names the argument. Nothing was called and nothing changed.
+    """

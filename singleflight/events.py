@@ -1,0 +1,253 @@
+"""What happened, as typed records; who may listen; and the listener that writes log lines.
+
+Events are told after the transition they describe is complete and outside every lock. Each carries
+a sequence number of its function, taken at the transition: several threads may deliver theirs out of
+order, and sorting by `sequence` restores it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+__all__ = [
+    "ALL_KINDS",
+    "Abort",
+    "Deadlock",
+    "Event",
+    "Evict",
+    "Expire",
+    "Fetch",
+    "Hit",
+    "Invalidate",
+    "Land",
+    "Listener",
+    "LoggingListener",
+    "Put",
+    "Share",
+    "Timeout",
+    "Wait",
+]
+
+log = logging.getLogger("singleflight")
+log.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened to one key of one decorated function.
+
+    `kind` is the short name that listeners put into `wants`; `name` is the function's name; `sequence`
+    counts the function's events from 1.
+    """
+
+    kind: ClassVar[str] = "event"
+    name: str
+    key: Hashable
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit(Event):
+    """A caller was served by a fresh entry without waiting. `age` is in seconds."""
+
+    kind: ClassVar[str] = "hit"
+    value: Any
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait(Event):
+    """A caller begins to wait; it is the `followers`-th of this flight."""
+
+    kind: ClassVar[str] = "wait"
+    followers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share(Event):
+    """A caller that waited receives another caller's outcome: a value, or an error (then `error`).
+
+    `age` is how long ago the flight landed and `waited` how long this caller waited, in seconds.
+    """
+
+    kind: ClassVar[str] = "share"
+    value: Any = None
+    error: BaseException | None = None
+    age: float
+    waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch(Event):
+    """A flight starts: its leader is about to run the function. `flight` is "call" or "refresh"."""
+
+    kind: ClassVar[str] = "fetch"
+    flight: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Land(Event):
+    """A flight ended with a value or an exception.
+
+    `stored` says whether the value can now be found, `ttl` for how many seconds; `followers` waited
+    for it, and with `retried` they fly again instead of sharing this outcome.
+    """
+
+    kind: ClassVar[str] = "land"
+    value: Any = None
+    error: BaseException | None = None
+    duration: float
+    followers: int
+    stored: bool
+    ttl: float | None = None
+    retried: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort(Event):
+    """A flight ended without an outcome to share; a follower or a newcomer takes over."""
+
+    kind: ClassVar[str] = "abort"
+    error: BaseException
+    duration: float
+    followers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeout(Event):
+    """A caller gave up after waiting for `waited` seconds."""
+
+    kind: ClassVar[str] = "timeout"
+    waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlock(Event):
+    """A caller was refused because its wait would have closed a circle; `cycle` names the keys."""
+
+    kind: ClassVar[str] = "deadlock"
+    cycle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalidate(Event):
+    """A key's value was dropped, or its flight detached, on request."""
+
+    kind: ClassVar[str] = "invalidate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put(Event):
+    """A value was stored from outside."""
+
+    kind: ClassVar[str] = "put"
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evict(Event):
+    """An entry went because the store was full."""
+
+    kind: ClassVar[str] = "evict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expire(Event):
+    """An entry that had run out was removed. (It had stopped being served when it ran out.)"""
+
+    kind: ClassVar[str] = "expire"
+
+
+ALL_KINDS = frozenset(kind.kind for kind in Event.__subclasses__())
+"""Every kind of event there is; what a listener without `wants` receives."""
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Anything that can be called with an event.
+
+    A listener may have an attribute `wants`, a collection of the kinds it cares for; it is read anew
+    for each flight, so it may be a property. Without it the listener receives every kind, and hits then
+    take the longer path: leave "hit" out of `wants` to keep them free.
+
+    An exception raised by a listener is logged once per listener and dropped.
+    """
+
+    def __call__(self, event: Any, /) -> object:
+        """Receive one event, on the thread where it happened and outside every lock."""
+
+
+class LoggingListener:
+    """Writes one line per event to a logger: by default at DEBUG to the logger `singleflight`.
+
+    Args:
+        logger: where the lines go.
+        level: their level.
+        wants: the kinds to write; by default all but hits, which would cost the fast path.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger = log,
+        level: int = logging.DEBUG,
+        wants: Collection[str] = ALL_KINDS - {"hit"},
+    ) -> None:
+        self._logger, self._level, self._kinds = logger, level, frozenset(wants)
+
+    @property
+    def wants(self) -> Collection[str]:
+        """The kinds to write, or none while the logger's level hides them."""
+        return self._kinds if self._logger.isEnabledFor(self._level) else ()
+
+    def __call__(self, event: Event, /) -> None:
+        """Write the line."""
+        told = {field.name: getattr(event, field.name) for field in fields(event)}
+        name, key, _ = told.pop("name"), told.pop("key"), told.pop("sequence")
+        extra = " ".join(f"{field}={value!r}" for field, value in told.items() if value is not None)
+        self._logger.log(self._level, "%s %s %r %s", name, event.kind, key, extra)
+
+
+class Emitter:
+    """Tells one function's events to its listener and to the library's log."""
+
+    # `_telling.active` is per thread; the other fields are written once, `_blamed` by whoever is first.
+    __slots__ = ("_blamed", "_listener", "_log", "_numbers", "_telling", "name")
+
+    def __init__(self, name: str, listener: Callable[[Any], object] | None) -> None:
+        self.name = name
+        self._listener = listener
+        self._log = LoggingListener()
+        self._numbers = itertools.count(1)
+        self._telling = threading.local()
+        self._blamed = False
+
+    def wants(self, kind: str) -> bool:
+        """Whether anybody wants events of this kind now (never inside the function's own listener)."""
+        listener = self._listener
+        if listener is None:
+            return log.isEnabledFor(logging.DEBUG) and kind != "hit"
+        if getattr(self._telling, "active", False):
+            return False
+        return kind in getattr(listener, "wants", ALL_KINDS) or (kind != "hit" and kind in self._log.wants)
+
+    def tell(self, kind: type[Event], key: Hashable, **details: Any) -> None:
+        """Build the event and deliver it. Call it only when `wants` said so, and under no lock."""
+        event = kind(name=self.name, key=key, sequence=next(self._numbers), **details)
+        self._telling.active = True
+        try:
+            if kind.kind in self._log.wants:
+                self._log(event)
+            listener = self._listener
+            if listener is not None and kind.kind in getattr(listener, "wants", ALL_KINDS):
+                listener(event)
+        except Exception:
+            if not self._blamed:
+                self._blamed = True
+                log.exception("%s: its listener %r failed; told once", self.name, self._listener)
+        finally:
+            self._telling.active = False

@@ -1,0 +1,112 @@
+"""How the arguments of a call become its key, and what stands for an instance in it."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from .errors import UnhashableKey
+
+__all__ = ["InstanceKey", "Instances", "check_key_function", "explain_unhashable"]
+
+
+class InstanceKey(weakref.ref[Any]):
+    """Stands for one instance in a default key: equal to itself alone, and does not keep it alive.
+
+    Calling it returns the instance, or None once that is gone. It needs neither `__hash__` nor `__eq__`
+    of the instance, and since it is never re-used, neither is what was stored under it.
+    """
+
+    __slots__ = ("identity",)
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+    __hash__ = object.__hash__
+    identity: int
+
+    def __repr__(self) -> str:
+        instance = self()
+        if instance is None:
+            return f"<instance at {self.identity:#x}, gone>"
+        return f"<{type(instance).__name__} at {self.identity:#x}>"
+
+
+class Instances:
+    """The instance keys of one function: one for each instance alive that it was called on.
+
+    `known` maps `id(instance)` to its key. The weak reference's callback takes the key out before the
+    interpreter can use the same id again, so a look-up never meets another object's key.
+
+    Args:
+        gone: called with the key of an instance that has died; runs wherever the collector happens to
+            run, so it must not wait for anything.
+    """
+
+    __slots__ = ("_gone", "known")
+
+    def __init__(self, gone: Callable[[InstanceKey], None]) -> None:
+        # Single operations of a dict only, so that no lock is needed, and none is possible in a callback.
+        self.known: dict[int, InstanceKey] = {}
+        self._gone = gone
+
+    def meet(self, instance: Any) -> InstanceKey:
+        """The key of an instance seen for the first time (or, in a race, the one made first)."""
+        try:
+            key = InstanceKey(instance, self._forget)
+        except TypeError:
+            kind = type(instance).__name__
+            raise UnhashableKey(
+                f"self: a {kind} cannot be weakly referenced, so the default key cannot tell its instances "
+                f"apart without keeping them alive; add '__weakref__' to its __slots__ or pass key="
+            ) from None
+        key.identity = id(instance)
+        return self.known.setdefault(key.identity, key)
+
+    def _forget(self, key: InstanceKey) -> None:
+        if self.known.get(key.identity) is key:
+            del self.known[key.identity]
+        self._gone(key)
+
+
+def explain_unhashable(
+    error: TypeError, function: str, key: Hashable, arguments: Mapping[str, Any], own_key: bool
+) -> UnhashableKey | TypeError:
+    """The error to raise when a key could not be looked up: the argument's name if hashing was the cause."""
+    if own_key:
+        try:
+            hash(key)
+        except TypeError:
+            return UnhashableKey(f"{function}: the result of key= cannot be hashed: {key!r}")
+        return error
+    for name, value in arguments.items():
+        try:
+            hash(value)
+        except TypeError:
+            return UnhashableKey(
+                f"{function}: argument {name!r} cannot be hashed ({type(value).__name__}), so it cannot be "
+                f"part of the key; pass key= to say what makes two calls the same"
+            )
+    return error
+
+
+def check_key_function(key: Callable[..., Hashable], function: str, signature: inspect.Signature) -> None:
+    """Refuse a `key` that cannot take the function's arguments, at decoration instead of at each call."""
+    try:
+        accepts = inspect.signature(key)
+    except (TypeError, ValueError):
+        return  # a builtin that does not say what it takes
+    positional: list[None] = []
+    named: dict[str, None] = {}
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            positional.append(None)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            named[parameter.name] = None
+    try:
+        accepts.bind(*positional, **named)
+    except TypeError as error:
+        raise TypeError(
+            f"key: it is called with all arguments of {function}{signature}, defaults filled in, "
+            f"but takes {accepts}: {error}"
+        ) from None

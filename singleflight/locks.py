@@ -1,0 +1,272 @@
+"""Keyed locks: the registry of slots, one for each key, and `with locks(key):` on top of it.
+
+Idle slots are kept, least recently used first, up to a limit. Looking a slot up and taking or queueing for
+it happen in one critical section of the mutex in `turns`, so a slot that anybody looks at can be neither
+evicted nor doubled. What is evicted is let go of after the mutex is free.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Hashable
+from datetime import timedelta
+from types import TracebackType
+
+from .durations import patience, seconds
+from .errors import FlightDeadlock, FlightTimeout, UnhashableKey
+from .turns import (
+    Gate,
+    Hold,
+    Slot,
+    begin_waiting,
+    circle,
+    current_actor,
+    describe,
+    end_waiting,
+    inside,
+    mutex,
+    reset_after_fork,
+)
+
+__all__ = ["Held", "KeyedLocks", "after_fork"]
+
+_registries: weakref.WeakSet[KeyedLocks] = weakref.WeakSet()
+
+
+class KeyedLocks:
+    """A lock for every key, made when it is needed and forgotten when it is idle.
+
+    Whoever holds a key keeps everybody else out of that key alone; the order is first come, first served.
+    A lock that is held or awaited is never evicted, and a key never has two locks.
+
+    Args:
+        max_idle: how many locks that nobody holds or waits for are kept, least recently used first to
+            go; None (default) keeps all, 0 none.
+
+    >>> locks = KeyedLocks(max_idle=100)
+    >>> with locks("AAPL"):
+    ...     locks.held("AAPL"), locks.held("MSFT")
+    (True, False)
+    >>> with locks("AAPL", "MSFT", timeout=1):
+    ...     len(locks)
+    2
+
+    Safe to use from any thread. Two statements that take several keys each never block one another for
+    ever, whatever order they name them in; nested statements can, and the one that would close the
+    circle raises `FlightDeadlock`, as does taking a key that this thread already holds.
+    """
+
+    def __init__(self, max_idle: int | None = None) -> None:
+        if max_idle is not None and (isinstance(max_idle, bool) or not isinstance(max_idle, int)):
+            raise TypeError(f"max_idle: expected a whole number or None, got {max_idle!r}")
+        if max_idle is not None and max_idle < 0:
+            raise ValueError(f"max_idle: cannot be negative, got {max_idle}")
+        self._max_idle = max_idle
+        self._live: dict[Hashable, Slot] = {}  # both guarded by the mutex
+        self._idle: OrderedDict[Hashable, Slot] = OrderedDict()  # least recently used first
+        _registries.add(self)
+
+    def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
+        """A context manager that holds these keys inside its `with` block.
+
+        Args:
+            keys: one or more; a key named twice is taken once.
+            timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
+
+        Entering raises `FlightTimeout` when the time runs out and `FlightDeadlock` when waiting would
+        never end. Bad arguments (`TypeError`, `UnhashableKey`) raise here.
+        """
+        if not keys:
+            raise TypeError("locks() needs at least one key")
+        for position, key in enumerate(keys, 1):
+            try:
+                hash(key)
+            except TypeError:
+                raise UnhashableKey(f"key {position}: {key!r} cannot be hashed") from None
+        return Held(self, tuple(dict.fromkeys(keys)), patience(timeout, "timeout"))
+
+    def held(self, key: Hashable) -> bool:
+        """Whether somebody has this key now."""
+        with mutex:
+            slot = self._live.get(key)
+            return slot is not None and slot.turn is not None and slot.turn.leader is not None
+
+    def waiting(self, key: Hashable) -> int:
+        """How many wait for this key now."""
+        with mutex:
+            slot = self._live.get(key)
+            if slot is None:
+                return 0
+            queued = sum(turn.waiters() + (turn.leader is not None) for turn in slot.queue)
+            return queued + (slot.turn.waiters() if slot.turn is not None else 0)
+
+    @property
+    def idle(self) -> int:
+        """How many locks are kept that nobody holds or waits for."""
+        return len(self._idle)
+
+    def __len__(self) -> int:
+        """How many locks there are, idle ones included."""
+        with mutex:
+            return len(self._live) + len(self._idle)
+
+    def __bool__(self) -> bool:
+        """Always true: a registry without locks is still a registry."""
+        return True
+
+    def __repr__(self) -> str:
+        return f"<KeyedLocks: {len(self._live)} live, {len(self._idle)} idle>"
+
+    def evict_idle(self, older_than: float | timedelta = 0) -> int:
+        """Forget the locks that have been idle for at least `older_than` seconds; returns how many."""
+        since = time.monotonic() - seconds(older_than, "older_than")
+        evicted: list[Slot] = []  # destroyed after the mutex is free
+        if inside():
+            return 0
+        with mutex:
+            while self._idle and next(iter(self._idle.values())).idle_since <= since:
+                evicted.append(self._idle.popitem(last=False)[1])
+        return len(evicted)
+
+    # -- for the decision maker, and under the mutex -------------------------------------------------
+
+    def slot(self, key: Hashable) -> Slot | None:
+        """The live slot of a key, if it has one."""
+        return self._live.get(key)
+
+    def enter(self, key: Hashable) -> Slot:
+        """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
+        slot = self._live.get(key)
+        if slot is None:
+            slot = self._idle.pop(key, None)
+            if slot is None:
+                slot = Slot(key)
+            self._live[key] = slot
+        return slot
+
+    def vacate(self, slot: Slot) -> tuple[Gate | None, Slot | None]:
+        """The turn of this slot is over: the next one gets it, or it becomes idle.
+
+        Returns a gate to open and an evicted slot to let go of, both once the mutex is free.
+        """
+        if slot.queue:
+            slot.turn = slot.queue.popleft()
+            return slot.turn.admit(slot), None
+        slot.turn = None
+        del self._live[slot.key]
+        if self._max_idle == 0:
+            return None, slot
+        slot.idle_since = time.monotonic()
+        self._idle[slot.key] = slot
+        if self._max_idle is not None and len(self._idle) > self._max_idle:
+            return None, self._idle.popitem(last=False)[1]
+        return None, None
+
+    def forget(self, key: Hashable) -> Slot | None:
+        """Take a key's idle lock out, so that nothing keeps the key alive; returns it, to be let go of."""
+        return self._idle.pop(key, None)
+
+    def live(self) -> list[Slot]:
+        """Every live slot."""
+        return list(self._live.values())
+
+    # -- plain holds ---------------------------------------------------------------------------------
+
+    def acquire(self, keys: tuple[Hashable, ...], timeout: float | None) -> Hold:
+        """Wait until this thread has all the keys."""
+        hold = Hold(keys, current_actor())
+        try:
+            self._take(hold, timeout)
+        except BaseException:
+            self.release(hold)
+            raise
+        return hold
+
+    def _take(self, hold: Hold, timeout: float | None) -> None:
+        if inside():
+            raise FlightDeadlock("a keyed lock cannot be taken from inside the library's own section")
+        me = hold.leader
+        with mutex:
+            for key in hold.key:
+                self._queue(hold, self.enter(key))
+            if not hold.missing:
+                return
+            found = circle(me, hold)
+            if found is None:
+                gate = hold.gate = Gate()
+                begin_waiting(me, hold)
+        if found is not None:
+            raise FlightDeadlock(f"waiting would never end: {describe(found)}")
+        try:
+            if not gate.wait(timeout):
+                with mutex:
+                    granted = not hold.missing  # it may have come just now
+                if not granted:
+                    raise FlightTimeout(f"waited {timeout:g} s for {', '.join(map(repr, hold.key))}")
+        finally:
+            end_waiting(me)
+
+    def release(self, hold: Hold) -> None:
+        """Give up every slot that a hold has or queues for."""
+        gates: list[Gate | None] = []
+        evicted: list[Slot | None] = []  # destroyed after the mutex is free
+        with mutex:
+            for slot in hold.slots:
+                if slot.turn is hold:
+                    gate, old = self.vacate(slot)
+                    gates.append(gate)
+                    evicted.append(old)
+                elif hold in slot.queue:
+                    slot.queue.remove(hold)
+            hold.slots = []
+        for gate in gates:
+            if gate is not None:
+                gate.open()
+
+    def _queue(self, hold: Hold, slot: Slot) -> None:
+        hold.slots.append(slot)
+        if slot.turn is None and not slot.queue:
+            slot.turn = hold
+        else:
+            slot.queue.append(hold)
+            hold.missing += 1
+
+    def after_fork(self) -> None:
+        """In a forked child: only the holds of the thread that forked are still held by somebody."""
+        me = current_actor()
+        live, self._live, self._idle = self._live, {}, OrderedDict()
+        for key, slot in live.items():
+            slot.queue.clear()
+            if isinstance(slot.turn, Hold) and slot.turn.leader == me and not slot.turn.missing:
+                self._live[key] = slot
+            elif slot.turn is not None:
+                slot.turn.orphan()
+
+
+class Held:
+    """Holds keys inside its `with` block; made by calling a `KeyedLocks`. May be used again."""
+
+    __slots__ = ("_hold", "_keys", "_locks", "_timeout")
+
+    def __init__(self, locks: KeyedLocks, keys: tuple[Hashable, ...], timeout: float | None) -> None:
+        self._locks, self._keys, self._timeout = locks, keys, timeout
+        self._hold: Hold | None = None  # written by whoever holds the keys
+
+    def __enter__(self) -> None:
+        self._hold = self._locks.acquire(self._keys, self._timeout)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            self._locks.release(hold)
+
+
+def after_fork() -> None:
+    """In a forked child: nobody else holds or waits for anything."""
+    reset_after_fork()
+    for locks in list(_registries):
+        locks.after_fork()

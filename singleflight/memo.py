@@ -1,0 +1,369 @@
+"""The decision maker: what each call does next. No blocking, no `await`, no user code under a lock.
+
+A call goes: *check* (the compiled call looks into the store's index, lock-free), *board* (under the mutex:
+check again, then join the key's flight or lead a new one), and then either wait and *awake*, or run the
+function and *land*. The drivers do the waiting and the running, and nothing else.
+
+The rules, and why they hold:
+
+1. One flight per key: a flight is made and claimed in the same critical section that finds the slot free.
+2. Publish before freeing: `land` stores first and frees the slot after, so whoever finds the slot free and
+   looks into the index (in that order of events, `board`) finds the value.
+3. A detached flight never publishes: whoever detaches sets `detached` before it takes the store's lock to
+   drop the old value; the store looks at `detached` under that lock. Either order ends without the value.
+4. A flight acts on its slot only while it is the slot's turn; that is asked by identity.
+5. A flight without an outcome leaves an unclaimed successor that has its followers and what is left of
+   its retries. No follower is handed anything: they all wake, and whoever comes first claims it.
+6. A landed flight owns its followers: they are counted when it lands, and `leave` finds them served.
+
+Lock order: the mutex and a store's lock are never held together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from enum import Enum
+from math import inf
+from typing import Any
+
+from .counts import Counts
+from .errors import FlightDeadlock, FlightTimeout
+from .events import Abort, Deadlock, Emitter, Evict, Expire, Fetch, Hit, Land, Share, Timeout, Wait
+from .flights import Flight, State
+from .freshness import Landing
+from .locks import KeyedLocks
+from .options import Options, switched_off
+from .store import Record, Store
+from .turns import Actor, Gate, Slot, begin_waiting, circle, describe, inside, keep_waiting, mutex
+
+__all__ = ["Boarding", "Memo", "Verdict"]
+
+_Loose = tuple[Gate | None, Slot | None]  # to open and to let go of, once the mutex is free
+_NOTHING: _Loose = (None, None)
+
+
+class Verdict(Enum):
+    """What a caller does next, and what comes with it.
+
+    HIT: take the record's value. LEAD: run the function and land the flight. JOIN: wait at the gate of
+    the flight, then `awake`. SHARE: take the flight's outcome. AGAIN: board like a newcomer. REFUSED: never
+    leaves this module; waiting would close a circle.
+    """
+
+    HIT = "hit"
+    LEAD = "lead"
+    JOIN = "join"
+    SHARE = "share"
+    AGAIN = "again"
+    REFUSED = "refused"
+
+
+Boarding = tuple[Verdict, Any, Gate | None]  # with HIT a record, with LEAD, JOIN and SHARE a flight
+
+
+class Memo:
+    """Everything one decorated function remembers and decides."""
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[..., Any],
+        options: Options,
+        counts: Counts,
+        own_key: Callable[..., Hashable] | None = None,
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.own_key = own_key
+        self.options = options
+        self.counts = counts
+        self.timer = options.timer
+        self.store = Store(options.maxsize, options.fixed_ttl)
+        self.locks = KeyedLocks(options.max_idle_locks)
+        self.emitter = Emitter(name, options.listener)
+        self.bypassed = 0  # how many `bypass()` blocks are open; written with `shut` and `reopen`
+        self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
+        self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
+
+    def shut(self) -> None:
+        """Send every call the longer way."""
+        for namespace in self.fast_paths:
+            namespace["_sf_lookup"] = {}.get
+
+    def reopen(self) -> None:
+        """Let hits take the fast path again."""
+        for namespace in self.fast_paths:
+            namespace["_sf_lookup"] = self.store.index.get
+
+    def after_fork(self) -> None:
+        """In a forked child: the inherited values, no flights, counts from zero."""
+        for flight in self.adrift:
+            flight.orphan()
+        self.adrift.clear()
+        self.counts.reset()
+        self.store.after_fork()
+
+    def direct(self) -> bool:
+        """Whether this call must run its function directly: switched off, or re-entered from inside."""
+        return self.bypassed > 0 or inside() or self.store.inside() or switched_off()
+
+    # -- boarding -----------------------------------------------------------------------------------
+
+    def board(self, key: Hashable, me: Actor, renew: bool = False) -> Boarding:
+        """Check again, then join the key's flight or lead a new one.
+
+        With `renew` a fresh value does not count. Raises `FlightDeadlock` if waiting would never end.
+        """
+        now = self.timer()
+        with mutex:
+            record = self.store.index.get(key)
+            if record is not None and not renew and record.fresh_for(now) > 0:
+                boarding: Boarding = Verdict.HIT, record, None
+            else:
+                slot = self.locks.enter(key)
+                turn: Any = slot.turn
+                if turn is None:
+                    turn = slot.turn = Flight(slot, self.options.follower_retries)
+                elif type(turn) is not Flight:
+                    turn = self._queued(slot)
+                if turn.leader is None and slot.turn is turn:
+                    turn.claim(me, now, record, "refresh" if renew else "call")
+                    boarding = Verdict.LEAD, turn, None
+                else:
+                    boarding = self._join(turn, me)
+        if boarding[0] is Verdict.HIT:
+            self._served(boarding[1], now)
+        elif boarding[0] is Verdict.REFUSED:
+            self._refuse(key, boarding[1])
+        return boarding
+
+    def awake(self, flight: Flight, me: Actor) -> Boarding:
+        """What a follower does whose gate has opened."""
+        if flight.state is State.LANDED:
+            return Verdict.SHARE, flight, None
+        now = self.timer()
+        loose = _NOTHING
+        with mutex:
+            current = flight.latest()
+            if current is None:
+                return Verdict.AGAIN, None, None
+            if current.state is State.LANDED:
+                return Verdict.SHARE, current, None
+            record = self.store.index.get(flight.key)
+            if current.state is State.FLYING or current.slot.turn is not current:
+                keep_waiting(me, current)
+                boarding: Boarding = Verdict.JOIN, current, current.gate
+            elif record is not None and record.fresh_for(now) > 0:  # put from outside, meanwhile
+                loose = self._unjoin(current)
+                self.counts.waits += 1
+                boarding = Verdict.HIT, record, None
+            else:
+                current.followers -= 1
+                current.claim(me, now, record, "call")
+                boarding = Verdict.LEAD, current, None
+        _open(loose)
+        return boarding
+
+    def leave(self, flight: Flight, timed_out: bool) -> bool:
+        """A follower gives up; False if it came too late, for its flight has landed."""
+        loose = _NOTHING
+        with mutex:
+            current = flight.latest()
+            if current is not None:
+                if current.state is State.LANDED:
+                    return False
+                loose = self._unjoin(current)
+            if timed_out:
+                self.counts.timeouts += 1
+            else:
+                self.counts.errors += 1
+        _open(loose)
+        return True
+
+    def _queued(self, slot: Slot) -> Flight:
+        """The flight that queues behind a plain hold (all callers together), or a new one, not yet there."""
+        for turn in slot.queue:
+            if type(turn) is Flight:
+                return turn
+        return Flight(slot, self.options.follower_retries)
+
+    def _join(self, flight: Flight, me: Actor) -> Boarding:
+        found = circle(me, flight)
+        if found is not None:
+            self.counts.errors += 1
+            return Verdict.REFUSED, found, None
+        if flight.state is State.UNCLAIMED and flight not in flight.slot.queue:
+            flight.slot.queue.append(flight)
+        begin_waiting(me, flight)
+        return Verdict.JOIN, flight, flight.join()
+
+    def _unjoin(self, flight: Flight) -> _Loose:
+        """One follower less; an unclaimed flight without any is nobody's and goes."""
+        flight.followers -= 1
+        if flight.followers or flight.state is not State.UNCLAIMED:
+            return _NOTHING
+        if flight.slot.turn is flight:
+            return self.locks.vacate(flight.slot)
+        flight.slot.queue.remove(flight)
+        return _NOTHING
+
+    # -- landing ------------------------------------------------------------------------------------
+
+    def land(self, flight: Flight, value: Any) -> None:
+        """The function returned: publish the value, then free the key, then tell.
+
+        Passes on what `cache_if` and `ttl` raise: the flight has not ended then, and is to `fail` with it.
+        """
+        options = self.options
+        storable = bool(options.cache_if(value))
+        ttl = options.fixed_ttl
+        if ttl is None:
+            ttl = self._asked_ttl(flight, value) if storable else 0.0
+        now = self.timer()
+        stored = False
+        gone: list[Record] | None = None
+        if storable and ttl > 0 and not flight.detached:
+            record = Record(flight.key, value, now, ttl)
+            if self.emitter.wants("hit"):
+                record.deadline = -inf
+            gone = self.store.put(record, flight)
+            stored = gone is not None
+        ended = self._finish(flight, value, None, now, storable, stored)
+        if ended is not None and self.emitter.wants("land"):
+            duration = now - flight.started
+            self.emitter.tell(
+                Land,
+                flight.key,
+                value=value,
+                duration=duration,
+                followers=ended[0],
+                stored=stored,
+                ttl=ttl if stored else None,
+                retried=ended[1],
+            )
+        if gone:
+            self.tell_gone(gone, now)
+
+    def fail(self, flight: Flight, error: BaseException) -> None:
+        """The function raised: an Exception is shared or tried again, anything else is an abort.
+
+        Does nothing to a flight that has ended, so that a landing cut short by an interrupt can be mended.
+        """
+        now = self.timer()
+        ended = self._finish(flight, None, error, now, storable=False, stored=False)
+        if ended is None:
+            return
+        followers, retried = ended
+        told: dict[str, Any] = {"error": error, "duration": now - flight.started, "followers": followers}
+        if not isinstance(error, Exception):
+            if self.emitter.wants("abort"):
+                self.emitter.tell(Abort, flight.key, **told)
+        elif self.emitter.wants("land"):
+            self.emitter.tell(Land, flight.key, stored=False, retried=retried, **told)
+
+    def _asked_ttl(self, flight: Flight, value: Any) -> float:
+        now = self.timer()
+        previous = flight.previous.snapshot(now) if flight.previous is not None else None
+        landing = Landing(flight.key, value, None, max(0.0, now - flight.started), flight.followers, previous)
+        return self.options.ttl_of(landing)
+
+    def _finish(
+        self,
+        flight: Flight,
+        value: Any,
+        error: BaseException | None,
+        now: float,
+        storable: bool,
+        stored: bool,
+    ) -> tuple[int, bool] | None:
+        """End a flight; how many followers it had and whether they fly again, or None if it has ended."""
+        loose = _NOTHING
+        with mutex:
+            if flight.state is not State.FLYING or flight.lost:
+                return None
+            self.adrift.discard(flight)
+            slot, followers = flight.slot, flight.followers
+            current = slot.turn is flight
+            aborted = error is not None and not isinstance(error, Exception)
+            unshared = aborted or isinstance(error, (FlightDeadlock, FlightTimeout))
+            again = followers > 0 and (unshared or (current and not storable and flight.retries != 0))
+            if again and current:
+                retries = flight.retries if unshared or flight.retries is None else flight.retries - 1
+                slot.turn = Flight(slot, retries, followers)
+                flight.pass_on(slot.turn)
+            elif again:
+                flight.pass_on(None)
+            else:
+                flight.land(value, error, now)
+                if current:
+                    loose = self.locks.vacate(slot)
+            self._count(flight, error, 0 if again else followers, stored)
+            gate = flight.gate
+        if gate is not None:
+            gate.open()
+        _open(loose)
+        return followers, again
+
+    def _count(self, flight: Flight, error: BaseException | None, served: int, stored: bool) -> None:
+        counts = self.counts
+        counts.calls += 1
+        counts.refreshes += flight.kind == "refresh"
+        if error is None:
+            counts.fetches += 1
+            counts.uncached += not stored
+            counts.waits += served
+        else:
+            counts.failures += isinstance(error, Exception)
+            counts.errors += served + 1
+
+    # -- telling, outside every lock ------------------------------------------------------------------
+
+    def _served(self, record: Record, now: float) -> None:
+        """A caller was served the longer way by a fresh record: count it, and tell if somebody listens."""
+        record.hits += 1
+        self.counts.hit()
+        if self.emitter.wants("hit"):
+            self.emitter.tell(Hit, record.key, value=record.value, age=max(0.0, now - record.landed))
+        elif record.deadline == -inf:  # nobody listens any more: back to the fast path
+            record.deadline = record.landed + record.ttl
+
+    def _refuse(self, key: Hashable, found: list[Hashable]) -> None:
+        cycle = describe(found)
+        if self.emitter.wants("deadlock"):
+            self.emitter.tell(Deadlock, key, cycle=cycle)
+        raise FlightDeadlock(f"{self.name}: waiting would never end: {cycle}")
+
+    def fetching(self, flight: Flight) -> None:
+        """A leader is about to run the function."""
+        if self.emitter.wants("fetch"):
+            self.emitter.tell(Fetch, flight.key, flight=flight.kind)
+
+    def waiting(self, flight: Flight) -> None:
+        """A follower is about to wait for the first time."""
+        if self.emitter.wants("wait"):
+            self.emitter.tell(Wait, flight.key, followers=flight.followers)
+
+    def shared(self, flight: Flight, waited: float) -> None:
+        """A follower has its flight's outcome."""
+        if self.emitter.wants("share"):
+            age = max(0.0, self.timer() - flight.landed)
+            value, error = flight.value, flight.error
+            self.emitter.tell(Share, flight.key, value=value, error=error, age=age, waited=waited)
+
+    def timed_out(self, key: Hashable, waited: float) -> None:
+        """A follower gave up."""
+        if self.emitter.wants("timeout"):
+            self.emitter.tell(Timeout, key, waited=waited)
+
+    def tell_gone(self, gone: list[Record], now: float) -> None:
+        """These records left the store by themselves."""
+        for record in gone:
+            kind = Evict if record.fresh_for(now) > 0 else Expire
+            if self.emitter.wants(kind.kind):
+                self.emitter.tell(kind, record.key)
+
+
+def _open(loose: _Loose) -> None:
+    """After the mutex: open the gate that a vacated slot's next turn waits behind."""
+    if loose[0] is not None:
+        loose[0].open()

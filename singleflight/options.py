@@ -1,0 +1,96 @@
+"""The decorator's options, checked once, at decoration; each error names its option."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from .durations import lifetime, patience
+from .freshness import TTL, Landing
+
+__all__ = ["Options", "is_not_none", "switched_off"]
+
+_SWITCH = "SINGLEFLIGHT_DISABLED"
+_OFF = frozenset({"", "0", "false", "no", "off"})
+# The dictionary behind os.environ: asking os.environ itself for a missing name takes half a microsecond.
+_environment: Any = getattr(os.environ, "_data", os.environ)
+_switch_key: Any = os.environ.encodekey(_SWITCH) if hasattr(os.environ, "encodekey") else _SWITCH
+
+
+def switched_off() -> bool:
+    """Whether the environment says that every call is to run its function directly."""
+    return _switch_key in _environment and os.environ.get(_SWITCH, "").lower() not in _OFF
+
+
+def is_not_none(value: object) -> bool:
+    """The default of `cache_if`: everything but None is stored."""
+    return value is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked options. `fixed_ttl` is None where `ttl` is a callable, which `ttl_of` then asks."""
+
+    ttl: TTL
+    fixed_ttl: float | None
+    maxsize: int | None
+    max_idle_locks: int | None
+    cache_if: Callable[[Any], object]
+    follower_retries: int | None
+    wait_timeout: float | None
+    timer: Callable[[], float]
+    listener: Callable[[Any], object] | None
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        ttl: TTL,
+        maxsize: int | None,
+        max_idle_locks: int | None,
+        cache_if: Callable[[Any], object],
+        follower_retries: int | None,
+        wait_timeout: float | timedelta | None,
+        timer: Callable[[], float] = time.monotonic,
+        listener: Callable[[Any], object] | None,
+    ) -> Options:
+        """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
+        _whole_number(maxsize, "maxsize", 1)
+        _whole_number(max_idle_locks, "max_idle_locks", 0)
+        _whole_number(follower_retries, "follower_retries", 0)
+        for name, function in (("cache_if", cache_if), ("timer", timer)):
+            if not callable(function):
+                raise TypeError(f"{name}: expected a callable, got {function!r}")
+        if listener is not None and not callable(listener):
+            raise TypeError(f"listener: expected a callable or None, got {listener!r}")
+        return cls(
+            ttl=ttl,
+            fixed_ttl=None if callable(ttl) else lifetime(ttl, "ttl"),
+            maxsize=maxsize,
+            max_idle_locks=max_idle_locks,
+            cache_if=cache_if,
+            follower_retries=follower_retries,
+            wait_timeout=patience(wait_timeout, "wait_timeout"),
+            timer=timer,
+            listener=listener,
+        )
+
+    def ttl_of(self, landing: Landing) -> float:
+        """The lifetime, in seconds, of what has just landed."""
+        if self.fixed_ttl is not None:
+            return self.fixed_ttl
+        assert callable(self.ttl)
+        return lifetime(self.ttl(landing), "ttl")
+
+
+def _whole_number(value: object, option: str, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option}: expected a whole number or None, got {value!r}")
+    if value < least:
+        raise ValueError(f"{option}: must be at least {least}, got {value}")

@@ -1,0 +1,342 @@
+"""Where values are kept: a dictionary for lock-free hits, cachetools for running out in order.
+
+`index` alone decides what is served: a reader does one look-up and one comparison, without the lock.
+Beside it, under the lock, cachetools knows in which order entries run out (`TTLCache` where one ttl serves
+all, `TLRUCache` where each has its own), and a ring through the records knows whose turn it is to go when
+the store is full: second chance, also called CLOCK (F. J. Corbató, 1968). cachetools itself never evicts;
+its least-recently-used order cannot be read without changing it, and putting an entry back would restart
+its ttl.
+
+Rules: the lock is held for microseconds, nothing of the user's runs under it but a key's `__hash__` and
+`__eq__`, and what is dropped is handed to the caller, who lets go of it after the lock is free. A thread
+that comes back here while it is inside (the collector and signal handlers run anywhere) neither waits
+nor changes anything; what it wanted dropped is dropped by the section it interrupted.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from operator import getitem
+from typing import Any, Protocol
+
+from cachetools import TLRUCache, TTLCache
+
+from .freshness import fresh_for
+from .keys import InstanceKey
+
+__all__ = ["Entry", "Record", "Store", "any_store_inside"]
+
+_CHANCES = 32  # how many used entries one eviction may pass over; bounds the time under the lock
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored value with its times, as it was at one moment.
+
+    `age` and `ttl` are in seconds (`math.inf`: never runs out), `state` is "fresh" or "stale", and `hits`
+    counts the callers it has served. The value is the very object that all callers receive.
+    """
+
+    key: Hashable
+    value: Any
+    age: float
+    ttl: float
+    state: str
+    hits: int
+
+
+class Record:
+    """The store's own form of an entry.
+
+    The writer fills it before it is published; afterwards readers write `hits` only, and the holder of the
+    store's lock everything else. A read is a hit while `now < deadline`: the end of its ttl, or earlier
+    where reads are to take the longer way (a listener that wants hits).
+    """
+
+    __slots__ = ("deadline", "hits", "key", "landed", "newer", "older", "passed", "ttl", "value")
+    newer: Record
+    older: Record
+
+    def __init__(self, key: Hashable, value: Any, landed: float, ttl: float) -> None:
+        self.key, self.value, self.landed, self.ttl = key, value, landed, ttl
+        self.deadline = landed + ttl
+        self.hits = self.passed = 0
+
+    def fresh_for(self, now: float) -> float:
+        """For how many more seconds it is fresh; 0 or less when it is not."""
+        return fresh_for(self.landed, self.ttl, now)
+
+    def snapshot(self, now: float) -> Entry:
+        """What users see of it."""
+        state = "fresh" if self.fresh_for(now) > 0 else "expired"
+        return Entry(self.key, self.value, max(0.0, now - self.landed), self.ttl, state, self.hits)
+
+
+class Detachable(Protocol):
+    """What may publish: refused once it is detached."""
+
+    detached: bool
+
+
+class Store:
+    """The entries of one decorated function.
+
+    Args:
+        maxsize: entries kept; None for no limit.
+        ttl: the one ttl of all entries, in seconds, or None where each record has its own.
+    Keys that begin with an `InstanceKey` go when their instance does.
+    """
+
+    def __init__(self, maxsize: int | None, ttl: float | None) -> None:
+        self.index: dict[Hashable, Record] = {}  # read by anybody, written under the lock
+        self.evictions = self.expirations = 0  # written under the lock
+        self._maxsize = inf if maxsize is None else maxsize
+        self._ttl = ttl
+        self._lock = threading.RLock()
+        self._now = [0.0]  # the time cachetools sees: that of the operation, so that it never reads a clock
+        self._expired: list[Record] = []
+        self._torn = False  # true inside a mutation; found true at its start, the last one never ended
+        self._unwanted: deque[Hashable] = deque()  # keys and InstanceKeys to drop; appended to by anybody
+        self._of_instance: dict[InstanceKey, set[Hashable]] = {}
+        self._rebuild()
+        _register(self)
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def inside(self) -> bool:
+        """Whether this very thread is inside the lock (then we are in a finaliser or signal handler)."""
+        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # as Condition does
+
+    def records(self) -> list[Record]:
+        """Everything that is stored, run out or not."""
+        return list(self.index.values())
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def put(self, record: Record, publisher: Detachable | None = None) -> list[Record] | None:
+        """Store a record; None if it was refused, else the records that went for it (evicted first).
+
+        Refused when the publisher was detached: `detached` is set before what it would replace is
+        dropped, so a detached flight's value is either seen here or dropped there.
+        """
+        lock: Any = self._lock
+        if lock._is_owned():
+            return None
+        gone: list[Record] = []
+        with lock:
+            if publisher is not None and publisher.detached:
+                return None
+            if self._torn:
+                self._rebuild()
+            self._torn = True
+            key, index, ring = record.key, self.index, self._ring
+            self._now[0] = record.landed
+            self._order[key] = record  # first: it takes out what has run out, perhaps this key's old record
+            old = index.get(key)
+            if old is not None:
+                old.older.newer, old.newer.older = old.newer, old.older
+                del old.older, old.newer
+            elif len(index) >= self._maxsize:
+                self._make_room(gone)
+            record.newer, record.older = ring, ring.older
+            ring.older.newer = record
+            ring.older = record
+            index[key] = record
+            if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                self._of_instance.setdefault(key[0], set()).add(key)
+            if self._expired:
+                gone += self._expired
+                self._expired.clear()
+            self._torn = False
+        if self._unwanted:
+            self.settle()
+        return gone
+
+    def drop(self, key: Hashable) -> Record | None:
+        """Take one entry out and return it."""
+        with self._section() as inside:
+            if inside:
+                record = self.index.get(key)
+                if record is not None:
+                    self._remove(record)
+                return record
+            self._unwanted.append(key)
+        return self.index.get(key)
+
+    def clear(self) -> list[Record]:
+        """Take everything out."""
+        with self._section() as inside:
+            records = list(self.index.values())
+            if inside:
+                self.index.clear()
+                self._rebuild()
+            else:
+                self._unwanted.extend(record.key for record in records)
+            return records
+
+    def expire(self, now: float) -> list[Record]:
+        """Take out what has run out."""
+        with self._section() as inside:
+            if not inside:
+                return []
+            self._order.expire(now)
+            gone, self._expired[:] = list(self._expired), []
+            return gone
+
+    def forget(self, unwanted: Hashable) -> None:
+        """Have a key, or all keys of an instance, dropped as soon as possible; never waits.
+
+        Called from weak-reference callbacks, that is from anywhere, also inside our own sections.
+        """
+        self._unwanted.append(unwanted)
+        self.settle()
+
+    def settle(self) -> None:
+        """Drop what `forget` was told, unless somebody is inside, who then does it on leaving."""
+        lock: Any = self._lock
+        while self._unwanted:
+            if lock._is_owned() or not lock.acquire(blocking=False):
+                return
+            gone: list[Record | None] = []
+            try:
+                if self._torn:
+                    self._rebuild()
+                self._torn = True
+                while self._unwanted:
+                    unwanted = self._unwanted.popleft()
+                    keys = {unwanted}
+                    if isinstance(unwanted, InstanceKey):
+                        keys = self._of_instance.pop(unwanted, set())
+                    for key in keys:
+                        record = self.index.get(key)
+                        if record is not None:
+                            gone.append(record)
+                            self._remove(record)
+                self._torn = False
+            finally:
+                lock.release()
+            gone.clear()  # outside the lock: destructors may do anything
+
+    def after_fork(self) -> None:
+        """Make the store usable in a forked child: nobody holds its lock, its order is made anew."""
+        self._lock = threading.RLock()
+        self._expired.clear()
+        self._rebuild()
+
+    # -- under the lock -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _section(self) -> Iterator[bool]:
+        """One critical section; yields False, holding nothing, when this thread is inside already."""
+        if self.inside():
+            yield False
+            return
+        with self._lock:
+            if self._torn:
+                self._rebuild()
+            self._torn = True
+            yield True
+            self._torn = False
+        if self._unwanted:
+            self.settle()
+
+    def _make_room(self, gone: list[Record]) -> None:
+        """Free at least one place by the hand's choice; what has run out is gone already."""
+        chances = _CHANCES
+        while len(self.index) >= self._maxsize:
+            oldest = self._ring.newer
+            if chances and oldest.hits != oldest.passed:  # used since the hand last passed: to the back
+                chances -= 1
+                oldest.passed = oldest.hits
+                ring = self._ring
+                oldest.newer.older, ring.newer = ring, oldest.newer
+                oldest.newer, oldest.older = ring, ring.older
+                ring.older.newer = oldest
+                ring.older = oldest
+                continue
+            self._remove(oldest)
+            self.evictions += 1
+            gone.append(oldest)
+
+    def _remove(self, record: Record) -> None:
+        self._unlink(record)
+        try:
+            del self._order[record.key]
+        except KeyError:  # cachetools' answer for what has run out; it is deleted all the same
+            pass
+
+    def _unlink(self, record: Record) -> None:
+        key = record.key
+        self.index.pop(key, None)
+        record.older.newer, record.newer.older = record.newer, record.older
+        del record.older, record.newer  # a dropped record must not keep its neighbours alive
+        if type(key) is tuple and key and type(key[0]) is InstanceKey:
+            keys = self._of_instance.get(key[0])
+            if keys is not None:
+                keys.discard(key)
+                if not keys:
+                    del self._of_instance[key[0]]
+
+    def _ran_out(self, pairs: list[tuple[Hashable, Record]]) -> None:
+        """cachetools took these out of its order: they leave the index too."""
+        for _, record in pairs:
+            self._unlink(record)
+            self._expired.append(record)
+        self.expirations += len(pairs)
+
+    def _rebuild(self) -> None:
+        """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""
+        ring = self._ring = Record(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
+        ring.newer = ring.older = ring
+        self._order = _make_order(self._ttl, partial(getitem, self._now, 0), self._ran_out)
+        self._of_instance.clear()
+        for record in sorted(self.index.values(), key=lambda record: record.landed):
+            record.newer, record.older = ring, ring.older
+            ring.older.newer = record
+            ring.older = record
+            self._now[0] = record.landed
+            self._order[record.key] = record
+            key = record.key
+            if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                self._of_instance.setdefault(key[0], set()).add(key)
+        self._torn = False
+
+
+def _make_order(
+    ttl: float | None, timer: Callable[[], float], ran_out: Callable[[list[tuple[Hashable, Record]]], None]
+) -> Any:
+    """The cachetools cache that knows who runs out next; without a size limit of its own."""
+    base: type[Any] = TLRUCache if ttl is None else TTLCache
+
+    class Order(base):  # type: ignore[misc]
+        def expire(self, time: float | None = None) -> list[tuple[Hashable, Record]]:
+            pairs: list[tuple[Hashable, Record]] = super().expire(time)
+            if pairs:
+                ran_out(pairs)
+            return pairs
+
+    if ttl is None:
+        return Order(inf, lambda key, record, now: record.landed + record.ttl, timer)
+    return Order(inf, ttl, timer)
+
+
+_stores: tuple[weakref.ref[Store], ...] = ()  # all of them; replaced as a whole, so that readers need no lock
+_registering = threading.Lock()
+
+
+def _register(store: Store) -> None:
+    global _stores
+    with _registering:
+        _stores = (*(ref for ref in _stores if ref() is not None), weakref.ref(store))
+
+
+def any_store_inside() -> bool:
+    """Whether this very thread is inside the lock of any store."""
+    return any(store.inside() for store in (ref() for ref in _stores) if store is not None)

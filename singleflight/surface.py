@@ -1,0 +1,111 @@
+"""The control surface: what a decorated function and its bound methods offer beside being called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import _CacheInfo
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from . import _threads, control
+from .counts import Stats
+from .flights import Explanation, FlightInfo
+from .locks import KeyedLocks
+from .store import Entry
+
+if TYPE_CHECKING:
+    from .memo import Memo
+
+__all__ = ["Controls"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Controls(Generic[P, R]):
+    """Control methods, the same on a decorated function and on a bound method.
+
+    `invalidate`, `entry`, `put`, `refresh` and `explain` take the arguments of a call (on a bound method
+    without the instance); the others concern the whole function, all instances. All of them may be used
+    from any thread, and none runs anything of the user's under a lock.
+    """
+
+    __slots__ = ()
+    _self_memo: Memo
+
+    def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """The key and the canonical arguments of a call."""
+        raise NotImplementedError
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Drop the value of this call and detach its flight; whether there was either.
+
+        The callers of a flight in progress still get its outcome; it is not stored, and the next caller
+        fetches anew.
+        """
+        return control.invalidate(self._self_memo, self._split(args, kwargs)[0])
+
+    def invalidate_where(self, predicate: Callable[[Any], object]) -> int:
+        """Invalidate every key that the predicate says yes to; how many there were."""
+        return control.invalidate_where(self._self_memo, predicate)
+
+    def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        """The stored value of this call with its times, or None; calls and counts nothing."""
+        return control.entry(self._self_memo, self._split(args, kwargs)[0])
+
+    def put(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store a value for this call, as if it had just landed, in place of what is there or on its way.
+
+        A callable `ttl` sees a landing with a duration of 0 and no followers; what it raises is raised here
+        and nothing has changed. With a ttl of 0 this only invalidates.
+        """
+        control.put(self._self_memo, self._split(args, kwargs)[0], value)
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function now, store what it returns, and return it.
+
+        Joins the flight for this key if there is one. Readers are served the old value meanwhile, and
+        keep it if the function raises. Counts as a call received (a fetch, or a wait).
+        """
+        result: R = _threads.refresh(self._self_memo, *self._split(args, kwargs))
+        return result
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """What this call would do now, and why; `str()` of it is a sentence. Calls and counts nothing."""
+        return control.explain(self._self_memo, self._split(args, kwargs)[0])
+
+    def stats(self) -> Stats:
+        """What was received and done so far; exact once the callers are quiet."""
+        return control.stats(self._self_memo)
+
+    def flights(self) -> tuple[FlightInfo, ...]:
+        """The flights in progress, oldest first."""
+        return control.flights(self._self_memo)
+
+    def cache_info(self) -> _CacheInfo:
+        """Hits, misses, maxsize and current size, as `functools.lru_cache` has them."""
+        stats = self.stats()
+        hits, size = stats.hits + stats.stale_hits, stats.entries
+        return _CacheInfo(hits, stats.misses, self._self_memo.options.maxsize, size)
+
+    def cache_clear(self) -> None:
+        """Drop all entries, detach all flights and zero the counts."""
+        control.clear(self._self_memo)
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """The options that this function was decorated with, `name` included."""
+        options = self._self_memo.options
+        told = {name: getattr(options, name) for name in options.__slots__ if name != "fixed_ttl"}
+        return {**told, "key": self._self_memo.own_key, "name": self._self_memo.name}
+
+    def bypass(self) -> AbstractContextManager[None]:
+        """A `with` block in which every call, by whomever, runs the function directly.
+
+        Nothing is looked up, shared, stored or counted meanwhile; what was stored is served again after.
+        """
+        return control.bypass(self._self_memo)
+
+    @property
+    def locks(self) -> KeyedLocks:
+        """The keyed locks it runs on; `with fn.locks(key):` keeps flights of that key out."""
+        return self._self_memo.locks
