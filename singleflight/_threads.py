@@ -6,95 +6,70 @@ import time
 from typing import Any
 
 from .errors import FlightTimeout
-from .flights import Flight
 from .memo import Boarding, Memo, Verdict
 from .outcomes import copy_of
 from .store import any_store_inside
-from .turns import Actor, Gate, current_actor, end_waiting
+from .turns import current_actor, end_waiting
 
-__all__ = ["call", "refresh"]
+__all__ = ["call"]
 
 
-def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Serve one call that the first check could not."""
+LOOK = 1.0  # seconds after which a waiting thread looks for itself whether its gate has opened
+
+
+def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], renew: bool = False) -> Any:
+    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.direct():
         return memo.run(*args, **kwargs)
-    me = current_actor()
-    return _follow(memo, memo.board(key, me), me, key, args, kwargs)
-
-
-def refresh(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Fetch now, or wait for the fetch that is under way."""
-    if memo.direct():
-        return memo.run(*args, **kwargs)
-    me = current_actor()
-    return _follow(memo, memo.board(key, me, renew=True), me, key, args, kwargs)
-
-
-def _follow(
-    memo: Memo, boarding: Boarding, me: Actor, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Do what the decision maker says until there is an outcome."""
-    verdict, subject, gate = boarding
-    began = 0.0
+    boarding = Boarding(key, current_actor())
     try:
+        verdict = memo.board(boarding, renew)
         if verdict is Verdict.JOIN:
             if any_store_inside():  # in a finaliser or signal handler: waiting here could hang others
-                memo.leave(subject, timed_out=False)
-                end_waiting(me)
+                memo.leave(boarding, timed_out=False)
+                end_waiting(boarding.actor)
                 return memo.run(*args, **kwargs)
             began = time.monotonic()
-            memo.waiting(subject)
-            verdict, subject, gate = _wait(memo, subject, gate, me, began)
-            if verdict is Verdict.AGAIN:
-                return _follow(memo, memo.board(key, me), me, key, args, kwargs)
+            verdict = _wait(memo, boarding, began)
+            if verdict is Verdict.SHARE:
+                memo.shared(boarding.flight, time.monotonic() - began)
+                if boarding.flight.error is not None:
+                    raise copy_of(boarding.flight.error, boarding.flight.traceback)
+                return boarding.flight.value
         if verdict is Verdict.LEAD:
-            return _lead(memo, subject, args, kwargs)
-        if verdict is Verdict.SHARE:
-            memo.shared(subject, time.monotonic() - began)
-            if subject.error is not None:
-                raise copy_of(subject.error, subject.traceback)
-        value = subject.value  # of the flight, or of a record
-        return value
+            memo.fetching(boarding.flight)
+            value = memo.run(*args, **kwargs)
+            memo.land(boarding.flight, value)
+            return value
+        return boarding.record.value
+    except BaseException as error:
+        memo.abandon(boarding, error)
+        raise
     finally:
-        del subject, boarding, gate  # a traceback must not lead back to the exception it belongs to
+        boarding.clear()  # a traceback must not lead back to the exception it belongs to
 
 
-def _wait(memo: Memo, flight: Flight, gate: Gate | None, me: Actor, began: float) -> Boarding:
+def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
     limit = memo.options.wait_timeout
-    verdict: Verdict = Verdict.JOIN
+    noted = True  # that this thread waits; `board` does it
     try:
+        memo.waiting(boarding.flight)
+        verdict = Verdict.JOIN
         while verdict is Verdict.JOIN:
-            assert gate is not None
-            opened = gate.wait(None if limit is None else began + limit - time.monotonic())
-            if not opened and memo.leave(flight, timed_out=True):
-                verdict = Verdict.AGAIN  # it has left
+            left = LOOK if limit is None else min(LOOK, began + limit - time.monotonic())
+            if boarding.gate.wait(left) or boarding.flight.has_opened(boarding.gate):
+                verdict = memo.awake(boarding)
+            elif left < LOOK and memo.leave(boarding, timed_out=True):
                 waited = time.monotonic() - began
-                memo.timed_out(flight.key, waited)
-                raise FlightTimeout(f"{memo.name}: waited {waited:.3g} s for {flight.key!r}")
-            verdict, flight, gate = memo.awake(flight, me)
-        return verdict, flight, gate
-    except BaseException:
-        if verdict is Verdict.JOIN:
-            memo.leave(flight, timed_out=False)
-            if gate is not None and flight.has_opened(gate):
-                gate.open()  # it may be this follower that was to let the next one through
-        raise
+                memo.timed_out(boarding.key, waited)
+                raise FlightTimeout(f"{memo.name}: waited {waited:.3g} s for {boarding.key!r}")
+            if verdict is Verdict.NONE:  # its flight was detached and had no outcome to share
+                end_waiting(boarding.actor)
+                noted = False
+                verdict = memo.board(boarding)
+                noted = verdict is Verdict.JOIN
+        return verdict
     finally:
-        end_waiting(me)
-        del flight, gate
-
-
-def _lead(memo: Memo, flight: Flight, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run the function and land the flight, whatever happens."""
-    try:
-        memo.fetching(flight)
-        value = memo.run(*args, **kwargs)
-        memo.land(flight, value)
-        return value
-    except BaseException as error:
-        memo.fail(flight, error)
-        raise
-    finally:
-        del flight  # a traceback must not lead back to the exception it belongs to
+        if noted:
+            end_waiting(boarding.actor)

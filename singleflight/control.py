@@ -1,4 +1,4 @@
-"""The control surface's work: looking at one function's entries and flights, dropping, putting, explaining."""
+"""The control surface's work: looking at one function's entries and flights, dropping, putting."""
 
 from __future__ import annotations
 

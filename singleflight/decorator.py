@@ -52,7 +52,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         __qualname__: str
 
         @property
-        def __wrapped__(self) -> Callable[P, R]: ...
+        def __wrapped__(self) -> Callable[P, R]: ...  # noqa: D102
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
@@ -89,11 +89,9 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         return home.split(home.by_instance)(*args, **kwargs)
 
 
-class BoundSingleFlight(Controls[P, R], Generic[P, R]):
-    """A decorated method on its instance (or class), like a bound method, with the control surface.
-
-    Made anew by each attribute access, without a Python-level `__init__`.
-    """
+class BoundSingleFlight(Controls[P, R], Generic[P, R]):  # noqa: D101
+    # A decorated method on its instance (or class), like a bound method, with the control surface. Made anew
+    # by each attribute access, without a Python-level __init__. (No docstring: it shows its function's.)
 
     __slots__ = ("__self__", "__weakref__")
     _self_home: _Home
@@ -105,32 +103,27 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R]):
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
+    else:
+        # Looked up on the class, where `object` and the class statement have put answers of their own.
+        __class__ = property(lambda _: types.MethodType)  # so that `inspect` takes it for a method
+        __doc__ = property(lambda self: self.__func__.__doc__)
+        __module__ = property(lambda self: self.__func__.__module__)
+
     @property
     def __func__(self) -> SingleFlightFunction[..., R]:
-        return self._self_home.decorated()
+        function: SingleFlightFunction[..., R] = self._self_home.decorated()
+        return function
 
     @property
     def __wrapped__(self) -> Callable[P, R]:
         bound: Callable[P, R] = self._self_home.wrapped.__get__(self.__self__, type(self.__self__))
         return bound
 
-    @property
-    def __class__(self) -> Any:  # so that `inspect` takes it for the bound method it stands for
-        return types.MethodType
-
-    @property
-    def __doc__(self) -> Any:
-        return self.__func__.__doc__
-
-    @property
-    def __module__(self) -> Any:
-        return self.__func__.__module__
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__func__, name)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.__self__ is self.__self__  # type: ignore[attr-defined]
+        return type(other) is type(self) and other.__self__ is self.__self__
 
     def __hash__(self) -> int:
         return hash((type(self), id(self.__self__)))
@@ -218,7 +211,7 @@ def _refuse_unfit(function: Any) -> None:
     while isinstance(body, partial):
         body = body.func
     if not inspect.isroutine(body):
-        body = getattr(type(body), "__call__", body)
+        body = getattr(type(body), "__call__", body)  # noqa: B004
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
         raise TypeError(f"{name}: a generator can be consumed once only, so it cannot be shared or stored")
     if inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(function):
@@ -234,21 +227,24 @@ def _unhashable(
 def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> SingleFlightFunction[..., Any]:
     home = _Home(wrapped, options, key, name)
     shared = {"_self_home": home, "_self_memo": home.memo}
-    new = object.__new__
-    bound_kind: Any = None
 
-    def bind(self: Any, instance: Any, owner: Any = None) -> Any:
-        nonlocal bound_kind
-        if (instance is None and not home.of_class) or not home.bindable:
+    def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
+        """Compile the bound form when it is first asked for, and be replaced by what then binds."""
+        if instance is None and not home.of_class:
             return self
-        if bound_kind is None:
+        if home.bindable:
             members = {"__slots__": (), "__call__": home.forms.method(key is None), **shared}
-            bound_kind = type("BoundSingleFlight", (BoundSingleFlight,), members)
-        bound = new(bound_kind)
-        bound.__self__ = instance if not home.of_class else owner or type(instance)
-        return bound
+            binder = _class_binder if home.of_class else _instance_binder
+            kind.__get__ = binder(type("BoundSingleFlight", (BoundSingleFlight,), members))
+        else:
+            kind.__get__ = lambda self, _instance, _owner=None: self
+        return kind.__get__(self, instance, owner)
 
-    members = {"__call__": staticmethod(home.forms.function(home.by_instance)), "__get__": bind, **shared}
+    members = {
+        "__call__": staticmethod(home.forms.function(home.by_instance)),
+        "__get__": first_bind,
+        **shared,
+    }
     kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
     decorated: SingleFlightFunction[..., Any] = kind(wrapped, _not_called)
     home.decorated = weakref.ref(decorated)
@@ -256,7 +252,27 @@ def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> Sin
     return decorated
 
 
-def _not_called(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+def _instance_binder(kind: Any) -> Callable[..., Any]:
+    def bind(self: Any, instance: Any, _owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        bound = kind()
+        bound.__self__ = instance
+        return bound
+
+    return bind
+
+
+def _class_binder(kind: Any) -> Callable[..., Any]:
+    def bind(_self: Any, instance: Any, owner: Any = None) -> Any:
+        bound = kind()
+        bound.__self__ = type(instance) if owner is None else owner
+        return bound
+
+    return bind
+
+
+def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     """wrapt's own calling convention, for whoever calls `FunctionWrapper.__call__` explicitly."""
     return wrapped(*args, **kwargs)
 

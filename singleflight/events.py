@@ -35,6 +35,7 @@ __all__ = [
 
 log = logging.getLogger("singleflight")
 log.addHandler(logging.NullHandler())
+_enabled = log.isEnabledFor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +226,10 @@ class Emitter:
         self._numbers = itertools.count(1)
         self._telling = threading.local()
         self._blamed = False
+
+    def quiet(self) -> bool:
+        """Whether nobody wants anything now: the usual case, asked once per step of a flight."""
+        return self._listener is None and not _enabled(logging.DEBUG)
 
     def wants(self, kind: str) -> bool:
         """Whether anybody wants events of this kind now (never inside the function's own listener)."""

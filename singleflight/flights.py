@@ -109,13 +109,17 @@ class Flight(Turn):
 
     def has_opened(self, gate: Gate) -> bool:
         """Whether this gate, at which a follower waits, is open or about to be."""
-        return self.gate is not gate or self.state in (State.LANDED, State.PASSED)
+        return self.gate is not gate or self.ended()
+
+    def ended(self) -> bool:
+        """Whether it is over, with or without an outcome."""
+        return self.state is State.LANDED or self.state is State.PASSED
 
     def orphan(self) -> None:
         """In a forked child: its leader is elsewhere, or returns here and must change nothing."""
         self.lost = self.detached = True
 
-    def admit(self, slot: Slot) -> Gate | None:
+    def admit(self) -> Gate | None:
         """Its turn has come: wake its followers, one of which claims it; the others wait at a new gate."""
         gate, self.gate = self.gate, Gate()
         return gate

@@ -153,7 +153,7 @@ class KeyedLocks:
         """
         if slot.queue:
             slot.turn = slot.queue.popleft()
-            return slot.turn.admit(slot), None
+            return slot.turn.admit(), None
         slot.turn = None
         del self._live[slot.key]
         if self._max_idle == 0:
@@ -189,7 +189,7 @@ class KeyedLocks:
             raise FlightDeadlock("a keyed lock cannot be taken from inside the library's own section")
         me = hold.leader
         with mutex:
-            for key in hold.key:
+            for key in hold.keys:
                 self._queue(hold, self.enter(key))
             if not hold.missing:
                 return
@@ -204,7 +204,7 @@ class KeyedLocks:
                 with mutex:
                     granted = not hold.missing  # it may have come just now
                 if not granted:
-                    raise FlightTimeout(f"waited {timeout:g} s for {', '.join(map(repr, hold.key))}")
+                    raise FlightTimeout(f"waited {timeout:g} s for {', '.join(map(repr, hold.keys))}")
         finally:
             end_waiting(me)
 

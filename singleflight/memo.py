@@ -43,22 +43,40 @@ _NOTHING: _Loose = (None, None)
 
 
 class Verdict(Enum):
-    """What a caller does next, and what comes with it.
+    """What a caller does next.
 
-    HIT: take the record's value. LEAD: run the function and land the flight. JOIN: wait at the gate of
-    the flight, then `awake`. SHARE: take the flight's outcome. AGAIN: board like a newcomer. REFUSED: never
-    leaves this module; waiting would close a circle.
+    HIT: take the record's value. LEAD: run the function and land the flight. JOIN: wait at the gate, then
+    `awake`. SHARE: take the flight's outcome. NONE: nothing is held (not boarded yet, or left).
     """
 
     HIT = "hit"
     LEAD = "lead"
     JOIN = "join"
     SHARE = "share"
-    AGAIN = "again"
-    REFUSED = "refused"
+    NONE = "none"
 
 
-Boarding = tuple[Verdict, Any, Gate | None]  # with HIT a record, with LEAD, JOIN and SHARE a flight
+class Boarding:
+    """One call on its way: its key and actor, and what was decided. Its own thread's alone.
+
+    The fields are written in the same critical section as the decision itself, so that `abandon` can undo
+    it wherever an interrupt strikes.
+    """
+
+    __slots__ = ("actor", "flight", "gate", "key", "record", "verdict")
+
+    def __init__(self, key: Hashable, actor: Actor) -> None:
+        self.key = key
+        self.actor = actor
+        self.verdict = Verdict.NONE
+        self.flight: Any = None  # with LEAD, JOIN and SHARE
+        self.gate: Any = None  # with JOIN
+        self.record: Any = None  # with HIT
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self.verdict = Verdict.NONE
+        self.flight = self.gate = self.record = None
 
 
 class Memo:
@@ -105,74 +123,86 @@ class Memo:
 
     def direct(self) -> bool:
         """Whether this call must run its function directly: switched off, or re-entered from inside."""
-        return self.bypassed > 0 or inside() or self.store.inside() or switched_off()
+        return self.bypassed > 0 or inside() or self.store.is_owned() or switched_off()
 
     # -- boarding -----------------------------------------------------------------------------------
 
-    def board(self, key: Hashable, me: Actor, renew: bool = False) -> Boarding:
+    def board(self, boarding: Boarding, renew: bool = False) -> Verdict:
         """Check again, then join the key's flight or lead a new one.
 
         With `renew` a fresh value does not count. Raises `FlightDeadlock` if waiting would never end.
         """
         now = self.timer()
+        found = None
+        key = boarding.key
         with mutex:
             record = self.store.index.get(key)
             if record is not None and not renew and record.fresh_for(now) > 0:
-                boarding: Boarding = Verdict.HIT, record, None
+                boarding.record = record
+                boarding.verdict = Verdict.HIT
             else:
                 slot = self.locks.enter(key)
                 turn: Any = slot.turn
-                if turn is None:
-                    turn = slot.turn = Flight(slot, self.options.follower_retries)
+                if turn is None or (type(turn) is Flight and turn.ended()):
+                    turn = self._new_flight(slot)
+                    slot.turn = turn
                 elif type(turn) is not Flight:
                     turn = self._queued(slot)
                 if turn.leader is None and slot.turn is turn:
-                    turn.claim(me, now, record, "refresh" if renew else "call")
-                    boarding = Verdict.LEAD, turn, None
+                    boarding.flight = turn
+                    boarding.verdict = Verdict.LEAD
+                    turn.claim(boarding.actor, now, record, "refresh" if renew else "call")
                 else:
-                    boarding = self._join(turn, me)
-        if boarding[0] is Verdict.HIT:
-            self._served(boarding[1], now)
-        elif boarding[0] is Verdict.REFUSED:
-            self._refuse(key, boarding[1])
-        return boarding
+                    found = self._join(boarding, turn)
+        if boarding.verdict is Verdict.HIT:
+            self._served(boarding.record, now)
+        elif found is not None:
+            self._refuse(key, found)
+        return boarding.verdict
 
-    def awake(self, flight: Flight, me: Actor) -> Boarding:
-        """What a follower does whose gate has opened."""
-        if flight.state is State.LANDED:
-            return Verdict.SHARE, flight, None
+    def awake(self, boarding: Boarding) -> Verdict:
+        """Decide again for a follower whose gate has opened."""
+        if boarding.flight.state is State.LANDED:
+            boarding.verdict = Verdict.SHARE
+            return Verdict.SHARE
         now = self.timer()
         loose = _NOTHING
         with mutex:
-            current = flight.latest()
-            if current is None:
-                return Verdict.AGAIN, None, None
-            if current.state is State.LANDED:
-                return Verdict.SHARE, current, None
-            record = self.store.index.get(flight.key)
-            if current.state is State.FLYING or current.slot.turn is not current:
-                keep_waiting(me, current)
-                boarding: Boarding = Verdict.JOIN, current, current.gate
+            flight = boarding.flight.latest()
+            record = self.store.index.get(boarding.key)
+            if flight is None:
+                boarding.verdict = Verdict.NONE
+            elif flight.state is State.LANDED:
+                boarding.flight = flight
+                boarding.verdict = Verdict.SHARE
+            elif flight.state is State.FLYING or flight.slot.turn is not flight:
+                assert flight.gate is not None
+                keep_waiting(boarding.actor, flight)
+                boarding.flight, boarding.gate = flight, flight.gate
+                boarding.verdict = Verdict.JOIN
             elif record is not None and record.fresh_for(now) > 0:  # put from outside, meanwhile
-                loose = self._unjoin(current)
+                boarding.record = record
+                boarding.verdict = Verdict.HIT
                 self.counts.waits += 1
-                boarding = Verdict.HIT, record, None
+                loose = self._unjoin(flight)
             else:
-                current.followers -= 1
-                current.claim(me, now, record, "call")
-                boarding = Verdict.LEAD, current, None
+                flight.followers -= 1
+                boarding.flight = flight
+                boarding.verdict = Verdict.LEAD
+                flight.claim(boarding.actor, now, record, "call")
         _open(loose)
-        return boarding
+        return boarding.verdict
 
-    def leave(self, flight: Flight, timed_out: bool) -> bool:
+    def leave(self, boarding: Boarding, timed_out: bool) -> bool:
         """A follower gives up; False if it came too late, for its flight has landed."""
         loose = _NOTHING
         with mutex:
-            current = flight.latest()
-            if current is not None:
-                if current.state is State.LANDED:
-                    return False
-                loose = self._unjoin(current)
+            flight = boarding.flight.latest()
+            if flight is not None and flight.state is State.LANDED:
+                return False
+            boarding.verdict = Verdict.NONE
+            if flight is not None:
+                loose = self._unjoin(flight)
             if timed_out:
                 self.counts.timeouts += 1
             else:
@@ -180,22 +210,40 @@ class Memo:
         _open(loose)
         return True
 
+    def abandon(self, boarding: Boarding, error: BaseException) -> None:
+        """The call ends with an exception: whatever it still holds is given up.
+
+        Does nothing where everything has ended as it should, so that it can stand behind every call.
+        """
+        if boarding.verdict is Verdict.LEAD:
+            self.fail(boarding.flight, error)
+        elif boarding.verdict is Verdict.JOIN:
+            self.leave(boarding, timed_out=False)
+            if boarding.flight.has_opened(boarding.gate):
+                boarding.gate.open()  # it may have been this follower's to let the next one through
+
     def _queued(self, slot: Slot) -> Flight:
         """The flight that queues behind a plain hold (all callers together), or a new one, not yet there."""
         for turn in slot.queue:
             if type(turn) is Flight:
                 return turn
+        return self._new_flight(slot)
+
+    def _new_flight(self, slot: Slot) -> Any:
         return Flight(slot, self.options.follower_retries)
 
-    def _join(self, flight: Flight, me: Actor) -> Boarding:
-        found = circle(me, flight)
+    def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
+        """Follow a flight, unless waiting for it would close a circle: then that circle."""
+        found = circle(boarding.actor, flight)
         if found is not None:
             self.counts.errors += 1
-            return Verdict.REFUSED, found, None
+            return found
+        boarding.flight, boarding.gate = flight, flight.join()
+        boarding.verdict = Verdict.JOIN
+        begin_waiting(boarding.actor, flight)
         if flight.state is State.UNCLAIMED and flight not in flight.slot.queue:
             flight.slot.queue.append(flight)
-        begin_waiting(me, flight)
-        return Verdict.JOIN, flight, flight.join()
+        return None
 
     def _unjoin(self, flight: Flight) -> _Loose:
         """One follower less; an unclaimed flight without any is nobody's and goes."""
@@ -222,13 +270,16 @@ class Memo:
         now = self.timer()
         stored = False
         gone: list[Record] | None = None
+        quiet = self.emitter.quiet()
         if storable and ttl > 0 and not flight.detached:
             record = Record(flight.key, value, now, ttl)
-            if self.emitter.wants("hit"):
+            if not quiet and self.emitter.wants("hit"):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
             stored = gone is not None
         ended = self._finish(flight, value, None, now, storable, stored)
+        if quiet:
+            return
         if ended is not None and self.emitter.wants("land"):
             duration = now - flight.started
             self.emitter.tell(
@@ -280,6 +331,8 @@ class Memo:
         loose = _NOTHING
         with mutex:
             if flight.state is not State.FLYING or flight.lost:
+                if flight.gate is not None:
+                    flight.gate.open()  # again, in case an interrupt struck between the end and its opening
                 return None
             self.adrift.discard(flight)
             slot, followers = flight.slot, flight.followers
@@ -301,7 +354,8 @@ class Memo:
             gate = flight.gate
         if gate is not None:
             gate.open()
-        _open(loose)
+        if loose[0] is not None:
+            loose[0].open()
         return followers, again
 
     def _count(self, flight: Flight, error: BaseException | None, served: int, stored: bool) -> None:
@@ -335,7 +389,7 @@ class Memo:
 
     def fetching(self, flight: Flight) -> None:
         """A leader is about to run the function."""
-        if self.emitter.wants("fetch"):
+        if not self.emitter.quiet() and self.emitter.wants("fetch"):
             self.emitter.tell(Fetch, flight.key, flight=flight.kind)
 
     def waiting(self, flight: Flight) -> None:

@@ -99,8 +99,10 @@ class Store:
         self.evictions = self.expirations = 0  # written under the lock
         self._maxsize = inf if maxsize is None else maxsize
         self._ttl = ttl
-        self._lock = threading.RLock()
-        self._now = [0.0]  # the time cachetools sees: that of the operation, so that it never reads a clock
+        self._new_lock()
+        # The time cachetools sees: that of the operation, so that it never reads a clock under the lock.
+        self._now = [0.0]
+        self._time: Any = partial(getitem, self._now, 0)
         self._expired: list[Record] = []
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
         self._unwanted: deque[Hashable] = deque()  # keys and InstanceKeys to drop; appended to by anybody
@@ -109,10 +111,6 @@ class Store:
         _register(self)
 
     # -- reading ------------------------------------------------------------------------------------
-
-    def inside(self) -> bool:
-        """Whether this very thread is inside the lock (then we are in a finaliser or signal handler)."""
-        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # as Condition does
 
     def records(self) -> list[Record]:
         """Everything that is stored, run out or not."""
@@ -126,11 +124,10 @@ class Store:
         Refused when the publisher was detached: `detached` is set before what it would replace is
         dropped, so a detached flight's value is either seen here or dropped there.
         """
-        lock: Any = self._lock
-        if lock._is_owned():
+        if self.is_owned():
             return None
         gone: list[Record] = []
-        with lock:
+        with self._lock:
             if publisher is not None and publisher.detached:
                 return None
             if self._torn:
@@ -200,9 +197,9 @@ class Store:
 
     def settle(self) -> None:
         """Drop what `forget` was told, unless somebody is inside, who then does it on leaving."""
-        lock: Any = self._lock
+        lock = self._lock
         while self._unwanted:
-            if lock._is_owned() or not lock.acquire(blocking=False):
+            if self.is_owned() or not lock.acquire(blocking=False):
                 return
             gone: list[Record | None] = []
             try:
@@ -226,16 +223,21 @@ class Store:
 
     def after_fork(self) -> None:
         """Make the store usable in a forked child: nobody holds its lock, its order is made anew."""
-        self._lock = threading.RLock()
+        self._new_lock()
         self._expired.clear()
         self._rebuild()
+
+    def _new_lock(self) -> None:
+        lock: Any = threading.RLock()
+        self._lock = lock
+        self.is_owned: Callable[[], bool] = lock._is_owned  # as threading.Condition asks it
 
     # -- under the lock -----------------------------------------------------------------------------
 
     @contextmanager
     def _section(self) -> Iterator[bool]:
         """One critical section; yields False, holding nothing, when this thread is inside already."""
-        if self.inside():
+        if self.is_owned():
             yield False
             return
         with self._lock:
@@ -267,7 +269,7 @@ class Store:
 
     def _remove(self, record: Record) -> None:
         self._unlink(record)
-        try:
+        try:  # noqa: SIM105  # on the path of every eviction
             del self._order[record.key]
         except KeyError:  # cachetools' answer for what has run out; it is deleted all the same
             pass
@@ -295,7 +297,7 @@ class Store:
         """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""
         ring = self._ring = Record(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
         ring.newer = ring.older = ring
-        self._order = _make_order(self._ttl, partial(getitem, self._now, 0), self._ran_out)
+        self._order = _make_order(self._ttl, self._time, self._ran_out)
         self._of_instance.clear()
         for record in sorted(self.index.values(), key=lambda record: record.landed):
             record.newer, record.older = ring, ring.older
@@ -315,15 +317,17 @@ def _make_order(
     """The cachetools cache that knows who runs out next; without a size limit of its own."""
     base: type[Any] = TLRUCache if ttl is None else TTLCache
 
+    take_out = base.expire
+
     class Order(base):  # type: ignore[misc]
         def expire(self, time: float | None = None) -> list[tuple[Hashable, Record]]:
-            pairs: list[tuple[Hashable, Record]] = super().expire(time)
+            pairs: list[tuple[Hashable, Record]] = take_out(self, time)
             if pairs:
                 ran_out(pairs)
             return pairs
 
     if ttl is None:
-        return Order(inf, lambda key, record, now: record.landed + record.ttl, timer)
+        return Order(inf, lambda _key, record, _now: record.landed + record.ttl, timer)
     return Order(inf, ttl, timer)
 
 
@@ -339,4 +343,4 @@ def _register(store: Store) -> None:
 
 def any_store_inside() -> bool:
     """Whether this very thread is inside the lock of any store."""
-    return any(store.inside() for store in (ref() for ref in _stores) if store is not None)
+    return any(store.is_owned() for store in (ref() for ref in _stores) if store is not None)

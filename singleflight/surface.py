@@ -67,7 +67,7 @@ class Controls(Generic[P, R]):
         Joins the flight for this key if there is one. Readers are served the old value meanwhile, and
         keep it if the function raises. Counts as a call received (a fetch, or a wait).
         """
-        result: R = _threads.refresh(self._self_memo, *self._split(args, kwargs))
+        result: R = _threads.call(self._self_memo, *self._split(args, kwargs), renew=True)
         return result
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from threading import get_ident
 from typing import Any
 
@@ -67,10 +68,8 @@ class Gate:
 
     def open(self) -> None:
         """Let everybody through."""
-        try:
+        with suppress(RuntimeError):  # open already
             self._turnstile.release()
-        except RuntimeError:  # open already
-            pass
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait in a thread until the gate is open; False when `timeout` seconds passed first."""
@@ -116,8 +115,8 @@ class Turn:
     def orphan(self) -> None:
         """The thread that had it does not exist in this forked child."""
 
-    def admit(self, slot: Slot) -> Gate | None:
-        """The slot is this turn's now; returns a gate to open once the mutex is free."""
+    def admit(self) -> Gate | None:
+        """One slot more is this turn's now; returns a gate to open once the mutex is free."""
         raise NotImplementedError
 
     def blockers(self) -> Iterator[tuple[Hashable, Turn]]:
@@ -136,14 +135,15 @@ class Hold(Turn):
     goes on when no slot is `missing`.
     """
 
-    __slots__ = ("missing", "slots")
+    __slots__ = ("keys", "missing", "slots")
 
     def __init__(self, keys: tuple[Hashable, ...], leader: Actor) -> None:
         super().__init__(keys, leader)
+        self.keys = keys
         self.slots: list[Slot] = []
         self.missing = 0
 
-    def admit(self, slot: Slot) -> Gate | None:
+    def admit(self) -> Gate | None:
         """One slot more; the gate opens with the last."""
         self.missing -= 1
         return None if self.missing else self.gate
@@ -175,7 +175,7 @@ def circle(me: Actor, wanted: Turn) -> list[Hashable] | None:
     Starts and ends with the key that `me` has. Every wait adds edges only here, and every circle needs a
     last one, so whoever would close it is told, and nobody else.
     """
-    todo = [(turn, (key,)) for key, turn in wanted.blockers()]
+    todo: list[tuple[Turn, tuple[Hashable, ...]]] = [(turn, (key,)) for key, turn in wanted.blockers()]
     seen: set[int] = set()
     while todo:
         turn, path = todo.pop()
