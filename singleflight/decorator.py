@@ -52,7 +52,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         __qualname__: str
 
         @property
-        def __wrapped__(self) -> Callable[P, R]: ...  # noqa: D102
+        def __wrapped__(self) -> Callable[P, R]: ...
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
@@ -89,7 +89,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         return home.split(home.by_instance)(*args, **kwargs)
 
 
-class BoundSingleFlight(Controls[P, R], Generic[P, R]):  # noqa: D101
+class BoundSingleFlight(Controls[P, R], Generic[P, R]):
     # A decorated method on its instance (or class), like a bound method, with the control surface. Made anew
     # by each attribute access, without a Python-level __init__. (No docstring: it shows its function's.)
 

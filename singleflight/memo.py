@@ -148,7 +148,8 @@ class Memo:
                     slot.turn = turn
                 elif type(turn) is not Flight:
                     turn = self._queued(slot)
-                if turn.leader is None and slot.turn is turn:
+                current = turn is slot.turn
+                if current and turn.leader is None:
                     boarding.flight = turn
                     boarding.verdict = Verdict.LEAD
                     turn.claim(boarding.actor, now, record, "refresh" if renew else "call")
@@ -229,7 +230,7 @@ class Memo:
                 return turn
         return self._new_flight(slot)
 
-    def _new_flight(self, slot: Slot) -> Any:
+    def _new_flight(self, slot: Slot) -> Flight:
         return Flight(slot, self.options.follower_retries)
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:

@@ -1,0 +1,6 @@
+"""Broker accounts whose price getters apply the decorator; `AlpacaAccount` needs the extra `alpaca`."""
+
+from .alpaca import AlpacaAccount
+from .interface import PRICE_TYPES, AccountInterface, price_cache_time
+
+__all__ = ["PRICE_TYPES", "AccountInterface", "AlpacaAccount", "price_cache_time"]
