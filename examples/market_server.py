@@ -77,9 +77,9 @@ class MarketServer:
             return 429, b'{"message":"too many requests"}'
         if self.failures and int(seen * self.failures) > int((seen - 1) * self.failures):
             return 500, b'{"message":"internal server error"}'
-        if parts.path.endswith("/trades/latest"):
+        if parts.path.endswith(("/trades/latest", "/latest/trades")):
             return 200, json.dumps({"trades": self._each(symbols, self._trade)}).encode()
-        if parts.path.endswith("/quotes/latest"):
+        if parts.path.endswith(("/quotes/latest", "/latest/quotes")):
             return 200, json.dumps({"quotes": self._each(symbols, self._quote)}).encode()
         return 404, b'{"message":"not found"}'
 

@@ -45,9 +45,8 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
 
     # Each decorated function has a class of its own below this one, made by `_decorate`, with its memo and
     # its compiled `__call__` and `__get__`: Python looks these up on the class.
-    _self_home: _Home
-
     if TYPE_CHECKING:
+        _self_home: _Home
         __name__: str
         __qualname__: str
 
@@ -94,9 +93,9 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R]):
     # by each attribute access, without a Python-level __init__. (No docstring: it shows its function's.)
 
     __slots__ = ("__self__", "__weakref__")
-    _self_home: _Home
 
     if TYPE_CHECKING:
+        _self_home: _Home
         __self__: Any
         __name__: str
         __qualname__: str
@@ -104,10 +103,7 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R]):
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     else:
-        # Looked up on the class, where `object` and the class statement have put answers of their own.
         __class__ = property(lambda _: types.MethodType)  # so that `inspect` takes it for a method
-        __doc__ = property(lambda self: self.__func__.__doc__)
-        __module__ = property(lambda self: self.__func__.__module__)
 
     @property
     def __func__(self) -> SingleFlightFunction[..., R]:
@@ -137,6 +133,12 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R]):
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         home = self._self_home
         return home.split(home.memo.own_key is None)(self.__self__, *args, **kwargs)
+
+
+# What type checkers read above would be found before the wrapped function's own annotations.
+for _class in (Controls, SingleFlightFunction, BoundSingleFlight):
+    if "__annotations__" in vars(_class):
+        del _class.__annotations__
 
 
 class SingleFlightDecorator(Protocol):
@@ -233,7 +235,9 @@ def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> Sin
         if instance is None and not home.of_class:
             return self
         if home.bindable:
-            members = {"__slots__": (), "__call__": home.forms.method(key is None), **shared}
+            function = self.__wrapped__
+            told = {name: getattr(function, name, None) for name in ("__doc__", "__module__")}
+            members = {"__slots__": (), "__call__": home.forms.method(key is None), **told, **shared}
             binder = _class_binder if home.of_class else _instance_binder
             kind.__get__ = binder(type("BoundSingleFlight", (BoundSingleFlight,), members))
         else:

@@ -67,12 +67,12 @@ class Flight(Turn):
         self.error: BaseException | None = None
 
     def claim(self, me: Actor, now: float, previous: Record | None, kind: str) -> None:
-        """`me` leads it from now on."""
-        self.leader = me
+        """`me` leads it from now on. (In this order: an interrupt leaves it unclaimed, or one to fail.)"""
         self.kind = kind
         self.started = now
         self.previous = previous
         self.state = State.FLYING
+        self.leader = me
 
     def land(self, value: Any, error: BaseException | None, now: float) -> None:
         """Give it its outcome."""

@@ -154,8 +154,9 @@ class KeyedLocks:
         if slot.queue:
             slot.turn = slot.queue.popleft()
             return slot.turn.admit(), None
+        if self._live.get(slot.key) is slot:
+            del self._live[slot.key]  # first: an interrupt after it leaves nothing behind
         slot.turn = None
-        del self._live[slot.key]
         if self._max_idle == 0:
             return None, slot
         slot.idle_since = time.monotonic()
@@ -174,15 +175,13 @@ class KeyedLocks:
 
     # -- plain holds ---------------------------------------------------------------------------------
 
-    def acquire(self, keys: tuple[Hashable, ...], timeout: float | None) -> Hold:
-        """Wait until this thread has all the keys."""
-        hold = Hold(keys, current_actor())
+    def acquire(self, hold: Hold, timeout: float | None) -> None:
+        """Wait until this hold has all its keys; whatever is raised, it has none then."""
         try:
             self._take(hold, timeout)
         except BaseException:
             self.release(hold)
             raise
-        return hold
 
     def _take(self, hold: Hold, timeout: float | None) -> None:
         if inside():
@@ -209,7 +208,14 @@ class KeyedLocks:
             end_waiting(me)
 
     def release(self, hold: Hold) -> None:
-        """Give up every slot that a hold has or queues for."""
+        """Give up every slot that a hold has or queues for; may be repeated."""
+        try:
+            self._give_up(hold)
+        except BaseException:  # an interrupt: once more, for what it left
+            self._give_up(hold)
+            raise
+
+    def _give_up(self, hold: Hold) -> None:
         gates: list[Gate | None] = []
         evicted: list[Slot | None] = []  # destroyed after the mutex is free
         with mutex:
@@ -255,7 +261,9 @@ class Held:
         self._hold: Hold | None = None  # written by whoever holds the keys
 
     def __enter__(self) -> None:
-        self._hold = self._locks.acquire(self._keys, self._timeout)
+        hold = Hold(self._keys, current_actor())
+        self._locks.acquire(hold, self._timeout)
+        self._hold = hold
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

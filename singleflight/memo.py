@@ -34,7 +34,7 @@ from .freshness import Landing
 from .locks import KeyedLocks
 from .options import Options, switched_off
 from .store import Record, Store
-from .turns import Actor, Gate, Slot, begin_waiting, circle, describe, inside, keep_waiting, mutex
+from .turns import Actor, Gate, Slot, Turn, begin_waiting, circle, describe, inside, keep_waiting, mutex
 
 __all__ = ["Boarding", "Memo", "Verdict"]
 
@@ -222,6 +222,12 @@ class Memo:
             self.leave(boarding, timed_out=False)
             if boarding.flight.has_opened(boarding.gate):
                 boarding.gate.open()  # it may have been this follower's to let the next one through
+        with mutex:
+            slot = self.locks.slot(boarding.key)
+            if slot is not None and not slot.queue and _nobodys(slot.turn):
+                slot.turn = None  # an interrupt struck between making it and claiming it
+                loose = self.locks.vacate(slot)
+                del loose
 
     def _queued(self, slot: Slot) -> Flight:
         """The flight that queues behind a plain hold (all callers together), or a new one, not yet there."""
@@ -332,8 +338,12 @@ class Memo:
         loose = _NOTHING
         with mutex:
             if flight.state is not State.FLYING or flight.lost:
+                # Perhaps an interrupt struck between its end and what follows from it: that is done now.
                 if flight.gate is not None:
-                    flight.gate.open()  # again, in case an interrupt struck between the end and its opening
+                    flight.gate.open()
+                if flight.slot.turn is flight and not flight.lost:
+                    loose = self.locks.vacate(flight.slot)
+                    _open(loose)
                 return None
             self.adrift.discard(flight)
             slot, followers = flight.slot, flight.followers
@@ -416,6 +426,13 @@ class Memo:
             kind = Evict if record.fresh_for(now) > 0 else Expire
             if self.emitter.wants(kind.kind):
                 self.emitter.tell(kind, record.key)
+
+
+def _nobodys(turn: Turn | None) -> bool:
+    """Whether a slot with this turn is free, though it was not vacated."""
+    if turn is None:
+        return True
+    return isinstance(turn, Flight) and turn.state is State.UNCLAIMED and not turn.followers
 
 
 def _open(loose: _Loose) -> None:

@@ -173,6 +173,8 @@ class Store:
             records = list(self.index.values())
             if inside:
                 self.index.clear()
+                for record in records:
+                    del record.older, record.newer  # or they would keep one another alive
                 self._rebuild()
             else:
                 self._unwanted.extend(record.key for record in records)

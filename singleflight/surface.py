@@ -31,7 +31,9 @@ class Controls(Generic[P, R]):
     """
 
     __slots__ = ()
-    _self_memo: Memo
+
+    if TYPE_CHECKING:
+        _self_memo: Memo
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """The key and the canonical arguments of a call."""

@@ -1,0 +1,76 @@
+"""Threads whose outcomes are collected and whose waits end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+PATIENCE = 20.0
+
+
+class Crowd:
+    """Threads that each run something; `outcomes` holds what they returned or raised, in order."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        self.outcomes: list[Any] = []
+
+    def add(self, run: Callable[..., Any], *args: Any, count: int = 1) -> None:
+        for _ in range(count):
+            place = len(self.outcomes)
+            self.outcomes.append(None)
+            thread = threading.Thread(target=self._run, args=(place, run, args), daemon=True)
+            self.threads.append(thread)
+            thread.start()
+
+    def _run(self, place: int, run: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            self.outcomes[place] = run(*args)
+        except BaseException as error:
+            self.outcomes[place] = error
+
+    def join(self) -> list[Any]:
+        for thread in self.threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"{thread.name} hangs"
+        return self.outcomes
+
+
+class Gate(threading.Event):
+    """An event whose `pass_` fails loudly when it is never set."""
+
+    def pass_(self) -> None:
+        assert self.wait(PATIENCE), "the gate was never opened"
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    """Threads that are joined at the end of the test."""
+    crowd = Crowd()
+    yield crowd
+    crowd.join()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Something to hold a leader at; open at the end of the test, whatever happens."""
+    gate = Gate()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
+def make_gate() -> Iterator[Callable[[], Gate]]:
+    """More of them."""
+    gates: list[Gate] = []
+
+    def make() -> Gate:
+        gates.append(Gate())
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.set()

@@ -1,0 +1,134 @@
+"""A forked child has working locks, no flights, and the values it inherited."""
+
+import multiprocessing
+import os
+import select
+import warnings
+
+import pytest
+
+from singleflight import KeyedLocks, single_flight_ttl
+from singleflight.testing import Recorder
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.fixture(autouse=True)
+def no_fork_warning():
+    """Newer Pythons warn about forking with threads: that is what is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def in_child(run):
+    """What `run` returns in a forked child, as text; fails if the child does not answer."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, repr(run()).encode())
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    try:
+        ready, _, _ = select.select([reader], [], [], 20)
+        assert ready, "the child hangs"
+        return os.read(reader, 10_000).decode()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)
+
+
+@single_flight_ttl(ttl=60)
+def spawned(key):
+    return os.getpid()
+
+
+def test_a_child_may_ask_for_what_was_in_flight(crowd, gate):
+    """The key in flight at the fork is free in the child; stored values are there; counts are its own."""
+    seen, parent = Recorder(wants={"fetch"}), os.getpid()
+
+    @single_flight_ttl(ttl=60, listener=seen)
+    def fetch(key):
+        if key == "slow" and os.getpid() == parent:
+            gate.pass_()
+        return key
+
+    fetch("quick")
+    crowd.add(fetch, "slow")
+    seen.wait_for("fetch", 2)
+
+    def child():
+        values = fetch("quick"), fetch("slow"), fetch.flights()
+        stats = fetch.stats()
+        return values, stats.hits, stats.fetches, stats.in_flight
+
+    assert in_child(child) == "(('quick', 'slow', ()), 1, 1, 0)"
+    gate.set()
+    assert crowd.join() == ["slow"]
+
+
+def test_a_fork_inside_the_function_stores_nothing_in_the_child():
+    """The frame in the child returns to its caller, and its value is not stored there."""
+    reader, writer = os.pipe()
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        return os.fork()
+
+    child = fetch()
+    if child == 0:
+        os.write(writer, repr((fetch.entry(), fetch.flights(), len(fetch.locks))).encode())
+        os._exit(0)
+    ready, _, _ = select.select([reader], [], [], 20)
+    assert ready
+    assert os.read(reader, 1000).decode() == "(None, (), 0)"
+    os.waitpid(child, 0)
+    assert fetch.entry().value == child
+
+
+def test_locks_held_by_others_are_free_in_the_child(crowd, gate):
+    """The holds of the thread that forks stay; those of threads that are gone do not."""
+    locks = KeyedLocks()
+
+    def hold():
+        with locks("theirs"):
+            gate.pass_()
+
+    crowd.add(hold)
+    while not locks.held("theirs"):
+        pass
+    with locks("mine"):
+
+        def child():
+            with locks("theirs", timeout=5):
+                return locks.held("mine"), locks.held("theirs")
+
+        assert in_child(child) == "(True, True)"
+
+
+def test_a_store_caught_in_mid_mutation_is_rebuilt():
+    """A fork while another thread is inside the store: the child's store works."""
+
+    @single_flight_ttl(ttl=60, maxsize=2)
+    def fetch(key):
+        return key
+
+    fetch(1), fetch(2)
+    store = fetch._self_memo.store
+    with store._lock:
+        store._torn = True
+        result = in_child(lambda: [fetch(key) for key in (1, 2, 3, 4)])
+        store._torn = False
+    assert result == "[1, 2, 3, 4]"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing(method):
+    """Decorated functions can be sent to worker processes."""
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert all(pid != os.getpid() for pid in pool.map_async(spawned, range(4)).get(40))

@@ -1,0 +1,217 @@
+"""Invalidate, put, refresh, clear and bypass while a call is in flight."""
+
+import pytest
+
+from singleflight import Landing, single_flight_ttl
+from singleflight.testing import FakeClock, Recorder
+
+
+@pytest.fixture
+def held(crowd, gate):
+    """A function held in its first call by one leader with one follower."""
+    seen = Recorder()
+    values = iter(range(1, 100))
+
+    @single_flight_ttl(ttl=60, listener=seen)
+    def fetch(key="A"):
+        value = next(values)
+        if value == 1:
+            gate.pass_()
+        return value
+
+    crowd.add(fetch)
+    seen.wait_for("fetch")
+    crowd.add(fetch)
+    seen.wait_for("wait")
+    return fetch
+
+
+def test_invalidate_detaches_the_flight(held, crowd, gate):
+    """Its callers get the value, the next caller fetches again, and the old value is never stored."""
+    assert held.invalidate()
+    assert [flight.detached for flight in held.flights()] == [True]
+    assert held() == 2
+    gate.set()
+    assert crowd.join() == [1, 1]
+    assert held() == 2
+    assert held.entry().value == 2
+
+
+def test_put_discards_the_flight(held, crowd, gate):
+    """A value put from outside is not overwritten by a call that began before."""
+    held.put(99)
+    assert held() == 99
+    gate.set()
+    assert crowd.join() == [1, 1]
+    assert held() == 99
+
+
+def test_cache_clear_detaches_everything(held, crowd, gate):
+    """After cache_clear nothing of before is stored, and the counts begin at zero."""
+    held.cache_clear()
+    gate.set()
+    assert crowd.join() == [1, 1]
+    assert held.entry() is None
+
+
+def test_invalidate_where_sees_flights_too(held, crowd, gate):
+    """A key in flight counts as one that the predicate may pick."""
+    assert held.invalidate_where(lambda key: key == ("B",)) == 0
+    assert held.invalidate_where(lambda key: key == ("A",)) == 1
+    gate.set()
+    crowd.join()
+    assert held.entry() is None
+
+
+def test_explain_says_what_would_happen(held, gate, crowd):
+    """wait, hit and fetch, each with a sentence."""
+    assert held.explain().would == "wait"
+    assert "1 waiting" in str(held.explain())
+    assert held.explain("B").would == "fetch"
+    gate.set()
+    crowd.join()
+    assert held.explain().would == "hit"
+    assert "fresh for" in str(held.explain())
+
+
+def test_refresh_joins_or_leads(held, crowd, gate):
+    """refresh waits for a call under way, and calls where there is none, though the value is fresh."""
+    crowd.add(held.refresh)
+    while held.flights()[0].followers < 2:
+        pass
+    gate.set()
+    assert crowd.join() == [1, 1, 1]
+    assert held.refresh() == 2
+    assert held() == 2
+    assert held.stats().refreshes == 1
+
+
+def test_a_failed_refresh_keeps_the_value():
+    """The old value stays when refresh raises."""
+    values = [1]
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        return values.pop()
+
+    fetch()
+    with pytest.raises(IndexError):
+        fetch.refresh()
+    assert fetch() == 1
+
+
+def test_bypass_runs_the_function_directly():
+    """Inside bypass every call is executed; after it the stored value is served again."""
+    calls = []
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        calls.append(1)
+        return len(calls)
+
+    assert fetch() == 1
+    with fetch.bypass():
+        assert (fetch(), fetch()) == (2, 3)
+    assert fetch() == 1
+
+
+def test_the_environment_switches_off(monkeypatch):
+    """SINGLEFLIGHT_DISABLED=1 makes every call run its function; the control surface stays."""
+    monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
+    calls = []
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        calls.append(1)
+
+    fetch(), fetch()
+    assert len(calls) == 2
+    assert fetch.stats().entries == 0
+
+
+def test_a_callable_ttl_sees_the_landing():
+    """It gets key, value, duration, followers and the entry before."""
+    clock, landings = FakeClock(), []
+
+    def ttl(landing):
+        landings.append(landing)
+        return 10
+
+    @single_flight_ttl(ttl=ttl, timer=clock)
+    def fetch(key):
+        clock.advance(2)
+        return key * 2
+
+    fetch(3)
+    assert landings == [Landing((3,), 6, None, 2.0, 0, None)]
+    clock.advance(11)
+    fetch(3)
+    assert landings[1].previous.value == 6
+    fetch.put(8, 3)
+    assert (landings[2].duration, landings[2].followers) == (0.0, 0)
+
+
+def test_put_with_ttl_zero_only_invalidates():
+    """A lifetime of nothing stores nothing."""
+    ttl = [10]
+
+    @single_flight_ttl(ttl=lambda landing: ttl[0])
+    def fetch():
+        return 1
+
+    fetch()
+    ttl[0] = 0
+    fetch.put(2)
+    assert fetch.entry() is None
+
+
+def test_a_listener_that_fails_is_logged_once(caplog):
+    """Its exceptions are dropped, and told in the log once."""
+
+    def listener(event):
+        raise RuntimeError("listener")
+
+    @single_flight_ttl(ttl=60, listener=listener)
+    def fetch(key):
+        return key
+
+    assert [fetch(key) for key in (1, 2, 2)] == [1, 2, 2]
+    assert len([record for record in caplog.records if "failed" in record.message]) == 1
+
+
+def test_events_carry_numbers_in_order():
+    """Sorted by sequence, events tell the story; a listener's own calls tell nothing."""
+    seen = []
+
+    def listener(event):
+        seen.append(event)
+        if event.kind == "land" and event.key == (1,):
+            fetch(2)
+
+    @single_flight_ttl(ttl=60, listener=listener)
+    def fetch(key):
+        return key
+
+    fetch(1)
+    fetch(1)
+    assert [event.kind for event in seen] == ["fetch", "land", "hit"]
+    assert [event.sequence for event in seen] == [1, 2, 3]
+    assert fetch.entry(2).value == 2
+
+
+def test_debug_logging_needs_no_listener(caplog):
+    """With DEBUG on, the logger `singleflight` has a line for each step but hits."""
+
+    @single_flight_ttl(ttl=60, name="prices")
+    def fetch(key):
+        return key
+
+    fetch(1)
+    assert not caplog.records
+    with caplog.at_level("DEBUG", logger="singleflight"):
+        fetch(2)
+        fetch(2)
+    assert [record.message.split()[:2] for record in caplog.records] == [
+        ["prices", "fetch"],
+        ["prices", "land"],
+    ]

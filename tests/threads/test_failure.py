@@ -1,0 +1,161 @@
+"""Failures, refused values, aborts, and what followers see of them."""
+
+import gc
+import weakref
+
+import pytest
+
+from singleflight import single_flight_ttl
+from singleflight.testing import Recorder
+
+
+def herd(crowd, gate, run, callers, **options):
+    """A leader held at the gate with `callers - 1` followers, then released."""
+    seen = Recorder(wants={"fetch", "wait"})  # not the outcomes: one test counts who keeps them
+
+    @single_flight_ttl(ttl=60, listener=seen, **options)
+    def fetch():
+        gate.pass_()
+        return run()
+
+    crowd.add(fetch)
+    seen.wait_for("fetch")
+    crowd.add(fetch, count=callers - 1)
+    seen.wait_for("wait", callers - 1)
+    gate.set()
+    return fetch, crowd.join()
+
+
+@pytest.mark.parametrize(("retries", "calls"), [(0, 1), (1, 2), (3, 4), (None, 20)])
+def test_a_failing_function_runs_as_often_as_its_budget_says(crowd, gate, retries, calls):
+    """With N callers a failing function runs 1 + follower_retries times; with None once for each."""
+    ran = []
+
+    def fail():
+        ran.append(1)
+        raise ValueError("no")
+
+    fetch, outcomes = herd(crowd, gate, fail, 20, follower_retries=retries)
+    assert len(ran) == calls
+    assert all(isinstance(outcome, ValueError) for outcome in outcomes)
+    stats = fetch.stats()
+    assert (stats.errors, stats.failures, stats.entries) == (20, calls, 0)
+    assert stats.locks == stats.idle_locks
+
+
+def test_a_refused_value_is_shared_and_not_stored(crowd, gate):
+    """None is handed to those who wait, within the budget, and never stored."""
+    fetch, outcomes = herd(crowd, gate, lambda: None, 5)
+    assert outcomes == [None] * 5
+    stats = fetch.stats()
+    assert (stats.calls, stats.uncached, stats.entries) == (2, 2, 0)
+    fetch()
+    assert fetch.stats().calls == 3
+
+
+def test_a_storable_none_is_a_value():
+    """cache_if decides what a value is."""
+
+    @single_flight_ttl(ttl=60, cache_if=lambda value: True)
+    def fetch():
+        return None
+
+    assert fetch() is None
+    assert fetch() is None
+    assert fetch.stats().hits == 1
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_abort_reaches_nobody_else(crowd, gate, kind):
+    """An abort of the leader is its own; a follower takes over and the rest share its value."""
+    first = [True]
+
+    def run():
+        if first.pop() if first else False:
+            raise kind
+        return 7
+
+    fetch, outcomes = herd(crowd, gate, run, 5, follower_retries=0)
+    assert isinstance(outcomes[0], kind)
+    assert outcomes[1:] == [7] * 4
+    assert fetch.stats().calls == 2
+
+
+def test_each_follower_has_a_traceback_of_its_own(crowd, gate):
+    """A shared exception is copied: same type, args and attributes, and its traceback does not grow."""
+
+    def fail():
+        error = OSError(2, "gone", "file.txt")
+        error.extra = [1]
+        error.add_note("a note")
+        raise error from KeyError("cause")
+
+    _, outcomes = herd(crowd, gate, fail, 10, follower_retries=0)
+    assert len(set(map(id, outcomes))) == 10
+    for error in outcomes:
+        assert (type(error), error.args, error.filename) == (FileNotFoundError, (2, "gone"), "file.txt")
+        assert (error.extra, error.__notes__) == ([1], ["a note"])
+        assert isinstance(error.__cause__, KeyError)
+        names = []
+        traceback = error.__traceback__
+        while traceback is not None:
+            names.append(traceback.tb_frame.f_code.co_name)
+            traceback = traceback.tb_next
+        assert names[-1] == "fail"
+        assert len(names) < 9
+
+
+def test_a_failure_leaves_no_reference_cycle(crowd, gate):
+    """When callers have dropped a failure, its frames are gone without the collector's help."""
+
+    class Local:
+        pass
+
+    alive = []
+
+    def fail():
+        local = Local()
+        alive.append(weakref.ref(local))
+        raise ValueError("no")
+
+    gc.collect()
+    gc.disable()
+    try:
+        herd(crowd, gate, fail, 3, follower_retries=0)
+        crowd.outcomes.clear()
+        crowd.threads.clear()
+        assert [ref() for ref in alive] == [None]
+    finally:
+        gc.enable()
+
+
+def test_what_cache_if_raises_is_the_flights_failure():
+    """An exception of cache_if or ttl is raised, nothing is stored, and the key is free again."""
+
+    @single_flight_ttl(ttl=lambda landing: "soon")
+    def fetch():
+        return 1
+
+    with pytest.raises(TypeError, match="ttl"):
+        fetch()
+    with pytest.raises(TypeError, match="ttl"):
+        fetch()
+    assert fetch.stats().failures == 2
+    assert fetch.flights() == ()
+
+
+def test_a_retry_from_the_handler_gets_a_new_flight():
+    """A call from inside a failed call's handler starts afresh."""
+    calls = []
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        calls.append(1)
+        if len(calls) == 1:
+            raise ValueError
+        return 5
+
+    try:
+        fetch()
+    except ValueError:
+        assert fetch() == 5
