@@ -2,6 +2,7 @@
 
 from .counts import Stats
 from .decorator import BoundSingleFlight, SingleFlightFunction, single_flight_ttl
+from .entries import Entry
 from .errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .events import Event, Listener, LoggingListener
 from .flights import Explanation, FlightInfo
@@ -10,7 +11,6 @@ from .keys import InstanceKey
 from .locks import KeyedLocks
 from .options import is_not_none
 from .registry import caches, report
-from .store import Entry
 
 __version__ = "0.1.0"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from .boarding import Boarding, Verdict
 from .errors import FlightTimeout
-from .memo import Boarding, Memo, Verdict
+from .memo import Memo
 from .outcomes import copy_of
 from .store import any_store_inside
 from .turns import current_actor, end_waiting
@@ -32,12 +33,12 @@ def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], re
             began = time.monotonic()
             verdict = _wait(memo, boarding, began)
             if verdict is Verdict.SHARE:
-                memo.shared(boarding.flight, time.monotonic() - began)
+                memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
                 if boarding.flight.error is not None:
                     raise copy_of(boarding.flight.error, boarding.flight.traceback)
                 return boarding.flight.value
         if verdict is Verdict.LEAD:
-            memo.fetching(boarding.flight)
+            memo.tell.fetching(boarding.flight)
             value = memo.run(*args, **kwargs)
             memo.land(boarding.flight, value)
             return value
@@ -54,7 +55,7 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     limit = memo.options.wait_timeout
     noted = True  # that this thread waits; `board` does it
     try:
-        memo.waiting(boarding.flight)
+        memo.tell.waiting(boarding.flight)
         verdict = Verdict.JOIN
         while verdict is Verdict.JOIN:
             left = LOOK if limit is None else min(LOOK, began + limit - time.monotonic())
@@ -62,7 +63,7 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
                 verdict = memo.awake(boarding)
             elif left < LOOK and memo.leave(boarding, timed_out=True):
                 waited = time.monotonic() - began
-                memo.timed_out(boarding.key, waited)
+                memo.tell.timed_out(boarding.key, waited)
                 raise FlightTimeout(f"{memo.name}: waited {waited:.3g} s for {boarding.key!r}")
             if verdict is Verdict.NONE:  # its flight was detached and had no outcome to share
                 end_waiting(boarding.actor)

@@ -9,11 +9,11 @@ from math import inf
 from typing import Any
 
 from .counts import Stats
+from .entries import Entry, Record
 from .events import Invalidate, Put
 from .flights import Explanation, Flight, FlightInfo, State
 from .freshness import Landing
 from .memo import Memo
-from .store import Entry, Record
 from .turns import inside, mutex
 
 __all__ = [
@@ -37,8 +37,8 @@ def invalidate(memo: Memo, key: Hashable) -> bool:
         idle = memo.locks.forget(key)  # nothing of ours is to keep the key alive; let go of after the mutex
     del idle
     dropped = detached or (record is not None and record.fresh_for(memo.timer()) > 0)
-    if dropped and memo.emitter.wants("invalidate"):
-        memo.emitter.tell(Invalidate, key)
+    if dropped and memo.tell.wants("invalidate"):
+        memo.tell.tell(Invalidate, key)
     return dropped
 
 
@@ -62,13 +62,13 @@ def put(memo: Memo, key: Hashable, value: Any) -> None:
         return
     _detach(memo, key)
     record = Record(key, value, now, ttl)
-    if memo.emitter.wants("hit"):
+    if memo.tell.wants("hit"):
         record.deadline = -inf
     gone = memo.store.put(record)
     _detach(memo, key)  # a flight that began in between may have asked before the value was here
-    if memo.emitter.wants("put"):
-        memo.emitter.tell(Put, key, value=value)
-    memo.tell_gone(gone or [], now)
+    if memo.tell.wants("put"):
+        memo.tell.tell(Put, key, value=value)
+    memo.tell.gone(gone or [], now)
 
 
 def clear(memo: Memo) -> None:
@@ -121,7 +121,7 @@ def explain(memo: Memo, key: Hashable) -> Explanation:
 def stats(memo: Memo) -> Stats:
     """What was seen and done so far."""
     now = memo.timer()
-    memo.tell_gone(memo.store.expire(now), now)
+    memo.tell.gone(memo.store.expire(now), now)
     counts, locks = memo.counts, memo.locks
     with mutex:
         in_flight = sum(_flying(slot.turn) for slot in locks.live()) + len(memo.adrift)

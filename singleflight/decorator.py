@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import types
 import weakref
@@ -11,18 +10,15 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from . import _threads
-from ._compile import CallForms, parameters_of, takes_instance
-from .counts import Counts, ThreadedHits, has_global_lock
 from .freshness import TTL
-from .keys import Instances, check_key_function, explain_unhashable
-from .memo import Memo
 from .options import Options, is_not_none
 from .registry import register
 from .surface import Controls
+from .wiring import Home, class_binder, instance_binder
 
 if TYPE_CHECKING:
-    _FunctionWrapper = object
+
+    class _FunctionWrapper: ...
 else:
     from wrapt import FunctionWrapper as _FunctionWrapper
 
@@ -46,7 +42,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
     # Each decorated function has a class of its own below this one, made by `_decorate`, with its memo and
     # its compiled `__call__` and `__get__`: Python looks these up on the class.
     if TYPE_CHECKING:
-        _self_home: _Home
+        _self_home: Home
         __name__: str
         __qualname__: str
 
@@ -95,7 +91,7 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R]):
     __slots__ = ("__self__", "__weakref__")
 
     if TYPE_CHECKING:
-        _self_home: _Home
+        _self_home: Home
         __self__: Any
         __name__: str
         __qualname__: str
@@ -152,82 +148,8 @@ class SingleFlightDecorator(Protocol):
     def __call__(self, func: Callable[P, R], /) -> SingleFlightFunction[P, R]: ...
 
 
-class _Home:
-    """What one decorated function and its bound methods share; holds the compiled calls."""
-
-    def __init__(self, wrapped: Any, options: Options, key: Callable[..., Hashable] | None, name: str | None):
-        self.wrapped = wrapped
-        self.static = isinstance(wrapped, staticmethod)
-        self.of_class = isinstance(wrapped, classmethod)
-        function = wrapped.__func__ if self.static or self.of_class else wrapped
-        _refuse_unfit(function)
-        signature = parameters_of(function)
-        self.bindable = takes_instance(signature) and not self.static
-        called = getattr(function, "__qualname__", type(function).__qualname__)
-        if key is not None:
-            check_key_function(key, called, signature)
-        module = getattr(function, "__module__", None)
-        counts = Counts() if has_global_lock() else ThreadedHits()
-        self.memo = Memo(name or (f"{module}.{called}" if module else called), function, options, counts, key)
-        self.by_instance = self.of_class and key is None
-        self.instances = Instances(self.memo.store.forget)
-        self.forms = CallForms(
-            function,
-            signature,
-            key is not None,
-            lookup=self.memo.store.index.get,
-            timer=options.timer,
-            call=partial(_threads.call, self.memo),
-            counts=counts,
-            make_key=key,
-            known=self.instances.known,
-            meet=self.instances.meet,
-            unhashable=partial(_unhashable, called, key is not None),
-        )
-        self.memo.fast_paths.append(self.forms.namespace)
-        self._splits: dict[bool, Any] = {}
-        self.decorated: Callable[[], Any] = lambda: None  # a weak reference, once there is something
-
-    def split(self, by_instance: bool) -> Callable[..., tuple[Any, Any, Any]]:
-        """What finds the key and canonical arguments of a call."""
-        if by_instance not in self._splits:
-            self._splits[by_instance] = self.forms.split(by_instance)
-        split: Callable[..., tuple[Any, Any, Any]] = self._splits[by_instance]
-        return split
-
-    def named(self, decorated: Any, owner: type[Any]) -> None:
-        """It is an attribute of this class: is it one of its methods? Then plain calls know the instance."""
-        defined_in = getattr(self.wrapped, "__qualname__", "").rpartition(".")[0]
-        if self.bindable and self.memo.own_key is None and defined_in == owner.__qualname__:
-            self.by_instance = True
-            type(decorated).__call__ = staticmethod(self.forms.function(True))
-
-
-def _refuse_unfit(function: Any) -> None:
-    name = getattr(function, "__qualname__", repr(function))
-    if isinstance(function, type):
-        raise TypeError(f"{name}: decorate a function or a method, not a class")
-    if not callable(function):
-        raise TypeError(f"single_flight_ttl decorates callables, got {function!r}")
-    body = inspect.unwrap(function)
-    while isinstance(body, partial):
-        body = body.func
-    if not inspect.isroutine(body):
-        body = getattr(type(body), "__call__", body)  # noqa: B004
-    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise TypeError(f"{name}: a generator can be consumed once only, so it cannot be shared or stored")
-    if inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(function):
-        raise TypeError(f"{name}: coroutine functions are not supported, only plain functions and methods")
-
-
-def _unhashable(
-    called: str, own_key: bool, error: TypeError, key: Any, arguments: dict[str, Any]
-) -> TypeError:
-    return explain_unhashable(error, called, key, arguments, own_key)
-
-
 def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> SingleFlightFunction[..., Any]:
-    home = _Home(wrapped, options, key, name)
+    home = Home(wrapped, options, key, name)
     shared = {"_self_home": home, "_self_memo": home.memo}
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
@@ -238,7 +160,7 @@ def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> Sin
             function = self.__wrapped__
             told = {name: getattr(function, name, None) for name in ("__doc__", "__module__")}
             members = {"__slots__": (), "__call__": home.forms.method(key is None), **told, **shared}
-            binder = _class_binder if home.of_class else _instance_binder
+            binder = class_binder if home.of_class else instance_binder
             kind.__get__ = binder(type("BoundSingleFlight", (BoundSingleFlight,), members))
         else:
             kind.__get__ = lambda self, _instance, _owner=None: self
@@ -254,26 +176,6 @@ def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> Sin
     home.decorated = weakref.ref(decorated)
     register(decorated)
     return decorated
-
-
-def _instance_binder(kind: Any) -> Callable[..., Any]:
-    def bind(self: Any, instance: Any, _owner: Any = None) -> Any:
-        if instance is None:
-            return self
-        bound = kind()
-        bound.__self__ = instance
-        return bound
-
-    return bind
-
-
-def _class_binder(kind: Any) -> Callable[..., Any]:
-    def bind(_self: Any, instance: Any, owner: Any = None) -> Any:
-        bound = kind()
-        bound.__self__ = type(instance) if owner is None else owner
-        return bound
-
-    return bind
 
 
 def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:

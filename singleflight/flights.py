@@ -9,10 +9,10 @@ from enum import Enum
 from types import TracebackType
 from typing import Any
 
-from .store import Entry, Record
+from .entries import Entry, Record
 from .turns import Actor, Gate, Slot, Turn, ahead
 
-__all__ = ["Explanation", "Flight", "FlightInfo", "State"]
+__all__ = ["Explanation", "Flight", "FlightInfo", "State", "is_nobodys", "name_of"]
 
 
 class State(Enum):
@@ -207,3 +207,10 @@ def name_of(actor: Actor | None) -> str:
         if thread.ident == actor:
             return f"thread {thread.name!r}"
     return f"thread {actor}"
+
+
+def is_nobodys(turn: Turn | None) -> bool:
+    """Whether a slot with this turn is free, though it was not vacated."""
+    if turn is None:
+        return True
+    return isinstance(turn, Flight) and turn.state is State.UNCLAIMED and not turn.followers

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .store import Entry
+    from .entries import Entry
 
 __all__ = ["TTL", "Landing", "fresh_for"]
 

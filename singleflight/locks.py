@@ -192,9 +192,10 @@ class KeyedLocks:
                 self._queue(hold, self.enter(key))
             if not hold.missing:
                 return
+            gate = Gate()
             found = circle(me, hold)
             if found is None:
-                gate = hold.gate = Gate()
+                hold.gate = gate
                 begin_waiting(me, hold)
         if found is not None:
             raise FlightDeadlock(f"waiting would never end: {describe(found)}")

@@ -21,109 +21,26 @@ Lock order: the mutex and a store's lock are never held together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from enum import Enum
+from collections.abc import Hashable
 from math import inf
 from typing import Any
 
-from .counts import Counts
+from .boarding import Boarding, Verdict
+from .entries import Record
 from .errors import FlightDeadlock, FlightTimeout
-from .events import Abort, Deadlock, Emitter, Evict, Expire, Fetch, Hit, Land, Share, Timeout, Wait
-from .flights import Flight, State
+from .flights import Flight, State, is_nobodys
 from .freshness import Landing
-from .locks import KeyedLocks
-from .options import Options, switched_off
-from .store import Record, Store
-from .turns import Actor, Gate, Slot, Turn, begin_waiting, circle, describe, inside, keep_waiting, mutex
+from .remembered import Remembered
+from .turns import Gate, Slot, begin_waiting, circle, describe, keep_waiting, mutex
 
-__all__ = ["Boarding", "Memo", "Verdict"]
+__all__ = ["Memo"]
 
 _Loose = tuple[Gate | None, Slot | None]  # to open and to let go of, once the mutex is free
 _NOTHING: _Loose = (None, None)
 
 
-class Verdict(Enum):
-    """What a caller does next.
-
-    HIT: take the record's value. LEAD: run the function and land the flight. JOIN: wait at the gate, then
-    `awake`. SHARE: take the flight's outcome. NONE: nothing is held (not boarded yet, or left).
-    """
-
-    HIT = "hit"
-    LEAD = "lead"
-    JOIN = "join"
-    SHARE = "share"
-    NONE = "none"
-
-
-class Boarding:
-    """One call on its way: its key and actor, and what was decided. Its own thread's alone.
-
-    The fields are written in the same critical section as the decision itself, so that `abandon` can undo
-    it wherever an interrupt strikes.
-    """
-
-    __slots__ = ("actor", "flight", "gate", "key", "record", "verdict")
-
-    def __init__(self, key: Hashable, actor: Actor) -> None:
-        self.key = key
-        self.actor = actor
-        self.verdict = Verdict.NONE
-        self.flight: Any = None  # with LEAD, JOIN and SHARE
-        self.gate: Any = None  # with JOIN
-        self.record: Any = None  # with HIT
-
-    def clear(self) -> None:
-        """Let go of everything."""
-        self.verdict = Verdict.NONE
-        self.flight = self.gate = self.record = None
-
-
-class Memo:
-    """Everything one decorated function remembers and decides."""
-
-    def __init__(
-        self,
-        name: str,
-        run: Callable[..., Any],
-        options: Options,
-        counts: Counts,
-        own_key: Callable[..., Hashable] | None = None,
-    ) -> None:
-        self.name = name
-        self.run = run
-        self.own_key = own_key
-        self.options = options
-        self.counts = counts
-        self.timer = options.timer
-        self.store = Store(options.maxsize, options.fixed_ttl)
-        self.locks = KeyedLocks(options.max_idle_locks)
-        self.emitter = Emitter(name, options.listener)
-        self.bypassed = 0  # how many `bypass()` blocks are open; written with `shut` and `reopen`
-        self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
-        self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
-
-    def shut(self) -> None:
-        """Send every call the longer way."""
-        for namespace in self.fast_paths:
-            namespace["_sf_lookup"] = {}.get
-
-    def reopen(self) -> None:
-        """Let hits take the fast path again."""
-        for namespace in self.fast_paths:
-            namespace["_sf_lookup"] = self.store.index.get
-
-    def after_fork(self) -> None:
-        """In a forked child: the inherited values, no flights, counts from zero."""
-        for flight in self.adrift:
-            flight.orphan()
-        self.adrift.clear()
-        self.counts.reset()
-        self.store.after_fork()
-
-    def direct(self) -> bool:
-        """Whether this call must run its function directly: switched off, or re-entered from inside."""
-        return self.bypassed > 0 or inside() or self.store.is_owned() or switched_off()
+class Memo(Remembered):
+    """Decides for one decorated function."""
 
     # -- boarding -----------------------------------------------------------------------------------
 
@@ -158,7 +75,9 @@ class Memo:
         if boarding.verdict is Verdict.HIT:
             self._served(boarding.record, now)
         elif found is not None:
-            self._refuse(key, found)
+            cycle = describe(found)
+            self.tell.refused(key, cycle)
+            raise FlightDeadlock(f"{self.name}: waiting would never end: {cycle}")
         return boarding.verdict
 
     def awake(self, boarding: Boarding) -> Verdict:
@@ -224,7 +143,7 @@ class Memo:
                 boarding.gate.open()  # it may have been this follower's to let the next one through
         with mutex:
             slot = self.locks.slot(boarding.key)
-            if slot is not None and not slot.queue and _nobodys(slot.turn):
+            if slot is not None and not slot.queue and is_nobodys(slot.turn):
                 slot.turn = None  # an interrupt struck between making it and claiming it
                 loose = self.locks.vacate(slot)
                 del loose
@@ -277,30 +196,19 @@ class Memo:
         now = self.timer()
         stored = False
         gone: list[Record] | None = None
-        quiet = self.emitter.quiet()
+        quiet = self.tell.quiet()
         if storable and ttl > 0 and not flight.detached:
             record = Record(flight.key, value, now, ttl)
-            if not quiet and self.emitter.wants("hit"):
+            if not quiet and self.tell.wants("hit"):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
             stored = gone is not None
         ended = self._finish(flight, value, None, now, storable, stored)
         if quiet:
             return
-        if ended is not None and self.emitter.wants("land"):
-            duration = now - flight.started
-            self.emitter.tell(
-                Land,
-                flight.key,
-                value=value,
-                duration=duration,
-                followers=ended[0],
-                stored=stored,
-                ttl=ttl if stored else None,
-                retried=ended[1],
-            )
-        if gone:
-            self.tell_gone(gone, now)
+        if ended is not None:
+            self.tell.landed(flight, ended, value, now, ttl if stored else None)
+        self.tell.gone(gone or [], now)
 
     def fail(self, flight: Flight, error: BaseException) -> None:
         """The function raised: an Exception is shared or tried again, anything else is an abort.
@@ -309,15 +217,8 @@ class Memo:
         """
         now = self.timer()
         ended = self._finish(flight, None, error, now, storable=False, stored=False)
-        if ended is None:
-            return
-        followers, retried = ended
-        told: dict[str, Any] = {"error": error, "duration": now - flight.started, "followers": followers}
-        if not isinstance(error, Exception):
-            if self.emitter.wants("abort"):
-                self.emitter.tell(Abort, flight.key, **told)
-        elif self.emitter.wants("land"):
-            self.emitter.tell(Land, flight.key, stored=False, retried=retried, **told)
+        if ended is not None:
+            self.tell.failed(flight, ended, error, now)
 
     def _asked_ttl(self, flight: Flight, value: Any) -> float:
         now = self.timer()
@@ -381,58 +282,12 @@ class Memo:
             counts.failures += isinstance(error, Exception)
             counts.errors += served + 1
 
-    # -- telling, outside every lock ------------------------------------------------------------------
-
     def _served(self, record: Record, now: float) -> None:
-        """A caller was served the longer way by a fresh record: count it, and tell if somebody listens."""
+        """A caller was served the longer way by a fresh record."""
         record.hits += 1
         self.counts.hit()
-        if self.emitter.wants("hit"):
-            self.emitter.tell(Hit, record.key, value=record.value, age=max(0.0, now - record.landed))
-        elif record.deadline == -inf:  # nobody listens any more: back to the fast path
-            record.deadline = record.landed + record.ttl
-
-    def _refuse(self, key: Hashable, found: list[Hashable]) -> None:
-        cycle = describe(found)
-        if self.emitter.wants("deadlock"):
-            self.emitter.tell(Deadlock, key, cycle=cycle)
-        raise FlightDeadlock(f"{self.name}: waiting would never end: {cycle}")
-
-    def fetching(self, flight: Flight) -> None:
-        """A leader is about to run the function."""
-        if not self.emitter.quiet() and self.emitter.wants("fetch"):
-            self.emitter.tell(Fetch, flight.key, flight=flight.kind)
-
-    def waiting(self, flight: Flight) -> None:
-        """A follower is about to wait for the first time."""
-        if self.emitter.wants("wait"):
-            self.emitter.tell(Wait, flight.key, followers=flight.followers)
-
-    def shared(self, flight: Flight, waited: float) -> None:
-        """A follower has its flight's outcome."""
-        if self.emitter.wants("share"):
-            age = max(0.0, self.timer() - flight.landed)
-            value, error = flight.value, flight.error
-            self.emitter.tell(Share, flight.key, value=value, error=error, age=age, waited=waited)
-
-    def timed_out(self, key: Hashable, waited: float) -> None:
-        """A follower gave up."""
-        if self.emitter.wants("timeout"):
-            self.emitter.tell(Timeout, key, waited=waited)
-
-    def tell_gone(self, gone: list[Record], now: float) -> None:
-        """These records left the store by themselves."""
-        for record in gone:
-            kind = Evict if record.fresh_for(now) > 0 else Expire
-            if self.emitter.wants(kind.kind):
-                self.emitter.tell(kind, record.key)
-
-
-def _nobodys(turn: Turn | None) -> bool:
-    """Whether a slot with this turn is free, though it was not vacated."""
-    if turn is None:
-        return True
-    return isinstance(turn, Flight) and turn.state is State.UNCLAIMED and not turn.followers
+        if not self.tell.hit(record, now) and record.deadline == -inf:
+            record.deadline = record.landed + record.ttl  # nobody listens any more: back to the fast path
 
 
 def _open(loose: _Loose) -> None:

@@ -7,10 +7,9 @@ the store is full: second chance, also called CLOCK (F. J. Corbató, 1968). cach
 its least-recently-used order cannot be read without changing it, and putting an entry back would restart
 its ttl.
 
-Rules: the lock is held for microseconds, nothing of the user's runs under it but a key's `__hash__` and
-`__eq__`, and what is dropped is handed to the caller, who lets go of it after the lock is free. A thread
-that comes back here while it is inside (the collector and signal handlers run anywhere) neither waits
-nor changes anything; what it wanted dropped is dropped by the section it interrupted.
+Nothing of the user's runs under the lock but a key's `__hash__` and `__eq__`; what is dropped is handed to
+the caller, who lets go of it after. A thread that comes back while it is inside (the collector and signal
+handlers run anywhere) changes nothing; what it wanted dropped is dropped by the section it interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from operator import getitem
@@ -28,55 +26,12 @@ from typing import Any, Protocol
 
 from cachetools import TLRUCache, TTLCache
 
-from .freshness import fresh_for
+from .entries import Record
 from .keys import InstanceKey
 
-__all__ = ["Entry", "Record", "Store", "any_store_inside"]
+__all__ = ["Store", "any_store_inside"]
 
 _CHANCES = 32  # how many used entries one eviction may pass over; bounds the time under the lock
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A stored value with its times, as it was at one moment.
-
-    `age` and `ttl` are in seconds (`math.inf`: never runs out), `state` is "fresh" or "stale", and `hits`
-    counts the callers it has served. The value is the very object that all callers receive.
-    """
-
-    key: Hashable
-    value: Any
-    age: float
-    ttl: float
-    state: str
-    hits: int
-
-
-class Record:
-    """The store's own form of an entry.
-
-    The writer fills it before it is published; afterwards readers write `hits` only, and the holder of the
-    store's lock everything else. A read is a hit while `now < deadline`: the end of its ttl, or earlier
-    where reads are to take the longer way (a listener that wants hits).
-    """
-
-    __slots__ = ("deadline", "hits", "key", "landed", "newer", "older", "passed", "ttl", "value")
-    newer: Record
-    older: Record
-
-    def __init__(self, key: Hashable, value: Any, landed: float, ttl: float) -> None:
-        self.key, self.value, self.landed, self.ttl = key, value, landed, ttl
-        self.deadline = landed + ttl
-        self.hits = self.passed = 0
-
-    def fresh_for(self, now: float) -> float:
-        """For how many more seconds it is fresh; 0 or less when it is not."""
-        return fresh_for(self.landed, self.ttl, now)
-
-    def snapshot(self, now: float) -> Entry:
-        """What users see of it."""
-        state = "fresh" if self.fresh_for(now) > 0 else "expired"
-        return Entry(self.key, self.value, max(0.0, now - self.landed), self.ttl, state, self.hits)
 
 
 class Detachable(Protocol):
@@ -91,7 +46,6 @@ class Store:
     Args:
         maxsize: entries kept; None for no limit.
         ttl: the one ttl of all entries, in seconds, or None where each record has its own.
-    Keys that begin with an `InstanceKey` go when their instance does.
     """
 
     def __init__(self, maxsize: int | None, ttl: float | None) -> None:
@@ -109,8 +63,6 @@ class Store:
         self._of_instance: dict[InstanceKey, set[Hashable]] = {}
         self._rebuild()
         _register(self)
-
-    # -- reading ------------------------------------------------------------------------------------
 
     def records(self) -> list[Record]:
         """Everything that is stored, run out or not."""

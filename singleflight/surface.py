@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from . import _threads, control
 from .counts import Stats
+from .entries import Entry
 from .flights import Explanation, FlightInfo
 from .locks import KeyedLocks
-from .store import Entry
 
 if TYPE_CHECKING:
     from .memo import Memo

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from singleflight import control
+from singleflight.boarding import Boarding, Verdict
 from singleflight.counts import Counts
 from singleflight.errors import FlightDeadlock
-from singleflight.memo import Boarding, Memo, Verdict
+from singleflight.memo import Memo
 from singleflight.options import Options, is_not_none
 from singleflight.testing import FakeClock
 from singleflight.turns import end_waiting

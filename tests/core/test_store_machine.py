@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight.durations import lifetime, patience, seconds
+from singleflight.entries import Record
 from singleflight.outcomes import copy_of
-from singleflight.store import Record, Store
+from singleflight.store import Store
 
 KEYS = st.integers(0, 7)
 

@@ -1,5 +1,6 @@
 """What the collector, a signal handler or Ctrl-C can do at every line of the library."""
 
+import contextlib
 import gc
 import linecache
 import signal
@@ -160,10 +161,8 @@ def test_an_interrupt_at_any_line_leaves_the_key_free(step):
             with AtLine(number, strike):
                 STEPS[step](fetch)
 
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             finish(run)
-        except KeyboardInterrupt:
-            pass
         consistent(fetch)
 
 

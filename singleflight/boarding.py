@@ -1,0 +1,48 @@
+"""One call on its way through the decision maker."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from enum import Enum
+from typing import Any
+
+from .turns import Actor
+
+__all__ = ["Boarding", "Verdict"]
+
+
+class Verdict(Enum):
+    """What a caller does next.
+
+    HIT: take the record's value. LEAD: run the function and land the flight. JOIN: wait at the gate, then
+    `awake`. SHARE: take the flight's outcome. NONE: nothing is held (not boarded yet, or left).
+    """
+
+    HIT = "hit"
+    LEAD = "lead"
+    JOIN = "join"
+    SHARE = "share"
+    NONE = "none"
+
+
+class Boarding:
+    """One call on its way: its key and actor, and what was decided. Its own thread's alone.
+
+    The fields are written in the same critical section as the decision itself, so that `abandon` can undo
+    it wherever an interrupt strikes.
+    """
+
+    __slots__ = ("actor", "flight", "gate", "key", "record", "verdict")
+
+    def __init__(self, key: Hashable, actor: Actor) -> None:
+        self.key = key
+        self.actor = actor
+        self.verdict = Verdict.NONE
+        self.flight: Any = None  # with LEAD, JOIN and SHARE
+        self.gate: Any = None  # with JOIN
+        self.record: Any = None  # with HIT
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self.verdict = Verdict.NONE
+        self.flight = self.gate = self.record = None

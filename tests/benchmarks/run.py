@@ -1,0 +1,306 @@
+"""Time ratios against peers, in one process, in interleaved rounds; the best of many short rounds counts.
+
+    python tests/benchmarks/run.py [--quick] [--only hits|misses|herd|memory|startup]
+
+Each peer does the same work with the same key function. Nothing is asserted: machines are shared and noisy.
+Peers that are not installed (the extra `bench` has them) are left out, with a line saying so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from functools import lru_cache, partial
+from itertools import count
+from typing import Any
+
+import cachetools
+
+from singleflight import single_flight_ttl
+
+try:
+    import cachebox
+except ImportError:
+    cachebox = None
+    print("cachebox is not installed: left out")
+try:
+    import moka_py
+except ImportError:
+    moka_py = None
+    print("moka-py is not installed: left out")
+
+OURS = "singleflight"
+
+
+def key(symbol, price_type="bid"):
+    return symbol, price_type
+
+
+def method_key(self, symbol, price_type="bid"):
+    return self.id, symbol, price_type
+
+
+def best_of(candidates: dict[str, Callable[[int], Any]], rounds: int, size: int) -> dict[str, float]:
+    """Nanoseconds per call of each candidate: the best of its rounds, all candidates taking turns."""
+    best = dict.fromkeys(candidates, float("inf"))
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, run in candidates.items():
+                began = time.perf_counter_ns()
+                run(size)
+                best[name] = min(best[name], (time.perf_counter_ns() - began) / size)
+            gc.collect(0)
+    finally:
+        gc.enable()
+    return best
+
+
+def table(title: str, best: dict[str, float], targets: dict[str, float] | None = None) -> None:
+    """One line for each candidate; the ratio is ours to theirs."""
+    print(f"\n{title}")
+    for name, nanoseconds in best.items():
+        ratio = best[OURS] / nanoseconds
+        target = (targets or {}).get(name)
+        verdict = "" if target is None else f"  target {target:g}: {'met' if ratio <= target else 'missed'}"
+        print(f"  {name:34} {nanoseconds:9.0f} ns   ours/theirs {ratio:5.2f}{verdict}")
+
+
+def repeated(call: Callable[..., Any], *args: Any) -> Callable[[int], None]:
+    """A loop of calls with the same arguments; the loop's own cost is the same for all."""
+
+    def run(size: int) -> None:
+        for _ in range(size):
+            call(*args)
+
+    return run
+
+
+def by_hand(function):
+    """The same logic with a dictionary, a lock for it, and one lock for each key."""
+    values, locks, guard = {}, {}, threading.Lock()
+
+    def call(symbol, price_type="bid"):
+        wanted = key(symbol, price_type)
+        found = values.get(wanted)
+        if found is not None and time.monotonic() < found[1]:
+            return found[0]
+        with guard:
+            lock = locks.setdefault(wanted, threading.Lock())
+        with lock:
+            found = values.get(wanted)
+            if found is None or time.monotonic() >= found[1]:
+                found = values[wanted] = function(symbol, price_type), time.monotonic() + 60
+        return found[0]
+
+    return call
+
+
+def function(symbol, price_type="bid"):
+    return 984.75
+
+
+def hits(rounds: int, size: int) -> None:
+    timed = cachetools.TTLCache
+    candidates = {
+        OURS: single_flight_ttl(key=key, ttl=60)(function),
+        "cachetools lock=": cachetools.cached(timed(1024, 60), key, lock=threading.Lock(), info=True)(
+            function
+        ),
+        "cachetools condition=": cachetools.cached(
+            timed(1024, 60), key, condition=threading.Condition(), info=True
+        )(function),
+        "by hand, two locks and a dict": by_hand(function),
+        "functools.lru_cache (no ttl)": lru_cache(1024)(function),
+    }
+    if cachebox:
+        cache = cachebox.TTLCache(1024, 60)
+        candidates["cachebox"] = cachebox.cached(cache, key_maker=key, copy_level=0)(function)
+    if moka_py:
+        candidates["moka-py (its own key)"] = moka_py.cached(maxsize=1024, ttl=60)(function)
+    for call in candidates.values():
+        call("ASML")
+    best = best_of({name: repeated(call, "ASML") for name, call in candidates.items()}, rounds, size)
+    table("A hit on a function", best, {"cachebox": 0.7})
+
+    class Account:
+        id = 1
+        ours = single_flight_ttl(key=method_key, ttl=60)(lambda self, symbol, price_type="bid": 984.75)
+        tools = cachetools.cachedmethod(lambda self: self.cache, key=method_key, lock=lambda self: self.lock)(
+            lambda self, symbol, price_type="bid": 984.75
+        )
+        if cachebox:
+            box = cachebox.cached(cachebox.TTLCache(1024, 60), key_maker=method_key, copy_level=0)(
+                lambda self, symbol, price_type="bid": 984.75
+            )
+
+        def __init__(self):
+            self.cache, self.lock = timed(1024, 60), threading.Lock()
+
+    def attribute(name):
+        account = Account()
+        space: dict[str, Any] = {"account": account}
+        exec(f"def run(size):\n for _ in range(size): account.{name}('ASML')", space)
+        space["run"](1)
+        return space["run"]
+
+    methods = {OURS: attribute("ours"), "cachetools cachedmethod lock=": attribute("tools")}
+    if cachebox:
+        methods["cachebox"] = attribute("box")
+    table("A hit on a method", best_of(methods, rounds, size), {"cachebox": 1.2})
+
+
+def misses(rounds: int, size: int) -> None:
+    def one(number):
+        return number
+
+    def same(number):
+        return number
+
+    def stream(call):
+        numbers = count()
+
+        def run(size):
+            for _ in range(size):
+                call(next(numbers))
+
+        run(2000)
+        return run
+
+    condition = threading.Condition
+    fixed = {
+        OURS: single_flight_ttl(key=same, ttl=60)(one),
+        "cachetools condition=": cachetools.cached(
+            cachetools.TTLCache(1024, 60), same, condition=condition(), info=True
+        )(one),
+    }
+    varying = {
+        OURS: single_flight_ttl(key=same, ttl=lambda landing: 60)(one),
+        "cachetools condition=": cachetools.cached(
+            cachetools.TLRUCache(1024, lambda key, value, now: now + 60),
+            same,
+            condition=condition(),
+            info=True,
+        )(one),
+    }
+    for title, candidates, target in (("fixed", fixed, 1.0), ("per-entry", varying, 1.3)):
+        best = best_of({name: stream(call) for name, call in candidates.items()}, rounds, size)
+        table(f"A miss with eviction, {title} ttl", best, {"cachetools condition=": target})
+
+
+def _held(go, done):
+    go.wait(30)
+    done[0] = time.perf_counter()
+    return 1
+
+
+def herd(rounds: int) -> None:
+    threading.stack_size(256 * 1024)
+    best = float("inf")
+    for _ in range(rounds):
+        go, done = threading.Event(), [0.0]
+
+        fetch = single_flight_ttl(ttl=60, key=lambda *_: 0)(partial(_held, go, done))
+        free = []
+
+        def lead(fetch=fetch, free=free):
+            fetch()
+            free.append(time.perf_counter())
+
+        threads = [threading.Thread(target=lead)]
+        threads[0].start()
+        while not fetch.flights():
+            time.sleep(0.001)
+        threads += [threading.Thread(target=fetch) for _ in range(1000)]
+        for thread in threads[1:]:
+            thread.start()
+        while fetch.flights()[0].followers < 1000:
+            time.sleep(0.001)
+        go.set()
+        for thread in threads:
+            thread.join(60)
+        best = min(best, free[0] - done[0])
+    threading.stack_size(0)
+    print(
+        f"\nA leader held up by 1000 followers: {best * 1e3:.3f} ms  target 0.2: {'met' if best <= 2e-4 else 'missed'}"
+    )
+
+
+def memory(entries: int = 20_000) -> None:
+    def used(decorate):
+        gc.collect()
+        tracemalloc.start()
+        call = decorate(lambda number: float(number))
+        for number in range(entries):
+            call(number)
+        size = tracemalloc.get_traced_memory()[0] / entries
+        tracemalloc.stop()
+        return size
+
+    def same(number):
+        return number
+
+    ours = used(single_flight_ttl(key=same, ttl=600, maxsize=entries, max_idle_locks=1024))
+    theirs = used(cachetools.cached(cachetools.TTLCache(entries, 600), same, condition=threading.Condition()))
+    ratio = ours / theirs
+    print(f"\nMemory per entry: {ours:.0f} bytes, cachetools {theirs:.0f}, ratio {ratio:.2f}", end="")
+    print(f"  target 1.7: {'met' if ratio <= 1.7 else 'missed'}")
+
+
+def startup() -> None:
+    numbers = count()
+
+    def decorated():
+        number = next(numbers)
+        space: dict[str, Any] = {}
+        exec(f"def fetch_{number}(a_{number}, b_{number}=1): pass", space)
+        began = time.perf_counter()
+        single_flight_ttl(ttl=60)(space[f"fetch_{number}"])
+        return time.perf_counter() - began
+
+    decoration = min(decorated() for _ in range(200))
+    code = (
+        "import time, wrapt; t = time.perf_counter(); import singleflight; "
+        "import sys; assert 'alpaca' not in sys.modules; print(time.perf_counter() - t)"
+    )
+    imports = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(10)
+    )
+    print(f"\nDecoration: {decoration * 1e3:.2f} ms  target 1: {'met' if decoration < 1e-3 else 'missed'}")
+    print(f"Import, net of wrapt: {imports * 1e3:.1f} ms  target 30: {'met' if imports < 0.03 else 'missed'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--only", choices=["hits", "misses", "herd", "memory", "startup"])
+    options = parser.parse_args()
+    rounds = 20 if options.quick else 150
+    print(
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, cachetools {cachetools.__version__}",
+        end="",
+    )
+    print(f", cachebox {cachebox.__version__}" if cachebox else "")
+    jobs: dict[str, Callable[[], None]] = {
+        "hits": lambda: hits(rounds, 2000),
+        "misses": lambda: misses(rounds, 1000),
+        "herd": lambda: herd(3 if options.quick else 8),
+        "memory": memory,
+        "startup": startup,
+    }
+    for name, job in jobs.items():
+        if options.only in (None, name):
+            job()
+
+
+if __name__ == "__main__":
+    main()
