@@ -6,6 +6,7 @@ import functools
 import gc
 import inspect
 import pickle
+import sys
 import typing
 import weakref
 
@@ -198,9 +199,11 @@ def test_class_methods(name):
     assert base(1) == [Base, 1]
     assert child(1) == [Child, 1]
     assert getattr(Base(), name)(1) is base(1)
-    assert base.entry(1).value == [Base, 1]
-    assert base.invalidate(1)
-    assert child.entry(1) is not None
+    # From Python 3.13 on, classmethod binds to what it wraps without asking it: see docs/howto.md.
+    applied = name == "above" or sys.version_info < (3, 13)
+    assert base.entry(*(() if applied else (Base,)), 1).value == [Base, 1]
+    assert base.invalidate(*(() if applied else (Base,)), 1)
+    assert child.entry(*(() if applied else (Child,)), 1) is not None
 
 
 @pytest.mark.parametrize("name", ["static_above", "static_below"])
