@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ def fetch(url: str) -> bytes:
 
 
 def main() -> None:
+    os.environ["no_proxy"] = "127.0.0.1"  # loopback, also where a proxy is set
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     origin = f"http://127.0.0.1:{server.server_address[1]}"

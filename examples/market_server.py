@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["MarketServer"]
+__all__ = ["DROP", "MarketServer"]
+
+DROP = (0, b"")  # as an answer: close the connection without one
 
 _TIME = "2026-01-02T15:04:05.123456789Z"
 
@@ -36,7 +40,8 @@ class MarketServer:
         self.requests: list[str] = []  # guarded by `lock`, as `_seconds`
         self.lock = threading.Lock()
         self._seconds: dict[int, int] = {}
-        self.before_answer: Any = None  # called with the path and symbols, in the request's thread
+        # Called with path and symbols in the request's thread, under no lock; may wait, may answer itself.
+        self.before_answer: Callable[[str, list[str]], tuple[int, bytes] | None] | None = None
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.market = self
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -69,8 +74,7 @@ class MarketServer:
         if self.before_answer is not None:
             special = self.before_answer(parts.path, symbols)
             if special is not None:
-                status, body = special
-                return status, body
+                return special
         if self.latency:
             time.sleep(self.latency)
         if self.rate_limit is not None and in_second > self.rate_limit:
@@ -111,6 +115,11 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
     market: MarketServer
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone away, after its timeout say, is no news; anything else is."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -120,6 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server: Any = self.server
         status, body = server.market.answer(self.path)
+        if (status, body) == DROP:
+            self.close_connection = True
+            return
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

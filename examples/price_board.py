@@ -15,15 +15,41 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Self
 
-sys.path.insert(0, str(Path(__file__).parent))
 from market_server import MarketServer
 
 from singleflight.accounts import AccountInterface, AlpacaAccount
 
 SYMBOLS = ["ASML", "AAPL", "MSFT", "NVDA", "TSLA"]
+WORDINGS = ("Fetching", "Cached new", "Another thread", "Returning cached", "Failed")
+getter = AccountInterface.get_instrument_current_price
+
+
+class CountingAccount(AlpacaAccount):
+    """Counts what it asks the broker for: with --live there is no server to count it."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.asked = 0
+        self._counting = threading.Lock()
+
+    def _get_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
+        with self._counting:
+            self.asked += 1
+        return super()._get_instrument_current_price_impl(symbol, price_type)
+
+
+@dataclass
+class Run:
+    """What one burst took: requests made, seconds in all and for each widget, and prices not had."""
+
+    name: str
+    requests: int
+    wall: float
+    waits: list[float]
+    missing: int
 
 
 def main() -> int:
@@ -32,85 +58,100 @@ def main() -> int:
         print("--live needs APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment.", file=sys.stderr)
         return 2
     os.environ["PRICE_CACHE_TIME"] = str(options.ttl)
-    say("importing alpaca-py ...")
-    with market(options) as server:
-        url = None if server is None else server.url
-        keys = (None, None) if options.live else ("key", "secret")
-        account = AlpacaAccount(1, *keys, url=url, retries=0)
-        account._client("data")  # made here, so that neither run pays for it
-        getter = AccountInterface.get_instrument_current_price
-        rows = []
-        for name in ("undecorated", "decorated"):
-            if server is not None:
-                server.reset()
-            say(f"{name}: {options.widgets} widgets x {len(options.symbols)} symbols ...")
-            lines = LastLines()
-            calls = getter.stats().calls
-            with contextlib.ExitStack() as stack:
-                if name == "undecorated":
-                    stack.enter_context(getter.bypass())
-                stack.enter_context(lines)
-                wall, waits = burst(account, options.widgets, options.symbols)
-            if server is not None:
-                requests = len(server.requests)
-            else:
-                decorated = name == "decorated"
-                requests = (
-                    getter.stats().calls - calls if decorated else options.widgets * len(options.symbols)
-                )
-            rows.append((name, requests, wall, waits))
+    try:
+        with market(options) as server, LogLines() as log:
+            runs = both_runs(options, server)
+    except (ImportError, ValueError) as error:
         say("")
-    show(rows, options, lines.lines)
+        print(f"price_board: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        say("")
+        print("price_board: interrupted", file=sys.stderr)
+        return 130
+    say("")
+    show(runs, options, log.lines)
+    if options.live and all(run.missing == options.widgets * len(options.symbols) for run in runs):
+        print("price_board: not one price came; the log lines say why.", file=sys.stderr)
+        return 1
     return 0
 
 
-def burst(account: AlpacaAccount, widgets: int, symbols: list[str]) -> tuple[float, list[float]]:
-    """All widgets at once, each asking for every symbol; the wall time and each widget's, in seconds."""
+def both_runs(options: argparse.Namespace, server: MarketServer | None) -> list[Run]:
+    say("importing alpaca-py ...")
+    account = (
+        CountingAccount(1, retries=0)
+        if server is None
+        else CountingAccount(1, "key", "secret", url=server.url, retries=0)
+    )
+    with getter.bypass():  # the clients are made here, so that neither run pays for it
+        for symbol in {"/" in symbol: symbol for symbol in options.symbols}.values():
+            account.get_instrument_current_price(symbol)
+    runs = []
+    for name in ("undecorated", "decorated"):
+        account.asked = 0
+        if server is not None:
+            server.reset()
+        with getter.bypass() if name == "undecorated" else contextlib.nullcontext():
+            run = burst(name, account, options.widgets, options.symbols)
+        run.requests = account.asked if server is None else len(server.requests)
+        runs.append(run)
+    return runs
+
+
+def burst(name: str, account: AlpacaAccount, widgets: int, symbols: list[str]) -> Run:
+    """All widgets at once, each asking for every symbol."""
     start = threading.Barrier(widgets + 1)
     waits = [0.0] * widgets
+    prices: list[float | None] = []  # appending is atomic
 
     def widget(number: int) -> None:
         start.wait(30)
         began = time.perf_counter()
         first = number % len(symbols)  # each widget has an order of its own
-        for symbol in symbols[first:] + symbols[:first]:
-            account.get_instrument_current_price(symbol)
+        prices.extend(map(account.get_instrument_current_price, symbols[first:] + symbols[:first]))
         waits[number] = time.perf_counter() - began
 
-    threads = [threading.Thread(target=widget, args=(number,)) for number in range(widgets)]
+    threads = [threading.Thread(target=widget, args=(number,), daemon=True) for number in range(widgets)]
     for thread in threads:
         thread.start()
+    say(f"{name}: {widgets} widgets x {len(symbols)} symbols ...")
     start.wait(30)
     began = time.perf_counter()
     for thread in threads:
-        thread.join()
-    return time.perf_counter() - began, waits
+        while thread.is_alive():
+            thread.join(0.1)
+            say(f"{name}: {len(prices)} of {widgets * len(symbols)} prices ...", passing=True)
+    wall = time.perf_counter() - began
+    return Run(name, 0, wall, waits, prices.count(None))
 
 
-def show(
-    rows: list[tuple[str, int, float, list[float]]], options: argparse.Namespace, lines: list[str]
-) -> None:
+def show(runs: list[Run], options: argparse.Namespace, lines: list[str]) -> None:
     where = "Alpaca" if options.live else f"a loopback server with {options.latency:g} s of latency"
     print(f"{options.widgets} widgets x {len(options.symbols)} symbols, at once, against {where}\n")
-    print(f"{'':12} {'requests':>9} {'wall time':>10}   {'a widget waits (min / median / max)':>36}")
-    for name, requests, wall, waits in rows:
-        spread = " / ".join(f"{x:.2f}" for x in (min(waits), statistics.median(waits), max(waits)))
-        print(f"{name:12} {requests:9} {wall:8.2f} s   {spread + ' s':>36}")
+    missing = any(run.missing for run in runs)
+    heads = ["requests", "wall time", "a widget waits (min / median / max)"] + ["no price"] * missing
+    print(f"{'':12}" + "".join(f" {head:>{len(head) + 1}}" for head in heads))
+    for run in runs:
+        spread = [min(run.waits), statistics.median(run.waits), max(run.waits)]
+        waited = " / ".join(f"{seconds:.2f}" for seconds in spread) + " s"
+        cells = [str(run.requests), f"{run.wall:.2f} s", waited] + [str(run.missing)] * missing
+        row = "".join(f" {cell:>{len(head) + 1}}" for cell, head in zip(cells, heads, strict=True))
+        print(f"{run.name:12}{row}")
     if lines:
-        print("\nFrom the decorated run's log:")
+        print("\nFrom the log:")
         for line in picked(lines):
             print(f"  {line}")
 
 
 def picked(lines: list[str]) -> list[str]:
-    """One line of each kind that is there, in order."""
-    marks = ("Fetching", "Cached new", "Another thread", "Returning cached", "Failed")
-    found = [next((line for line in lines if mark in line), None) for mark in marks]
-    return sorted(line for line in found if line is not None)
+    """One line of each wording that is there, the earliest first."""
+    found = [next((line for line in lines if wording in line), None) for wording in WORDINGS]
+    return sorted((line for line in found if line is not None), key=lambda line: line[:12])
 
 
-class LastLines(logging.Handler):
-    """Collects the getter's log lines for as long as its `with` block lasts."""
+class LogLines(logging.Handler):
+    """Collects the accounts' log lines for as long as its `with` block lasts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,61 +176,72 @@ def market(options: argparse.Namespace) -> Iterator[MarketServer | None]:
     if options.live:
         yield None
         return
+    os.environ["no_proxy"] = "127.0.0.1"  # loopback, also where a proxy is set
     with MarketServer(options.latency, options.rate_limit, options.failures) as server:
         for number, symbol in enumerate(options.symbols):
             server.prices.setdefault(symbol, 100.0 + number)
         yield server
 
 
-def say(text: str) -> None:
-    """Progress: one line that is written over on a terminal, plain lines elsewhere."""
+def say(text: str, passing: bool = False) -> None:
+    """Progress: one line that is written over on a terminal; elsewhere plain lines, without passing ones."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-    elif text:
+    elif text and not passing:
         print(text, file=sys.stderr, flush=True)
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--widgets", type=at_least_one, default=10, help="how many ask at once (default 10)")
+    parser.add_argument("--widgets", type=widget_count, default=10, help="how many ask at once (default 10)")
     parser.add_argument("--symbols", default=",".join(SYMBOLS), help="comma-separated (default: five stocks)")
+    parser.add_argument("--latency", type=pause, default=0.2, help="of the server, in seconds (default 0.2)")
     parser.add_argument(
-        "--latency", type=not_negative, default=0.2, help="of the server, in seconds (default 0.2)"
+        "--ttl", type=lifetime, default=60.0, help="how long a price lives, in seconds (default 60)"
     )
+    parser.add_argument("--rate-limit", type=limit, help="requests per second that the server answers")
     parser.add_argument(
-        "--ttl", type=not_negative, default=60.0, help="how long a price lives, in seconds (default 60)"
-    )
-    parser.add_argument("--rate-limit", type=at_least_one, help="requests per second that the server answers")
-    parser.add_argument(
-        "--failures", type=fraction, default=0.0, help="part of the requests that fail, 0 to 1"
+        "--failures", type=fraction, default=0.0, help="part of the requests that fail, 0 to 1 (default 0)"
     )
     parser.add_argument("--live", action="store_true", help="talk to Alpaca instead of the loopback server")
     options = parser.parse_args()
-    options.symbols = [symbol.strip().upper() for symbol in options.symbols.split(",") if symbol.strip()]
+    # Each symbol once: two of a kind would be one price, and the counts would not add up.
+    options.symbols = list(dict.fromkeys(s.strip().upper() for s in options.symbols.split(",") if s.strip()))
     if not options.symbols:
         parser.error("argument --symbols: name at least one")
     return options
 
 
-def at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+def number_in(text: str, least: float, most: float, whole: bool = False) -> float:
+    """The number that a flag was given, or an error that says what it expects."""
+    span = f"from {least:g} to {most:g}" if most < float("inf") else f"of at least {least:g}"
+    try:
+        number = float(int(text) if whole else float(text))
+    except ValueError:
+        number = float("nan")
+    if not least <= number <= most or number == float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a {'whole ' * whole}number {span}, got {text!r}")
     return number
 
 
-def not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError("must be 0 or more seconds")
-    return number
+def widget_count(text: str) -> int:
+    return int(number_in(text, 1, 500, whole=True))
+
+
+def limit(text: str) -> int:
+    return int(number_in(text, 1, float("inf"), whole=True))
+
+
+def pause(text: str) -> float:
+    return number_in(text, 0, 5)
+
+
+def lifetime(text: str) -> float:
+    return number_in(text, 0, float("inf"))
 
 
 def fraction(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError("must be from 0 to 1")
-    return number
+    return number_in(text, 0, 1)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 
 from singleflight import single_flight_ttl
@@ -19,13 +20,13 @@ class Reports:
     def revenue(self, region: str) -> tuple[int, float]:
         """Sales and revenue of a region: slow enough to be worth sharing."""
         self.queries += 1
-        with sqlite3.connect(self.path) as database:
+        with closing(sqlite3.connect(self.path)) as database:
             row = database.execute("SELECT count(*), total(amount) FROM sales WHERE region = ?", (region,))
             count, total = row.fetchone()
         return int(count), float(total)
 
     def sell(self, region: str, amount: float) -> None:
-        with sqlite3.connect(self.path) as database:
+        with closing(sqlite3.connect(self.path)) as database, database:
             database.execute("INSERT INTO sales VALUES (?, ?)", (region, amount))
         self.revenue.invalidate(region)  # a report that was being made at this moment is not kept either
 
@@ -33,7 +34,7 @@ class Reports:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         reports = Reports(Path(folder) / "sales.db")
-        with sqlite3.connect(reports.path) as database:
+        with closing(sqlite3.connect(reports.path)) as database, database:
             database.execute("CREATE TABLE sales (region TEXT, amount REAL)")
             rows = (("EU" if number % 3 else "US", number / 7) for number in range(300_000))
             database.executemany("INSERT INTO sales VALUES (?, ?)", rows)

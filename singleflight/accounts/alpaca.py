@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-import math
 import os
-from typing import Any
+import threading
+from collections.abc import Hashable
+from urllib.parse import urlsplit
 
 from .. import KeyedLocks, SingleFlightError
-from ..durations import seconds
+from .alpaca_data import Feed, Limits, cause_of, open_feed, price_in
 from .interface import AccountInterface, log
 
 __all__ = ["AlpacaAccount"]
 
-_MISSING = "AlpacaAccount needs alpaca-py; install the extra: pip install 'singleflight-kit[alpaca]'"
-
 
 class AlpacaAccount(AccountInterface):
-    """An account at Alpaca.
+    """An account at Alpaca: prices of stocks, and of crypto where the symbol has a slash.
 
     Args:
-        id: names the account; accounts with one id share their prices.
+        id: names the account in keys and log lines. Accounts with the same id share their prices, on
+            purpose: give a paper account and a live one different ids.
         api_key, secret_key: default to the environment variables `APCA_API_KEY_ID` and
-            `APCA_API_SECRET_KEY`. Needed for stocks; crypto prices can be had without.
-        url: replaces both service origins, such as `http://127.0.0.1:8000`.
-        paper: whether this is a paper account.
-        timeout: seconds that one request may take (alpaca-py itself sets no limit).
-        retries: how often a request that is answered 429 or 504 is tried again.
-        retry_wait: seconds between these tries.
+            `APCA_API_SECRET_KEY`, read now. Stocks need them; crypto prices can be had without.
+        url: replaces both service origins (market data and trading), such as `http://127.0.0.1:8000`.
+            Default None: Alpaca's own.
+        paper: whether this is a paper account (default True). Prices do not depend on it.
+        timeout: seconds that a request waits for a connection, and then for each next part of the answer
+            (default 10; alpaca-py itself would wait for ever).
+        retries: how often a request that is answered 429 or 504 is sent again (default 3).
+        retry_wait: seconds between these attempts (default 3).
 
-    Whatever the broker does wrong becomes None, is logged once at WARNING, and is not kept. Safe to use
-    from any thread. alpaca-py is imported when the first price is asked for.
+    Raises `TypeError` or `ValueError`, naming the argument, for what cannot be right.
 
-        account = AlpacaAccount("1")
-        account.get_instrument_current_price("ASML")
+    Whatever the broker does wrong makes the price None, is logged once at WARNING with its cause, and is
+    not kept. What is wrong on this side raises when a price is asked for: `ValueError` for a stock without
+    credentials, `ImportError` without alpaca-py, `RuntimeError` with one that cannot be given a timeout.
+
+    Safe to use from any thread. alpaca-py is imported and its client made, once per account, when the first
+    price is asked for; a forked child makes its own.
+
+    >>> account = AlpacaAccount("paper", " key", "secret")
+    Traceback (most recent call last):
+    ValueError: api_key: expected printable ASCII without white space around it
+    >>> account = AlpacaAccount("paper", "key", "secret", timeout=5)
+    >>> account.get_instrument_current_price("ASML")  # doctest: +SKIP
+    984.75
     """
 
     def __init__(
         self,
-        id: Any,  # noqa: A002
+        id: Hashable,  # noqa: A002
         api_key: str | None = None,
         secret_key: str | None = None,
         *,
@@ -48,115 +60,106 @@ class AlpacaAccount(AccountInterface):
         retry_wait: float = 3.0,
     ) -> None:
         super().__init__(id)
+        self._api_key = _credential("api_key", api_key, "APCA_API_KEY_ID")
+        self._secret_key = _credential("secret_key", secret_key, "APCA_API_SECRET_KEY")
+        if self._api_key and not self._secret_key:
+            raise ValueError("secret_key: missing beside api_key; pass it or set APCA_API_SECRET_KEY")
+        if self._secret_key and not self._api_key:
+            raise ValueError("api_key: missing beside secret_key; pass it or set APCA_API_KEY_ID")
+        self._url = None if url is None else _origin(url)
+        if not isinstance(paper, bool):
+            raise TypeError(f"paper: expected True or False, got {paper!r}")
+        self.paper = paper
         if isinstance(retries, bool) or not isinstance(retries, int):
             raise TypeError(f"retries: expected a whole number, got {retries!r}")
         if retries < 0:
             raise ValueError(f"retries: cannot be negative, got {retries}")
-        if url is not None and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
-            raise ValueError(f"url: expected an origin such as 'https://host', got {url!r}")
-        self._timeout = seconds(timeout, "timeout")
-        if not 0 < self._timeout < math.inf:
-            raise ValueError(f"timeout: must be more than 0 and finite, got {timeout!r}")
-        self._retries = retries
-        self._retry_wait = seconds(retry_wait, "retry_wait")
-        self._api_key = api_key or os.environ.get("APCA_API_KEY_ID")
-        self._secret_key = secret_key or os.environ.get("APCA_API_SECRET_KEY")
-        self._url = url.rstrip("/") if url is not None else None
-        self.paper = paper
-        self._clients: dict[str, Any] = {}  # by kind; each made once, under its kind's lock
-        self._making = KeyedLocks()
+        self._limits = Limits(_wait("timeout", timeout), retries, _wait("retry_wait", retry_wait))
+        if self._limits.timeout == 0:
+            raise ValueError("timeout: must be more than 0 seconds")
+        # By kind and process: each is made once, under its kind's lock. Sockets cannot be shared with a
+        # forked child, and the parent's stay referenced there, since closing them would say goodbye for it.
+        self._feeds: dict[tuple[str, int], Feed] = {}
+        self._opening = KeyedLocks()
+
+    def __repr__(self) -> str:
+        return f"AlpacaAccount({self.id!r}, paper={self.paper})"
 
     def _get_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
+        feed = self._feed("crypto" if "/" in symbol else "stock")
         try:
-            return self._ask(symbol, price_type)
+            return price_in(feed, symbol, price_type)
         except SingleFlightError:
-            raise
+            raise  # ours, not the broker's
         except Exception as error:
-            self._failed(symbol, price_type, f"{type(error).__name__}: {error}")
+            log.warning(
+                "[Account %s] Failed to fetch %s price for %s: %s",
+                self.id,
+                price_type,
+                symbol,
+                cause_of(error),
+            )
             return None
 
-    def _ask(self, symbol: str, price_type: str) -> float | None:
-        """One request: the trade for the last price, the quote for the others."""
-        requests = _requests()
-        crypto = "/" in symbol
-        client = self._client("crypto" if crypto else "data")
-        if price_type == "last":
-            kind = requests.CryptoLatestTradeRequest if crypto else requests.StockLatestTradeRequest
-            ask = client.get_crypto_latest_trade if crypto else client.get_stock_latest_trade
-        else:
-            kind = requests.CryptoLatestQuoteRequest if crypto else requests.StockLatestQuoteRequest
-            ask = client.get_crypto_latest_quote if crypto else client.get_stock_latest_quote
-        answer = ask(kind(symbol_or_symbols=symbol)).get(symbol)
-        price = None if answer is None else _price(answer, price_type)
-        if price is None:
-            self._failed(symbol, price_type, "unknown symbol" if answer is None else "no price")
-        return price
-
-    def _failed(self, symbol: str, price_type: str, cause: str) -> None:
-        log.warning("[Account %s] Failed to fetch %s price for %s: %s", self.id, price_type, symbol, cause)
-
-    def _client(self, kind: str) -> Any:
-        client = self._clients.get(kind)
-        if client is None:
-            with self._making(kind):
-                client = self._clients.get(kind)
-                if client is None:
-                    client = self._clients[kind] = self._make_client(kind)
-                    log.info("Alpaca %s client initialized for account %s.", kind, self.id)
-        return client
-
-    def _make_client(self, kind: str) -> Any:
-        try:
-            from alpaca.data.historical import CryptoHistoricalDataClient, StockHistoricalDataClient
-        except ImportError as error:
-            raise ImportError(_MISSING) from error
-        make = CryptoHistoricalDataClient if kind == "crypto" else StockHistoricalDataClient
-        if kind == "data" and not (self._api_key and self._secret_key):
+    def _feed(self, kind: str) -> Feed:
+        """The account's client of this kind, made when it is first needed."""
+        here = kind, os.getpid()
+        feed = self._feeds.get(here)
+        if feed is not None:
+            return feed
+        if kind == "stock" and not self._api_key:
             raise ValueError(
-                "api_key and secret_key, or APCA_API_KEY_ID and APCA_API_SECRET_KEY, are not set"
+                "api_key and secret_key: stock prices need them; pass them or set APCA_API_KEY_ID and "
+                "APCA_API_SECRET_KEY"
             )
-        client = make(self._api_key, self._secret_key, url_override=self._url)
-        # Private attributes of alpaca-py: its constructor takes neither a timeout nor retries.
-        for name, value in (("_retry", self._retries), ("_retry_wait", self._retry_wait)):
-            if not hasattr(client, name):
-                raise RuntimeError(f"this alpaca-py has no {name}: its retries cannot be set")
-            setattr(client, name, value)
-        _set_timeout(client._session, self._timeout)
-        return client
+        with self._opening(here):
+            feed = self._feeds.get(here)
+            if feed is not None:
+                return feed
+            feed = self._feeds[here] = open_feed(
+                kind, self._api_key, self._secret_key, self._url, self._limits
+            )
+        what = "data" if kind == "stock" else "crypto data"
+        log.info("Alpaca %s client initialized for account %s.", what, self.id)
+        return feed
 
 
-def _requests() -> Any:
+def _credential(argument: str, value: str | None, variable: str) -> str | None:
+    """A key that can travel in a header, or None. No message shows it: messages end up in logs."""
+    source = argument
+    if value is None:
+        value, source = os.environ.get(variable) or None, variable
+        if value is None:
+            return None
+    if not isinstance(value, str):
+        raise TypeError(f"{source}: expected a string, got a {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{source}: cannot be empty")
+    if not (value.isascii() and value.isprintable()) or value != value.strip():
+        raise ValueError(f"{source}: expected printable ASCII without white space around it")
+    return value
+
+
+def _origin(url: str) -> str:
+    """The URL without a slash at its end; alpaca-py adds the version and the path."""
+    if not isinstance(url, str):
+        raise TypeError(f"url: expected a string, got {url!r}")
     try:
-        from alpaca.data import requests
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
-    return requests
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        path, beyond = parts.path, parts.query or parts.fragment
+    except ValueError:
+        usable, path, beyond = False, "", ""
+    if not usable or beyond or any(letter.isspace() for letter in url):
+        raise ValueError(f"url: expected an origin such as 'http://127.0.0.1:8000', got {url!r}")
+    if path.rstrip("/").endswith(("/v2", "/v1beta3")):
+        raise ValueError(f"url: leave the version out, alpaca-py adds it; got {url!r}")
+    return url.rstrip("/")
 
 
-def _price(answer: Any, price_type: str) -> float | None:
-    """The price in a quote or trade; None unless it is a positive finite number."""
-    if price_type == "last":
-        return _sane(answer.price)
-    bid, ask = _sane(answer.bid_price), _sane(answer.ask_price)
-    if price_type == "mid":
-        return None if bid is None or ask is None else (bid + ask) / 2
-    return bid if price_type == "bid" else ask
-
-
-def _sane(price: Any) -> float | None:
-    number = float(price)
-    return number if math.isfinite(number) and number > 0 else None
-
-
-def _set_timeout(session: Any, timeout: float) -> None:
-    """Give every request of this session a time limit, in seconds."""
-    from requests.adapters import HTTPAdapter
-
-    class TimeoutAdapter(HTTPAdapter):
-        def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-            if kwargs.get("timeout") is None:
-                kwargs["timeout"] = timeout
-            return super().send(request, *args, **kwargs)
-
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, TimeoutAdapter())
+def _wait(argument: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{argument}: expected seconds, got {value!r}")
+    if not 0 <= value <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{argument}: expected a finite number of seconds, not negative, got {value!r}")
+    return float(value)

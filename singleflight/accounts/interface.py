@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from typing import Any
 
 from .. import Landing, single_flight_ttl
-from ..durations import seconds
 
 __all__ = ["PRICE_TYPES", "AccountInterface", "price_cache_time"]
 
@@ -17,64 +18,77 @@ log = logging.getLogger("singleflight.accounts")
 
 PRICE_TYPES = ("bid", "ask", "mid", "last")
 DEFAULT_PRICE_CACHE_TIME = 60.0
-_complained: set[str] = set()
+_KEPT = 16_384  # prices of all accounts together: a market's symbols, not only a screen's
+
+_complained: set[str] = set()  # values of PRICE_CACHE_TIME that were logged; guarded by `_complaining`
+_complaining = threading.Lock()
 
 
 def price_cache_time() -> float:
     """How long a price lives, in seconds: the environment variable `PRICE_CACHE_TIME`, or 60.
 
-    Read whenever a price lands, so that a change applies to the prices that land after it. A value that is
-    not a number of seconds is logged once, and 60 is used.
+    Read whenever a price lands, so that a change applies to the prices that land after it. 0 keeps nothing.
+    A value that is not a number of seconds (or negative, or NaN) is logged once, and 60 is used.
     """
     text = os.environ.get("PRICE_CACHE_TIME")
     if text is None:
         return DEFAULT_PRICE_CACHE_TIME
     try:
-        return seconds(float(text), "PRICE_CACHE_TIME")
+        lifetime = float(text)
     except ValueError:
-        if text not in _complained:
-            _complained.add(text)
-            log.warning(
-                "PRICE_CACHE_TIME is no number of seconds: %r; using %g", text, DEFAULT_PRICE_CACHE_TIME
-            )
-        return DEFAULT_PRICE_CACHE_TIME
+        lifetime = math.nan
+    if lifetime >= 0:
+        return lifetime
+    with _complaining:
+        new = text not in _complained
+        _complained.add(text)
+    if new:
+        log.warning("PRICE_CACHE_TIME is no number of seconds: %r; using %g", text, DEFAULT_PRICE_CACHE_TIME)
+    return DEFAULT_PRICE_CACHE_TIME
 
 
 def money(price: float) -> str:
-    """A price for people: cents, or four significant digits below a dollar."""
-    return f"${price:,.2f}" if abs(price) >= 1 else f"${price:.4g}"
+    """A price for people: cents, or four significant digits below a dollar.
+
+    >>> money(984.75), money(64000.5), money(0.5), money(0.00001234)
+    ('$984.75', '$64,000.50', '$0.5000', '$0.00001234')
+    """
+    decimals = 3 - math.floor(math.log10(price)) if 0 < price < 1 else 2
+    return f"${price:,.{decimals}f}"
 
 
-def normal_symbol(symbol: str) -> str:
-    """The symbol as it is asked for and kept: stripped, in upper case. Raises `ValueError` if empty."""
+def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -> tuple[Hashable, str, str]:
+    """What makes two price calls the same, or an error that names the argument that is wrong."""
     if not isinstance(symbol, str):
         raise TypeError(f"symbol: expected a string, got {symbol!r}")
     normal = symbol.strip().upper()
     if not normal:
         raise ValueError("symbol: cannot be empty")
-    return normal
-
-
-def _price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -> tuple[Any, str, str]:
     if price_type not in PRICE_TYPES:
         raise ValueError(f"price_type: expected one of {', '.join(PRICE_TYPES)}, got {price_type!r}")
-    return account.id, normal_symbol(symbol), price_type
+    return account.id, normal, price_type
 
 
 def _price_ttl(_landing: Landing) -> float:
     return price_cache_time()
 
 
-class _PriceLog:
-    """Tells what the getter does, at DEBUG, in the account's name."""
+class PriceLog:
+    """A listener that tells, at DEBUG and in the account's name, what the price getter does.
+
+    It wants nothing while DEBUG is off. For hits that is asked when a price lands: those of a price that
+    landed before DEBUG was switched on are not told.
+    """
 
     kinds = frozenset({"fetch", "land", "share", "hit"})
 
     @property
     def wants(self) -> Collection[str]:
+        """All that there are lines for, or nothing."""
         return self.kinds if log.isEnabledFor(logging.DEBUG) else ()
 
     def __call__(self, event: Any) -> None:
+        """Write the event's line, if there is one to write."""
         account, symbol, price_type = event.key
         line = self.line(event, symbol, price_type)
         if line:
@@ -98,14 +112,26 @@ class _PriceLog:
 
 
 class AccountInterface(ABC):
-    """An account at a broker.
+    """An account at a broker: a subclass says how to ask for a price, and callers share the asking.
 
     Args:
-        id: names the account in keys and log lines. Accounts with the same id share their prices, on
-            purpose: give accounts that see different prices (paper and live) different ids.
+        id: names the account in keys and log lines; anything hashable. Accounts with the same id share
+            their prices, on purpose: give accounts that see different prices (paper and live) different
+            ids.
+
+    Raises `TypeError` for an id that cannot be hashed.
+
+    >>> class Fixed(AccountInterface):
+    ...     def _get_instrument_current_price_impl(self, symbol, price_type):
+    ...         print(f"asking for the {price_type} price of {symbol}")
+    ...         return 984.75
+    >>> account = Fixed("an example")
+    >>> account.get_instrument_current_price("ASML"), account.get_instrument_current_price(" asml ")
+    asking for the bid price of ASML
+    (984.75, 984.75)
     """
 
-    def __init__(self, id: Any) -> None:  # noqa: A002
+    def __init__(self, id: Hashable) -> None:  # noqa: A002
         try:
             hash(id)
         except TypeError:
@@ -113,23 +139,32 @@ class AccountInterface(ABC):
         self.id = id
 
     @single_flight_ttl(
-        key=_price_key, ttl=_price_ttl, listener=_PriceLog(), name="get_instrument_current_price"
+        key=price_key,
+        ttl=_price_ttl,
+        maxsize=_KEPT,
+        listener=PriceLog(),
+        name="get_instrument_current_price",
     )
     def get_instrument_current_price(self, symbol: str, price_type: str = "bid") -> float | None:
         """The current price of an instrument, asked for once however many ask.
 
         Args:
             symbol: the instrument; white space around it and its case do not matter.
-            price_type: "bid", "ask", "mid" or "last".
+            price_type: "bid" (the default), "ask", "mid" or "last"; these never serve one another.
 
-        Returns a price at most `PRICE_CACHE_TIME` seconds old (default 60), or None where the broker has
-        none or could not be asked; None is not kept, the next caller asks again. Raises `ValueError` for an
-        empty symbol or an unknown price type, before anything is asked.
+        Returns a price that landed at most `PRICE_CACHE_TIME` seconds ago (default 60), or None where the
+        broker has none or could not be asked. None is not kept: of those who waited, one tries once more
+        for all of them, and the next caller asks again.
+
+        Raises `ValueError` for an empty symbol or an unknown price type and `TypeError` for a symbol that
+        is no string, before anything is asked; `FlightDeadlock` where waiting would never end; and what
+        the account raises because it is not set up to ask.
 
         Safe to use from any thread; symbols and accounts do not hold each other up.
         """
-        return self._get_instrument_current_price_impl(normal_symbol(symbol), price_type)
+        _, symbol, price_type = price_key(self, symbol, price_type)
+        return self._get_instrument_current_price_impl(symbol, price_type)
 
     @abstractmethod
     def _get_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
-        """Ask the broker; None where there is no price. The symbol is stripped and in upper case."""
+        """Ask the broker, once; None where there is no price. The symbol is stripped and in upper case."""

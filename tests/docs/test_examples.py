@@ -1,5 +1,7 @@
 """The examples, run as a newcomer runs them."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,32 +11,91 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name, *arguments, cwd=None):
+def run(name, *arguments, cwd=None, **environment):
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=cwd)
+    clean = {key: text for key, text in os.environ.items() if not key.startswith("APCA_")}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=50, cwd=cwd, env={**clean, **environment}
+    )
 
 
-def test_the_price_board_shows_fifty_requests_against_five(tmp_path):
-    """Undecorated 50 requests reach the server, decorated 5; progress goes to stderr."""
-    pytest.importorskip("alpaca")
-    done = run("price_board.py", "--latency", "0.05", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    rows = {
-        line.split()[0]: line.split()[1]
-        for line in done.stdout.splitlines()
-        if line.split()[:1] in (["undecorated"], ["decorated"])
-    }
-    assert rows == {"undecorated": "50", "decorated": "5"}
-    assert "[Account 1] Cached new bid price for" in done.stdout
-    assert "\x1b" not in done.stdout + done.stderr
+def requests_made(output):
+    """The board's table: how many requests each run made."""
+    return {name: int(count) for name, count in re.findall(r"^(\w*decorated) +(\d+) ", output, re.MULTILINE)}
 
 
-def test_the_price_board_refuses_bad_flags():
-    """A bad number is named, with exit code 2."""
-    pytest.importorskip("alpaca")
-    done = run("price_board.py", "--widgets", "0")
-    assert done.returncode == 2
-    assert "--widgets" in done.stderr
+class TestPriceBoard:
+    """The board, over HTTP against its own server."""
+
+    pytestmark = pytest.mark.usefixtures("alpaca")
+
+    @pytest.fixture
+    def alpaca(self):
+        """Needs alpaca-py."""
+        pytest.importorskip("alpaca")
+
+    def test_fifty_requests_against_five(self, tmp_path):
+        """From any folder; results on stdout, progress on stderr, no control characters in a pipe."""
+        done = run("price_board.py", "--latency", "0.05", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert requests_made(done.stdout) == {"undecorated": 50, "decorated": 5}
+        line = r"^  \d\d:\d\d:\d\d,\d\d\d DEBUG \[Account 1\] Cached new bid price for \w+: \$\d+\.\d\d$"
+        assert re.search(line, done.stdout, re.MULTILINE)
+        assert "10 widgets x 5 symbols ..." in done.stderr
+        assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout + done.stderr)
+
+    def test_other_sizes(self):
+        """Symbols named twice count once; crypto is a symbol like others."""
+        done = run("price_board.py", "--latency", "0", "--widgets", "3", "--symbols", "asml,BTC/USD,ASML,XYZ")
+        assert requests_made(done.stdout) == {"undecorated": 9, "decorated": 3}, done.stderr
+
+    def test_failures(self):
+        """When every request fails the table and the log say so."""
+        done = run("price_board.py", "--latency", "0", "--failures", "1")
+        assert done.returncode == 0, done.stderr
+        assert "no price" in done.stdout
+        assert "WARNING [Account 1] Failed to fetch bid price for" in done.stdout
+        assert "HTTP 500" in done.stdout
+
+    def test_a_rate_limit(self):
+        """Undecorated the burst runs into the limit."""
+        done = run("price_board.py", "--latency", "0", "--rate-limit", "5")
+        assert "HTTP 429" in done.stdout, done.stderr
+
+    @pytest.mark.parametrize(
+        ("flag", "text"),
+        [
+            ("--widgets", "0"),
+            ("--widgets", "many"),
+            ("--symbols", " ,"),
+            ("--latency", "-1"),
+            ("--latency", "nan"),
+            ("--ttl", "inf"),
+            ("--rate-limit", "0"),
+            ("--failures", "1.5"),
+        ],
+    )
+    def test_bad_flags(self, flag, text):
+        """They are named, with exit code 2 and without a traceback."""
+        done = run("price_board.py", f"{flag}={text}")
+        assert done.returncode == 2
+        assert f"argument {flag}: " in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "at_least" not in done.stderr
+
+    def test_live_needs_credentials(self):
+        """It says which."""
+        done = run("price_board.py", "--live")
+        assert done.returncode == 2
+        assert "APCA_API_KEY_ID and APCA_API_SECRET_KEY" in done.stderr
+
+    def test_live_with_unusable_credentials(self):
+        """They are refused before anything is sent, and are not shown."""
+        done = run("price_board.py", "--live", APCA_API_KEY_ID="key", APCA_API_SECRET_KEY="hush hush ")
+        assert done.returncode == 1
+        assert "APCA_API_SECRET_KEY" in done.stderr
+        assert "hush" not in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_the_sqlite_report():
