@@ -2,11 +2,20 @@
 
 project = "singleflight"
 author = "The singleflight developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
-myst_enable_extensions = ["colon_fence", "deflist"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "singleflight"
-exclude_patterns = ["_build"]
+html_show_copyright = False
+html_copy_source = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.xref_missing"]  # CHANGELOG.md is read from two places
+
+# The docstrings are written for people who read the source: Google style, names in single backticks.
+default_role = "code"
+napoleon_numpy_docstring = False
 autodoc_typehints = "none"
-nitpicky = False
-suppress_warnings = ["myst.xref_missing"]
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"

@@ -14,6 +14,7 @@ from .events import Invalidate, Put
 from .flights import Explanation, Flight, FlightInfo, State
 from .freshness import Landing
 from .memo import Memo
+from .options import switched_off
 from .turns import inside, mutex
 
 __all__ = [
@@ -112,9 +113,10 @@ def explain(memo: Memo, key: Hashable) -> Explanation:
             flight = turn.info(memo.name, now)
         busy = turn is not None and turn.leader is not None
     fresh_for = record.fresh_for(now) if record is not None else 0.0
-    if record is not None and fresh_for > 0 and not memo.bypassed:
+    direct = memo.bypassed > 0 or switched_off()
+    if record is not None and fresh_for > 0 and not direct:
         return Explanation(key, "hit", record.snapshot(now), flight, fresh_for, 0.0)
-    would = "wait" if busy and not memo.bypassed else "fetch"
+    would = "wait" if busy and not direct else "fetch"
     return Explanation(key, would, None, flight, 0.0, 0.0)
 
 

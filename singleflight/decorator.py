@@ -17,6 +17,7 @@ from .surface import Controls
 from .wiring import Home, class_binder, instance_binder
 
 if TYPE_CHECKING:
+    from .surface import TakesClass, TakesInstance
 
     class _FunctionWrapper: ...
 else:
@@ -51,14 +52,20 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
+        # Checkers do not say whether a `classmethod` or `staticmethod` is above it. So a parameter that takes
+        # the class first means a class method, and one that cannot take the instance a static method.
         @overload
         def __get__(
-            self, instance: None, owner: type[Any] | None = None, /
-        ) -> SingleFlightFunction[P, R]: ...
-        @overload
-        def __get__(
-            self: SingleFlightFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+            self: TakesClass[S, Q, R], instance: S | None, owner: type[S], /
         ) -> BoundSingleFlight[Q, R]: ...
+        @overload
+        def __get__(self, instance: None, owner: Any = None, /) -> SingleFlightFunction[P, R]: ...
+        @overload
+        def __get__(
+            self: TakesInstance[S, Q, R], instance: S, owner: Any = None, /
+        ) -> BoundSingleFlight[Q, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: Any = None, /) -> SingleFlightFunction[P, R]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     def __set_name__(self, owner: type[Any], name: str) -> None:

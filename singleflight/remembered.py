@@ -46,7 +46,9 @@ class Remembered:
             namespace["_sf_lookup"] = {}.get
 
     def reopen(self) -> None:
-        """Let hits take the fast path again."""
+        """Let hits take the fast path again, unless the environment switches everything off."""
+        if switched_off():
+            return
         for namespace in self.fast_paths:
             namespace["_sf_lookup"] = self.store.index.get
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import _CacheInfo
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from . import _threads, control
 from .counts import Stats
@@ -20,6 +20,21 @@ __all__ = ["Controls"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+if TYPE_CHECKING:
+    S_contra = TypeVar("S_contra", contravariant=True)
+    R_co = TypeVar("R_co", covariant=True)
+
+    class TakesClass(Protocol[S_contra, P, R_co]):
+        """A callable whose first parameter takes a class."""
+
+        def __call__(self, cls: type[S_contra], /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    class TakesInstance(Protocol[S_contra, P, R_co]):
+        """A callable whose first parameter takes an instance."""
+
+        def __call__(self, instance: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 class Controls(Generic[P, R]):

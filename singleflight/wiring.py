@@ -12,7 +12,7 @@ from ._compile import CallForms, parameters_of, takes_instance
 from .counts import Counts, ThreadedHits, has_global_lock
 from .keys import Instances, check_key_function, explain_unhashable
 from .memo import Memo
-from .options import Options
+from .options import Options, switched_off
 
 __all__ = ["Home", "class_binder", "instance_binder"]
 
@@ -50,6 +50,8 @@ class Home:
             unhashable=partial(_unhashable, called, key is not None),
         )
         self.memo.fast_paths.append(self.forms.namespace)
+        if switched_off():
+            self.memo.shut()  # so that what is put is not served either
         self._splits: dict[bool, Any] = {}
         self.decorated: Callable[[], Any] = lambda: None  # a weak reference, once there is something
 

@@ -1,14 +1,39 @@
 """House rules that a reader would check by hand."""
 
-import ast
 import re
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FILES = [
-    path for pattern in ("**/*.py", "*.md", "docs/*.md", "*.toml", ".ci/run") for path in ROOT.glob(pattern)
-]
-MINE = [path for path in FILES if not any(part.startswith(".venv") or part == ".nox" for part in path.parts)]
+README = (ROOT / "README.md").read_text()
+SKIPPED = re.compile(r"\.(?!ci$|gitignore$)|__pycache__$|_build$|build$|dist$|.*\.egg-info$")
+
+
+def ours(folder=ROOT):
+    """The project's own files: what is committed, or all there is where there is no repository."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0 and listed.stdout:
+        return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+    return list(walk(ROOT))
+
+
+def walk(folder):
+    for path in sorted(folder.iterdir()):
+        if SKIPPED.match(path.name):
+            continue
+        if path.is_dir():
+            yield from walk(path)
+        else:
+            yield path
+
+
+def texts():
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ours()}
+
+
+def commands():
+    """The commands that the README shows, one a line."""
+    return re.findall(r"^    (python3 -m venv .*)$", README, re.MULTILINE)
 
 
 def test_architecture_is_short():
@@ -16,68 +41,34 @@ def test_architecture_is_short():
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) < 150
 
 
+def test_the_readme_has_two_complete_commands():
+    """One runs the price board, one the tests, each from nothing but Python."""
+    board, tests = commands()
+    for command in (board, tests):
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -e '.[")
+    assert board.endswith(" && .venv/bin/python examples/price_board.py")
+    assert tests.endswith(" && .venv/bin/pytest -q")
+
+
 def test_ci_runs_the_readmes_test_command():
     """CI calls the very command that the README names."""
-    (command,) = re.findall(r"^    (.*pytest.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert command in (ROOT / ".ci" / "run").read_text()
+    (command,) = [command for command in commands() if "pytest" in command]
+    assert command in [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
+
+
+def test_nobody_is_told_to_install_the_other_project():
+    """Every command that installs from the index names the distribution, not the import."""
+    told = re.compile(
+        r"(pip|uv|poetry|pdm)( pip)? (install|add)\s+(-\S+\s+)*['\"]?single" + r"flight(?!-kit)"
+    )
+    assert [name for name, text in texts().items() if told.search(text)] == []
 
 
 def test_no_paths_of_one_machine():
-    """No committed file names a folder of somebody's machine."""
-    pattern = re.compile(r"(^|[^A-Za-z0-9_.])/" + "(home|ro" + "ot|wo" + r"rk|Users)/")
-    assert [path for path in MINE if pattern.search(path.read_text())] == []
-
-
-def imports(path):
-    """The names of the modules that a module imports when it is run, relative ones with their dots."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            found |= {base} if node.module else {base + alias.name for alias in node.names}
-    return found
-
-
-LAYERS = [
-    {"errors", "durations", "counts"},
-    {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
-    {"entries", "locks", "options", "testing"},
-    {"store"},
-    {"flights"},
-    {"boarding", "telling"},
-    {"remembered"},
-    {"memo"},
-    {"_threads", "control"},
-    {"surface", "registry", "wiring"},
-    {"decorator"},
-    {"__init__"},
-]
-
-
-def test_arrows_point_one_way():
-    """A module imports only from layers below its own."""
-    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-    for path in (ROOT / "singleflight").glob("*.py"):
-        name = path.stem
-        for imported in imports(path):
-            if imported.startswith("."):
-                target = imported.lstrip(".")
-                assert level[target] < level[name], f"{name} imports {target}"
-
-
-def test_each_dependency_has_one_door():
-    """Only the store imports cachetools, only the decorator wrapt, and nobody alpaca or asyncio at import."""
-    for path in (ROOT / "singleflight").rglob("*.py"):
-        text = path.read_text()
-        assert ("cachetools import" in text) == (path.stem == "store"), path
-        assert ("from wrapt" in text) == (path.stem == "decorator"), path
-        assert not {"alpaca", "pandas", "asyncio"} & {name.split(".")[0] for name in imports(path)}
-
-
-def test_modules_are_short():
-    """No module of the package passes 300 lines."""
-    assert [
-        path for path in (ROOT / "singleflight").rglob("*.py") if len(path.read_text().splitlines()) > 300
-    ] == []
+    """No committed file names a folder of somebody's machine, nor a package registry."""
+    folders = re.compile(r"(^|[^A-Za-z0-9_.])/" + "(home|ro" + "ot|wo" + r"rk|Users)/", re.MULTILINE)
+    registries = re.compile(
+        "index" + "-url|python" + r"hosted\.org|py" + r"pi\.(org|python)|arti" + "factory"
+    )
+    for rule in (folders, registries):
+        assert [name for name, text in texts().items() if rule.search(text)] == []

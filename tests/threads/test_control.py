@@ -129,6 +129,23 @@ def test_the_environment_switches_off(monkeypatch):
     assert fetch.stats().entries == 0
 
 
+def test_the_switch_keeps_stored_values_back_too(monkeypatch):
+    """Switched off, a value that was put is not served either, also after a bypass has ended."""
+    monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
+
+    @single_flight_ttl(ttl=60)
+    def fetch(key):
+        return "ran"
+
+    fetch.put("stored", 1)
+    assert fetch(1) == "ran"
+    with fetch.bypass():
+        assert fetch(1) == "ran"
+    assert fetch(1) == "ran"
+    assert fetch.entry(1).value == "stored"
+    assert fetch.explain(1).would == "fetch"
+
+
 def test_a_callable_ttl_sees_the_landing():
     """It gets key, value, duration, followers and the entry before."""
     clock, landings = FakeClock(), []

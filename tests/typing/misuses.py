@@ -1,10 +1,13 @@
 """Wrong uses, each of which mypy and pyright must reject; checked, never run."""
 
+from collections.abc import Callable
+
 from singleflight import KeyedLocks, single_flight_ttl
+from singleflight.testing import FakeClock
 
 
 @single_flight_ttl(ttl=60)
-def price(symbol: str) -> float:
+def price(symbol: str, *, exact: bool = False) -> float:
     return 1.0
 
 
@@ -13,17 +16,80 @@ class Account:
     def get(self, symbol: str) -> int:
         return 1
 
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def of_class(cls, name: str) -> bytes:
+        return b""
 
+    @classmethod
+    @single_flight_ttl(ttl=60)
+    def of_class_below(cls, name: str) -> bytes:
+        return b""
+
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def static(symbol: str) -> complex:
+        return 1j
+
+    @staticmethod
+    @single_flight_ttl(ttl=60)
+    def static_below(symbol: str) -> complex:
+        return 1j
+
+
+# Calls
 price(1)  # error
 price()  # error
 price("A", "B")  # error
+price("A", exact="no")  # error
+price("A", other=1)  # error
 text: str = price("A")  # error
+takes_int: Callable[[int], float] = price  # error
+Account().get(1)  # error
+Account().get()  # error
+Account.get("A")  # error
+number: str = Account().get("A")  # error
+Account.of_class(1)  # error
+Account().of_class(1)  # error
+Account.of_class_below(1)  # error
+Account.static(1)  # error
+Account().static(1)  # error
+Account().static_below(1)  # error
+
+# The control surface
 price.invalidat("A")  # error
 price.invalidate(1)  # error
-Account().get(1)  # error
+price.invalidate()  # error
+price.entry("A", "B")  # error
+price.refresh("A", exact=1.5)  # error
+price.put(1.0)  # error
+price.explain(b"A")  # error
+price.stats(1)  # error
+price.stats().hit  # error
+price.entry("A").value  # error
 Account().get.entry(1)  # error
-number: str = Account().get("A")  # error
+Account().get.put(1)  # error
+Account.get.invalidate("A")  # error
+Account.of_class.entry(1)  # error
+Account.static.refresh(1)  # error
+wrong: str = Account().get.refresh("A")  # error
+
+# Options
 single_flight_ttl(ttl="60")  # error
 single_flight_ttl()  # error
+single_flight_ttl(60)  # error
 single_flight_ttl(ttl=1, grace=3)  # error
+single_flight_ttl(ttl=1, key="symbol")  # error
+single_flight_ttl(ttl=1, maxsize="many")  # error
+single_flight_ttl(ttl=1, maxsize=1.5)  # error
+single_flight_ttl(ttl=1, follower_retries=0.5)  # error
+single_flight_ttl(ttl=1, wait_timeout="1s")  # error
+single_flight_ttl(ttl=1, timer=0)  # error
+single_flight_ttl(ttl=1, name=b"name")  # error
+single_flight_ttl(ttl=lambda: 1)  # error
+
+# The rest
 KeyedLocks(max_idle="3")  # error
+KeyedLocks()("a", timeout="1")  # error
+KeyedLocks()([])  # error
+FakeClock("now")  # error

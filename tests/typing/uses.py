@@ -1,61 +1,241 @@
 """Typical uses, which mypy and pyright must accept; checked, never run."""
 
+import logging
+from collections.abc import Callable, Hashable
 from datetime import timedelta
-from typing import assert_type
+from typing import Generic, TypeVar, assert_type
 
-from singleflight import Entry, KeyedLocks, Landing, Stats, caches, report, single_flight_ttl
+from singleflight import (
+    BoundSingleFlight,
+    Entry,
+    Explanation,
+    FlightDeadlock,
+    FlightInfo,
+    FlightTimeout,
+    KeyedLocks,
+    Landing,
+    Listener,
+    LoggingListener,
+    SingleFlightFunction,
+    Stats,
+    UnhashableKey,
+    caches,
+    report,
+    single_flight_ttl,
+)
+from singleflight.events import Event, Land
+from singleflight.testing import FakeClock, Recorder
+
+T = TypeVar("T")
+
+# -- functions: parameters, defaults and the return type are kept -------------------------------------------
 
 
 @single_flight_ttl(ttl=60)
-def price(symbol: str, price_type: str = "bid") -> float:
+def price(symbol: str, price_type: str = "bid", *, exact: bool = False) -> float:
     return 1.0
 
 
 assert_type(price("A"), float)
-assert_type(price("A", price_type="ask"), float)
+assert_type(price("A", "ask", exact=True), float)
+assert_type(price(symbol="A", price_type="ask"), float)
+wanted: Callable[[str], float] = price
+assert_type(price.__wrapped__("A"), float)
+assert_type(price.__name__, str)
+
+# -- the control surface takes the same arguments ------------------------------------------------------------
+
 assert_type(price.invalidate("A"), bool)
+assert_type(price.invalidate("A", "ask", exact=True), bool)
+assert_type(price.invalidate_where(lambda key: key[0] == "A"), int)
 assert_type(price.entry("A"), Entry | None)
-assert_type(price.refresh("A"), float)
+assert_type(price.refresh("A", exact=True), float)
+assert_type(price.explain("A"), Explanation)
 assert_type(price.stats(), Stats)
+assert_type(price.stats().hit_rate, float)
+assert_type(price.flights(), tuple[FlightInfo, ...])
+assert_type(price.cache_info().hits, int)
 price.put(1.0, "A")
+price.put(1.0, "A", exact=True)
+price.cache_clear()
+price.cache_parameters()["ttl"]
 with price.bypass():
     pass
 with price.locks("A"):
     pass
 
+# -- options -------------------------------------------------------------------------------------------------
 
-def ttl(landing: Landing) -> timedelta:
-    return timedelta(seconds=1)
+
+def lifetime(landing: Landing) -> timedelta:
+    return timedelta(seconds=landing.duration)
+
+
+def forever_or_not(landing: Landing) -> float | None:
+    return None if landing.followers else 1.5
+
+
+def same(symbol: str, *_: object) -> Hashable:
+    return symbol.upper()
+
+
+def listen(event: Event) -> None:
+    if isinstance(event, Land):
+        assert_type(event.duration, float)
+
+
+class OnlyLandings:
+    wants = frozenset({"land"})
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+listener: Listener = OnlyLandings()
+quiet: Listener = LoggingListener(logging.getLogger(__name__), logging.INFO, wants={"land"})
+
+
+@single_flight_ttl(
+    ttl=lifetime,
+    key=same,
+    maxsize=None,
+    max_idle_locks=0,
+    cache_if=bool,
+    follower_retries=None,
+    wait_timeout=timedelta(seconds=1),
+    timer=FakeClock(),
+    listener=Recorder(wants={"land"}),
+    name="everything",
+)
+def everything(symbol: str) -> list[int]:
+    return [1]
+
+
+@single_flight_ttl(ttl=forever_or_not, listener=listen, key=lambda symbol: symbol)
+def something(symbol: str) -> None: ...
+
+
+@single_flight_ttl(ttl=None, listener=listener)
+def nothing() -> int:
+    return 1
+
+
+def undecorated(x: int) -> str:
+    return ""
+
+
+assert_type(everything("A"), list[int])
+assert_type(nothing(), int)
+called_directly = single_flight_ttl(undecorated, ttl=timedelta(minutes=1))
+assert_type(called_directly(1), str)
+assert_type(single_flight_ttl(ttl=0)(undecorated).entry(1), Entry | None)
+
+
+@single_flight_ttl(ttl=60)
+def same_type(value: T) -> T:
+    return value
+
+
+assert_type(same_type(1), int)
+
+# -- methods, bound and unbound ------------------------------------------------------------------------------
 
 
 class Account:
-    @single_flight_ttl(key=lambda self, symbol: symbol, ttl=ttl)
-    def get(self, symbol: str) -> int:
+    @single_flight_ttl(key=lambda self, symbol, price_type="bid": (symbol, price_type), ttl=60)
+    def get(self, symbol: str, price_type: str = "bid") -> int:
         return 1
 
-    @single_flight_ttl(ttl=None)
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def of_class(cls, name: str) -> bytes:
+        return b""
+
+    @classmethod
+    @single_flight_ttl(ttl=60)
+    def of_class_below(cls, name: str) -> bytes:
+        return b""
+
+    @single_flight_ttl(ttl=60)
     @staticmethod
-    def static(symbol: str) -> int:
-        return 1
+    def static(symbol: str) -> complex:
+        return 1j
 
     @staticmethod
-    @single_flight_ttl(ttl=None)
-    def static_below(symbol: str) -> int:
-        return 1
+    @single_flight_ttl(ttl=60)
+    def static_below(symbol: str) -> complex:
+        return 1j
+
+    def all_of_them(self) -> None:
+        assert_type(self.get("A"), int)
+        assert_type(self.of_class("A"), bytes)
+        assert_type(self.of_class_below("A"), bytes)
+        assert_type(self.static("A"), complex)
+        assert_type(self.static_below("A"), complex)
+
+
+class Margin(Account):
+    def get_twice(self, symbol: str) -> int:
+        return super().get(symbol) + self.get(symbol)
 
 
 account = Account()
-assert_type(account.get("A"), int)
+assert_type(account.get("A", price_type="ask"), int)
 assert_type(Account.get(account, "A"), int)
+assert_type(Margin().get("A"), int)
+by_symbol: Callable[[str], int] = account.get
+by_account: Callable[[Account, str], int] = Account.get
+bound: BoundSingleFlight[[str], complex] | SingleFlightFunction[[str], complex] = account.static
+
 assert_type(account.get.invalidate("A"), bool)
 assert_type(Account.get.invalidate(account, "A"), bool)
+assert_type(account.get.entry("A"), Entry | None)
+assert_type(Account.get.entry(account, "A", price_type="ask"), Entry | None)
 assert_type(account.get.refresh("A"), int)
-assert_type(Account.static_below("A"), int)
+assert_type(Account.get.refresh(account, "A"), int)
+assert_type(account.get.explain("A"), Explanation)
+assert_type(account.get.stats(), Stats)
+account.get.put(1, "A")
+Account.get.put(1, account, "A")
+account.get.cache_clear()
+
+assert_type(Account.of_class("A"), bytes)
+assert_type(account.of_class("A"), bytes)
+assert_type(Account.of_class.invalidate("A"), bool)
+assert_type(account.of_class.refresh("A"), bytes)
+assert_type(Account.of_class_below("A"), bytes)
+assert_type(account.of_class_below("A"), bytes)
+assert_type(Account.static("A"), complex)
+assert_type(account.static("A"), complex)
+assert_type(Account.static.entry("A"), Entry | None)
+assert_type(account.static.refresh("A"), complex)
+assert_type(Account.static_below("A"), complex)
+assert_type(account.static_below("A"), complex)
+assert_type(Account.static_below.entry("A"), Entry | None)
+assert_type(account.static_below.entry("A"), Entry | None)
+
+
+class Box(Generic[T]):
+    @single_flight_ttl(ttl=60)
+    def get(self, value: T) -> list[T]:
+        return [value]
+
+
+assert_type(Box[int]().get(1), list[int])
+
+# -- locks, the process, errors ------------------------------------------------------------------------------
 
 locks = KeyedLocks(max_idle=3)
-with locks("a", "b", timeout=timedelta(seconds=1)):
+with locks("a", ("b", 1), timeout=timedelta(seconds=1)):
+    pass
+with locks(1):
     pass
 assert_type(locks.held("a"), bool)
+assert_type(locks.waiting("a"), int)
+assert_type(locks.idle, int)
+assert_type(len(locks), int)
+assert_type(locks.evict_idle(older_than=3600), int)
 assert_type(report(), str)
 for cached in caches():
     cached.cache_clear()
+problems: list[type[Exception]] = [FlightDeadlock, FlightTimeout, UnhashableKey]
+late: type[TimeoutError] = FlightTimeout
