@@ -33,7 +33,7 @@ _ANY = inspect.Signature(
 _HIT = """\
     try:
         _sf_record = _sf_lookup(_sf_key)
-    except TypeError as _sf_error:
+    except _sf_TypeError as _sf_error:
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     if _sf_record is not None and _sf_timer() < _sf_record.deadline:
         _sf_record.hits += 1
@@ -44,11 +44,13 @@ _HIT = """\
 _SPLIT = """\
     try:
         _sf_hash(_sf_key)
-    except TypeError as _sf_error:
+    except _sf_TypeError as _sf_error:
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return _sf_key, {args}, {kwargs}
 """
 _COUNT = "_sf_counts.hits += 1" if has_global_lock() else "_sf_counts.hit()"
+# Under names of ours: a parameter may be called `sorted`.
+_BUILTINS = {"hash": hash, "id": id, "sorted": sorted, "tuple": tuple, "TypeError": TypeError}
 _Shape = tuple[str, Any, bool]  # a parameter's name and kind, and whether it has a default
 
 
@@ -76,7 +78,7 @@ class CallForms:
     """
 
     def __init__(self, function: Any, signature: inspect.Signature, own_key: bool, **names: Any) -> None:
-        self.namespace = {f"_sf_{name}": value for name, value in {"hash": hash, "id": id, **names}.items()}
+        self.namespace = {f"_sf_{name}": value for name, value in {**_BUILTINS, **names}.items()}
         self._name = getattr(function, "__name__", type(function).__name__)
         self._qualname = getattr(function, "__qualname__", self._name)
         self._parameters = tuple(signature.parameters.values())
@@ -135,7 +137,7 @@ def _text(shapes: tuple[_Shape, ...], body: str, own_key: bool, by_instance: boo
     else:
         parts = [*positional, *([starred] if starred else []), *named]
         if extra:
-            parts.append(f"tuple(sorted({extra}.items())) if {extra} else ()")
+            parts.append(f"_sf_tuple(_sf_sorted({extra}.items())) if {extra} else ()")
         if by_instance:
             lines += [
                 f"    _sf_owner = _sf_known.get(_sf_id({positional[0]}))",

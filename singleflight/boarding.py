@@ -8,7 +8,7 @@ from typing import Any
 
 from .turns import Actor
 
-__all__ = ["Boarding", "Verdict"]
+__all__ = ["HIT", "JOIN", "LEAD", "NONE", "SHARE", "Boarding", "Verdict"]
 
 
 class Verdict(Enum):
@@ -25,6 +25,9 @@ class Verdict(Enum):
     NONE = "none"
 
 
+HIT, LEAD, JOIN, SHARE, NONE = Verdict  # reading a member of an enum class runs Python code
+
+
 class Boarding:
     """One call on its way: its key and actor, and what was decided. Its own thread's alone.
 
@@ -32,17 +35,19 @@ class Boarding:
     it wherever an interrupt strikes.
     """
 
-    __slots__ = ("actor", "flight", "gate", "key", "record", "verdict")
+    __slots__ = ("actor", "before", "flight", "gate", "key", "record", "renew", "verdict")
 
-    def __init__(self, key: Hashable, actor: Actor) -> None:
+    def __init__(self, key: Hashable, actor: Actor, renew: bool = False) -> None:
         self.key = key
         self.actor = actor
-        self.verdict = Verdict.NONE
+        self.renew = renew  # a fresh value does not satisfy this call
+        self.verdict = NONE
+        self.before: int | None = None  # while it is noted as waiting: the waits there were before
         self.flight: Any = None  # with LEAD, JOIN and SHARE
         self.gate: Any = None  # with JOIN
         self.record: Any = None  # with HIT
 
     def clear(self) -> None:
         """Let go of everything."""
-        self.verdict = Verdict.NONE
+        self.verdict = NONE
         self.flight = self.gate = self.record = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -11,11 +10,11 @@ from typing import Any
 from .counts import Stats
 from .entries import Entry, Record
 from .events import Invalidate, Put
-from .flights import Explanation, Flight, FlightInfo, State
+from .flights import FLYING, Explanation, Flight, FlightInfo
 from .freshness import Landing
 from .memo import Memo
 from .options import switched_off
-from .turns import inside, mutex
+from .turns import current_actor, inside, mutex
 
 __all__ = [
     "bypass",
@@ -66,7 +65,7 @@ def put(memo: Memo, key: Hashable, value: Any) -> None:
     if memo.tell.wants("hit"):
         record.deadline = -inf
     gone = memo.store.put(record)
-    _detach(memo, key)  # a flight that began in between may have asked before the value was here
+    _detach(memo, key)  # a flight that began in between is refused by the store; nobody is to join it now
     if memo.tell.wants("put"):
         memo.tell.tell(Put, key, value=value)
     memo.tell.gone(gone or [], now)
@@ -81,8 +80,8 @@ def clear(memo: Memo) -> None:
     records = memo.store.clear()  # held until here: destroyed under no lock
     del records
     memo.locks.evict_idle()
-    memo.store.evictions = memo.store.expirations = 0
-    memo.counts.reset()
+    with mutex:
+        memo.counts.reset()
 
 
 def entry(memo: Memo, key: Hashable) -> Entry | None:
@@ -97,23 +96,23 @@ def flights(memo: Memo) -> tuple[FlightInfo, ...]:
     now = memo.timer()
     with mutex:
         flying = [turn for slot in memo.locks.live() if _flying(turn := slot.turn)] + list(memo.adrift)
-        flying.sort(key=lambda flight: flight.started)  # type: ignore[union-attr]
-        return tuple(flight.info(memo.name, now) for flight in flying if isinstance(flight, Flight))
+    # Outside the mutex: naming their leaders asks the threading module, which has a lock of its own.
+    told = sorted((turn for turn in flying if isinstance(turn, Flight)), key=lambda flight: flight.started)
+    return tuple(flight.info(memo.name, now) for flight in told)
 
 
 def explain(memo: Memo, key: Hashable) -> Explanation:
     """What a call with this key would do now."""
     now = memo.timer()
     record = memo.store.index.get(key)
-    flight: FlightInfo | None = None
     with mutex:
         slot = memo.locks.slot(key)
         turn = slot.turn if slot is not None else None
-        if isinstance(turn, Flight) and turn.state is State.FLYING:
-            flight = turn.info(memo.name, now)
+        flying = _flying(turn)
         busy = turn is not None and turn.leader is not None
+    flight = turn.info(memo.name, now) if flying and isinstance(turn, Flight) else None
     fresh_for = record.fresh_for(now) if record is not None else 0.0
-    direct = memo.bypassed > 0 or switched_off()
+    direct = bool(memo.bypassed) or switched_off()
     if record is not None and fresh_for > 0 and not direct:
         return Explanation(key, "hit", record.snapshot(now), flight, fresh_for, 0.0)
     would = "wait" if busy and not direct else "fetch"
@@ -125,10 +124,11 @@ def stats(memo: Memo) -> Stats:
     now = memo.timer()
     memo.tell.gone(memo.store.expire(now), now)
     counts, locks = memo.counts, memo.locks
+    hits = counts.all_hits()
     with mutex:
         in_flight = sum(_flying(slot.turn) for slot in locks.live()) + len(memo.adrift)
         return Stats(
-            hits=counts.all_hits(),
+            hits=hits,
             stale_hits=counts.stale_hits,
             waits=counts.waits,
             fetches=counts.fetches,
@@ -150,23 +150,22 @@ def stats(memo: Memo) -> Stats:
 @contextmanager
 def bypass(memo: Memo) -> Iterator[None]:
     """Until the block ends, every call of the function, by whomever, runs it directly."""
-    with _switching:
-        memo.bypassed += 1
-        memo.shut()
+    block = current_actor(), object()
     try:
+        with memo.switching:
+            memo.bypassed.append(block)
+            memo.shut()
         yield
     finally:
-        with _switching:
-            memo.bypassed -= 1
+        with memo.switching:
+            if block in memo.bypassed:
+                memo.bypassed.remove(block)
             if not memo.bypassed:
                 memo.reopen()
 
 
-_switching = threading.Lock()  # guards `bypassed` together with the gate of the fast path
-
-
 def _flying(turn: object) -> bool:
-    return isinstance(turn, Flight) and turn.state is State.FLYING
+    return isinstance(turn, Flight) and turn.state is FLYING
 
 
 def _detach(memo: Memo, key: Hashable) -> bool:

@@ -79,6 +79,10 @@ class Counts:
         self.hits = self.stale_hits = self.waits = self.fetches = self.errors = self.timeouts = 0
         self.calls = self.failures = self.uncached = self.refreshes = 0
 
+    def after_fork(self) -> None:
+        """A forked child counts for itself."""
+        self.reset()
+
     def hit(self) -> None:
         """Count one hit (the compiled call does the same addition in line)."""
         self.hits += 1
@@ -94,7 +98,7 @@ class ThreadedHits(Counts):
     __slots__ = ("_cells", "_local", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a finaliser may count its first hit in here
         self._local = threading.local()
         self._cells: list[tuple[weakref.ref[threading.Thread], list[int]]] = []
         super().__init__()
@@ -105,6 +109,11 @@ class ThreadedHits(Counts):
         with self._lock:
             self._cells.clear()
             self._local = threading.local()
+
+    def after_fork(self) -> None:
+        """A forked child counts for itself; no other thread holds the lock there."""
+        self._lock = threading.RLock()
+        self.reset()
 
     def hit(self) -> None:
         """Count one hit of this thread."""
@@ -123,8 +132,9 @@ class ThreadedHits(Counts):
         cell = [0]
         with self._lock:
             for thread, ended in [pair for pair in self._cells if pair[0]() is None]:
-                self.hits += ended[0]
-                self._cells.remove((thread, ended))
+                if (thread, ended) in self._cells:
+                    self._cells.remove((thread, ended))
+                    self.hits += ended[0]
             self._cells.append((weakref.ref(threading.current_thread()), cell))
             self._local.cell = cell
         return cell

@@ -115,7 +115,11 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R]):
 
     @property
     def __wrapped__(self) -> Callable[P, R]:
-        bound: Callable[P, R] = self._self_home.wrapped.__get__(self.__self__, type(self.__self__))
+        wrapped, self_or_class = self._self_home.wrapped, self.__self__
+        if self._self_home.of_class:
+            bound: Callable[P, R] = wrapped.__get__(None, self_or_class)
+        else:
+            bound = wrapped.__get__(self_or_class, type(self_or_class))
         return bound
 
     def __getattr__(self, name: str) -> Any:

@@ -238,7 +238,20 @@ class Emitter:
             return log.isEnabledFor(logging.DEBUG) and kind != "hit"
         if getattr(self._telling, "active", False):
             return False
-        return kind in getattr(listener, "wants", ALL_KINDS) or (kind != "hit" and kind in self._log.wants)
+        return self._listens(kind) or (kind != "hit" and kind in self._log.wants)
+
+    def _listens(self, kind: str) -> bool:
+        """Whether the listener wants this kind; one that cannot say is blamed and gets nothing."""
+        try:
+            return kind in getattr(self._listener, "wants", ALL_KINDS)
+        except Exception:
+            self._blame()
+            return False
+
+    def _blame(self) -> None:
+        if not self._blamed:
+            self._blamed = True
+            log.exception("%s: its listener %r failed; told once", self.name, self._listener)
 
     def tell(self, kind: type[Event], key: Hashable, **details: Any) -> None:
         """Build the event and deliver it. Call it only when `wants` said so, and under no lock."""
@@ -248,11 +261,9 @@ class Emitter:
             if kind.kind in self._log.wants:
                 self._log(event)
             listener = self._listener
-            if listener is not None and kind.kind in getattr(listener, "wants", ALL_KINDS):
+            if listener is not None and self._listens(kind.kind):
                 listener(event)
         except Exception:
-            if not self._blamed:
-                self._blamed = True
-                log.exception("%s: its listener %r failed; told once", self.name, self._listener)
+            self._blame()
         finally:
             self._telling.active = False

@@ -10,9 +10,20 @@ from types import TracebackType
 from typing import Any
 
 from .entries import Entry, Record
-from .turns import Actor, Gate, Slot, Turn, ahead
+from .turns import Actor, Gate, Slot, Told, Turn, ahead, waits
 
-__all__ = ["Explanation", "Flight", "FlightInfo", "State", "is_nobodys", "name_of"]
+__all__ = [
+    "FLYING",
+    "LANDED",
+    "PASSED",
+    "UNCLAIMED",
+    "Explanation",
+    "Flight",
+    "FlightInfo",
+    "State",
+    "is_nobodys",
+    "name_of",
+]
 
 
 class State(Enum):
@@ -29,6 +40,9 @@ class State(Enum):
     PASSED = "passed"
 
 
+UNCLAIMED, FLYING, LANDED, PASSED = State  # reading a member of an enum class runs Python code
+
+
 class Flight(Turn):
     """One execution. All fields are written under the mutex, but for those of the landing.
 
@@ -37,6 +51,7 @@ class Flight(Turn):
     """
 
     __slots__ = (
+        "counted",
         "detached",
         "error",
         "followers",
@@ -60,7 +75,9 @@ class Flight(Turn):
         self.slot = slot
         self.retries = retries
         self.followers = followers
-        self.state = State.UNCLAIMED
+        self.state = UNCLAIMED
+        self.depth = 0
+        self.counted = False  # so that a landing that is repeated after an interrupt counts once
         self.detached = False  # set once; from then on it must not be stored
         self.lost = False  # set in a forked child that has only a copy of it
         self.kind = "call"
@@ -69,9 +86,10 @@ class Flight(Turn):
     def claim(self, me: Actor, now: float, previous: Record | None, kind: str) -> None:
         """`me` leads it from now on. (In this order: an interrupt leaves it unclaimed, or one to fail.)"""
         self.kind = kind
+        self.depth = waits(me)
         self.started = now
         self.previous = previous
-        self.state = State.FLYING
+        self.state = FLYING
         self.leader = me
 
     def land(self, value: Any, error: BaseException | None, now: float) -> None:
@@ -84,36 +102,39 @@ class Flight(Turn):
             # Without the leader's own frame: a follower should see where the function failed.
             traceback = error.__traceback__
             self.traceback = traceback and (traceback.tb_next or traceback)
-        self.state = State.LANDED
+        self.state = LANDED
 
     def pass_on(self, successor: Flight | None) -> None:
         """End it without an outcome; its followers are the successor's now."""
         if successor is not None:
             successor.gate = Gate()
         self.successor = successor
-        self.state = State.PASSED
+        self.state = PASSED
 
     def latest(self) -> Flight | None:
         """The flight that has this one's followers now; None where they are on their own."""
         flight: Flight | None = self
-        while flight is not None and flight.state is State.PASSED:
+        while flight is not None and flight.state is PASSED:
             flight = flight.successor
-        return flight
+        return None if flight is None or flight.lost else flight
 
-    def join(self) -> Gate:
-        """One follower more; returns the gate to wait at."""
-        self.followers += 1
+    def open_later(self) -> Gate:
+        """The gate to wait at, made for the first follower."""
         if self.gate is None:
             self.gate = Gate()
         return self.gate
 
     def has_opened(self, gate: Gate) -> bool:
         """Whether this gate, at which a follower waits, is open or about to be."""
-        return self.gate is not gate or self.ended()
+        return self.gate is not gate or self.lost or self.ended() or self.may_be_claimed()
+
+    def may_be_claimed(self) -> bool:
+        """Whether whoever comes next is to lead it."""
+        return self.state is UNCLAIMED and self.slot.turn is self
 
     def ended(self) -> bool:
         """Whether it is over, with or without an outcome."""
-        return self.state is State.LANDED or self.state is State.PASSED
+        return self.state is LANDED or self.state is PASSED
 
     def orphan(self) -> None:
         """In a forked child: its leader is elsewhere, or returns here and must change nothing."""
@@ -124,15 +145,15 @@ class Flight(Turn):
         gate, self.gate = self.gate, Gate()
         return gate
 
-    def blockers(self) -> Iterator[tuple[Hashable, Turn]]:
+    def blockers(self, told: Told) -> Iterator[tuple[Hashable, Turn]]:
         """Its leader; before it has one, whoever is ahead of it; after it passed, its successor's."""
         flight = self.latest()
         if flight is None:
             return
-        if flight.state is State.FLYING:
+        if flight.state is FLYING:
             yield flight.key, flight
-        elif flight.state is State.UNCLAIMED and flight.slot.turn is not flight:
-            yield from ahead(flight, flight.slot)
+        elif flight.state is UNCLAIMED and flight.slot.turn is not flight:
+            yield from ahead(flight, flight.slot, told)
 
     def waiters(self) -> int:
         """Its followers."""
@@ -213,4 +234,4 @@ def is_nobodys(turn: Turn | None) -> bool:
     """Whether a slot with this turn is free, though it was not vacated."""
     if turn is None:
         return True
-    return isinstance(turn, Flight) and turn.state is State.UNCLAIMED and not turn.followers
+    return isinstance(turn, Flight) and turn.state is UNCLAIMED and not turn.followers

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Hashable
 from datetime import timedelta
 from types import TracebackType
 
 from .durations import patience, seconds
 from .errors import FlightDeadlock, FlightTimeout, UnhashableKey
+from .sections import inside_other
+from .slots import Slots
 from .turns import (
+    LOOK,
     Gate,
     Hold,
     Slot,
@@ -28,14 +31,15 @@ from .turns import (
     inside,
     mutex,
     reset_after_fork,
+    waits,
 )
 
-__all__ = ["Held", "KeyedLocks", "after_fork"]
+__all__ = ["Held", "KeyedLocks", "after_fork", "late", "settle_late"]
 
 _registries: weakref.WeakSet[KeyedLocks] = weakref.WeakSet()
 
 
-class KeyedLocks:
+class KeyedLocks(Slots):
     """A lock for every key, made when it is needed and forgotten when it is idle.
 
     Whoever holds a key keeps everybody else out of that key alone; the order is first come, first served.
@@ -63,9 +67,7 @@ class KeyedLocks:
             raise TypeError(f"max_idle: expected a whole number or None, got {max_idle!r}")
         if max_idle is not None and max_idle < 0:
             raise ValueError(f"max_idle: cannot be negative, got {max_idle}")
-        self._max_idle = max_idle
-        self._live: dict[Hashable, Slot] = {}  # both guarded by the mutex
-        self._idle: OrderedDict[Hashable, Slot] = OrderedDict()  # least recently used first
+        super().__init__(max_idle)
         _registries.add(self)
 
     def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
@@ -126,52 +128,9 @@ class KeyedLocks:
         if inside():
             return 0
         with mutex:
-            while self._idle and next(iter(self._idle.values())).idle_since <= since:
+            while (oldest := next(iter(self._idle.values()), None)) and oldest.idle_since <= since:
                 evicted.append(self._idle.popitem(last=False)[1])
         return len(evicted)
-
-    # -- for the decision maker, and under the mutex -------------------------------------------------
-
-    def slot(self, key: Hashable) -> Slot | None:
-        """The live slot of a key, if it has one."""
-        return self._live.get(key)
-
-    def enter(self, key: Hashable) -> Slot:
-        """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
-        slot = self._live.get(key)
-        if slot is None:
-            slot = self._idle.pop(key, None)
-            if slot is None:
-                slot = Slot(key)
-            self._live[key] = slot
-        return slot
-
-    def vacate(self, slot: Slot) -> tuple[Gate | None, Slot | None]:
-        """The turn of this slot is over: the next one gets it, or it becomes idle.
-
-        Returns a gate to open and an evicted slot to let go of, both once the mutex is free.
-        """
-        if slot.queue:
-            slot.turn = slot.queue.popleft()
-            return slot.turn.admit(), None
-        if self._live.get(slot.key) is slot:
-            del self._live[slot.key]  # first: an interrupt after it leaves nothing behind
-        slot.turn = None
-        if self._max_idle == 0:
-            return None, slot
-        slot.idle_since = time.monotonic()
-        self._idle[slot.key] = slot
-        if self._max_idle is not None and len(self._idle) > self._max_idle:
-            return None, self._idle.popitem(last=False)[1]
-        return None, None
-
-    def forget(self, key: Hashable) -> Slot | None:
-        """Take a key's idle lock out, so that nothing keeps the key alive; returns it, to be let go of."""
-        return self._idle.pop(key, None)
-
-    def live(self) -> list[Slot]:
-        """Every live slot."""
-        return list(self._live.values())
 
     # -- plain holds ---------------------------------------------------------------------------------
 
@@ -187,6 +146,8 @@ class KeyedLocks:
         if inside():
             raise FlightDeadlock("a keyed lock cannot be taken from inside the library's own section")
         me = hold.leader
+        before = waits(me)
+        hold.depth = before
         with mutex:
             for key in hold.keys:
                 self._queue(hold, self.enter(key))
@@ -196,17 +157,37 @@ class KeyedLocks:
             found = circle(me, hold)
             if found is None:
                 hold.gate = gate
-                begin_waiting(me, hold)
         if found is not None:
             raise FlightDeadlock(f"waiting would never end: {describe(found)}")
+        if inside_other():
+            raise FlightDeadlock("a keyed lock cannot be waited for from inside the library's own section")
+        self._await(hold, gate, timeout, before)
+
+    def _await(self, hold: Hold, gate: Gate, timeout: float | None, before: int) -> None:
+        """Wait until no slot is missing. It looks for itself, too: a wake-up may fall to an interrupt."""
+        began = time.monotonic()
         try:
-            if not gate.wait(timeout):
+            with mutex:
+                if not hold.missing:
+                    return
+                found = circle(hold.leader, hold)  # again: between the sections others may have asked
+                if found is None:
+                    begin_waiting(hold.leader, hold)
+            if found is not None:
+                raise FlightDeadlock(f"waiting would never end: {describe(found)}")
+            while True:
+                left = LOOK if timeout is None else min(LOOK, began + timeout - time.monotonic())
+                opened = gate.wait(left)
                 with mutex:
-                    granted = not hold.missing  # it may have come just now
-                if not granted:
+                    granted = not hold.missing
+                if opened or granted:
+                    return
+                if left < LOOK and timeout is not None and time.monotonic() - began >= timeout:
                     raise FlightTimeout(f"waited {timeout:g} s for {', '.join(map(repr, hold.keys))}")
+                if late:
+                    settle_late()
         finally:
-            end_waiting(me)
+            end_waiting(hold.leader, before)
 
     def release(self, hold: Hold) -> None:
         """Give up every slot that a hold has or queues for; may be repeated."""
@@ -217,6 +198,9 @@ class KeyedLocks:
             raise
 
     def _give_up(self, hold: Hold) -> None:
+        if inside():  # a finaliser in the midst of a section: whoever leaves it does this then
+            late.append((self, hold))
+            return
         gates: list[Gate | None] = []
         evicted: list[Slot | None] = []  # destroyed after the mutex is free
         with mutex:
@@ -231,6 +215,8 @@ class KeyedLocks:
         for gate in gates:
             if gate is not None:
                 gate.open()
+        if late:
+            settle_late()
 
     def _queue(self, hold: Hold, slot: Slot) -> None:
         hold.slots.append(slot)
@@ -238,18 +224,6 @@ class KeyedLocks:
             slot.turn = hold
         else:
             slot.queue.append(hold)
-            hold.missing += 1
-
-    def after_fork(self) -> None:
-        """In a forked child: only the holds of the thread that forked are still held by somebody."""
-        me = current_actor()
-        live, self._live, self._idle = self._live, {}, OrderedDict()
-        for key, slot in live.items():
-            slot.queue.clear()
-            if isinstance(slot.turn, Hold) and slot.turn.leader == me and not slot.turn.missing:
-                self._live[key] = slot
-            elif slot.turn is not None:
-                slot.turn.orphan()
 
 
 class Held:
@@ -269,13 +243,33 @@ class Held:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        hold, self._hold = self._hold, None
+        hold = self._hold
+        self._hold = None
         if hold is not None:
-            self._locks.release(hold)
+            try:
+                self._locks.release(hold)
+            except BaseException:  # an interrupt at its entry
+                self._locks.release(hold)
+                raise
+
+
+late: deque[tuple[KeyedLocks, Hold]] = deque()
+"""Holds that were released in the midst of a section of the mutex; appended to by anybody."""
+
+
+def settle_late() -> None:
+    """Give up what was released in the midst of a section, now that this thread has left it."""
+    while late and not inside():
+        try:
+            locks, hold = late.popleft()
+        except IndexError:  # another thread was faster
+            return
+        locks.release(hold)
 
 
 def after_fork() -> None:
     """In a forked child: nobody else holds or waits for anything."""
     reset_after_fork()
+    late.clear()
     for locks in list(_registries):
         locks.after_fork()

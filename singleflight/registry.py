@@ -7,9 +7,9 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import locks
-from .flights import Flight, State, name_of
-from .turns import mutex
+from . import locks, sections
+from .flights import FLYING, Flight, name_of
+from .turns import Turn, mutex
 
 if TYPE_CHECKING:
     from .decorator import SingleFlightFunction
@@ -18,7 +18,7 @@ __all__ = ["caches", "register", "report"]
 
 # Replaced as a whole under `_registering`, so that readers need no lock.
 _functions: tuple[weakref.ref[Any], ...] = ()
-_registering = threading.Lock()
+_registering = threading.RLock()
 
 
 def register(function: SingleFlightFunction[..., Any]) -> None:
@@ -52,38 +52,42 @@ def report() -> str:
     >>> "functions" in report()
     True
     """
+    functions = caches()
     held = mutex.acquire(timeout=0.1)
     try:
-        lines = []
-        functions = caches()
-        for function in functions:
-            lines += _told(function)
-        return "\n".join([f"singleflight: {len(functions)} functions", *lines])
+        turns = [_turns(function._self_memo) for function in functions]
     finally:
         if held:
             mutex.release()
+    # Outside the mutex: the keys' own __repr__, the clock, and the names of threads.
+    lines = [f"singleflight: {len(functions)} decorated functions"]
+    for function, found in zip(functions, turns, strict=True):
+        lines += _told(function._self_memo, found)
+    return "\n".join(lines)
 
 
-def _told(function: Any) -> list[str]:
-    memo = function._self_memo
+def _turns(memo: Any) -> list[tuple[Turn, int]]:
+    """Who has a key now, and how many queue behind it."""
+    found = [(slot.turn, len(slot.queue)) for slot in memo.locks.live() if slot.turn is not None]
+    return found + [(flight, 0) for flight in list(memo.adrift)]
+
+
+def _told(memo: Any, found: list[tuple[Turn, int]]) -> list[str]:
     now = memo.timer()
-    flying = list(memo.adrift)
-    lines = []
-    for slot in memo.locks.live():
-        turn = slot.turn
-        if isinstance(turn, Flight) and turn.state is State.FLYING:
-            flying.append(turn)
-        elif turn is not None and turn.leader is not None:
-            lines.append(f"  lock {slot.key!r}: held by {name_of(turn.leader)}, {len(slot.queue)} queued")
-    lines += [f"  {flight.info(memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
-    return [f"{memo.name}: {len(memo.store.index)} entries, {len(flying)} flights", *lines]
+    flying = [turn for turn, _ in found if isinstance(turn, Flight) and turn.state is FLYING]
+    lines = [f"{memo.name}: {len(memo.store.index)} entries, {len(flying)} flights"]
+    for turn, queued in found:
+        if not isinstance(turn, Flight):
+            lines.append(f"  lock {turn.key!r}: held by {name_of(turn.leader)}, {queued} queued")
+    return lines + [f"  {flight.info(memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
 
 
 def _after_fork() -> None:
     """A forked child starts with no flights, fresh locks, the values it inherited and counts of its own."""
     global _registering
-    _registering = threading.Lock()
+    _registering = threading.RLock()
     locks.after_fork()
+    sections.after_fork()
     for function in caches():
         function._self_memo.after_fork()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -11,7 +12,7 @@ from .locks import KeyedLocks
 from .options import Options, switched_off
 from .store import Store
 from .telling import Teller
-from .turns import inside
+from .turns import Actor, current_actor, inside
 
 __all__ = ["Remembered"]
 
@@ -36,7 +37,10 @@ class Remembered:
         self.store = Store(options.maxsize, options.fixed_ttl)
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)
-        self.bypassed = 0  # how many `bypass()` blocks are open; written with `shut` and `reopen`
+        self.bypassed: list[
+            tuple[Actor, object]
+        ] = []  # the open `bypass()` blocks: actor and token; under `switching`
+        self.switching = threading.RLock()  # re-entrant: a signal handler may open a block within one
         self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
 
@@ -57,9 +61,14 @@ class Remembered:
         for flight in self.adrift:
             flight.orphan()
         self.adrift.clear()
-        self.counts.reset()
+        self.counts.after_fork()
         self.store.after_fork()
+        self.switching = threading.RLock()
+        me = current_actor()  # blocks of threads that do not exist here are over
+        self.bypassed = [block for block in self.bypassed if block[0] == me]
+        if not self.bypassed:
+            self.reopen()
 
     def direct(self) -> bool:
         """Whether this call must run its function directly: switched off, or re-entered from inside."""
-        return self.bypassed > 0 or inside() or self.store.is_owned() or switched_off()
+        return bool(self.bypassed) or inside() or self.store.is_owned() or switched_off()

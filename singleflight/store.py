@@ -15,7 +15,6 @@ handlers run anywhere) changes nothing; what it wanted dropped is dropped by the
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -28,16 +27,18 @@ from cachetools import TLRUCache, TTLCache
 
 from .entries import Record
 from .keys import InstanceKey
+from .sections import register
 
-__all__ = ["Store", "any_store_inside"]
+__all__ = ["Store"]
 
 _CHANCES = 32  # how many used entries one eviction may pass over; bounds the time under the lock
 
 
 class Detachable(Protocol):
-    """What may publish: refused once it is detached."""
+    """What may publish: refused once it is detached, or when another value has come since it began."""
 
     detached: bool
+    previous: Record | None
 
 
 class Store:
@@ -62,7 +63,7 @@ class Store:
         self._unwanted: deque[Hashable] = deque()  # keys and InstanceKeys to drop; appended to by anybody
         self._of_instance: dict[InstanceKey, set[Hashable]] = {}
         self._rebuild()
-        _register(self)
+        register(self)
 
     def records(self) -> list[Record]:
         """Everything that is stored, run out or not."""
@@ -80,33 +81,44 @@ class Store:
             return None
         gone: list[Record] = []
         with self._lock:
-            if publisher is not None and publisher.detached:
-                return None
-            if self._torn:
-                self._rebuild()
-            self._torn = True
-            key, index, ring = record.key, self.index, self._ring
-            self._now[0] = record.landed
-            self._order[key] = record  # first: it takes out what has run out, perhaps this key's old record
-            old = index.get(key)
-            if old is not None:
-                old.older.newer, old.newer.older = old.newer, old.older
-                del old.older, old.newer
-            elif len(index) >= self._maxsize:
-                self._make_room(gone)
-            record.newer, record.older = ring, ring.older
-            ring.older.newer = record
-            ring.older = record
-            index[key] = record
-            if type(key) is tuple and key and type(key[0]) is InstanceKey:
-                self._of_instance.setdefault(key[0], set()).add(key)
-            if self._expired:
-                gone += self._expired
-                self._expired.clear()
-            self._torn = False
+            refused = publisher is not None and self._outdated(record.key, publisher)
+            if not refused:
+                self._insert(record, gone)
         if self._unwanted:
             self.settle()
-        return gone
+        return None if refused else gone
+
+    def _outdated(self, key: Hashable, publisher: Detachable) -> bool:
+        """Whether what it brings was asked for before what is here, or before it was dropped."""
+        if publisher.detached:
+            return True
+        current = self.index.get(key)
+        return current is not None and current is not publisher.previous
+
+    def _insert(self, record: Record, gone: list[Record]) -> None:
+        if self._torn:
+            self._rebuild()
+        self._torn = True
+        key, index, ring = record.key, self.index, self._ring
+        self._now[0] = record.landed
+        self._order[key] = record  # first: it takes out what has run out, perhaps this key's old record
+        old = index.get(key)
+        if old is not None:
+            record.key = old.key  # the very key object that the dictionaries hold
+            old.older.newer, old.newer.older = old.newer, old.older
+            del old.older, old.newer
+        elif len(index) >= self._maxsize:
+            self._make_room(gone)
+        record.newer, record.older = ring, ring.older
+        ring.older.newer = record
+        ring.older = record
+        index[key] = record
+        if type(key) is tuple and key and type(key[0]) is InstanceKey:
+            self._of_instance.setdefault(key[0], set()).add(key)
+        if self._expired:
+            gone += self._expired
+            self._expired.clear()
+        self._torn = False
 
     def drop(self, key: Hashable) -> Record | None:
         """Take one entry out and return it."""
@@ -120,13 +132,14 @@ class Store:
         return self.index.get(key)
 
     def clear(self) -> list[Record]:
-        """Take everything out."""
+        """Take everything out, and count from zero."""
         with self._section() as inside:
             records = list(self.index.values())
             if inside:
                 self.index.clear()
                 for record in records:
                     del record.older, record.newer  # or they would keep one another alive
+                self.evictions = self.expirations = 0
                 self._rebuild()
             else:
                 self._unwanted.extend(record.key for record in records)
@@ -245,7 +258,8 @@ class Store:
         for _, record in pairs:
             self._unlink(record)
             self._expired.append(record)
-        self.expirations += len(pairs)
+        ran_out = len(pairs)
+        self.expirations += ran_out
 
     def _rebuild(self) -> None:
         """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""
@@ -283,18 +297,3 @@ def _make_order(
     if ttl is None:
         return Order(inf, lambda _key, record, _now: record.landed + record.ttl, timer)
     return Order(inf, ttl, timer)
-
-
-_stores: tuple[weakref.ref[Store], ...] = ()  # all of them; replaced as a whole, so that readers need no lock
-_registering = threading.Lock()
-
-
-def _register(store: Store) -> None:
-    global _stores
-    with _registering:
-        _stores = (*(ref for ref in _stores if ref() is not None), weakref.ref(store))
-
-
-def any_store_inside() -> bool:
-    """Whether this very thread is inside the lock of any store."""
-    return any(store.is_owned() for store in (ref() for ref in _stores) if store is not None)

@@ -19,14 +19,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
+from itertools import islice
 from threading import get_ident
 from typing import Any
 
 __all__ = [
+    "LOOK",
     "Actor",
     "Gate",
     "Hold",
     "Slot",
+    "Told",
     "Turn",
     "ahead",
     "begin_waiting",
@@ -38,6 +41,7 @@ __all__ = [
     "keep_waiting",
     "mutex",
     "reset_after_fork",
+    "waits",
 ]
 
 mutex: Any = threading.RLock()
@@ -46,6 +50,8 @@ inside: Callable[[], bool] = mutex._is_owned
 
 Actor = Hashable
 """Who holds and waits: a thread, by its identifier."""
+
+LOOK = 1.0  # seconds after which a waiting thread looks for itself whether its gate has opened
 
 current_actor: Callable[[], Actor] = get_ident
 
@@ -98,6 +104,9 @@ class Slot:
         self.idle_since = 0.0
 
 
+Told = dict[Slot, int]
+
+
 class Turn:
     """One occupation of one or more slots, now or later. All fields are guarded by the mutex.
 
@@ -105,11 +114,12 @@ class Turn:
     what its waiters wait for has come.
     """
 
-    __slots__ = ("gate", "key", "leader")
+    __slots__ = ("depth", "gate", "key", "leader")
 
     def __init__(self, key: Hashable, leader: Actor | None) -> None:
         self.key = key
         self.leader = leader
+        self.depth = 0  # how many waits its leader had begun before; those do not hold this turn up
         self.gate: Gate | None = None
 
     def orphan(self) -> None:
@@ -119,8 +129,11 @@ class Turn:
         """One slot more is this turn's now; returns a gate to open once the mutex is free."""
         raise NotImplementedError
 
-    def blockers(self) -> Iterator[tuple[Hashable, Turn]]:
-        """What those who wait for this turn are held up by: a key and the turn that has it or is next."""
+    def blockers(self, told: Told) -> Iterator[tuple[Hashable, Turn]]:
+        """What those who wait for this turn are held up by: a key and the turn that has it or is next.
+
+        `told` remembers, for one walk, how much of each slot's queue has been named.
+        """
         raise NotImplementedError
 
     def waiters(self) -> int:
@@ -132,40 +145,44 @@ class Hold(Turn):
     """A plain lock on one or more keys: it takes or queues for all of them in one step.
 
     Because all its places in all queues are taken at once, two holds never wait for each other; its owner
-    goes on when no slot is `missing`.
+    goes on when no slot is `missing`. A slot is its own by being assigned to it, and nothing else counts.
     """
 
-    __slots__ = ("keys", "missing", "slots")
+    __slots__ = ("keys", "slots")
 
     def __init__(self, keys: tuple[Hashable, ...], leader: Actor) -> None:
         super().__init__(keys, leader)
         self.keys = keys
         self.slots: list[Slot] = []
-        self.missing = 0
+
+    @property
+    def missing(self) -> bool:
+        """Whether a slot that it queues for is not its own yet."""
+        return any(slot.turn is not self for slot in self.slots)
 
     def admit(self) -> Gate | None:
         """One slot more; the gate opens with the last."""
-        self.missing -= 1
         return None if self.missing else self.gate
 
-    def blockers(self) -> Iterator[tuple[Hashable, Turn]]:
+    def blockers(self, told: Told) -> Iterator[tuple[Hashable, Turn]]:
         """Whoever is ahead in a slot that is still missing."""
         for slot in self.slots:
             if slot.turn is not self:
-                yield from ahead(self, slot)
+                yield from ahead(self, slot, told)
 
     def waiters(self) -> int:
         """Nobody waits for a hold itself; they queue for its slots."""
         return 0
 
 
-def ahead(turn: Turn, slot: Slot) -> Iterator[tuple[Hashable, Turn]]:
-    """Whoever must be through with a slot before this turn may have it."""
-    if slot.turn is not None:
+def ahead(turn: Turn, slot: Slot, told: Told) -> Iterator[tuple[Hashable, Turn]]:
+    """Whoever must be through with a slot before this turn may have it, but for those named already."""
+    named = told.get(slot)
+    position = slot.queue.index(turn) if turn in slot.queue else len(slot.queue)
+    told[slot] = max(named or 0, position)
+    if named is None and slot.turn is not None:
         yield slot.key, slot.turn
-    for other in slot.queue:
-        if other is turn:
-            return
+    for other in islice(slot.queue, named or 0, position):
         yield slot.key, other
 
 
@@ -175,7 +192,8 @@ def circle(me: Actor, wanted: Turn) -> list[Hashable] | None:
     Starts and ends with the key that `me` has. Every wait adds edges only here, and every circle needs a
     last one, so whoever would close it is told, and nobody else.
     """
-    todo: list[tuple[Turn, tuple[Hashable, ...]]] = [(turn, (key,)) for key, turn in wanted.blockers()]
+    told: Told = {}
+    todo: list[tuple[Turn, tuple[Hashable, ...]]] = [(turn, (key,)) for key, turn in wanted.blockers(told)]
     seen: set[int] = set()
     while todo:
         turn, path = todo.pop()
@@ -184,8 +202,10 @@ def circle(me: Actor, wanted: Turn) -> list[Hashable] | None:
         if id(turn) in seen or turn.leader is None:
             continue
         seen.add(id(turn))
-        for next_wanted in _waiting.get(turn.leader, ())[-1:]:
-            todo += [(blocker, (*path, key)) for key, blocker in next_wanted.blockers()]
+        # A signal handler may lead a turn on top of a wait that it interrupted: that wait holds up
+        # what the leader had before, and not this.
+        for held_up_by in _waiting.get(turn.leader, ())[turn.depth :]:
+            todo += [(blocker, (*path, key)) for key, blocker in held_up_by.blockers(told)]
     return None
 
 
@@ -194,21 +214,26 @@ def describe(keys: list[Hashable]) -> str:
     return " -> ".join(map(repr, keys))
 
 
+def waits(me: Actor) -> int:
+    """How many waits of `me` are under way: more than one where signal handlers wait on top."""
+    return len(_waiting.get(me, ()))
+
+
 def begin_waiting(me: Actor, turn: Turn) -> None:
-    """Note that `me` waits for a turn; a signal handler may wait on top of what it interrupted."""
+    """Note that `me` waits for a turn, on top of what it waits for already; call under the mutex."""
     _waiting[me] = (*_waiting.get(me, ()), turn)
 
 
 def keep_waiting(me: Actor, turn: Turn) -> None:
-    """Note that `me` now waits for this turn instead."""
-    _waiting[me] = (*_waiting[me][:-1], turn)
+    """Note that `me` now waits for this turn instead; call under the mutex."""
+    _waiting[me] = (*_waiting.get(me, ())[:-1], turn)
 
 
-def end_waiting(me: Actor) -> None:
-    """Undo the latest `begin_waiting`. Needs no mutex: the entry is its actor's own."""
-    before = _waiting.get(me, ())[:-1]
-    if before:
-        _waiting[me] = before
+def end_waiting(me: Actor, before: int) -> None:
+    """Go back to the `waits` there were before; may be repeated. The entry is its actor's own."""
+    left = _waiting.get(me, ())[:before]
+    if left:
+        _waiting[me] = left
     else:
         _waiting.pop(me, None)
 

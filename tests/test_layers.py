@@ -15,13 +15,15 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts"},
+    {"errors", "durations", "counts", "sections"},
     {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
-    {"entries", "locks", "options", "testing"},
+    {"entries", "slots", "options", "testing"},
+    {"locks"},
     {"store"},
     {"flights"},
     {"boarding", "telling"},
     {"remembered"},
+    {"landing"},
     {"memo"},
     {"_threads", "control"},
     {"surface", "registry", "wiring"},

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from .. import KeyedLocks, SingleFlightError
 from .alpaca_data import Feed, Limits, cause_of, open_feed, price_in
-from .interface import AccountInterface, log
+from .interface import AccountInterface, in_line, log
 
 __all__ = ["AlpacaAccount"]
 
@@ -96,7 +96,7 @@ class AlpacaAccount(AccountInterface):
                 "[Account %s] Failed to fetch %s price for %s: %s",
                 self.id,
                 price_type,
-                symbol,
+                in_line(symbol),
                 cause_of(error),
             )
             return None

@@ -13,6 +13,7 @@ from typing import Any
 __all__ = ["Feed", "Limits", "NoPrice", "cause_of", "open_feed", "price_in"]
 
 _CONNECTIONS = 64  # kept open per client; requests' own ten are fewer than a dashboard's threads
+_RETRIED = (429, 504)  # too many requests; the gateway had no answer in time
 _LONGEST_CAUSE = 300  # characters of a server's answer that are worth a log line
 
 
@@ -78,7 +79,7 @@ def open_feed(
 
 def set_limits(client: Any, limits: Limits) -> None:
     """Set what alpaca-py's constructors do not take, or raise `RuntimeError` where it cannot be set."""
-    for name in ("_session", "_retry", "_retry_wait"):
+    for name in ("_session", "_retry", "_retry_wait", "_retry_codes"):
         if not hasattr(client, name):
             raise RuntimeError(
                 f"alpaca-py has changed: its {type(client).__name__} has no {name}, so that timeout, retries "
@@ -86,6 +87,7 @@ def set_limits(client: Any, limits: Limits) -> None:
             )
     client._retry = limits.retries
     client._retry_wait = limits.retry_wait
+    client._retry_codes = list(_RETRIED)
 
     from requests.adapters import HTTPAdapter
 

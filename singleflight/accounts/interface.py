@@ -18,6 +18,7 @@ log = logging.getLogger("singleflight.accounts")
 
 PRICE_TYPES = ("bid", "ask", "mid", "last")
 DEFAULT_PRICE_CACHE_TIME = 60.0
+_LONGEST_SYMBOL = 64  # characters that a log line shows
 _KEPT = 16_384  # prices of all accounts together: a market's symbols, not only a screen's
 
 _complained: set[str] = set()  # values of PRICE_CACHE_TIME that were logged; guarded by `_complaining`
@@ -57,6 +58,16 @@ def money(price: float) -> str:
     return f"${price:,.{decimals}f}"
 
 
+def in_line(symbol: str) -> str:
+    """A symbol as log lines show it: whatever a caller passes, it stays within its line.
+
+    >>> in_line("BRK.B"), in_line("AS\\nML")
+    ('BRK.B', "'AS\\\\nML'")
+    """
+    shown = symbol if symbol.isprintable() else ascii(symbol)
+    return shown if len(shown) <= _LONGEST_SYMBOL else f"{shown[:_LONGEST_SYMBOL]}..."
+
+
 def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -> tuple[Hashable, str, str]:
     """What makes two price calls the same, or an error that names the argument that is wrong."""
     if not isinstance(symbol, str):
@@ -90,7 +101,7 @@ class PriceLog:
     def __call__(self, event: Any) -> None:
         """Write the event's line, if there is one to write."""
         account, symbol, price_type = event.key
-        line = self.line(event, symbol, price_type)
+        line = self.line(event, in_line(symbol), price_type)
         if line:
             log.debug("[Account %s] %s", account, line)
 

@@ -154,6 +154,15 @@ class TestFailures:
         assert account.get_instrument_current_price("ASML") is None
         assert len(warnings(caplog)[0]) < 500
 
+    @pytest.mark.parametrize("symbol", ["AS\nML", "ASML\r\nERROR all is lost", "X" * 10_000, "A\x1b[2J"])
+    def test_a_strange_symbol_stays_in_its_line(self, account, caplog, symbol):
+        """It is unknown, and its log lines are one line each, without control characters."""
+        with caplog.at_level(logging.DEBUG, logger="singleflight.accounts"):
+            assert account.get_instrument_current_price(symbol) is None
+        lines = [r.getMessage() for r in caplog.records if r.name == "singleflight.accounts"]
+        assert any("Failed to fetch bid price for" in line for line in lines)
+        assert all(line.isprintable() and len(line) < 300 for line in lines)
+
     def test_a_burst_on_a_failing_broker(self, account, server, crowd, gate, followers, caplog):
         """Ten callers make two requests at most: theirs, and one more by those who waited."""
 
@@ -203,6 +212,16 @@ class TestRetries:
         eager = open_account(retries=retries, retry_wait=0)
         assert eager.get_instrument_current_price(symbol) is None
         assert len(server.requests) == 1 + retries
+
+    def test_nothing_else_is_sent_again(self, open_account, server, monkeypatch):
+        """Only 429 and 504 are, whatever alpaca-py itself would send again."""
+        from alpaca.common import rest
+
+        monkeypatch.setattr(rest, "DEFAULT_RETRY_EXCEPTION_CODES", [400, 500, 503])
+        for status in (400, 500, 503):
+            server.before_answer = lambda path, symbols, status=status: (status, b"{}")
+            assert open_account(retries=2, retry_wait=0).get_instrument_current_price("ASML") is None
+        assert len(server.requests) == 3
 
     def test_a_retry_that_works(self, open_account, server, caplog):
         """429, 429, 200 is a price, and no failure."""

@@ -51,9 +51,9 @@ class TestClients:
         """A new alpaca-py without these private attributes fails here, and not silently."""
         for kind in ("stock", "crypto"):
             client = account._feed(kind).client
-            assert {"_retry", "_retry_wait", "_session"} <= vars(client).keys()
+            assert {"_retry", "_retry_wait", "_retry_codes", "_session"} <= vars(client).keys()
 
-    @pytest.mark.parametrize("name", ["_retry", "_retry_wait", "_session"])
+    @pytest.mark.parametrize("name", ["_retry", "_retry_wait", "_retry_codes", "_session"])
     def test_an_alpaca_py_without_them_is_refused(self, open_account, monkeypatch, name):
         """Loudly: a client without limits could hang for ever."""
         from alpaca.data import historical

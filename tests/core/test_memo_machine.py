@@ -11,7 +11,6 @@ from singleflight.errors import FlightDeadlock
 from singleflight.memo import Memo
 from singleflight.options import Options, is_not_none
 from singleflight.testing import FakeClock
-from singleflight.turns import end_waiting
 
 ACTORS = st.integers(0, 5)
 KEYS = st.sampled_from("AB")
@@ -48,11 +47,8 @@ class MemoMachine(RuleBasedStateMachine):
         if verdict in (Verdict.HIT, Verdict.SHARE):
             del self.under_way[actor]
         elif verdict is Verdict.NONE:
-            end_waiting(actor)
             self.settle_board(actor, boarding)
             return
-        if verdict in (Verdict.HIT, Verdict.SHARE, Verdict.LEAD) and boarding.flight is not None:
-            end_waiting(actor)
 
     def settle_board(self, actor, boarding):
         try:
@@ -82,7 +78,6 @@ class MemoMachine(RuleBasedStateMachine):
     def give_up(self, actor, timed_out):
         boarding = self.under_way.get(actor)
         if boarding and boarding.verdict is Verdict.JOIN and self.memo.leave(boarding, timed_out):
-            end_waiting(actor)
             del self.under_way[actor]
 
     @rule(actor=ACTORS, how=st.sampled_from(["value", "value", "none", "error", "abort"]))

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def run(name, *arguments, cwd=None, **environment):
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    clean = {key: text for key, text in os.environ.items() if not key.startswith("APCA_")}
+    clean = {key: text for key, text in os.environ.items() if not key.startswith(("APCA_", "SINGLEFLIGHT_"))}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=50, cwd=cwd, env={**clean, **environment}
     )

@@ -132,3 +132,24 @@ def test_multiprocessing(method):
     """Decorated functions can be sent to worker processes."""
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert all(pid != os.getpid() for pid in pool.map_async(spawned, range(4)).get(40))
+
+
+def test_a_bypass_of_another_thread_ends_at_the_fork(crowd, gate):
+    """A child caches again, though a thread that it does not have was inside bypass()."""
+    entered = []
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        return object()
+
+    def hold():
+        with fetch.bypass():
+            entered.append(1)
+            gate.pass_()
+
+    crowd.add(hold)
+    while not entered:
+        pass
+    assert in_child(lambda: fetch() is fetch()) == "True"
+    with fetch.bypass():
+        assert in_child(lambda: fetch() is fetch()) == "False"

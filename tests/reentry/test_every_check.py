@@ -1,0 +1,186 @@
+"""Ctrl-C wherever CPython looks for signals: at a function's entry and after each call."""
+
+import dis
+import sys
+import threading
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import singleflight
+from singleflight import single_flight_ttl, turns
+
+HOME = str(Path(singleflight.__file__).parent)
+CHECKS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD")
+
+
+@cache
+def checks(code):
+    """The offsets of a function at which a signal may be handled."""
+    found, before = set(), None
+    for instruction in dis.get_instructions(code):
+        if before in CHECKS:
+            found.add(instruction.offset)
+        if instruction.opname != "CACHE":
+            before = instruction.opname
+    return found
+
+
+class AtCheck:
+    """Raises KeyboardInterrupt at the n-th check of this thread inside the library."""
+
+    def __init__(self, number):
+        self.left, self.struck = number, None
+
+    def trace(self, frame, event, argument):
+        if not frame.f_code.co_filename.startswith(HOME):
+            return None
+        frame.f_trace_opcodes = True
+        return self.local
+
+    def local(self, frame, event, argument):
+        if event == "opcode" and self.struck is None and frame.f_lasti in checks(frame.f_code):
+            self.left -= 1
+            if self.left < 0:
+                self.struck = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                sys.settrace(None)
+                frame.f_trace = None
+                raise KeyboardInterrupt
+        return self.local
+
+
+def struck(number, run):
+    """Run it with an interrupt at the n-th check; where that was, or None when it was over before."""
+    at = AtCheck(number)
+    sys.settrace(at.trace)
+    try:
+        run()
+    except (KeyboardInterrupt, ValueError):
+        pass
+    finally:
+        sys.settrace(None)
+    return at.struck
+
+
+def all_is_well(fetch, where):
+    """The key is free for calls and for plain locks, nobody waits, and nothing is left in the registry."""
+
+    def use():
+        with fetch.locks("k"):
+            pass
+        with suppress(ValueError):  # its first execution, if the interrupt came before that
+            fetch()
+
+    assert not turns._waiting, where
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), where
+    stats = fetch.stats()
+    assert stats.locks == stats.idle_locks, where
+    assert stats.in_flight == 0, where
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="names of instructions differ")
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_leader_may_be_interrupted_anywhere(fails):
+    """Whether its function returns or raises, an interrupted call leaves the key free."""
+    number, where = 0, "start"
+    while where is not None:
+        calls = []
+
+        def run(calls=calls):
+            calls.append(1)
+            if fails and len(calls) == 1:
+                raise ValueError
+            return 1
+
+        fetch = single_flight_ttl(ttl=60, key=lambda *_: "k")(run)
+        where = struck(number, fetch)
+        all_is_well(fetch, where)
+        number += 1
+    assert number > 40
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="names of instructions differ")
+def test_a_follower_may_be_interrupted_anywhere(make_gate):
+    """A follower that is interrupted while it joins, waits or takes over leaves nothing behind."""
+    number, where = 0, "start"
+    while where is not None:
+        entered, go, calls = make_gate(), make_gate(), []
+
+        def run(entered=entered, go=go, calls=calls):
+            calls.append(1)
+            if len(calls) == 1:
+                entered.set()
+                go.pass_()
+                raise ValueError
+            return 1
+
+        fetch = single_flight_ttl(ttl=60, key=lambda *_: "k")(run)
+
+        def lead(fetch=fetch):
+            with pytest.raises(ValueError):
+                fetch()
+
+        leader = threading.Thread(target=lead, daemon=True)
+        leader.start()
+        entered.pass_()
+        locks = fetch.locks
+        # The leader goes on when the follower waits, or when it has been interrupted before that.
+        watching = threading.Event()
+
+        def release(go=go, locks=locks, watching=watching):
+            while not locks.waiting("k") and not watching.is_set():
+                pass
+            go.set()
+
+        releaser = threading.Thread(target=release, daemon=True)
+        releaser.start()
+        where = struck(number, fetch)
+        watching.set()
+        for thread in (leader, releaser):
+            thread.join(10)
+            assert not thread.is_alive(), where
+        all_is_well(fetch, where)
+        number += 1
+    assert number > 40
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="names of instructions differ")
+def test_whoever_frees_a_key_may_be_interrupted_anywhere(make_gate):
+    """A plain lock that queues behind a flight gets the key though its leader is interrupted in landing."""
+    number, where = 0, "start"
+    while where is not None:
+        queued, fetched = make_gate(), []
+
+        def run(queued=queued):
+            queued.pass_()
+            return 1
+
+        fetch = single_flight_ttl(ttl=60, key=lambda *_: "k")(run)
+
+        def take(fetch=fetch, fetched=fetched):
+            while not fetch.locks.held("k") and not fetched:
+                pass
+            with fetch.locks("k"):
+                pass
+
+        def open_when_queued(fetch=fetch, queued=queued, fetched=fetched):
+            while not fetch.locks.waiting("k") and not fetched:
+                pass
+            queued.set()
+
+        others = [threading.Thread(target=target, daemon=True) for target in (take, open_when_queued)]
+        for thread in others:
+            thread.start()
+        where = struck(number, fetch)
+        fetched.append(1)
+        for thread in others:
+            thread.join(10)
+            assert not thread.is_alive(), where
+        all_is_well(fetch, where)
+        number += 1
+    assert number > 40
