@@ -209,8 +209,8 @@ class KeyedLocks(Slots):
                     gate, old = self.vacate(slot)
                     gates.append(gate)
                     evicted.append(old)
-                elif hold in slot.queue:
-                    slot.queue.remove(hold)
+                else:
+                    slot.step_out(hold)
             hold.slots = []
         for gate in gates:
             if gate is not None:
@@ -223,7 +223,7 @@ class KeyedLocks(Slots):
         if slot.turn is None and not slot.queue:
             slot.turn = hold
         else:
-            slot.queue.append(hold)
+            slot.line_up(hold)
 
 
 class Held:

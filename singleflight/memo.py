@@ -46,6 +46,8 @@ class Memo(Lander):
         Raises `FlightDeadlock` if waiting would never end.
         """
         now = self.timer()
+        slot: Any = None
+        turn: Any = None
         found = None
         with mutex:
             record = self.store.index.get(boarding.key)
@@ -54,7 +56,7 @@ class Memo(Lander):
                 boarding.verdict = HIT
             else:
                 slot = self.locks.enter(boarding.key)
-                turn: Any = slot.turn
+                turn = slot.turn
                 if turn is None or (type(turn) is Flight and turn.ended()):
                     turn = self._new_flight(slot)
                     slot.turn = turn
@@ -68,7 +70,7 @@ class Memo(Lander):
         if boarding.verdict is HIT:
             self._served(boarding.record, now)
         elif found is not None:
-            del slot, turn, record  # the flight may come to hold this very error
+            slot = turn = record = None  # the flight may come to hold this very error
             cycle = describe(found)
             self.tell.refused(boarding.key, cycle)
             raise FlightDeadlock(f"{self.name}: waiting would never end: {cycle}")
@@ -185,7 +187,7 @@ class Memo(Lander):
         flight.followers += 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:
-            flight.slot.queue.append(flight)
+            flight.slot.line_up(flight)
         return None
 
     def _unjoin(self, flight: Flight) -> Loose:
@@ -195,8 +197,7 @@ class Memo(Lander):
             return NOTHING
         if flight.slot.turn is flight:
             return self.locks.vacate(flight.slot)
-        if flight in flight.slot.queue:
-            flight.slot.queue.remove(flight)
+        flight.slot.step_out(flight)
         return NOTHING
 
     def _served(self, record: Record, now: float) -> None:

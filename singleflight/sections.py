@@ -18,6 +18,7 @@ class Section(Protocol):
 
     def is_owned(self) -> bool:
         """Whether this very thread holds it."""
+        ...
 
 
 _sections: tuple[weakref.ref[Any], ...] = ()  # replaced as a whole, so that readers need no lock

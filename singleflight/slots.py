@@ -39,12 +39,11 @@ class Slots:
 
         Returns a gate to open and an evicted slot to let go of, both once the mutex is free.
         """
-        queue = slot.queue
-        if queue and queue[0] is slot.turn:
-            queue.popleft()  # an interrupt kept it from leaving the queue when its turn came
-        if queue:
-            slot.turn = following = queue[0]  # this assignment is what gives it the slot
-            queue.popleft()
+        if slot.turn is not None:
+            slot.step_out(slot.turn)  # an interrupt may have kept it in the queue when its turn came
+        if slot.queue:
+            slot.turn = following = slot.queue[0]  # this assignment is what gives it the slot
+            slot.step_out(following)
             return following.admit(), None
         key = slot.key
         live = self._live.get(key) is slot
@@ -73,7 +72,7 @@ class Slots:
         me = current_actor()
         live, self._live, self._idle = self._live, {}, OrderedDict()
         for key, slot in live.items():
-            slot.queue.clear()
+            slot.queue = ()
             if isinstance(slot.turn, Hold) and slot.turn.leader == me and not slot.turn.missing:
                 self._live[key] = slot
             elif slot.turn is not None:

@@ -100,8 +100,22 @@ class Slot:
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.turn: Turn | None = None
-        self.queue: deque[Turn] = deque()
+        self.queue: deque[Turn] | tuple[()] = ()  # a deque from the first waiter on: it is large
         self.idle_since = 0.0
+
+    def line_up(self, turn: Turn) -> None:
+        """The last in the queue."""
+        if isinstance(self.queue, tuple):
+            self.queue = deque((turn,))
+        else:
+            self.queue.append(turn)
+
+    def step_out(self, turn: Turn) -> None:
+        """Out of the queue, wherever in it."""
+        if isinstance(self.queue, deque) and turn in self.queue:
+            self.queue.remove(turn)
+            if not self.queue:
+                self.queue = ()
 
 
 Told = dict[Slot, int]
