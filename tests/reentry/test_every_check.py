@@ -83,7 +83,7 @@ def all_is_well(fetch, where):
     assert stats.in_flight == 0, where
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="names of instructions differ")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="opcode tracing reaches few frames there")
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_leader_may_be_interrupted_anywhere(fails):
     """Whether its function returns or raises, an interrupted call leaves the key free."""
@@ -104,7 +104,7 @@ def test_a_leader_may_be_interrupted_anywhere(fails):
     assert number > 40
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="names of instructions differ")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="opcode tracing reaches few frames there")
 def test_a_follower_may_be_interrupted_anywhere(make_gate):
     """A follower that is interrupted while it joins, waits or takes over leaves nothing behind."""
     number, where = 0, "start"
@@ -149,7 +149,7 @@ def test_a_follower_may_be_interrupted_anywhere(make_gate):
     assert number > 40
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="names of instructions differ")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="opcode tracing reaches few frames there")
 def test_whoever_frees_a_key_may_be_interrupted_anywhere(make_gate):
     """A plain lock that queues behind a flight gets the key though its leader is interrupted in landing."""
     number, where = 0, "start"
