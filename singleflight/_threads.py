@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .errors import FlightTimeout
@@ -32,7 +32,7 @@ def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], re
             if verdict is SHARE:
                 memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
                 if boarding.flight.error is not None:
-                    raise copy_of(boarding.flight.error, boarding.flight.traceback)
+                    _raise(copy_of(boarding.flight.error, boarding.flight.traceback))
                 return boarding.flight.value
         if verdict is LEAD:
             memo.tell.fetching(boarding.flight)
@@ -51,6 +51,17 @@ def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], re
         memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    """Raise a shared error with the context it has, also where this caller is handling another one."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        if context is not None:
+            error.__context__ = context
+        del error, context
 
 
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:

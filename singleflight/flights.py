@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from .entries import Entry, Record
-from .turns import Actor, Gate, Slot, Told, Turn, ahead, waits
+from .turns import Actor, Gate, Slot, Told, Turn, ahead, numbers, waits
 
 __all__ = [
     "FLYING",
@@ -76,7 +76,7 @@ class Flight(Turn):
         self.retries = retries
         self.followers = followers
         self.state = UNCLAIMED
-        self.depth = 0
+        self.depth = self.number = 0
         self.counted = False  # so that a landing that is repeated after an interrupt counts once
         self.detached = False  # set once; from then on it must not be stored
         self.lost = False  # set in a forked child that has only a copy of it
@@ -87,6 +87,7 @@ class Flight(Turn):
         """`me` leads it from now on. (In this order: an interrupt leaves it unclaimed, or one to fail.)"""
         self.kind = kind
         self.depth = waits(me)
+        self.number = next(numbers)
         self.started = now
         self.previous = previous
         self.state = FLYING

@@ -20,9 +20,11 @@ from .sections import inside_other
 from .slots import Slots
 from .turns import (
     LOOK,
+    Circle,
     Gate,
     Hold,
     Slot,
+    Turn,
     begin_waiting,
     circle,
     current_actor,
@@ -34,7 +36,7 @@ from .turns import (
     waits,
 )
 
-__all__ = ["Held", "KeyedLocks", "after_fork", "late", "settle_late"]
+__all__ = ["Held", "KeyedLocks", "after_fork", "keys_of", "late", "settle_late"]
 
 _registries: weakref.WeakSet[KeyedLocks] = weakref.WeakSet()
 
@@ -154,7 +156,7 @@ class KeyedLocks(Slots):
             if not hold.missing:
                 return
             gate = Gate()
-            found = circle(me, hold)
+            found = keys_of(circle(me, hold), hold)
             if found is None:
                 hold.gate = gate
         if found is not None:
@@ -170,7 +172,7 @@ class KeyedLocks(Slots):
             with mutex:
                 if not hold.missing:
                     return
-                found = circle(hold.leader, hold)  # again: between the sections others may have asked
+                found = keys_of(circle(hold.leader, hold), hold)
                 if found is None:
                     begin_waiting(hold.leader, hold)
             if found is not None:
@@ -251,6 +253,23 @@ class Held:
             except BaseException:  # an interrupt at its entry
                 self._locks.release(hold)
                 raise
+
+
+def keys_of(found: Circle | None, wanted: Turn) -> list[Hashable] | None:
+    """Every key of a circle in order, also those that an actor took in between; call under the mutex.
+
+    An actor that has A, and within it B, and then waits for C is told as `A -> B -> C`.
+    """
+    if found is None:
+        return None
+    live = [slot for locks in list(_registries) for slot in locks.live()]
+    turns = [(slot.key, slot.turn) for slot in live if slot.turn is not None and slot.turn is not wanted]
+    turns.sort(key=lambda pair: pair[1].number)
+    keys: list[Hashable] = []
+    for key, turn in found:
+        keys.append(key)
+        keys += [k for k, other in turns if other.leader == turn.leader and other.number > turn.number]
+    return [*keys, found[0][0]]
 
 
 late: deque[tuple[KeyedLocks, Hold]] = deque()

@@ -30,6 +30,7 @@ from .entries import Record
 from .errors import FlightDeadlock
 from .flights import LANDED, UNCLAIMED, Flight, is_nobodys
 from .landing import NOTHING, Lander, Loose, open_gate
+from .locks import keys_of
 from .turns import Slot, begin_waiting, circle, describe, end_waiting, keep_waiting, mutex, waits
 
 __all__ = ["Memo"]
@@ -177,7 +178,7 @@ class Memo(Lander):
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
-        found = circle(boarding.actor, flight)
+        found = keys_of(circle(boarding.actor, flight), flight)
         if found is not None:
             self.counts.errors += 1
             return found

@@ -54,7 +54,7 @@ class Controls(Generic[P, R]):
         """The key and the canonical arguments of a call."""
         raise NotImplementedError
 
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Drop the value of this call and detach its flight; whether there was either.
 
         The callers of a flight in progress still get its outcome; it is not stored, and the next caller
@@ -66,7 +66,7 @@ class Controls(Generic[P, R]):
         """Invalidate every key that the predicate says yes to; how many there were."""
         return control.invalidate_where(self._self_memo, predicate)
 
-    def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+    def entry(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The stored value of this call with its times, or None; calls and counts nothing."""
         return control.entry(self._self_memo, self._split(args, kwargs)[0])
 
@@ -78,7 +78,7 @@ class Controls(Generic[P, R]):
         """
         control.put(self._self_memo, self._split(args, kwargs)[0], value)
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function now, store what it returns, and return it.
 
         Joins the flight for this key if there is one. Readers are served the old value meanwhile, and
@@ -87,7 +87,7 @@ class Controls(Generic[P, R]):
         result: R = _threads.call(self._self_memo, *self._split(args, kwargs), renew=True)
         return result
 
-    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+    def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """What this call would do now, and why; `str()` of it is a sentence. Calls and counts nothing."""
         return control.explain(self._self_memo, self._split(args, kwargs)[0])
 

@@ -19,13 +19,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 from threading import get_ident
 from typing import Any
 
 __all__ = [
     "LOOK",
     "Actor",
+    "Circle",
     "Gate",
     "Hold",
     "Slot",
@@ -40,6 +41,7 @@ __all__ = [
     "inside",
     "keep_waiting",
     "mutex",
+    "numbers",
     "reset_after_fork",
     "waits",
 ]
@@ -120,6 +122,8 @@ class Slot:
 
 Told = dict[Slot, int]
 
+numbers = count(1)
+
 
 class Turn:
     """One occupation of one or more slots, now or later. All fields are guarded by the mutex.
@@ -128,11 +132,12 @@ class Turn:
     what its waiters wait for has come.
     """
 
-    __slots__ = ("depth", "gate", "key", "leader")
+    __slots__ = ("depth", "gate", "key", "leader", "number")
 
     def __init__(self, key: Hashable, leader: Actor | None) -> None:
         self.key = key
         self.leader = leader
+        self.number = 0  # when it was claimed, among all turns
         self.depth = 0  # how many waits its leader had begun before; those do not hold this turn up
         self.gate: Gate | None = None
 
@@ -155,6 +160,9 @@ class Turn:
         raise NotImplementedError
 
 
+Circle = list[tuple[Hashable, Turn]]
+
+
 class Hold(Turn):
     """A plain lock on one or more keys: it takes or queues for all of them in one step.
 
@@ -166,6 +174,7 @@ class Hold(Turn):
 
     def __init__(self, keys: tuple[Hashable, ...], leader: Actor) -> None:
         super().__init__(keys, leader)
+        self.number = next(numbers)
         self.keys = keys
         self.slots: list[Slot] = []
 
@@ -200,26 +209,26 @@ def ahead(turn: Turn, slot: Slot, told: Told) -> Iterator[tuple[Hashable, Turn]]
         yield slot.key, other
 
 
-def circle(me: Actor, wanted: Turn) -> list[Hashable] | None:
-    """The keys of the circle that would close if `me` waited for a turn, or None; call under the mutex.
+def circle(me: Actor, wanted: Turn) -> Circle | None:
+    """The circle that would close if `me` waited for a turn, or None; call under the mutex.
 
-    Starts and ends with the key that `me` has. Every wait adds edges only here, and every circle needs a
-    last one, so whoever would close it is told, and nobody else.
+    Begins with the key and turn that `me` has, then each that the one before waits for. Every wait adds
+    edges only here, and every circle needs a last one, so whoever would close it is told, and nobody else.
     """
     told: Told = {}
-    todo: list[tuple[Turn, tuple[Hashable, ...]]] = [(turn, (key,)) for key, turn in wanted.blockers(told)]
+    todo: list[tuple[Turn, Circle]] = [(turn, [(key, turn)]) for key, turn in wanted.blockers(told)]
     seen: set[int] = set()
     while todo:
         turn, path = todo.pop()
         if turn.leader == me:
-            return [path[-1], *path]
+            return [path[-1], *path[:-1]]
         if id(turn) in seen or turn.leader is None:
             continue
         seen.add(id(turn))
         # A signal handler may lead a turn on top of a wait that it interrupted: that wait holds up
         # what the leader had before, and not this.
         for held_up_by in _waiting.get(turn.leader, ())[turn.depth :]:
-            todo += [(blocker, (*path, key)) for key, blocker in held_up_by.blockers(told)]
+            todo += [(blocker, [*path, (key, blocker)]) for key, blocker in held_up_by.blockers(told)]
     return None
 
 

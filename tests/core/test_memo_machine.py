@@ -160,3 +160,4 @@ TestMemo, TestMemoNoRetries, TestMemoEveryFollower = (
 )
 for case in (TestMemo, TestMemoNoRetries, TestMemoEveryFollower):
     case.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+del case  # or it would be collected once more

@@ -74,11 +74,10 @@ def test_explain_says_what_would_happen(held, gate, crowd):
     assert "fresh for" in str(held.explain())
 
 
-def test_refresh_joins_or_leads(held, crowd, gate):
+def test_refresh_joins_or_leads(held, crowd, gate, until):
     """refresh waits for a call under way, and calls where there is none, though the value is fresh."""
     crowd.add(held.refresh)
-    while held.flights()[0].followers < 2:
-        pass
+    until(lambda: held.flights()[0].followers == 2)
     gate.set()
     assert crowd.join() == [1, 1, 1]
     assert held.refresh() == 2

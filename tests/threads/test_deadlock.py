@@ -158,7 +158,7 @@ def test_several_keys_in_any_order_never_deadlock(crowd):
     assert len(locks) == 0
 
 
-def test_locks_are_first_come_first_served(crowd, make_gate):
+def test_locks_are_first_come_first_served(crowd, make_gate, until):
     """Waiters get the key in the order in which they came."""
     locks, order, go = KeyedLocks(), [], make_gate()
 
@@ -171,18 +171,16 @@ def test_locks_are_first_come_first_served(crowd, make_gate):
             go.pass_()
 
     crowd.add(hold)
-    while not locks.held("a"):
-        pass
+    until(lambda: locks.held("a"))
     for number in range(5):
         crowd.add(take, number)
-        while locks.waiting("a") < number + 1:
-            pass
+        until(lambda n=number: locks.waiting("a") == n + 1)
     go.set()
     crowd.join()
     assert order == list(range(5))
 
 
-def test_a_timeout_leaks_nothing(crowd, gate):
+def test_a_timeout_leaks_nothing(crowd, gate, until):
     """A waiter that gives up, at once or later, leaves the queue as it was."""
     locks = KeyedLocks(max_idle=0)
 
@@ -191,8 +189,7 @@ def test_a_timeout_leaks_nothing(crowd, gate):
             gate.pass_()
 
     crowd.add(hold)
-    while not locks.held("a"):
-        pass
+    until(lambda: locks.held("a"))
     for timeout in (0, 0.01):
         with pytest.raises(FlightTimeout), locks("a", "b", timeout=timeout):
             pass

@@ -1,0 +1,177 @@
+"""The store against a model that predicts which entry goes, instances that die included."""
+
+from unittest.mock import patch
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from singleflight import store as store_module
+from singleflight.entries import Record
+from singleflight.keys import Instances
+from singleflight.store import Store
+
+KEYS = st.integers(0, 7)
+CHANCES = 2
+
+
+class Thing:
+    """An instance that entries belong to."""
+
+
+class StoreModel(RuleBasedStateMachine):
+    """Puts, reads, drops, deaths of instances and torn mutations; the model is a list, oldest first."""
+
+    maxsize = 4
+    per_entry = False
+
+    def __init__(self):
+        super().__init__()
+        self.chances = patch.object(store_module, "_CHANCES", CHANCES)
+        self.chances.start()
+        self.now = 0.0
+        self.store = Store(self.maxsize, None if self.per_entry else 10.0)
+        self.things = [Thing(), Thing()]
+        self.instances = Instances(self.store.forget)
+        self.model = []  # [record, used since the hand last passed]
+        self.evicted = self.expired = 0
+
+    def at(self, key):
+        return next((pair for pair in self.model if pair[0].key == key), None)
+
+    def drop_expired(self):
+        gone = [pair[0] for pair in self.model if pair[0].fresh_for(self.now) <= 0]
+        self.model = [pair for pair in self.model if pair[0] not in gone]
+        self.expired += len(gone)
+        return gone
+
+    def put_record(self, key, ttl):
+        record = Record(key, object(), self.now, ttl if self.per_entry else 10.0)
+        expected, chances = [], CHANCES
+        expired = self.drop_expired()
+        if self.at(key) is not None:
+            self.model.remove(self.at(key))
+        elif self.maxsize is not None and len(self.model) >= self.maxsize:
+            while chances and self.model[0][1]:
+                chances -= 1
+                self.model.append([self.model.pop(0)[0], False])
+            expected.append(self.model.pop(0)[0])
+            self.evicted += 1
+        self.model.append([record, False])
+        gone = self.store.put(record)
+        assert gone[: len(expected)] == expected
+        assert set(gone[len(expected) :]) == set(expired)
+
+    @rule(key=KEYS, ttl=st.sampled_from([1.0, 5.0, 50.0]))
+    def put(self, key, ttl):
+        self.put_record(key, ttl)
+
+    @rule(thing=st.integers(0, 1), argument=st.integers(0, 1), ttl=st.sampled_from([1.0, 50.0]))
+    def put_for_an_instance(self, thing, argument, ttl):
+        self.put_record((self.instances.meet(self.things[thing]), argument), ttl)
+
+    @rule(thing=st.integers(0, 1))
+    def an_instance_dies(self, thing):
+        key = self.instances.known.get(id(self.things[thing]))
+        self.things[thing] = Thing()
+        self.model = [p for p in self.model if not (type(p[0].key) is tuple and p[0].key[0] is key)]
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def read(self, data):
+        pair = self.model[data.draw(st.integers(0, len(self.model) - 1))]
+        record = self.store.index[pair[0].key]
+        if self.now < record.deadline:
+            record.hits += 1
+            pair[1] = True
+
+    @rule(key=KEYS)
+    def drop(self, key):
+        pair = self.at(key)
+        if pair is not None:
+            self.model.remove(pair)
+        assert self.store.drop(key) is (pair[0] if pair else None)
+
+    @rule()
+    def clear(self):
+        assert set(self.store.clear()) == {pair[0] for pair in self.model}
+        self.model.clear()
+        self.evicted = self.expired = 0
+
+    @rule()
+    def expire(self):
+        assert set(self.store.expire(self.now)) == set(self.drop_expired())
+
+    @rule(step=st.sampled_from([0.5, 3.0, 20.0]))
+    def tick(self, step):
+        self.now += step
+
+    @rule()
+    def rebuild(self):
+        """A mutation was cut short: the next one makes everything anew, oldest landing first."""
+        self.store._torn = True
+        self.store.expire(0.0)  # some section, at a time when nothing runs out
+        landings = [pair[0].landed for pair in self.model]
+        if len(set(landings)) < len(landings) or landings != sorted(landings):
+            order = {key: place for place, key in enumerate(self.store.index)}
+            self.model.sort(key=lambda pair: (pair[0].landed, order[pair[0].key]))
+
+    @invariant()
+    def the_same_entries_in_the_same_order(self):
+        assert dict(self.store.index) == {pair[0].key: pair[0] for pair in self.model}
+        ring, order = self.store._ring, []
+        record = ring.newer
+        while record is not ring:
+            order.append(record)
+            record = record.newer
+        assert order == [pair[0] for pair in self.model]
+
+    @invariant()
+    def the_same_counts(self):
+        assert (self.store.evictions, self.store.expirations) == (self.evicted, self.expired)
+
+    @invariant()
+    def no_more_entries_than_allowed(self):
+        assert self.maxsize is None or len(self.store.index) <= self.maxsize
+
+    @invariant()
+    def instances_have_the_keys_that_are_stored(self):
+        kept = {key for keys in self.store._of_instance.values() for key in keys}
+        assert kept == {pair[0].key for pair in self.model if type(pair[0].key) is tuple}
+        assert all(self.store._of_instance.values())
+
+    def teardown(self):
+        self.things.clear()
+        assert not self.instances.known
+        assert not self.store._of_instance
+        self.chances.stop()
+
+
+class PerEntry(StoreModel):
+    """A lifetime for each entry."""
+
+    per_entry = True
+
+
+class Single(StoreModel):
+    """Room for one."""
+
+    maxsize = 1
+    per_entry = True
+
+
+class Unlimited(StoreModel):
+    """No limit."""
+
+    maxsize = None
+
+
+TestOneTtl, TestPerEntry, TestSingle, TestUnlimited = (
+    StoreModel.TestCase,
+    PerEntry.TestCase,
+    Single.TestCase,
+    Unlimited.TestCase,
+)
+for case in (TestOneTtl, TestPerEntry, TestSingle, TestUnlimited):
+    case.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+del case  # or it would be collected once more
