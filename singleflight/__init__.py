@@ -5,12 +5,12 @@ from .decorator import BoundSingleFlight, SingleFlightFunction, single_flight_tt
 from .entries import Entry
 from .errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .events import Event, Listener, LoggingListener
-from .flights import Explanation, FlightInfo
 from .freshness import Landing
 from .keys import InstanceKey
 from .locks import KeyedLocks
 from .options import is_not_none
 from .registry import caches, report
+from .views import Explanation, FlightInfo
 
 __version__ = "0.1.0"
 

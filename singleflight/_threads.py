@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import warnings
+from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .askers import ThreadAsker
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
-from .errors import FlightTimeout
 from .locks import late, settle_late
 from .memo import Memo
 from .outcomes import copy_of
 from .sections import inside_other
-from .turns import LOOK, current_actor
+from .turns import current_actor, get_ident
 
-__all__ = ["call"]
+__all__ = ["call", "raise_shared", "refuse_awaitable"]
 
 
-def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], renew: bool = False) -> Any:
+class ThreadBoarding(Boarding, ThreadAsker):
+    """A call of a thread."""
+
+    __slots__ = ()
+
+
+def call(
+    memo: Memo,
+    run: Callable[..., Any],
+    key: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    renew: bool = False,
+) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.direct():
-        return memo.run(*args, **kwargs)
-    boarding = Boarding(key, current_actor(), renew)
+        return run(*args, **kwargs)
+    boarding = ThreadBoarding(key, current_actor(), get_ident(), None, renew)
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
                 memo.leave(boarding, timed_out=None)
-                return memo.run(*args, **kwargs)
+                return run(*args, **kwargs)
             began = time.monotonic()
             verdict = _wait(memo, boarding, began)
             if verdict is SHARE:
                 memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
                 if boarding.flight.error is not None:
-                    _raise(copy_of(boarding.flight.error, boarding.flight.traceback))
+                    raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
                 return boarding.flight.value
         if verdict is LEAD:
-            memo.tell.fetching(boarding.flight)
-            value = memo.run(*args, **kwargs)
+            if boarding.flight.told:
+                memo.tell.fetching(boarding.flight)
+            value = run(*args, **kwargs)
+            if hasattr(type(value), "__await__"):
+                refuse_awaitable(memo.name, value)
             memo.land(boarding.flight, value)
             return value
         return boarding.record.value
@@ -53,7 +72,7 @@ def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], re
             settle_late()
 
 
-def _raise(error: BaseException) -> NoReturn:
+def raise_shared(error: BaseException) -> NoReturn:
     """Raise a shared error with the context it has, also where this caller is handling another one."""
     context = error.__context__
     try:
@@ -64,21 +83,44 @@ def _raise(error: BaseException) -> NoReturn:
         del error, context
 
 
+def refuse_awaitable(name: str, value: Any) -> NoReturn:
+    """A plain function returned what can be awaited once only: say so, instead of storing it."""
+    if hasattr(value, "close"):
+        value.close()  # or the interpreter would complain that it was never awaited
+    raise TypeError(
+        f"{name}: returned {type(value).__name__!r}, which has to be awaited, so it cannot be shared or "
+        f"stored; decorate the `async def` function itself, or await it inside an `async def` of its own"
+    )
+
+
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
-    limit = memo.options.wait_timeout
+    _warn_of_blocking(memo)
     memo.tell.waiting(boarding.flight)
     verdict = JOIN
     while verdict is JOIN:
-        left = LOOK if limit is None else min(LOOK, began + limit - time.monotonic())
-        if boarding.gate.wait(left) or boarding.flight.has_opened(boarding.gate):
+        if boarding.gate.wait(memo.pause(boarding, began)) or boarding.flight.has_opened(boarding.gate):
             verdict = memo.awake(boarding)
-        elif left < LOOK and memo.leave(boarding, timed_out=True):
-            waited = time.monotonic() - began
-            memo.tell.timed_out(boarding.key, waited)
-            raise FlightTimeout(f"{memo.name}: waited {waited:.3g} s for {boarding.key!r}")
+        else:
+            verdict = memo.look(boarding, began)
         if verdict is NONE:  # its flight was detached and had no outcome to share
             verdict = memo.board(boarding)
         if late:
             settle_late()
     return verdict
+
+
+def _warn_of_blocking(memo: Memo) -> None:
+    """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it."""
+    if memo.warned:
+        return
+    events = sys.modules.get("asyncio.events")
+    loop = None if events is None else events._get_running_loop()
+    if loop is not None and loop.get_debug():
+        memo.warned = True
+        warnings.warn(
+            f"{memo.name} waits for another caller on the thread of an event loop, which stands still "
+            f"meanwhile; await a coroutine function there (see .twin), or call it in asyncio.to_thread",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import Any
 
-from .turns import Actor
+from .turns import Actor, Asker
 
 __all__ = ["HIT", "JOIN", "LEAD", "NONE", "SHARE", "Boarding", "Verdict"]
 
@@ -28,24 +28,30 @@ class Verdict(Enum):
 HIT, LEAD, JOIN, SHARE, NONE = Verdict  # reading a member of an enum class runs Python code
 
 
-class Boarding:
-    """One call on its way: its key and actor, and what was decided. Its own thread's alone.
+class Boarding(Asker):
+    """One call on its way: who asks for which key, and what was decided. Its own caller's alone.
 
     The fields are written in the same critical section as the decision itself, so that `abandon` can undo
     it wherever an interrupt strikes.
     """
 
-    __slots__ = ("actor", "before", "flight", "gate", "key", "record", "renew", "verdict")
+    __slots__ = ("before", "flight", "gate", "key", "record", "renew", "verdict")
 
-    def __init__(self, key: Hashable, actor: Actor, renew: bool = False) -> None:
+    def __init__(
+        self, key: Hashable, actor: Actor, thread: Actor = None, waiter: Actor = None, renew: bool = False
+    ) -> None:
         self.key = key
         self.actor = actor
+        self.thread = actor if thread is None else thread
+        self.waiter = self.thread if waiter is None else waiter
         self.renew = renew  # a fresh value does not satisfy this call
         self.verdict = NONE
         self.before: int | None = None  # while it is noted as waiting: the waits there were before
         self.flight: Any = None  # with LEAD, JOIN and SHARE
         self.gate: Any = None  # with JOIN
         self.record: Any = None  # with HIT
+        self.uneasy = False
+        self._above = None
 
     def clear(self) -> None:
         """Let go of everything."""

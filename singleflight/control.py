@@ -10,11 +10,12 @@ from typing import Any
 from .counts import Stats
 from .entries import Entry, Record
 from .events import Invalidate, Put
-from .flights import FLYING, Explanation, Flight, FlightInfo
+from .flights import FLYING, Flight
 from .freshness import Landing
 from .memo import Memo
 from .options import switched_off
 from .turns import current_actor, inside, mutex
+from .views import Explanation, FlightInfo, info
 
 __all__ = [
     "bypass",
@@ -98,7 +99,7 @@ def flights(memo: Memo) -> tuple[FlightInfo, ...]:
         flying = [turn for slot in memo.locks.live() if _flying(turn := slot.turn)] + list(memo.adrift)
     # Outside the mutex: naming their leaders asks the threading module, which has a lock of its own.
     told = sorted((turn for turn in flying if isinstance(turn, Flight)), key=lambda flight: flight.started)
-    return tuple(flight.info(memo.name, now) for flight in told)
+    return tuple(info(flight, memo.name, now) for flight in told)
 
 
 def explain(memo: Memo, key: Hashable) -> Explanation:
@@ -110,7 +111,7 @@ def explain(memo: Memo, key: Hashable) -> Explanation:
         turn = slot.turn if slot is not None else None
         flying = _flying(turn)
         busy = turn is not None and turn.leader is not None
-    flight = turn.info(memo.name, now) if flying and isinstance(turn, Flight) else None
+    flight = info(turn, memo.name, now) if flying and isinstance(turn, Flight) else None
     fresh_for = record.fresh_for(now) if record is not None else 0.0
     direct = bool(memo.bypassed) or switched_off()
     if record is not None and fresh_for > 0 and not direct:

@@ -206,6 +206,7 @@ def single_flight_ttl(
     cache_if: Callable[[Any], object] = ...,
     follower_retries: int | None = ...,
     wait_timeout: float | timedelta | None = ...,
+    flight_timeout: float | timedelta | None = ...,
     timer: Callable[[], float] = ...,
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
@@ -220,6 +221,7 @@ def single_flight_ttl(
     cache_if: Callable[[Any], object] = ...,
     follower_retries: int | None = ...,
     wait_timeout: float | timedelta | None = ...,
+    flight_timeout: float | timedelta | None = ...,
     timer: Callable[[], float] = ...,
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
@@ -235,6 +237,7 @@ def single_flight_ttl(
     cache_if: Callable[[Any], object] = is_not_none,
     follower_retries: int | None = 1,
     wait_timeout: float | timedelta | None = None,
+    flight_timeout: float | timedelta | None = None,
     timer: Callable[[], float] = time.monotonic,
     listener: Callable[[Any], object] | None = None,
     name: str | None = None,
@@ -257,6 +260,10 @@ def single_flight_ttl(
             each tries).
         wait_timeout: how long a caller waits for another's flight, in seconds (default None: no limit);
             then `FlightTimeout` in that caller alone.
+        flight_timeout: how long a flight may take, in seconds (default None: no limit). A longer one loses
+            its key: whoever waits, or comes, moves on to a new flight. Its own caller still gets what it
+            brings home, which is not stored; a task that runs it is cancelled. At most four per key are left
+            running like that; after that others get `FlightTimeout`.
         timer: the clock of all ages and durations, in seconds; monotonic.
         listener: called with an event for each thing that happens (see `Listener`).
         name: what events, log lines and `report()` call the function (default: its qualified name).
@@ -285,6 +292,7 @@ def single_flight_ttl(
         cache_if=cache_if,
         follower_retries=follower_retries,
         wait_timeout=wait_timeout,
+        flight_timeout=flight_timeout,
         timer=timer,
         listener=listener,
     )

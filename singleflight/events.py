@@ -30,6 +30,7 @@ __all__ = [
     "Put",
     "Share",
     "Timeout",
+    "Unseat",
     "Wait",
 ]
 
@@ -125,6 +126,13 @@ class Timeout(Event):
 
     kind: ClassVar[str] = "timeout"
     waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unseat(Event):
+    """A flight lost its key: it took longer than `flight_timeout`, or its event loop is gone."""
+
+    kind: ClassVar[str] = "unseat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

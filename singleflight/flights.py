@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from .entries import Entry, Record
-from .turns import Actor, Gate, Slot, Told, Turn, ahead, numbers, waits
+from .circles import waits
+from .entries import Record
+from .gates import Gate
+from .turns import Actor, Asker, Slot, Told, Turn, ahead, numbers
 
-__all__ = [
-    "FLYING",
-    "LANDED",
-    "PASSED",
-    "UNCLAIMED",
-    "Explanation",
-    "Flight",
-    "FlightInfo",
-    "State",
-    "is_nobodys",
-    "name_of",
-]
+__all__ = ["FLYING", "LANDED", "PASSED", "UNCLAIMED", "UNSEATED", "Flight", "State", "Work", "is_nobodys"]
 
 
 class State(Enum):
@@ -31,16 +20,32 @@ class State(Enum):
 
     UNCLAIMED: nobody runs it yet; whoever comes first will (a follower of the flight before it, or a
     newcomer). FLYING: its leader runs the function. LANDED: it has an outcome, which its followers take.
-    PASSED: it ended without one; its followers are those of its `successor` now (or newcomers, without).
+    UNSEATED: its leader took too long or is gone; its followers are those of its `successor` now (or
+    newcomers, without), and what it may still bring home is its own caller's alone. PASSED: it ended
+    without an outcome to share; its followers are the successor's.
     """
 
     UNCLAIMED = "unclaimed"
     FLYING = "flying"
     LANDED = "landed"
+    UNSEATED = "unseated"
     PASSED = "passed"
 
 
-UNCLAIMED, FLYING, LANDED, PASSED = State  # reading a member of an enum class runs Python code
+# Reading a member of an enum class runs Python code.
+UNCLAIMED, FLYING, LANDED, UNSEATED, PASSED = State
+
+
+class Work(Protocol):
+    """What runs a flight without a caller's own stack: it can be stopped, and it can be dead."""
+
+    def stop(self) -> None:
+        """Have it cancelled; from any thread, under no lock."""
+        ...
+
+    def is_dead(self) -> bool:
+        """Whether it will never end by itself: its event loop is closed, or that loop's thread is gone."""
+        ...
 
 
 class Flight(Turn):
@@ -52,7 +57,10 @@ class Flight(Turn):
 
     __slots__ = (
         "counted",
+        "deserted",
         "detached",
+        "doomed",
+        "due",
         "error",
         "followers",
         "kind",
@@ -64,13 +72,16 @@ class Flight(Turn):
         "started",
         "state",
         "successor",
+        "told",
         "traceback",
         "value",
+        "work",
     )
 
     def __init__(self, slot: Slot, retries: int | None, followers: int = 0) -> None:
         self.key: Hashable = slot.key
         self.leader: Actor | None = None
+        self.thread: Actor | None = None
         self.gate: Gate | None = None
         self.slot = slot
         self.retries = retries
@@ -79,19 +90,24 @@ class Flight(Turn):
         self.depth = self.number = 0
         self.counted = False  # so that a landing that is repeated after an interrupt counts once
         self.detached = False  # set once; from then on it must not be stored
+        self.deserted = False  # set once, when its leader's caller has gone and left it to its followers
+        self.doomed = False  # set once, when these have gone too: its work was told to stop
         self.lost = False  # set in a forked child that has only a copy of it
+        self.told = False  # whether anybody may want its events
         self.kind = "call"
         self.error: BaseException | None = None
+        self.work: Work | None = None  # set once, by its leader, where a task runs it
+        self.due: float | None = None  # a time of `time.monotonic` after which it may be unseated
 
-    def claim(self, me: Actor, now: float, previous: Record | None, kind: str) -> None:
-        """`me` leads it from now on. (In this order: an interrupt leaves it unclaimed, or one to fail.)"""
-        self.kind = kind
-        self.depth = waits(me)
+    def claim(self, asker: Asker, now: float, previous: Record | None) -> None:
+        """The asker leads it from now on. In this order: an interrupt leaves it unclaimed, or to be failed."""
+        self.depth = waits(asker.thread)
         self.number = next(numbers)
         self.started = now
         self.previous = previous
+        self.thread = asker.thread
         self.state = FLYING
-        self.leader = me
+        self.leader = asker.actor
 
     def land(self, value: Any, error: BaseException | None, now: float) -> None:
         """Give it its outcome."""
@@ -105,17 +121,18 @@ class Flight(Turn):
             self.traceback = traceback and (traceback.tb_next or traceback)
         self.state = LANDED
 
-    def pass_on(self, successor: Flight | None) -> None:
-        """End it without an outcome; its followers are the successor's now."""
+    def pass_on(self, successor: Flight | None, state: State = PASSED) -> None:
+        """Its followers are the successor's now: it has ended without an outcome, or was unseated."""
         if successor is not None:
             successor.gate = Gate()
         self.successor = successor
-        self.state = PASSED
+        self.followers = 0
+        self.state = state
 
     def latest(self) -> Flight | None:
         """The flight that has this one's followers now; None where they are on their own."""
         flight: Flight | None = self
-        while flight is not None and flight.state is PASSED:
+        while flight is not None and (flight.state is PASSED or flight.state is UNSEATED):
             flight = flight.successor
         return None if flight is None or flight.lost else flight
 
@@ -127,15 +144,15 @@ class Flight(Turn):
 
     def has_opened(self, gate: Gate) -> bool:
         """Whether this gate, at which a follower waits, is open or about to be."""
-        return self.gate is not gate or self.lost or self.ended() or self.may_be_claimed()
+        return self.gate is not gate or self.lost or self.is_over() or self.may_be_claimed()
 
     def may_be_claimed(self) -> bool:
         """Whether whoever comes next is to lead it."""
         return self.state is UNCLAIMED and self.slot.turn is self
 
-    def ended(self) -> bool:
-        """Whether it is over, with or without an outcome."""
-        return self.state is LANDED or self.state is PASSED
+    def is_over(self) -> bool:
+        """Whether nothing is to be expected of it any more by those who wait."""
+        return self.state is not FLYING and self.state is not UNCLAIMED
 
     def orphan(self) -> None:
         """In a forked child: its leader is elsewhere, or returns here and must change nothing."""
@@ -159,76 +176,6 @@ class Flight(Turn):
     def waiters(self) -> int:
         """Its followers."""
         return self.followers
-
-    def info(self, name: str, now: float) -> FlightInfo:
-        """What users see of it."""
-        elapsed = max(0.0, now - self.started)
-        return FlightInfo(
-            name, self.key, name_of(self.leader), elapsed, self.followers, self.kind, self.detached
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FlightInfo:
-    """A flight in progress, as it was at one moment.
-
-    `name` is the function's; `leader` names the thread that runs it; `elapsed` is in seconds; `followers`
-    wait for it; `kind` is "call" or "refresh"; a `detached` one will not be stored.
-    """
-
-    name: str
-    key: Hashable
-    leader: str
-    elapsed: float
-    followers: int
-    kind: str
-    detached: bool
-
-    def __str__(self) -> str:
-        waiting = f", {self.followers} waiting" if self.followers else ""
-        detached = ", detached" if self.detached else ""
-        return (
-            f"{self.name} {self.key!r}: {self.kind} by {self.leader}, {self.elapsed:.3f} s{waiting}{detached}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What a call would do now: `would` is "hit", "stale_hit", "wait" or "fetch"; `str()` is a sentence.
-
-    `fresh_for` and `stale_for` are in seconds and 0.0 where there is no value.
-    """
-
-    key: Hashable
-    would: str
-    entry: Entry | None
-    flight: FlightInfo | None
-    fresh_for: float
-    stale_for: float
-
-    def __str__(self) -> str:
-        if self.entry is not None and self.would in ("hit", "stale_hit"):
-            left = "for ever" if self.fresh_for == float("inf") else f"for {self.fresh_for:.3g} s more"
-            return (
-                f"{self.key!r} would be a hit: its value is {self.entry.age:.3g} s old and fresh {left}, "
-                f"and has served {self.entry.hits} callers"
-            )
-        if self.flight is not None:
-            return (
-                f"{self.key!r} would wait for the {self.flight.kind} by {self.flight.leader}, in flight for "
-                f"{self.flight.elapsed:.3g} s with {self.flight.followers} waiting"
-            )
-        if self.would == "wait":
-            return f"{self.key!r} would wait: somebody holds its lock"
-        return f"{self.key!r} would be fetched: there is no value and nobody is fetching it"
-
-
-def name_of(actor: Actor | None) -> str:
-    """A name for people."""
-    for thread in threading.enumerate():
-        if thread.ident == actor:
-            return f"thread {thread.name!r}"
-    return f"thread {actor}"
 
 
 def is_nobodys(turn: Turn | None) -> bool:

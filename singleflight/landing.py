@@ -1,27 +1,33 @@
-"""How a flight ends: publish, then free the key, then tell. The other half of the decision maker."""
+"""How a flight ends: publish, then free the key, then tell; or it loses its key before that.
+
+The other half of the decision maker.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from math import inf
-from typing import Any
 
 from .entries import Record
 from .errors import FlightDeadlock, FlightTimeout
-from .flights import FLYING, Flight
+from .flights import FLYING, PASSED, UNSEATED, Flight
 from .freshness import Landing
 from .remembered import Remembered
-from .turns import Gate, Slot, mutex
+from .turns import Slot, mutex
 
-__all__ = ["NOTHING", "Lander", "Loose", "open_gate"]
+__all__ = ["NOTHING", "Lander", "Loose", "let_go"]
 
-Loose = tuple[Gate | None, Slot | None]  # to open and to let go of, once the mutex is free
+Loose = tuple[Callable[[], object] | None, object]  # to call, and to let go of, once the mutex is free
 NOTHING: Loose = (None, None)
+
+_MOST_UNSEATED = 4  # executions of one key that may be left running at a time, so that they do not pile up
 
 
 class Lander(Remembered):
     """Ends the flights of one decorated function."""
 
-    def land(self, flight: Flight, value: Any) -> None:
+    def land(self, flight: Flight, value: object) -> None:
         """The function returned: publish the value, then free the key, then tell.
 
         Passes on what `cache_if` and `ttl` raise: the flight has not ended then, and is to `fail` with it.
@@ -32,21 +38,18 @@ class Lander(Remembered):
         if ttl is None:
             ttl = self._asked_ttl(flight, value) if storable else 0.0
         now = self.timer()
-        stored = False
         gone: list[Record] | None = None
-        quiet = self.tell.quiet()
         if storable and ttl > 0 and not flight.detached:
             record = Record(flight.key, value, now, ttl)
-            if not quiet and self.tell.wants("hit"):
+            if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
-            stored = gone is not None
+        stored = gone is not None
         ended = self._finish(flight, value, None, now, storable, stored)
-        if quiet:
-            return
-        if ended is not None:
-            self.tell.landed(flight, ended, value, now, ttl if stored else None)
-        self.tell.gone(gone or [], now)
+        if flight.told:
+            if ended is not None:
+                self.tell.landed(flight, ended, value, now, ttl if stored else None)
+            self.tell.gone(gone or [], now)
 
     def fail(self, flight: Flight, error: BaseException) -> None:
         """The function raised: an Exception is shared or tried again, anything else is an abort.
@@ -61,7 +64,7 @@ class Lander(Remembered):
         if ended is not None:
             self.tell.failed(flight, ended, error, now)
 
-    def _asked_ttl(self, flight: Flight, value: Any) -> float:
+    def _asked_ttl(self, flight: Flight, value: object) -> float:
         now = self.timer()
         previous = flight.previous.snapshot(now) if flight.previous is not None else None
         landing = Landing(flight.key, value, None, max(0.0, now - flight.started), flight.followers, previous)
@@ -70,68 +73,147 @@ class Lander(Remembered):
     def _finish(
         self,
         flight: Flight,
-        value: Any,
+        value: object,
         error: BaseException | None,
         now: float,
         storable: bool,
         stored: bool,
     ) -> tuple[int, bool] | None:
         """End a flight; how many followers it had and whether they fly again, or None if it has ended."""
+        again = False
         loose = NOTHING
         with mutex:
-            if flight.state is not FLYING or flight.lost:
+            slot, followers, gate = flight.slot, flight.followers, flight.gate
+            ended = flight.lost or (flight.state is not FLYING and flight.state is not UNSEATED)
+            if ended:
                 # Perhaps an interrupt struck between its end and what follows from it: that is done now.
-                if flight.gate is not None:
-                    flight.gate.open()
-                if flight.slot.turn is flight and not flight.lost:
-                    loose = self.locks.vacate(flight.slot)
-                    open_gate(loose)
-                return None
-            self.adrift.discard(flight)
-            slot, followers = flight.slot, flight.followers
-            current = slot.turn is flight
-            aborted = error is not None and not isinstance(error, Exception)
-            unshared = aborted or isinstance(error, (FlightDeadlock, FlightTimeout))
-            self._count(flight, error, stored)
-            again = followers > 0 and (unshared or (current and not storable and flight.retries != 0))
-            if again and current:
-                retries = flight.retries if unshared or flight.retries is None else flight.retries - 1
-                slot.turn = Flight(slot, retries, followers)
-                flight.pass_on(slot.turn)
-            elif again:
-                flight.pass_on(None)
+                if slot.turn is flight and not flight.lost:
+                    loose = self._vacate(slot)
             else:
+                current = slot.turn is flight
+                if not current:
+                    self.adrift.discard(flight)
+                self._count(flight, error, stored)
                 if followers:
-                    served = "waits" if error is None else "errors"
-                    setattr(self.counts, served, getattr(self.counts, served) + followers)
-                flight.land(value, error, now)
-                if current:
-                    loose = self.locks.vacate(slot)
-            gate = flight.gate
+                    unshared = flight.doomed or (error is not None and _is_unshared(error))
+                    again = unshared or (current and not storable and flight.retries != 0)
+                if flight.state is UNSEATED:
+                    flight.state = PASSED
+                elif again:
+                    self._fly_again(flight, spent=not unshared)
+                else:
+                    if followers:
+                        self._count_shared(followers, error)
+                    flight.land(value, error, now)
+                    if current:
+                        loose = self._vacate(slot)
         if gate is not None:
             gate.open()
-        if loose[0] is not None:
-            loose[0].open()
-        return followers, again
+        let_go(loose)
+        return None if ended else (followers, again)
+
+    def _fly_again(self, flight: Flight, spent: bool) -> None:
+        """Its followers get an unclaimed successor, or, where it was detached, are on their own."""
+        slot, retries = flight.slot, flight.retries
+        if slot.turn is not flight:
+            flight.pass_on(None)
+            return
+        if spent and retries is not None:
+            retries -= 1
+        slot.turn = Flight(slot, retries, flight.followers)
+        flight.pass_on(slot.turn)
 
     def _count(self, flight: Flight, error: BaseException | None, stored: bool) -> None:
-        """Count an execution and its leader, once."""
+        """Count an execution and its leader (a caller that has gone was counted then), once."""
         if flight.counted:
             return
         failed = isinstance(error, Exception)
+        served = not flight.deserted
         counts = self.counts
         flight.counted = True
         counts.calls += 1
-        counts.refreshes += flight.kind == "refresh"
+        if flight.kind == "refresh":
+            counts.refreshes += 1
         if error is None:
-            counts.fetches += 1
-            counts.uncached += not stored
+            counts.fetches += served
+            if not stored:
+                counts.uncached += 1
         else:
             counts.failures += failed
-            counts.errors += 1
+            if isinstance(error, FlightTimeout):
+                counts.timeouts += served
+            else:
+                counts.errors += served
+
+    def _count_shared(self, followers: int, error: BaseException | None) -> None:
+        if error is None:
+            self.counts.waits += followers
+        else:
+            self.counts.errors += followers
+
+    def _vacate(self, slot: Slot) -> Loose:
+        gate, dropped = self.locks.vacate(slot)
+        return (None if gate is None else gate.open), dropped
+
+    # -- losing the key ------------------------------------------------------------------------------
+
+    @staticmethod
+    def is_due(flight: Flight) -> bool:
+        """Whether it is in flight for longer than it may be, or nobody is left to end it."""
+        if flight.state is not FLYING:
+            return False
+        if flight.due is not None and time.monotonic() >= flight.due:
+            return True
+        return flight.work is not None and flight.work.is_dead()
+
+    def unseat(self, flight: Flight) -> bool:
+        """Take the key from a flight that is due; False if too many of that key are left running already.
+
+        Its followers move over to a successor. What it may still bring home is its own caller's alone.
+        """
+        loose = NOTHING
+        stop = gate = None
+        with mutex:
+            due = self.is_due(flight)
+            if due:
+                dead = flight.work is not None and flight.work.is_dead()
+                slot, followers = flight.slot, flight.followers
+                if not dead and self._left_running(flight) >= _MOST_UNSEATED:
+                    return False
+                flight.detached = True
+                if not dead:
+                    self.adrift.add(flight)
+                    stop = flight.work
+                else:
+                    self.adrift.discard(flight)
+                gate = flight.gate
+                if slot.turn is not flight:
+                    flight.pass_on(None, UNSEATED)
+                elif followers:
+                    slot.turn = Flight(slot, flight.retries, followers)
+                    flight.pass_on(slot.turn, UNSEATED)
+                else:
+                    flight.pass_on(None, UNSEATED)
+                    loose = self._vacate(slot)
+        if gate is not None:
+            gate.open()
+        let_go(loose)
+        if stop is not None:
+            stop.stop()
+        if due:
+            self.tell.unseated(flight)
+        return True
+
+    def _left_running(self, flight: Flight) -> int:
+        return sum(other.state is UNSEATED and other.key == flight.key for other in self.adrift)
 
 
-def open_gate(loose: Loose) -> None:
-    """After the mutex: open the gate that a vacated slot's next turn waits behind."""
+def _is_unshared(error: BaseException) -> bool:
+    """Whether it ends an execution without saying anything about its key."""
+    return not isinstance(error, Exception) or isinstance(error, (FlightDeadlock, FlightTimeout))
+
+
+def let_go(loose: Loose) -> None:
+    """After the mutex: what a section left to be done and dropped."""
     if loose[0] is not None:
-        loose[0].open()
+        loose[0]()

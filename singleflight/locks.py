@@ -8,37 +8,22 @@ evicted nor doubled. What is evicted is let go of after the mutex is free.
 from __future__ import annotations
 
 import time
-import weakref
 from collections import deque
 from collections.abc import Hashable
 from datetime import timedelta
 from types import TracebackType
 
+from .askers import task_asker, thread_asker
+from .circles import begin_waiting, describe, end_waiting, reset_after_fork, waits
 from .durations import patience, seconds
-from .errors import FlightDeadlock, FlightTimeout, UnhashableKey
+from .errors import FlightDeadlock, UnhashableKey
+from .gates import LOOK, Gate
+from .queues import Queued, registries
 from .sections import inside_other
 from .slots import Slots
-from .turns import (
-    LOOK,
-    Circle,
-    Gate,
-    Hold,
-    Slot,
-    Turn,
-    begin_waiting,
-    circle,
-    current_actor,
-    describe,
-    end_waiting,
-    inside,
-    mutex,
-    reset_after_fork,
-    waits,
-)
+from .turns import Hold, Slot, inside, mutex
 
-__all__ = ["Held", "KeyedLocks", "after_fork", "keys_of", "late", "settle_late"]
-
-_registries: weakref.WeakSet[KeyedLocks] = weakref.WeakSet()
+__all__ = ["Held", "KeyedLocks", "after_fork", "late", "settle_late"]
 
 
 class KeyedLocks(Slots):
@@ -70,7 +55,7 @@ class KeyedLocks(Slots):
         if max_idle is not None and max_idle < 0:
             raise ValueError(f"max_idle: cannot be negative, got {max_idle}")
         super().__init__(max_idle)
-        _registries.add(self)
+        registries.add(self)
 
     def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
         """A context manager that holds these keys inside its `with` block.
@@ -137,59 +122,59 @@ class KeyedLocks(Slots):
     # -- plain holds ---------------------------------------------------------------------------------
 
     def acquire(self, hold: Hold, timeout: float | None) -> None:
-        """Wait until this hold has all its keys; whatever is raised, it has none then."""
+        """Wait in this thread until the hold has all its keys; whatever is raised, it has none then."""
+        before = waits(hold.asker.waiter)
         try:
-            self._take(hold, timeout)
+            queued = self._queue_for(hold, timeout)
+            while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
+                if late:
+                    settle_late()
         except BaseException:
             self.release(hold)
             raise
+        finally:
+            end_waiting(hold.asker.waiter, before)
 
-    def _take(self, hold: Hold, timeout: float | None) -> None:
+    async def acquire_in_task(self, hold: Hold, timeout: float | None) -> None:
+        """The same in a task."""
+        from .crowds import wait_at
+
+        before = waits(hold.asker.waiter)
+        try:
+            queued = self._queue_for(hold, timeout)
+            while (
+                queued is not None
+                and not await wait_at(queued.gate, queued.granted, queued.nothing, LOOK, queued.pause())
+                and not queued.look()
+            ):
+                pass
+        except BaseException:
+            self.release(hold)
+            raise
+        finally:
+            end_waiting(hold.asker.waiter, before)
+
+    def _queue_for(self, hold: Hold, timeout: float | None) -> Queued | None:
+        """Take or queue for every key; None when nothing is missing."""
         if inside():
             raise FlightDeadlock("a keyed lock cannot be taken from inside the library's own section")
-        me = hold.leader
-        before = waits(me)
-        hold.depth = before
+        asker = hold.asker
+        hold.depth = waits(asker.thread)
+        found = queued = None
         with mutex:
             for key in hold.keys:
                 self._queue(hold, self.enter(key))
-            if not hold.missing:
-                return
-            gate = Gate()
-            found = keys_of(circle(me, hold), hold)
-            if found is None:
-                hold.gate = gate
+            if hold.missing:
+                hold.gate = Gate()
+                queued = Queued(hold, hold.gate, timeout)
+                found = queued.circle()
+                if found is None:
+                    begin_waiting(asker.waiter, hold)
         if found is not None:
             raise FlightDeadlock(f"waiting would never end: {describe(found)}")
-        if inside_other():
+        if queued is not None and inside_other():
             raise FlightDeadlock("a keyed lock cannot be waited for from inside the library's own section")
-        self._await(hold, gate, timeout, before)
-
-    def _await(self, hold: Hold, gate: Gate, timeout: float | None, before: int) -> None:
-        """Wait until no slot is missing. It looks for itself, too: a wake-up may fall to an interrupt."""
-        began = time.monotonic()
-        try:
-            with mutex:
-                if not hold.missing:
-                    return
-                found = keys_of(circle(hold.leader, hold), hold)
-                if found is None:
-                    begin_waiting(hold.leader, hold)
-            if found is not None:
-                raise FlightDeadlock(f"waiting would never end: {describe(found)}")
-            while True:
-                left = LOOK if timeout is None else min(LOOK, began + timeout - time.monotonic())
-                opened = gate.wait(left)
-                with mutex:
-                    granted = not hold.missing
-                if opened or granted:
-                    return
-                if left < LOOK and timeout is not None and time.monotonic() - began >= timeout:
-                    raise FlightTimeout(f"waited {timeout:g} s for {', '.join(map(repr, hold.keys))}")
-                if late:
-                    settle_late()
-        finally:
-            end_waiting(hold.leader, before)
+        return queued
 
     def release(self, hold: Hold) -> None:
         """Give up every slot that a hold has or queues for; may be repeated."""
@@ -229,7 +214,7 @@ class KeyedLocks(Slots):
 
 
 class Held:
-    """Holds keys inside its `with` block; made by calling a `KeyedLocks`. May be used again."""
+    """Holds keys inside its `with` or `async with` block; made by a `KeyedLocks`. May be used again."""
 
     __slots__ = ("_hold", "_keys", "_locks", "_timeout")
 
@@ -238,7 +223,7 @@ class Held:
         self._hold: Hold | None = None  # written by whoever holds the keys
 
     def __enter__(self) -> None:
-        hold = Hold(self._keys, current_actor())
+        hold = Hold(self._keys, thread_asker())
         self._locks.acquire(hold, self._timeout)
         self._hold = hold
 
@@ -254,22 +239,15 @@ class Held:
                 self._locks.release(hold)
                 raise
 
+    async def __aenter__(self) -> None:
+        hold = Hold(self._keys, task_asker())
+        await self._locks.acquire_in_task(hold, self._timeout)
+        self._hold = hold
 
-def keys_of(found: Circle | None, wanted: Turn) -> list[Hashable] | None:
-    """Every key of a circle in order, also those that an actor took in between; call under the mutex.
-
-    An actor that has A, and within it B, and then waits for C is told as `A -> B -> C`.
-    """
-    if found is None:
-        return None
-    live = [slot for locks in list(_registries) for slot in locks.live()]
-    turns = [(slot.key, slot.turn) for slot in live if slot.turn is not None and slot.turn is not wanted]
-    turns.sort(key=lambda pair: pair[1].number)
-    keys: list[Hashable] = []
-    for key, turn in found:
-        keys.append(key)
-        keys += [k for k, other in turns if other.leader == turn.leader and other.number > turn.number]
-    return [*keys, found[0][0]]
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
 
 
 late: deque[tuple[KeyedLocks, Hold]] = deque()
@@ -290,5 +268,5 @@ def after_fork() -> None:
     """In a forked child: nobody else holds or waits for anything."""
     reset_after_fork()
     late.clear()
-    for locks in list(_registries):
+    for locks in list(registries):
         locks.after_fork()

@@ -15,28 +15,34 @@ The rules, and why they hold:
 5. A flight without an outcome leaves an unclaimed successor that has its followers and what is left of
    its retries. No follower is handed anything: they all wake, and whoever comes first claims it.
 6. A landed flight owns its followers: they are counted when it lands, and `leave` finds them served.
+7. A flight that a task runs is stopped by whoever leaves it last: its leader's caller or a follower. It
+   keeps its key until it has really ended; whoever comes meanwhile follows it, and flies after it.
 
 Lock order: the mutex and a store's lock are never held together.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from math import inf
 from typing import Any
 
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
+from .circles import begin_waiting, circle, describe, keep_waiting, waits
 from .entries import Record
-from .errors import FlightDeadlock
-from .flights import LANDED, UNCLAIMED, Flight, is_nobodys
-from .landing import NOTHING, Lander, Loose, open_gate
-from .locks import keys_of
-from .turns import Slot, begin_waiting, circle, describe, end_waiting, keep_waiting, mutex, waits
+from .errors import FlightDeadlock, FlightTimeout
+from .flights import FLYING, LANDED, UNCLAIMED, Flight
+from .gates import LOOK, LOOK_AGAIN
+from .landing import NOTHING, let_go
+from .leaving import Leaver
+from .queues import keys_of
+from .turns import Slot, mutex
 
 __all__ = ["Memo"]
 
 
-class Memo(Lander):
+class Memo(Leaver):
     """Decides for one decorated function."""
 
     # -- boarding -----------------------------------------------------------------------------------
@@ -44,38 +50,52 @@ class Memo(Lander):
     def board(self, boarding: Boarding) -> Verdict:
         """Check again, then join the key's flight or lead a new one.
 
-        Raises `FlightDeadlock` if waiting would never end.
+        Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
+        this key took too long and are still running.
         """
         now = self.timer()
+        told = not self.tell.quiet()
+        key = boarding.key
         slot: Any = None
         turn: Any = None
-        found = None
+        found: list[Hashable] | None = None
+        due = False
         with mutex:
-            record = self.store.index.get(boarding.key)
+            record = self.store.index.get(key)
             if record is not None and not boarding.renew and record.fresh_for(now) > 0:
                 boarding.record = record
                 boarding.verdict = HIT
             else:
-                slot = self.locks.enter(boarding.key)
+                slot = self.locks.enter(key)
                 turn = slot.turn
-                if turn is None or (type(turn) is Flight and turn.ended()):
-                    turn = self._new_flight(slot)
-                    slot.turn = turn
-                elif type(turn) is not Flight:
+                if turn is not None and type(turn) is not Flight:
                     turn = self._queued(slot)
-                current = turn is slot.turn
-                if current and turn.leader is None:
-                    self._claim(boarding, turn, now, record)
+                elif turn is None or turn.is_over():
+                    turn = Flight(slot, self.options.follower_retries)
+                    self._claim(boarding, turn, now, record, told)
+                    slot.turn = turn
+                elif turn.leader is None:
+                    self._claim(boarding, turn, now, record, told)
                 else:
+                    due = self.is_due(turn)
+                if boarding.verdict is NONE and not due:
                     found = self._join(boarding, turn)
         if boarding.verdict is HIT:
             self._served(boarding.record, now)
         elif found is not None:
             slot = turn = record = None  # the flight may come to hold this very error
-            cycle = describe(found)
-            self.tell.refused(boarding.key, cycle)
-            raise FlightDeadlock(f"{self.name}: waiting would never end: {cycle}")
+            self.refuse(key, found)
+        elif due:
+            return self._board_after(boarding, turn)
         return boarding.verdict
+
+    def _board_after(self, boarding: Boarding, flight: Flight) -> Verdict:
+        """Board once more, the flight in the way being due to lose the key."""
+        if not self.unseat(flight):
+            with mutex:
+                self.counts.timeouts += 1
+            raise FlightTimeout(self._too_many(boarding.key))
+        return self.board(boarding)
 
     def awake(self, boarding: Boarding) -> Verdict:
         """Decide again for a follower whose gate has opened."""
@@ -86,11 +106,12 @@ class Memo(Lander):
             boarding.verdict = SHARE
             self._waits_no_more(boarding)
             return SHARE
+        told = not self.tell.quiet()
         with mutex:
             flight = before.latest()
             record = self.store.index.get(boarding.key)
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
-                keep_waiting(boarding.actor, flight)
+                keep_waiting(boarding.waiter, flight)
                 boarding.flight, boarding.gate = flight, flight.open_later()
                 return JOIN
             if flight is None:
@@ -106,100 +127,91 @@ class Memo(Lander):
             else:
                 flight.followers -= 1
                 boarding.verdict = NONE
-                self._claim(boarding, flight, now, record)
+                self._claim(boarding, flight, now, record, told)
             self._waits_no_more(boarding)
-        open_gate(loose)
+        let_go(loose)
         return boarding.verdict
 
-    def leave(self, boarding: Boarding, timed_out: bool | None) -> bool:
-        """A follower gives up; False if it came too late, for its flight has landed.
+    def look(self, boarding: Boarding, began: float) -> Verdict:
+        """A follower whose pause is over looks whether to go on waiting; what it does next.
 
-        It counts as a timeout or as an error, or (None) not at all: it is served in another way.
+        Raises `FlightTimeout` or `FlightDeadlock`; it has left then.
         """
-        loose = NOTHING
-        with mutex:
-            flight = boarding.flight.latest()
-            if flight is not None and flight.state is LANDED:
-                return False
-            boarding.verdict = NONE
-            if flight is not None:
-                loose = self._unjoin(flight)
-            self._waits_no_more(boarding)
-            if timed_out:
-                self.counts.timeouts += 1
-            elif timed_out is not None:
-                self.counts.errors += 1
-        open_gate(loose)
-        return True
+        flight, limit = boarding.flight, self.options.wait_timeout
+        waited = time.monotonic() - began
+        if limit is not None and waited >= limit:
+            if not self.leave(boarding, timed_out=True):
+                return self.awake(boarding)
+            self.tell.timed_out(boarding.key, waited)
+            raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {boarding.key!r}")
+        if self.is_due(flight):
+            if not self.unseat(flight) and self.leave(boarding, timed_out=True):
+                raise FlightTimeout(self._too_many(boarding.key))
+        elif boarding.uneasy:
+            boarding.look_again()
+            with mutex:
+                found = keys_of(circle(boarding, flight), flight)
+            if found is not None and self.leave(boarding, timed_out=False):
+                self.refuse(boarding.key, found)
+        return JOIN
 
-    def abandon(self, boarding: Boarding, error: BaseException) -> None:
-        """The call ends with an exception: whatever it still holds is given up.
+    def pause(self, boarding: Boarding, began: float) -> float:
+        """For how many seconds a follower may wait before it looks."""
+        pause = LOOK_AGAIN if boarding.uneasy else LOOK
+        limit, due = self.options.wait_timeout, boarding.flight.due
+        if limit is not None or due is not None:
+            now = time.monotonic()
+            if limit is not None:
+                pause = min(pause, began + limit - now)
+            if due is not None and boarding.flight.state is FLYING:
+                pause = min(pause, due - now)
+        return max(0.0, pause)
 
-        Does nothing where everything has ended as it should, so that it can stand behind every call.
-        """
-        if boarding.verdict is LEAD:
-            self.fail(boarding.flight, error)
-        elif boarding.verdict is JOIN:
-            self.leave(boarding, timed_out=False)
-            if boarding.flight.has_opened(boarding.gate):
-                boarding.gate.open()  # it may have been this follower's to let the next one through
-        loose = NOTHING
-        with mutex:
-            slot = self.locks.slot(boarding.key)
-            if slot is not None and is_nobodys(slot.turn):
-                loose = self.locks.vacate(slot)  # an interrupt struck between making it and claiming it
-        open_gate(loose)
+    def refuse(self, key: Hashable, found: list[Hashable]) -> None:
+        """Tell and raise that waiting would never end."""
+        cycle = describe(found)
+        self.tell.refused(key, cycle)
+        raise FlightDeadlock(f"{self.name}: waiting would never end: {cycle}")
 
-    def done(self, boarding: Boarding) -> None:
-        """The call is over, in whatever way."""
-        self._waits_no_more(boarding)
-        boarding.clear()
+    def _too_many(self, key: Hashable) -> str:
+        limit = self.options.flight_timeout
+        return f"{self.name}: several calls for {key!r} took longer than {limit:g} s and are still running"
 
-    def _claim(self, boarding: Boarding, flight: Flight, now: float, record: Record | None) -> None:
+    # -- under the mutex ----------------------------------------------------------------------------
+
+    def _claim(
+        self, boarding: Boarding, flight: Flight, now: float, record: Record | None, told: bool
+    ) -> None:
         boarding.flight = flight
         boarding.verdict = LEAD
-        flight.claim(boarding.actor, now, record, "refresh" if boarding.renew else "call")
-
-    @staticmethod
-    def _waits_no_more(boarding: Boarding) -> None:
-        if boarding.before is not None:
-            end_waiting(boarding.actor, boarding.before)
-            boarding.before = None
+        flight.told = told
+        if boarding.renew:
+            flight.kind = "refresh"
+        if self.options.flight_timeout is not None:
+            flight.due = time.monotonic() + self.options.flight_timeout
+        flight.claim(boarding, now, record)
 
     def _queued(self, slot: Slot) -> Flight:
         """The flight that queues behind a plain hold (all callers together), or a new one, not yet there."""
         for turn in slot.queue:
             if type(turn) is Flight:
                 return turn
-        return self._new_flight(slot)
-
-    def _new_flight(self, slot: Slot) -> Flight:
         return Flight(slot, self.options.follower_retries)
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
-        found = keys_of(circle(boarding.actor, flight), flight)
+        found = keys_of(circle(boarding, flight), flight)
         if found is not None:
             self.counts.errors += 1
             return found
         boarding.flight, boarding.gate = flight, flight.open_later()
-        boarding.before = waits(boarding.actor)
-        begin_waiting(boarding.actor, flight)
+        boarding.before = waits(boarding.waiter)
+        begin_waiting(boarding.waiter, flight)
         flight.followers += 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:
             flight.slot.line_up(flight)
         return None
-
-    def _unjoin(self, flight: Flight) -> Loose:
-        """One follower less; an unclaimed flight without any is nobody's and goes."""
-        flight.followers -= 1
-        if flight.followers or flight.state is not UNCLAIMED:
-            return NOTHING
-        if flight.slot.turn is flight:
-            return self.locks.vacate(flight.slot)
-        flight.slot.step_out(flight)
-        return NOTHING
 
     def _served(self, record: Record, now: float) -> None:
         """A caller was served the longer way by a fresh record."""

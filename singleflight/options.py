@@ -42,6 +42,7 @@ class Options:
     cache_if: Callable[[Any], object]
     follower_retries: int | None
     wait_timeout: float | None
+    flight_timeout: float | None
     timer: Callable[[], float]
     listener: Callable[[Any], object] | None
 
@@ -55,6 +56,7 @@ class Options:
         cache_if: Callable[[Any], object],
         follower_retries: int | None,
         wait_timeout: float | timedelta | None,
+        flight_timeout: float | timedelta | None = None,
         timer: Callable[[], float] = time.monotonic,
         listener: Callable[[Any], object] | None,
     ) -> Options:
@@ -75,6 +77,7 @@ class Options:
             cache_if=cache_if,
             follower_retries=follower_retries,
             wait_timeout=patience(wait_timeout, "wait_timeout"),
+            flight_timeout=patience(flight_timeout, "flight_timeout"),
             timer=timer,
             listener=listener,
         )

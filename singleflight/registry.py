@@ -8,8 +8,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from . import locks, sections
-from .flights import FLYING, Flight, name_of
+from .flights import FLYING, Flight
 from .turns import Turn, mutex
+from .views import info, name_of
 
 if TYPE_CHECKING:
     from .decorator import SingleFlightFunction
@@ -79,7 +80,7 @@ def _told(memo: Any, found: list[tuple[Turn, int]]) -> list[str]:
     for turn, queued in found:
         if not isinstance(turn, Flight):
             lines.append(f"  lock {turn.key!r}: held by {name_of(turn.leader)}, {queued} queued")
-    return lines + [f"  {flight.info(memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
+    return lines + [f"  {info(flight, memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
 
 
 def _after_fork() -> None:

@@ -23,13 +23,11 @@ class Remembered:
     def __init__(
         self,
         name: str,
-        run: Callable[..., Any],
         options: Options,
         counts: Counts,
         own_key: Callable[..., Hashable] | None = None,
     ) -> None:
         self.name = name
-        self.run = run
         self.own_key = own_key
         self.options = options
         self.counts = counts
@@ -43,6 +41,7 @@ class Remembered:
         self.switching = threading.RLock()  # re-entrant: a signal handler may open a block within one
         self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
+        self.warned = False  # that it blocks an event loop; once
 
     def shut(self) -> None:
         """Send every call the longer way."""

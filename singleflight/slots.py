@@ -6,8 +6,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable
 
+from .gates import Gate
 from .keys import InstanceKey
-from .turns import Gate, Hold, Slot, current_actor
+from .turns import Hold, Slot, get_ident
 
 __all__ = ["Slots"]
 
@@ -69,11 +70,11 @@ class Slots:
 
     def after_fork(self) -> None:
         """In a forked child: only the holds of the thread that forked are still held by somebody."""
-        me = current_actor()
+        me = get_ident()
         live, self._live, self._idle = self._live, {}, OrderedDict()
         for key, slot in live.items():
             slot.queue = ()
-            if isinstance(slot.turn, Hold) and slot.turn.leader == me and not slot.turn.missing:
+            if isinstance(slot.turn, Hold) and slot.turn.thread == me and not slot.turn.missing:
                 self._live[key] = slot
             elif slot.turn is not None:
                 slot.turn.orphan()

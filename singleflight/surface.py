@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 from . import _threads, control
 from .counts import Stats
 from .entries import Entry
-from .flights import Explanation, FlightInfo
 from .locks import KeyedLocks
+from .views import Explanation, FlightInfo
 
 if TYPE_CHECKING:
     from .memo import Memo
@@ -48,6 +48,7 @@ class Controls(Generic[P, R]):
     __slots__ = ()
 
     if TYPE_CHECKING:
+        _self_home: Any
         _self_memo: Memo
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -84,7 +85,9 @@ class Controls(Generic[P, R]):
         Joins the flight for this key if there is one. Readers are served the old value meanwhile, and
         keep it if the function raises. Counts as a call received (a fetch, or a wait).
         """
-        result: R = _threads.call(self._self_memo, *self._split(args, kwargs), renew=True)
+        result: R = _threads.call(
+            self._self_memo, self._self_home.function, *self._split(args, kwargs), renew=True
+        )
         return result
 
     def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from .entries import Record
-from .events import Abort, Deadlock, Emitter, Evict, Expire, Fetch, Hit, Land, Share, Timeout, Wait
+from .events import Abort, Deadlock, Emitter, Evict, Expire, Fetch, Hit, Land, Share, Timeout, Unseat, Wait
 from .flights import Flight
 
 __all__ = ["Teller"]
@@ -31,7 +31,7 @@ class Teller(Emitter):
 
     def fetching(self, flight: Flight) -> None:
         """A leader is about to run the function."""
-        if not self.quiet() and self.wants("fetch"):
+        if self.wants("fetch"):
             self.tell(Fetch, flight.key, flight=flight.kind)
 
     def waiting(self, flight: Flight) -> None:
@@ -69,6 +69,11 @@ class Teller(Emitter):
                 self.tell(Abort, flight.key, error=error, **told)
         elif self.wants("land"):
             self.tell(Land, flight.key, error=error, stored=False, retried=ended[1], **told)
+
+    def unseated(self, flight: Flight) -> None:
+        """A flight took too long, or was dead, and has lost its key."""
+        if self.wants("unseat"):
+            self.tell(Unseat, flight.key)
 
     def gone(self, records: list[Record], now: float) -> None:
         """These records left the store by themselves."""

@@ -1,49 +1,41 @@
-"""Turns at keys: what occupies a key's slot, who waits for it, and whether that would ever end.
+"""Turns at keys: what occupies a key's slot, and who will after it.
 
 A slot is *live* while somebody occupies it or queues for it, and *idle* otherwise. What occupies a slot
-is a *turn*: a plain hold (`with locks(key):`) or a flight.
+is a *turn*: a plain hold (`with locks(key):`) or a flight. Who waits for a turn stands at its gate, made
+when the first one comes.
 
 One process-wide `mutex` guards all slots and turns of all registries, because circles of waiting cross
 functions. It is held for microseconds, never together with a store's lock, and runs nothing of the user's
 but a key's `__hash__` and `__eq__`. It is re-entrant only so that a finaliser or signal handler that comes
 back in the midst of a section can notice (`inside`) and keep out, instead of hanging.
-
-Waiting: a turn has a gate, made when the first waiter comes. The gate is a turnstile: whoever opens it
-releases one lock once, and every waiter that passes lets the next one through, so that opening costs the
-same for one waiter as for a thousand.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import suppress
+from collections.abc import Set as AbstractSet
 from itertools import count, islice
 from threading import get_ident
 from typing import Any
 
+from .gates import Gate
+
 __all__ = [
-    "LOOK",
     "Actor",
-    "Circle",
-    "Gate",
+    "Asker",
     "Hold",
     "Slot",
     "Told",
     "Turn",
     "ahead",
-    "begin_waiting",
-    "circle",
     "current_actor",
-    "describe",
-    "end_waiting",
+    "get_ident",
     "inside",
-    "keep_waiting",
     "mutex",
     "numbers",
-    "reset_after_fork",
-    "waits",
 ]
 
 mutex: Any = threading.RLock()
@@ -51,43 +43,54 @@ inside: Callable[[], bool] = mutex._is_owned
 """Whether this very thread is inside a section of the mutex, as only a re-entering caller can find."""
 
 Actor = Hashable
-"""Who holds and waits: a thread, by its identifier."""
-
-LOOK = 1.0  # seconds after which a waiting thread looks for itself whether its gate has opened
-
-current_actor: Callable[[], Actor] = get_ident
-
-# Who waits for which turn (the last one; see begin_waiting). An entry is written by its own actor.
-_waiting: dict[Actor, tuple[Turn, ...]] = {}
+"""Who holds and waits: a thread, by its identifier, or an asyncio task."""
 
 
-class Gate:
-    """Shut until it is opened, once; then everybody passes.
+def current_actor() -> Actor:
+    """The running task, or the thread where none runs."""
+    running = sys.modules.get("asyncio.events")  # where nobody imported asyncio there are no tasks
+    if running is not None and running._get_running_loop() is not None:
+        task: Actor | None = sys.modules["asyncio"].current_task()
+        if task is not None:
+            return task
+    return get_ident()
 
-    `open` may be called again: a waiter that is interrupted at the wrong moment cannot know whether it has
-    the turnstile, so it opens, and a second release does no harm.
+
+class Asker:
+    """Somebody who asks for a turn and may have to wait for it.
+
+    `actor` will lead what is claimed, `thread` is where it runs, and `waiter` is what a wait holds up: that
+    whole thread, or one task alone. `uneasy` once it is known that somebody outside this library may wait
+    for it, now or later.
     """
 
-    __slots__ = ("_turnstile",)
+    __slots__ = ("_above", "actor", "thread", "uneasy", "waiter")
 
-    def __init__(self) -> None:
-        self._turnstile = threading.Lock()
-        self._turnstile.acquire()
+    def __init__(self, actor: Actor, thread: Actor, waiter: Actor) -> None:
+        self.actor = actor
+        self.thread = thread
+        self.waiter = waiter
+        self.uneasy = False
+        self._above: AbstractSet[Actor] | None = None
 
-    def open(self) -> None:
-        """Let everybody through."""
-        with suppress(RuntimeError):  # open already
-            self._turnstile.release()
+    def holds_up(self, turn: Turn) -> bool:
+        """Whether that turn cannot end before this asker goes on."""
+        if turn.leader == self.waiter or turn.thread == self.waiter:
+            return True
+        if self._above is None:
+            self._above = self.above(turn)
+        return turn.leader in self._above
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait in a thread until the gate is open; False when `timeout` seconds passed first."""
-        if timeout is None:
-            passed = self._turnstile.acquire()
-        else:
-            passed = self._turnstile.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
-        if passed:
-            self.open()  # for the next one
-        return passed
+    def above(self, _turn: Turn, /) -> AbstractSet[Actor]:
+        """Everybody who waits, outside this library, for this asker; empty where that cannot matter.
+
+        The turn is what gave rise to the question.
+        """
+        return frozenset()
+
+    def look_again(self) -> None:
+        """Forget what was found above: that changes while one waits."""
+        self._above = None
 
 
 class Slot:
@@ -128,15 +131,16 @@ numbers = count(1)
 class Turn:
     """One occupation of one or more slots, now or later. All fields are guarded by the mutex.
 
-    `leader` is the actor that has it, or None while it waits for somebody to claim it; `gate` opens when
-    what its waiters wait for has come.
+    `leader` is the actor that has it, or None while it waits for somebody to claim it; `thread` is where the
+    leader runs; `gate` opens when what its waiters wait for has come.
     """
 
-    __slots__ = ("depth", "gate", "key", "leader", "number")
+    __slots__ = ("depth", "gate", "key", "leader", "number", "thread")
 
-    def __init__(self, key: Hashable, leader: Actor | None) -> None:
+    def __init__(self, key: Hashable, leader: Actor | None, thread: Actor | None) -> None:
         self.key = key
         self.leader = leader
+        self.thread = thread
         self.number = 0  # when it was claimed, among all turns
         self.depth = 0  # how many waits its leader had begun before; those do not hold this turn up
         self.gate: Gate | None = None
@@ -160,9 +164,6 @@ class Turn:
         raise NotImplementedError
 
 
-Circle = list[tuple[Hashable, Turn]]
-
-
 class Hold(Turn):
     """A plain lock on one or more keys: it takes or queues for all of them in one step.
 
@@ -170,10 +171,11 @@ class Hold(Turn):
     goes on when no slot is `missing`. A slot is its own by being assigned to it, and nothing else counts.
     """
 
-    __slots__ = ("keys", "slots")
+    __slots__ = ("asker", "keys", "slots")
 
-    def __init__(self, keys: tuple[Hashable, ...], leader: Actor) -> None:
-        super().__init__(keys, leader)
+    def __init__(self, keys: tuple[Hashable, ...], asker: Asker) -> None:
+        super().__init__(keys, asker.actor, asker.thread)
+        self.asker = asker
         self.number = next(numbers)
         self.keys = keys
         self.slots: list[Slot] = []
@@ -207,61 +209,3 @@ def ahead(turn: Turn, slot: Slot, told: Told) -> Iterator[tuple[Hashable, Turn]]
         yield slot.key, slot.turn
     for other in islice(slot.queue, named or 0, position):
         yield slot.key, other
-
-
-def circle(me: Actor, wanted: Turn) -> Circle | None:
-    """The circle that would close if `me` waited for a turn, or None; call under the mutex.
-
-    Begins with the key and turn that `me` has, then each that the one before waits for. Every wait adds
-    edges only here, and every circle needs a last one, so whoever would close it is told, and nobody else.
-    """
-    told: Told = {}
-    todo: list[tuple[Turn, Circle]] = [(turn, [(key, turn)]) for key, turn in wanted.blockers(told)]
-    seen: set[int] = set()
-    while todo:
-        turn, path = todo.pop()
-        if turn.leader == me:
-            return [path[-1], *path[:-1]]
-        if id(turn) in seen or turn.leader is None:
-            continue
-        seen.add(id(turn))
-        # A signal handler may lead a turn on top of a wait that it interrupted: that wait holds up
-        # what the leader had before, and not this.
-        for held_up_by in _waiting.get(turn.leader, ())[turn.depth :]:
-            todo += [(blocker, [*path, (key, blocker)]) for key, blocker in held_up_by.blockers(told)]
-    return None
-
-
-def describe(keys: list[Hashable]) -> str:
-    """A circle as text. Runs the keys' `__repr__`: never call it under the mutex."""
-    return " -> ".join(map(repr, keys))
-
-
-def waits(me: Actor) -> int:
-    """How many waits of `me` are under way: more than one where signal handlers wait on top."""
-    return len(_waiting.get(me, ()))
-
-
-def begin_waiting(me: Actor, turn: Turn) -> None:
-    """Note that `me` waits for a turn, on top of what it waits for already; call under the mutex."""
-    _waiting[me] = (*_waiting.get(me, ()), turn)
-
-
-def keep_waiting(me: Actor, turn: Turn) -> None:
-    """Note that `me` now waits for this turn instead; call under the mutex."""
-    _waiting[me] = (*_waiting.get(me, ())[:-1], turn)
-
-
-def end_waiting(me: Actor, before: int) -> None:
-    """Go back to the `waits` there were before; may be repeated. The entry is its actor's own."""
-    left = _waiting.get(me, ())[:before]
-    if left:
-        _waiting[me] = left
-    else:
-        _waiting.pop(me, None)
-
-
-def reset_after_fork() -> None:
-    """In a forked child: nobody else is in the mutex, and nobody waits."""
-    mutex._at_fork_reinit()
-    _waiting.clear()

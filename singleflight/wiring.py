@@ -26,6 +26,7 @@ class Home:
         self.of_class = isinstance(wrapped, classmethod)
         function = wrapped.__func__ if self.static or self.of_class else wrapped
         refuse_unfit(function)
+        self.function = function
         signature = parameters_of(function)
         self.bindable = takes_instance(signature) and not self.static
         called = getattr(function, "__qualname__", type(function).__qualname__)
@@ -33,7 +34,7 @@ class Home:
             check_key_function(key, called, signature)
         module = getattr(function, "__module__", None)
         counts = Counts() if has_global_lock() else ThreadedHits()
-        self.memo = Memo(name or (f"{module}.{called}" if module else called), function, options, counts, key)
+        self.memo = Memo(name or (f"{module}.{called}" if module else called), options, counts, key)
         self.by_instance = self.of_class and key is None
         self.instances = Instances(self.memo.store.forget)
         self.forms = CallForms(
@@ -42,7 +43,7 @@ class Home:
             key is not None,
             lookup=self.memo.store.index.get,
             timer=options.timer,
-            call=partial(_threads.call, self.memo),
+            call=partial(_threads.call, self.memo, function),
             counts=counts,
             make_key=key,
             known=self.instances.known,

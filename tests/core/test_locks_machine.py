@@ -9,10 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from singleflight import locks as locks_module
 from singleflight import slots as slots_module
+from singleflight.circles import end_waiting
 from singleflight.errors import FlightDeadlock, FlightTimeout
 from singleflight.locks import KeyedLocks
 from singleflight.testing import FakeClock
-from singleflight.turns import Hold, begin_waiting, end_waiting
+from singleflight.turns import Asker, Hold
 
 ACTORS = st.integers(0, 3)
 KEYS = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True).map(tuple)
@@ -106,20 +107,23 @@ class LocksMachine(RuleBasedStateMachine):
     def take(self, actor, keys, at_once):
         if actor in self.waiting:
             return
-        hold = Hold(keys, actor)
+        hold = Hold(keys, Asker(actor, actor, actor))
         self.queue(hold)
         granted, circle = self.is_granted(hold), not self.is_granted(hold) and self.closes_circle(hold)
         try:
             if at_once:
                 self.locks.acquire(hold, 0)
             else:
-                self.locks._take(hold, None)  # what `acquire` does, but for giving up when parked
+                queued = self.locks._queue_for(
+                    hold, None
+                )  # what `acquire` does, but for giving up when parked
+                if queued is not None:
+                    raise Parked
             assert granted
             self.granted.append(hold)
         except Parked:
             assert not granted
             assert not circle
-            begin_waiting(actor, hold)
             self.waiting[actor] = hold
         except (FlightDeadlock, FlightTimeout) as error:
             assert not granted

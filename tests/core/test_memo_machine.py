@@ -34,7 +34,7 @@ class MemoMachine(RuleBasedStateMachine):
             timer=self.clock,
             listener=None,
         )
-        self.memo = Memo("model", None, options, Counts())
+        self.memo = Memo("model", options, Counts())
         self.under_way = {}  # actor -> its boarding
         self.received = 0
         self.landed = {}  # key -> the values that may be served

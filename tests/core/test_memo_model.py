@@ -48,7 +48,7 @@ class MemoModel(RuleBasedStateMachine):
             timer=self.clock,
             listener=None,
         )
-        self.memo = Memo("model", None, options, Counts())
+        self.memo = Memo("model", options, Counts())
         self.boardings = {}
         self.flights = {}  # key -> its current flight
         self.stored = {}  # key -> (value, landed)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import singleflight
-from singleflight import single_flight_ttl, turns
+from singleflight import circles, single_flight_ttl
 
 HOME = str(Path(singleflight.__file__).parent)
 CHECKS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD")
@@ -73,7 +73,7 @@ def all_is_well(fetch, where):
         with suppress(ValueError):  # its first execution, if the interrupt came before that
             fetch()
 
-    assert not turns._waiting, where
+    assert not circles._waiting, where
     thread = threading.Thread(target=use, daemon=True)
     thread.start()
     thread.join(10)

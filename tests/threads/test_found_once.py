@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from singleflight import FlightDeadlock, KeyedLocks, control, single_flight_ttl, turns
+from singleflight import FlightDeadlock, KeyedLocks, circles, control, single_flight_ttl, turns
 from singleflight.testing import Recorder
 
 
@@ -189,17 +189,17 @@ def test_a_wait_of_a_signal_handler_does_not_hide_the_one_below_it(crowd, make_g
     with locks("x"):
         # What the handler and the wait below it look like from outside: two waits, one on top.
         x_turn = locks.slot("x").turn
-        y_turn = turns.Hold(("y",), "nobody")
+        y_turn = turns.Hold(("y",), turns.Asker("nobody", "nobody", "nobody"))
         with turns.mutex:
-            turns.begin_waiting(me[0], turns.Hold(("x",), me[0]))
-            turns._waiting[me[0]][0].slots = [locks.slot("x")]
-            turns.begin_waiting(me[0], y_turn)
+            circles.begin_waiting(me[0], turns.Hold(("x",), turns.Asker(me[0], me[0], me[0])))
+            circles._waiting[me[0]][0].slots = [locks.slot("x")]
+            circles.begin_waiting(me[0], y_turn)
         try:
             with pytest.raises(FlightDeadlock), locks("z", timeout=5):
                 pass
             assert x_turn.leader == threading.get_ident()
         finally:
-            turns.end_waiting(me[0], 0)
+            circles.end_waiting(me[0], 0)
             x_asks.set()
     done.set()
 
@@ -231,10 +231,10 @@ def test_lining_up_names_each_waiter_once(crowd, gate, monkeypatch):
         while locks.waiting("k") <= number:
             pass
     monkeypatch.setattr(turns, "ahead", counted)
-    probe = turns.Hold(("k",), "probe")
+    probe = turns.Hold(("k",), turns.Asker("probe", "probe", "probe"))
     with turns.mutex:
         probe.slots = [locks.slot("k")]
-        assert turns.circle("probe", probe) is None
+        assert circles.circle(turns.Asker("probe", "probe", "probe"), probe) is None
     assert len(named) <= 31
     gate.set()
 

@@ -1,0 +1,212 @@
+"""How a task waits for a flight, and how a flight runs in a task of its own. No policy: `memo` decides.
+
+A flight that a task leads is *work* in a task of its own, in a copy of the leader's context. So whoever
+called may be cancelled without anybody else noticing: the leader's caller waits for its work at a future
+(`home`) of its own, as followers do at the flight's gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from ._threads import raise_shared
+from .askers import TaskAsker, descends
+from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
+from .crowds import wait_at
+from .errors import FlightTimeout
+from .flights import Flight
+from .gates import LOOK
+from .locks import late, settle_late
+from .memo import Memo
+from .outcomes import copy_of
+from .turns import get_ident
+
+__all__ = ["call"]
+
+
+class TaskBoarding(Boarding, TaskAsker):
+    """A call of a task."""
+
+    __slots__ = ()
+
+
+class Work:
+    """One flight's task, and the way back to the caller that leads it.
+
+    All fields are touched on the loop's own thread alone, but for the two that say where it runs.
+    """
+
+    __slots__ = ("_loop", "_thread", "error", "flight", "home", "memo", "overdue", "task", "value")
+
+    def __init__(self, memo: Memo, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
+        self.memo: Memo | None = memo  # these two until the task has ended
+        self.flight: Flight | None = flight
+        self._loop = loop
+        self._thread = threading.current_thread()
+        self.home: asyncio.Future[None] = loop.create_future()
+        self.task: asyncio.Task[None] | None = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.overdue = False
+
+    def stop(self) -> None:
+        """Have the task cancelled; from any thread."""
+        if asyncio._get_running_loop() is self._loop:
+            self._cancel()
+            return
+        with suppress(RuntimeError):  # the loop is closed, and the task gone with it
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        self.overdue = not self.home.done()  # its caller still waits: it is stopped for taking too long
+        if self.task is not None:
+            self.task.cancel()
+
+    def is_dead(self) -> bool:
+        """Whether the loop is closed, or stands still on a thread that has ended."""
+        return self._loop.is_closed() or not (self._thread.is_alive() or self._loop.is_running())
+
+    def bring_home(self, value: Any, error: BaseException | None) -> bool:
+        """Give the caller its outcome; False if it has gone."""
+        if self.home.done():
+            return False
+        self.value, self.error = value, error
+        self.home.set_result(None)
+        return True
+
+    def ended(self, _task: asyncio.Task[None]) -> None:
+        """The task is done. Usually all is settled; but it may have been cancelled before it began."""
+        memo, flight = self.memo, self.flight
+        self.memo = self.flight = None
+        if memo is not None and flight is not None and not self.home.done() | flight.is_over():
+            error = asyncio.CancelledError()
+            memo.fail(flight, error)
+            self.bring_home(None, error)
+
+
+async def call(
+    memo: Memo,
+    run: Callable[..., Coroutine[Any, Any, Any]],
+    key: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    renew: bool = False,
+) -> Any:
+    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
+    if memo.direct():
+        return await run(*args, **kwargs)
+    task = asyncio.current_task()
+    boarding = TaskBoarding(key, task, get_ident(), task, renew)
+    try:
+        verdict = memo.board(boarding)
+        if verdict is JOIN:
+            began = time.monotonic()
+            verdict = await _wait(memo, boarding, began)
+            if verdict is SHARE:
+                memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
+                if boarding.flight.error is not None:
+                    raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
+                return boarding.flight.value
+        if verdict is LEAD:
+            return await _lead(memo, boarding, run, args, kwargs)
+        return boarding.record.value
+    except BaseException as error:
+        memo.abandon(boarding, error)
+        raise
+    finally:
+        memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
+        if late:
+            settle_late()
+
+
+async def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
+    """Wait at the gate, and at the next one, until there is something else to do."""
+    memo.tell.waiting(boarding.flight)
+    limited = memo.options.wait_timeout is not None
+    verdict = JOIN
+    while verdict is JOIN:
+        gate, flight = boarding.gate, boarding.flight
+        pause = memo.pause(boarding, began)
+        own_pause = pause if limited or boarding.uneasy else None
+        if await wait_at(
+            gate, partial(flight.has_opened, gate), partial(_look, memo, flight), pause, own_pause
+        ):
+            verdict = memo.awake(boarding)
+        else:
+            verdict = memo.look(boarding, began)
+        if verdict is NONE:  # its flight was detached and had no outcome to share
+            verdict = memo.board(boarding)
+    return verdict
+
+
+def _look(memo: Memo, flight: Flight) -> float:
+    """Look for all tasks that wait for a flight; for how many seconds they need not again."""
+    if memo.is_due(flight):
+        memo.unseat(flight)
+    return LOOK if flight.due is None else max(0.0, min(LOOK, flight.due - time.monotonic()))
+
+
+async def _lead(
+    memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Have the flight run in a task of its own, and wait for what it brings home."""
+    loop = asyncio.get_running_loop()
+    work = Work(memo, boarding.flight, loop)
+    flown = _fly(memo, boarding.flight, work, run, args, kwargs)
+    try:
+        work.task = loop.create_task(flown)
+    except BaseException:
+        flown.close()
+        raise
+    work.task.add_done_callback(work.ended)
+    memo.hand_over(boarding, work, work.task)
+    try:
+        await work.home
+    except BaseException:
+        memo.desert(boarding)
+        raise
+    error, value = work.error, work.value
+    work.error = work.value = None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # or this frame and the exception would keep each other
+    return value
+
+
+async def _fly(
+    memo: Memo,
+    flight: Flight,
+    work: Work,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """The work: run the function and land its flight."""
+    descends.set(True)
+    try:
+        if flight.told:
+            memo.tell.fetching(flight)
+        value = await run(*args, **kwargs)
+        memo.land(flight, value)
+        work.bring_home(value, None)
+    except BaseException as error:
+        told: BaseException = error
+        if work.overdue and isinstance(error, asyncio.CancelledError):
+            limit = memo.options.flight_timeout
+            told = FlightTimeout(
+                f"{memo.name}: {flight.key!r} took longer than {limit:g} s and was cancelled"
+            )
+        memo.fail(flight, told)
+        if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise  # nobody is left to raise it but the loop itself
+        del told
+    finally:
+        del flight, work  # an exception that callers receive leads to this frame

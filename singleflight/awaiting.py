@@ -1,0 +1,100 @@
+"""Who waits for a task or thread outside this library: read from CPython's own bookkeeping.
+
+asyncio notes with each future what to call when it is done. From these callbacks one can walk upwards:
+from a task to whoever awaits it, directly or through gather, TaskGroup, wait, wait_for, shield, a thread
+of an executor, or the `run_until_complete` that a thread is blocked in. Nothing here is documented by
+CPython, so this is the only module that does it, and what it does not recognise it leaves out: then a
+caller waits that might have been refused. Only those count that cannot go on before the task is done; so
+`wait(..., return_when=FIRST_COMPLETED)` does not.
+
+This is a walk over private attributes on purpose. Python 3.14 has `asyncio.capture_call_graph`, which tells
+direct awaiters only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future as ThreadFuture
+from typing import Any
+
+__all__ = ["above_task", "above_thread"]
+
+_AT_ONCE = (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION)
+
+
+def above_task(task: asyncio.Task[Any]) -> set[Any]:
+    """Every task, and every thread by its identifier, that cannot go on before this task is done."""
+    return _climb([task])
+
+
+def above_thread() -> set[Any]:
+    """The same for the running thread; empty where it does not work for an executor."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_name == "run":
+            item: Any = frame.f_locals.get("self")
+            if type(item).__name__ == "_WorkItem":
+                return {None} | _climb(list(_of_thread_future(item.future)))
+    return set()
+
+
+def _climb(todo: list[Any]) -> set[Any]:
+    above: set[Any] = set()
+    while todo:
+        waiter = todo.pop()
+        if waiter not in above:
+            above.add(waiter)
+            if waiter is not None and not isinstance(waiter, int):
+                todo += _awaiters(waiter)
+    return above
+
+
+def _awaiters(future: asyncio.Future[Any]) -> Iterator[Any]:
+    """Whatever cannot be done before this future is."""
+    for callback, *_ in getattr(future, "_callbacks", None) or ():
+        owner = getattr(callback, "__self__", None)
+        if asyncio.isfuture(owner):
+            yield owner  # a task that awaits it
+        elif isinstance(owner, asyncio.TaskGroup):
+            if owner._on_completed_fut is not None:  # type: ignore[attr-defined]
+                yield owner._on_completed_fut  # type: ignore[attr-defined]
+        elif isinstance(callback, functools.partial):
+            yield from _futures(callback.args)  # wait_for, Python 3.11
+        elif getattr(callback, "__name__", "") == "_run_until_complete_cb":
+            yield getattr(
+                future.get_loop(), "_thread_id", None
+            )  # the thread whose frames are beneath the loop
+        elif asyncio.isfuture(home := getattr(owner, "home", None)):
+            yield home  # our own: the caller whose flight this task runs
+        else:
+            yield from _futures(_closure(callback))
+
+
+def _closure(callback: Any) -> list[Any]:
+    """What gather, shield, wait and the bridges between loops and threads keep in their callbacks."""
+    code, cells = getattr(callback, "__code__", None), getattr(callback, "__closure__", None)
+    if code is None or not cells or not str(callback.__module__).startswith("asyncio."):
+        return []
+    variables = {}
+    for name, cell in zip(code.co_freevars, cells, strict=True):
+        try:
+            variables[name] = cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    if variables.get("return_when") in _AT_ONCE:
+        return []
+    return list(variables.values())
+
+
+def _futures(values: Iterable[Any]) -> Iterator[Any]:
+    return (value for value in values if asyncio.isfuture(value))
+
+
+def _of_thread_future(future: ThreadFuture[Any]) -> Iterator[Any]:
+    """The loops' futures that wait for what an executor runs."""
+    for callback in list(getattr(future, "_done_callbacks", ())):
+        yield from _futures(_closure(callback))

@@ -1,0 +1,60 @@
+"""Gates: where those who wait for a turn stand, threads and tasks alike, until somebody opens.
+
+A gate is a turnstile for threads: whoever opens it releases one lock once, and every waiter that passes
+lets the next one through, so that opening costs the same for one waiter as for a thousand. The tasks of
+each event loop stand there as one crowd, which is woken by one call into its loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import Any, Protocol
+
+__all__ = ["LOOK", "LOOK_AGAIN", "Crowd", "Gate"]
+
+LOOK = 1.0  # seconds after which a waiter looks for itself whether its gate has opened, and why not
+LOOK_AGAIN = 0.05  # the same, where somebody may begin to wait for the waiter itself
+
+
+class Crowd(Protocol):
+    """The tasks of one event loop that wait at a gate."""
+
+    def open(self) -> None:
+        """Let them through; called from any thread."""
+        ...
+
+
+class Gate:
+    """Shut until it is opened, once; then everybody passes.
+
+    `open` may be called again: a waiter that is interrupted at the wrong moment cannot know whether it has
+    the turnstile, so it opens, and a second release does no harm.
+
+    Tasks wait in `crowds`, one for each of their loops. A crowd is added under the mutex, and only while
+    whatever opens the gate has not happened; so no crowd can miss it.
+    """
+
+    __slots__ = ("_turnstile", "crowds")
+
+    def __init__(self) -> None:
+        self._turnstile = threading.Lock()
+        self._turnstile.acquire()
+        self.crowds: dict[Any, Crowd] = {}
+
+    def open(self) -> None:
+        """Let everybody through."""
+        with suppress(RuntimeError):  # open already
+            self._turnstile.release()
+        for crowd in list(self.crowds.values()) if self.crowds else ():
+            crowd.open()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait in a thread until the gate is open; False when `timeout` seconds passed first."""
+        if timeout is None:
+            passed = self._turnstile.acquire()
+        else:
+            passed = self._turnstile.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        if passed:
+            self.open()  # for the next one
+        return passed

@@ -1,0 +1,86 @@
+"""What users see of what goes on: a flight in progress, and what a call would do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from .entries import Entry
+from .flights import Flight
+from .turns import Actor
+
+__all__ = ["Explanation", "FlightInfo", "info", "name_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class FlightInfo:
+    """A flight in progress, as it was at one moment.
+
+    `name` is the function's; `leader` names the thread or task that runs it; `elapsed` is in seconds;
+    `followers` wait for it; `kind` is "call" or "refresh"; a `detached` one will not be stored.
+    """
+
+    name: str
+    key: Hashable
+    leader: str
+    elapsed: float
+    followers: int
+    kind: str
+    detached: bool
+
+    def __str__(self) -> str:
+        waiting = f", {self.followers} waiting" if self.followers else ""
+        detached = ", detached" if self.detached else ""
+        return (
+            f"{self.name} {self.key!r}: {self.kind} by {self.leader}, {self.elapsed:.3f} s{waiting}{detached}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a call would do now: `would` is "hit", "stale_hit", "wait" or "fetch"; `str()` is a sentence.
+
+    `fresh_for` and `stale_for` are in seconds and 0.0 where there is no value.
+    """
+
+    key: Hashable
+    would: str
+    entry: Entry | None
+    flight: FlightInfo | None
+    fresh_for: float
+    stale_for: float
+
+    def __str__(self) -> str:
+        if self.entry is not None and self.would in ("hit", "stale_hit"):
+            left = "for ever" if self.fresh_for == float("inf") else f"for {self.fresh_for:.3g} s more"
+            return (
+                f"{self.key!r} would be a hit: its value is {self.entry.age:.3g} s old and fresh {left}, "
+                f"and has served {self.entry.hits} callers"
+            )
+        if self.flight is not None:
+            return (
+                f"{self.key!r} would wait for the {self.flight.kind} by {self.flight.leader}, in flight for "
+                f"{self.flight.elapsed:.3g} s with {self.flight.followers} waiting"
+            )
+        if self.would == "wait":
+            return f"{self.key!r} would wait: somebody holds its lock"
+        return f"{self.key!r} would be fetched: there is no value and nobody is fetching it"
+
+
+def info(flight: Flight, name: str, now: float) -> FlightInfo:
+    """What users see of a flight that has a leader."""
+    elapsed = max(0.0, now - flight.started)
+    leader = name_of(flight.leader)
+    return FlightInfo(name, flight.key, leader, elapsed, flight.followers, flight.kind, flight.detached)
+
+
+def name_of(actor: Actor | None) -> str:
+    """A name for people."""
+    if isinstance(actor, int):
+        for thread in threading.enumerate():
+            if thread.ident == actor:
+                return f"thread {thread.name!r}"
+        return f"thread {actor}"
+    name = getattr(actor, "get_name", None)
+    return f"task {name()!r}" if name is not None else str(actor)
