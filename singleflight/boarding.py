@@ -52,8 +52,3 @@ class Boarding(Asker):
         self.record: Any = None  # with HIT
         self.uneasy = False
         self._above = None
-
-    def clear(self) -> None:
-        """Let go of everything."""
-        self.verdict = NONE
-        self.flight = self.gate = self.record = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterator
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
+from .boarding import Boarding
 from .circles import waits
 from .entries import Record
 from .gates import Gate
-from .turns import Actor, Asker, Slot, Told, Turn, ahead, numbers
+from .turns import Actor, Slot, Told, Turn, ahead, numbers
 
 __all__ = ["FLYING", "LANDED", "PASSED", "UNCLAIMED", "UNSEATED", "Flight", "State", "Work", "is_nobodys"]
 
@@ -99,15 +101,22 @@ class Flight(Turn):
         self.work: Work | None = None  # set once, by its leader, where a task runs it
         self.due: float | None = None  # a time of `time.monotonic` after which it may be unseated
 
-    def claim(self, asker: Asker, now: float, previous: Record | None) -> None:
-        """The asker leads it from now on. In this order: an interrupt leaves it unclaimed, or to be failed."""
-        self.depth = waits(asker.thread)
+    def claim(
+        self, boarding: Boarding, now: float, previous: Record | None, told: bool, timeout: float | None
+    ) -> None:
+        """It has a leader from now on. (In this order: an interrupt leaves it unclaimed, or to be failed.)"""
+        self.told = told
+        if boarding.renew:
+            self.kind = "refresh"
+        if timeout is not None:
+            self.due = time.monotonic() + timeout
+        self.depth = waits(boarding.thread)
         self.number = next(numbers)
         self.started = now
         self.previous = previous
-        self.thread = asker.thread
+        self.thread = boarding.thread
         self.state = FLYING
-        self.leader = asker.actor
+        self.leader = boarding.actor
 
     def land(self, value: Any, error: BaseException | None, now: float) -> None:
         """Give it its outcome."""

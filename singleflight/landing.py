@@ -109,7 +109,8 @@ class Lander(Remembered):
                         loose = self._vacate(slot)
         if gate is not None:
             gate.open()
-        let_go(loose)
+        if loose[0] is not None:
+            loose[0]()
         return None if ended else (followers, again)
 
     def _fly_again(self, flight: Flight, spent: bool) -> None:

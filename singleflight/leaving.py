@@ -80,7 +80,8 @@ class Leaver(Lander):
         """The call is over, in whatever way."""
         if boarding.before is not None:
             self._waits_no_more(boarding)
-        boarding.clear()
+        boarding.verdict = NONE
+        boarding.flight = boarding.gate = boarding.record = None
 
     @staticmethod
     def _waits_no_more(boarding: Boarding) -> None:

@@ -72,10 +72,12 @@ class Memo(Leaver):
                     turn = self._queued(slot)
                 elif turn is None or turn.is_over():
                     turn = Flight(slot, self.options.follower_retries)
-                    self._claim(boarding, turn, now, record, told)
+                    boarding.flight, boarding.verdict = turn, LEAD
+                    turn.claim(boarding, now, record, told, self.options.flight_timeout)
                     slot.turn = turn
                 elif turn.leader is None:
-                    self._claim(boarding, turn, now, record, told)
+                    boarding.flight, boarding.verdict = turn, LEAD
+                    turn.claim(boarding, now, record, told, self.options.flight_timeout)
                 else:
                     due = self.is_due(turn)
                 if boarding.verdict is NONE and not due:
@@ -126,8 +128,8 @@ class Memo(Leaver):
                 loose = self._unjoin(flight)
             else:
                 flight.followers -= 1
-                boarding.verdict = NONE
-                self._claim(boarding, flight, now, record, told)
+                boarding.flight, boarding.verdict = flight, LEAD
+                flight.claim(boarding, now, record, told, self.options.flight_timeout)
             self._waits_no_more(boarding)
         let_go(loose)
         return boarding.verdict
@@ -178,18 +180,6 @@ class Memo(Leaver):
         return f"{self.name}: several calls for {key!r} took longer than {limit:g} s and are still running"
 
     # -- under the mutex ----------------------------------------------------------------------------
-
-    def _claim(
-        self, boarding: Boarding, flight: Flight, now: float, record: Record | None, told: bool
-    ) -> None:
-        boarding.flight = flight
-        boarding.verdict = LEAD
-        flight.told = told
-        if boarding.renew:
-            flight.kind = "refresh"
-        if self.options.flight_timeout is not None:
-            flight.due = time.monotonic() + self.options.flight_timeout
-        flight.claim(boarding, now, record)
 
     def _queued(self, slot: Slot) -> Flight:
         """The flight that queues behind a plain hold (all callers together), or a new one, not yet there."""
