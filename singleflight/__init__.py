@@ -2,6 +2,7 @@
 
 from .counts import Stats
 from .decorator import BoundSingleFlight, SingleFlightFunction, single_flight_ttl
+from .draining import drain, drain_sync
 from .entries import Entry
 from .errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .events import Event, Listener, LoggingListener
@@ -32,6 +33,8 @@ __all__ = [
     "Stats",
     "UnhashableKey",
     "caches",
+    "drain",
+    "drain_sync",
     "is_not_none",
     "report",
     "single_flight_ttl",

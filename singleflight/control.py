@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from math import inf
 from typing import Any
 
@@ -14,7 +13,7 @@ from .flights import FLYING, Flight
 from .freshness import Landing
 from .memo import Memo
 from .options import switched_off
-from .turns import current_actor, inside, mutex
+from .turns import get_ident, inside, mutex
 from .views import Explanation, FlightInfo, info
 
 __all__ = [
@@ -148,19 +147,37 @@ def stats(memo: Memo) -> Stats:
         )
 
 
-@contextmanager
-def bypass(memo: Memo) -> Iterator[None]:
+class bypass:  # noqa: N801  # used as a function
     """Until the block ends, every call of the function, by whomever, runs it directly."""
-    block = current_actor(), object()
-    try:
+
+    __slots__ = ("_block", "_memo")
+
+    def __init__(self, memo: Memo) -> None:
+        self._memo = memo
+        self._block = (0, object())
+
+    def __enter__(self) -> None:
+        try:
+            with self._memo.switching:
+                self._block = get_ident(), object()
+                self._memo.bypassed.append(self._block)
+                self._memo.shut()
+        except BaseException:  # an interrupt: the block is not entered
+            self._end()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._end()
+        except BaseException:  # an interrupt: once more, for what it left
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        memo = self._memo
         with memo.switching:
-            memo.bypassed.append(block)
-            memo.shut()
-        yield
-    finally:
-        with memo.switching:
-            if block in memo.bypassed:
-                memo.bypassed.remove(block)
+            if self._block in memo.bypassed:
+                memo.bypassed.remove(self._block)
             if not memo.bypassed:
                 memo.reopen()
 

@@ -187,7 +187,7 @@ class Lander(Remembered):
                     stop = flight.work
                 else:
                     self.adrift.discard(flight)
-                gate = flight.gate
+                gate, flight.gate = flight.gate, None
                 if slot.turn is not flight:
                     flight.pass_on(None, UNSEATED)
                 elif followers:

@@ -15,7 +15,7 @@ from .views import info, name_of
 if TYPE_CHECKING:
     from .decorator import SingleFlightFunction
 
-__all__ = ["caches", "register", "report"]
+__all__ = ["caches", "memos", "register", "report"]
 
 # Replaced as a whole under `_registering`, so that readers need no lock.
 _functions: tuple[weakref.ref[Any], ...] = ()
@@ -44,6 +44,11 @@ def caches() -> tuple[SingleFlightFunction[..., Any], ...]:
     return tuple(function for ref in _functions if (function := ref()) is not None)
 
 
+def memos() -> list[Any]:
+    """What all of them remember; twins share one."""
+    return list(dict.fromkeys(function._self_memo for function in caches()))
+
+
 def report() -> str:
     """All decorated functions and their flights, with leaders, ages and numbers of waiters, as text.
 
@@ -53,17 +58,17 @@ def report() -> str:
     >>> "functions" in report()
     True
     """
-    functions = caches()
+    every = memos()
     held = mutex.acquire(timeout=0.1)
     try:
-        turns = [_turns(function._self_memo) for function in functions]
+        turns = [_turns(memo) for memo in every]
     finally:
         if held:
             mutex.release()
     # Outside the mutex: the keys' own __repr__, the clock, and the names of threads.
-    lines = [f"singleflight: {len(functions)} decorated functions"]
-    for function, found in zip(functions, turns, strict=True):
-        lines += _told(function._self_memo, found)
+    lines = [f"singleflight: {len(caches())} decorated functions"]
+    for memo, found in zip(every, turns, strict=True):
+        lines += _told(memo, found)
     return "\n".join(lines)
 
 
@@ -89,8 +94,8 @@ def _after_fork() -> None:
     _registering = threading.RLock()
     locks.after_fork()
     sections.after_fork()
-    for function in caches():
-        function._self_memo.after_fork()
+    for memo in memos():
+        memo.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,7 +12,7 @@ from .locks import KeyedLocks
 from .options import Options, switched_off
 from .store import Store
 from .telling import Teller
-from .turns import Actor, current_actor, inside
+from .turns import get_ident, inside
 
 __all__ = ["Remembered"]
 
@@ -36,8 +36,8 @@ class Remembered:
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)
         self.bypassed: list[
-            tuple[Actor, object]
-        ] = []  # the open `bypass()` blocks: actor and token; under `switching`
+            tuple[int, object]
+        ] = []  # the open `bypass()` blocks: thread and token; under `switching`
         self.switching = threading.RLock()  # re-entrant: a signal handler may open a block within one
         self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
@@ -63,7 +63,7 @@ class Remembered:
         self.counts.after_fork()
         self.store.after_fork()
         self.switching = threading.RLock()
-        me = current_actor()  # blocks of threads that do not exist here are over
+        me = get_ident()  # blocks of threads that do not exist here are over
         self.bypassed = [block for block in self.bypassed if block[0] == me]
         if not self.bypassed:
             self.reopen()

@@ -28,7 +28,7 @@ LAYERS = [
     {"memo"},
     {"_threads", "control"},
     {"_asyncio", "surface", "registry", "wiring"},
-    {"decorator"},
+    {"decorator", "draining"},
     {"__init__"},
 ]
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}

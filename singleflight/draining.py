@@ -1,0 +1,98 @@
+"""Waiting for the flights in progress to end, before a process or an event loop shuts down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+from .askers import task_asker, thread_asker
+from .circles import circle
+from .durations import patience
+from .errors import FlightDeadlock
+from .flights import FLYING, UNSEATED, Flight
+from .gates import LOOK, Gate
+from .registry import memos
+from .turns import Asker, mutex
+
+__all__ = ["drain", "drain_sync"]
+
+
+async def drain(timeout: float | timedelta | None = None) -> bool:
+    """Wait in a task until no decorated function has a flight in progress; whether that came to be.
+
+    Args:
+        timeout: how long to wait, in seconds; None (default) without a limit.
+
+    Returns True once nothing is in flight, or False when the time ran out first. Flights that begin meanwhile
+    are waited for too: stop asking first. Nothing is cancelled. Raises `FlightDeadlock` when called from
+    within a flight, which would wait for itself.
+
+    >>> import asyncio
+    >>> asyncio.run(drain(timeout=5))
+    True
+    """
+    from .crowds import wait_at
+
+    waiting = _Draining(task_asker(), timeout)
+    while (next_one := waiting.next_one()) is not None:
+        flight, gate = next_one
+        opened = await wait_at(gate, lambda: has_ended(flight), lambda: LOOK, LOOK, waiting.pause())  # noqa: B023
+        if not opened and waiting.is_over() and not has_ended(flight):
+            return False
+    return True
+
+
+def drain_sync(timeout: float | timedelta | None = None) -> bool:
+    """The same in a thread, which waits as a whole.
+
+    >>> drain_sync(timeout=5)
+    True
+    """
+    waiting = _Draining(thread_asker(), timeout)
+    while (next_one := waiting.next_one()) is not None:
+        flight, gate = next_one
+        if not gate.wait(waiting.pause()) and waiting.is_over() and not has_ended(flight):
+            return False
+    return True
+
+
+def has_ended(flight: Flight) -> bool:
+    """Whether its function has returned or raised."""
+    return flight.lost or not (flight.state is FLYING or flight.state is UNSEATED)
+
+
+class _Draining:
+    """Somebody who waits for all flights, one after another."""
+
+    def __init__(self, asker: Asker, timeout: float | timedelta | None) -> None:
+        seconds = patience(timeout, "timeout")
+        self._asker = asker
+        self._give_up = None if seconds is None else time.monotonic() + seconds
+
+    def next_one(self) -> tuple[Flight, Gate] | None:
+        """A flight in progress and the gate that opens when it ends; None when there is none."""
+        with mutex:
+            for flight in _in_progress():
+                if circle(self._asker, flight) is not None:
+                    break
+                return flight, flight.open_later()
+            else:
+                return None
+        raise FlightDeadlock(f"draining from within the flight of {flight.key!r} would never end")
+
+    def pause(self) -> float:
+        """For how many seconds to wait before looking."""
+        return LOOK if self._give_up is None else max(0.0, min(LOOK, self._give_up - time.monotonic()))
+
+    def is_over(self) -> bool:
+        """Whether there is no more time."""
+        return self._give_up is not None and time.monotonic() >= self._give_up
+
+
+def _in_progress() -> Iterator[Flight]:
+    """Every flight that runs, detached ones included. One whose event loop is gone never ends: not that."""
+    for memo in memos():
+        for turn in [slot.turn for slot in memo.locks.live()] + list(memo.adrift):
+            if isinstance(turn, Flight) and not has_ended(turn) and not (turn.work and turn.work.is_dead()):
+                yield turn
