@@ -12,16 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from ._threads import raise_shared
-from .askers import TaskAsker, descends
-from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
-from .crowds import wait_at
+from .askers import descends
+from .boarding import JOIN, LEAD, NONE, SHARE, Boarding
+from .crowds import InTask
 from .errors import FlightTimeout
 from .flights import Flight
-from .gates import LOOK
 from .locks import late, settle_late
 from .memo import Memo
 from .outcomes import copy_of
@@ -30,10 +28,10 @@ from .turns import get_ident
 __all__ = ["call"]
 
 
-class TaskBoarding(Boarding, TaskAsker):
+class TaskBoarding(InTask, Boarding):
     """A call of a task."""
 
-    __slots__ = ()
+    __slots__ = ("crowd", "future", "timer")
 
 
 class Work:
@@ -76,8 +74,9 @@ class Work:
         """Give the caller its outcome; False if it has gone."""
         if self.home.done():
             return False
-        self.value, self.error = value, error
-        self.home.set_result(None)
+        if not self._loop.is_closed():  # else the caller is gone with it
+            self.value, self.error = value, error
+            self.home.set_result(None)
         return True
 
     def ended(self, _task: asyncio.Task[None]) -> None:
@@ -103,16 +102,23 @@ async def call(
         return await run(*args, **kwargs)
     task = asyncio.current_task()
     boarding = TaskBoarding(key, task, get_ident(), task, renew)
+    waited = False
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:
+            waited = True
             began = time.monotonic()
-            verdict = await _wait(memo, boarding, began)
+            if boarding.told:
+                memo.tell.waiting(boarding.flight)
+            while verdict is JOIN:
+                if await boarding.sit(*memo.pauses(boarding, began)):
+                    verdict = memo.awake(boarding)
+                else:
+                    verdict = memo.look(boarding, began)
+                if verdict is NONE:  # its flight was detached and had no outcome to share
+                    verdict = memo.board(boarding)
             if verdict is SHARE:
-                memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
-                if boarding.flight.error is not None:
-                    raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
-                return boarding.flight.value
+                return _shared(memo, boarding, began)
         if verdict is LEAD:
             return await _lead(memo, boarding, run, args, kwargs)
         return boarding.record.value
@@ -120,36 +126,21 @@ async def call(
         memo.abandon(boarding, error)
         raise
     finally:
+        if waited:
+            boarding.rise()
         memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
 
 
-async def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
-    """Wait at the gate, and at the next one, until there is something else to do."""
-    memo.tell.waiting(boarding.flight)
-    limited = memo.options.wait_timeout is not None
-    verdict = JOIN
-    while verdict is JOIN:
-        gate, flight = boarding.gate, boarding.flight
-        pause = memo.pause(boarding, began)
-        own_pause = pause if limited or boarding.uneasy else None
-        if await wait_at(
-            gate, partial(flight.has_opened, gate), partial(_look, memo, flight), pause, own_pause
-        ):
-            verdict = memo.awake(boarding)
-        else:
-            verdict = memo.look(boarding, began)
-        if verdict is NONE:  # its flight was detached and had no outcome to share
-            verdict = memo.board(boarding)
-    return verdict
-
-
-def _look(memo: Memo, flight: Flight) -> float:
-    """Look for all tasks that wait for a flight; for how many seconds they need not again."""
-    if memo.is_due(flight):
-        memo.unseat(flight)
-    return LOOK if flight.due is None else max(0.0, min(LOOK, flight.due - time.monotonic()))
+def _shared(memo: Memo, boarding: Boarding, began: float) -> Any:
+    """The outcome of the flight that a follower waited for."""
+    flight = boarding.flight
+    if boarding.told:
+        memo.tell.shared(flight, memo.timer(), time.monotonic() - began)
+    if flight.error is not None:
+        raise_shared(copy_of(flight.error, flight.traceback))
+    return flight.value
 
 
 async def _lead(
@@ -160,7 +151,7 @@ async def _lead(
     work = Work(memo, boarding.flight, loop)
     flown = _fly(memo, boarding.flight, work, run, args, kwargs)
     try:
-        work.task = loop.create_task(flown)
+        work.task = loop.create_task(flown, name=memo.name)
     except BaseException:
         flown.close()
         raise

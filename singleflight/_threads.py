@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from .askers import ThreadAsker
+from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .locks import late, settle_late
 from .memo import Memo
@@ -19,7 +19,7 @@ from .turns import current_actor, get_ident
 __all__ = ["call", "raise_shared", "refuse_awaitable"]
 
 
-class ThreadBoarding(Boarding, ThreadAsker):
+class ThreadBoarding(InThread, Boarding):
     """A call of a thread."""
 
     __slots__ = ()
@@ -46,7 +46,8 @@ def call(
             began = time.monotonic()
             verdict = _wait(memo, boarding, began)
             if verdict is SHARE:
-                memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
+                if boarding.told:
+                    memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
                 if boarding.flight.error is not None:
                     raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
                 return boarding.flight.value
@@ -96,10 +97,13 @@ def refuse_awaitable(name: str, value: Any) -> NoReturn:
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
     _warn_of_blocking(memo)
-    memo.tell.waiting(boarding.flight)
+    if boarding.told:
+        memo.tell.waiting(boarding.flight)
     verdict = JOIN
     while verdict is JOIN:
-        if boarding.gate.wait(memo.pause(boarding, began)) or boarding.flight.has_opened(boarding.gate):
+        pause, own_pause = memo.pauses(boarding, began)
+        pause = pause if own_pause is None else min(pause, own_pause)
+        if boarding.gate.wait(pause) or boarding.flight.has_opened(boarding.gate):
             verdict = memo.awake(boarding)
         else:
             verdict = memo.look(boarding, began)

@@ -35,7 +35,7 @@ class Boarding(Asker):
     it wherever an interrupt strikes.
     """
 
-    __slots__ = ("before", "flight", "gate", "key", "record", "renew", "verdict")
+    __slots__ = ("before", "flight", "gate", "key", "record", "renew", "told", "verdict")
 
     def __init__(
         self, key: Hashable, actor: Actor, thread: Actor = None, waiter: Actor = None, renew: bool = False
@@ -46,6 +46,7 @@ class Boarding(Asker):
         self.waiter = self.thread if waiter is None else waiter
         self.renew = renew  # a fresh value does not satisfy this call
         self.verdict = NONE
+        self.told = False  # whether anybody may want its events
         self.before: int | None = None  # while it is noted as waiting: the waits there were before
         self.flight: Any = None  # with LEAD, JOIN and SHARE
         self.gate: Any = None  # with JOIN

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .askers import descends
+from .awaiting import above_task
 from .gates import Gate
-from .turns import mutex
+from .turns import Actor, Asker, Turn, get_ident
 
-__all__ = ["wait_at"]
+__all__ = ["InTask", "TaskAsker", "task_asker"]
+
+Watch = Callable[[Any], "float | None"]
 
 
 class Crowd:
-    """The tasks of one loop at one gate. `futures` is touched on the loop's own thread alone.
+    """The tasks of one loop at one gate. All fields are touched on the loop's own thread alone.
 
     However many they are, opening costs one call into their loop, and one timer looks for all of them.
+
+    Args:
+        loop: theirs.
+        watch: called while any of them waits; returns after how many seconds to call it again, or None to
+            have each look for itself. May be None: there is nothing to look for.
+        watched: what it is called with.
     """
 
-    __slots__ = ("_look", "_timer", "futures", "loop")
+    __slots__ = ("_timer", "_watch", "_watched", "loop", "members", "opened")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, look: Callable[[], float]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, watch: Watch | None, watched: Any) -> None:
         self.loop = loop
-        self.futures: dict[asyncio.Future[bool], None] = {}
-        self._look = look
+        self.members: dict[InTask, None] = {}
+        self.opened = False
+        self._watch, self._watched = watch, watched
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -36,58 +48,101 @@ class Crowd:
             self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
+        self.opened = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        futures, self.futures = self.futures, {}
-        for future in futures:
-            if not future.done():
+        members, self.members = self.members, {}
+        for member in members:
+            future = member.future
+            if future is not None and not future.done():
                 future.set_result(True)
 
     def look_later(self, pause: float) -> None:
         """Have somebody look after so many seconds, if nobody is going to."""
-        if self._timer is None:
-            self._timer = self.loop.call_later(pause, self._look_now)
+        if self._timer is None and self._watch is not None:
+            self._timer = self.loop.call_later(pause, self._look)
 
-    def _look_now(self) -> None:
+    def _look(self) -> None:
         self._timer = None
-        pause = self._look()
-        if self.futures:
+        pause = None if self._watch is None else self._watch(self._watched)
+        if pause is None:
+            for member in self.members:
+                member.look_up()
+        elif self.members:
             self.look_later(pause)
 
 
-async def wait_at(
-    gate: Gate, opened: Callable[[], bool], look: Callable[[], float], pause: float, own_pause: float | None
-) -> bool:
-    """Wait in a task until the gate opens; False when `own_pause` seconds passed first.
+class InTask:
+    """What waiting is for a task that asks: a place in the crowd of its loop, and a future.
 
-    Args:
-        gate: where to wait.
-        opened: whether it is open, or about to be; asked under the mutex.
-        look: called now and then while any task of this loop waits here, first after `pause` seconds; returns
-            the next pause.
-        pause: see `look`.
-        own_pause: how long this task itself waits at most; None without a limit.
+    A place is taken under the mutex, in the section that finds out that there is something to wait for; so
+    no opening can miss it. Only tasks of the crowd's loop touch it, and they run on its thread.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[bool] = loop.create_future()
-    with mutex:
-        if opened():
-            return True
+
+    if TYPE_CHECKING:  # the fields are its subclasses', which have others beside
+        actor: Actor
+        thread: Actor
+        uneasy: bool
+        crowd: Crowd
+        future: asyncio.Future[bool] | None
+        timer: asyncio.TimerHandle | None
+    else:
+        __slots__ = ()
+
+    def above(self, turn: Turn, /) -> AbstractSet[Actor]:
+        """Who waits for this task, where it comes from a flight, or a leader may be beneath its loop."""
+        if not descends.get() and turn.leader != self.thread:
+            return frozenset()
+        self.uneasy = True
+        task: Any = self.actor
+        return above_task(task)
+
+    def stand_at(self, gate: Gate, watch: Watch | None = None, watched: Any = None) -> None:
+        """Take a place; call under the mutex."""
+        task: Any = self.actor
+        loop = task.get_loop()
         crowd: Any = gate.crowds.get(loop)
         if crowd is None:
-            crowd = gate.crowds[loop] = Crowd(loop, look)
-        crowd.futures[future] = None
-    crowd.look_later(pause)
-    timer = None if own_pause is None else loop.call_later(own_pause, _time_is_up, future)
-    try:
-        return await future
-    finally:
-        crowd.futures.pop(future, None)
-        if timer is not None:
-            timer.cancel()
+            crowd = gate.crowds[loop] = Crowd(loop, watch, watched)
+        crowd.members[self] = None
+        self.crowd = crowd
+        self.future = self.timer = None
+
+    def sit(self, pause: float, own_pause: float | None) -> asyncio.Future[bool]:
+        """What to await: True when the gate opens, False when `own_pause` seconds have passed.
+
+        `pause` is when somebody has to look on behalf of all.
+        """
+        crowd = self.crowd
+        future = self.future = crowd.loop.create_future()
+        if crowd.opened:  # by a finaliser or signal handler, between standing and sitting
+            future.set_result(True)
+            return future
+        crowd.look_later(pause)
+        if own_pause is not None:
+            self.timer = crowd.loop.call_later(own_pause, self.look_up)
+        return future
+
+    def look_up(self) -> None:
+        """Have it look for itself, though the gate is shut."""
+        if self.future is not None and not self.future.done():
+            self.future.set_result(False)
+
+    def rise(self) -> None:
+        """It stood somewhere, and waits no more, for whatever reason."""
+        self.crowd.members.pop(self, None)
+        if self.timer is not None:
+            self.timer.cancel()
 
 
-def _time_is_up(future: asyncio.Future[bool]) -> None:
-    if not future.done():
-        future.set_result(False)
+class TaskAsker(InTask, Asker):
+    """A task that asks for a plain hold."""
+
+    __slots__ = ("crowd", "future", "timer")
+
+
+def task_asker() -> TaskAsker:
+    """The task that runs now."""
+    task = asyncio.current_task()
+    return TaskAsker(task, get_ident(), task)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 
-from .askers import task_asker, thread_asker
+from .askers import thread_asker
 from .circles import circle
 from .durations import patience
 from .errors import FlightDeadlock
@@ -32,13 +32,16 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
     >>> asyncio.run(drain(timeout=5))
     True
     """
-    from .crowds import wait_at
+    from .crowds import task_asker
 
-    waiting = _Draining(task_asker(), timeout)
+    asker = task_asker()
+    waiting = _Draining(asker, timeout)
     while (next_one := waiting.next_one()) is not None:
-        flight, gate = next_one
-        opened = await wait_at(gate, lambda: has_ended(flight), lambda: LOOK, LOOK, waiting.pause())  # noqa: B023
-        if not opened and waiting.is_over() and not has_ended(flight):
+        try:
+            opened = await asker.sit(LOOK, waiting.pause())
+        finally:
+            asker.rise()
+        if not opened and waiting.is_over() and not has_ended(next_one[0]):
             return False
     return True
 
@@ -76,7 +79,9 @@ class _Draining:
             for flight in _in_progress():
                 if circle(self._asker, flight) is not None:
                     break
-                return flight, flight.open_later()
+                gate = flight.open_later()
+                self._asker.stand_at(gate)
+                return flight, gate
             else:
                 return None
         raise FlightDeadlock(f"draining from within the flight of {flight.key!r} would never end")

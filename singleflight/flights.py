@@ -101,11 +101,9 @@ class Flight(Turn):
         self.work: Work | None = None  # set once, by its leader, where a task runs it
         self.due: float | None = None  # a time of `time.monotonic` after which it may be unseated
 
-    def claim(
-        self, boarding: Boarding, now: float, previous: Record | None, told: bool, timeout: float | None
-    ) -> None:
+    def claim(self, boarding: Boarding, now: float, previous: Record | None, timeout: float | None) -> None:
         """It has a leader from now on. (In this order: an interrupt leaves it unclaimed, or to be failed.)"""
-        self.told = told
+        self.told = boarding.told
         if boarding.renew:
             self.kind = "refresh"
         if timeout is not None:

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Hashable
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
-from .askers import task_asker, thread_asker
+from .askers import thread_asker
 from .circles import begin_waiting, describe, end_waiting, reset_after_fork, waits
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
@@ -137,22 +138,20 @@ class KeyedLocks(Slots):
 
     async def acquire_in_task(self, hold: Hold, timeout: float | None) -> None:
         """The same in a task."""
-        from .crowds import wait_at
-
-        before = waits(hold.asker.waiter)
+        asker: Any = hold.asker
+        before = waits(asker.waiter)
+        queued = None
         try:
             queued = self._queue_for(hold, timeout)
-            while (
-                queued is not None
-                and not await wait_at(queued.gate, queued.granted, queued.nothing, LOOK, queued.pause())
-                and not queued.look()
-            ):
+            while queued is not None and not await asker.sit(LOOK, queued.pause()) and not queued.look():
                 pass
         except BaseException:
             self.release(hold)
             raise
         finally:
-            end_waiting(hold.asker.waiter, before)
+            if queued is not None:
+                asker.rise()
+            end_waiting(asker.waiter, before)
 
     def _queue_for(self, hold: Hold, timeout: float | None) -> Queued | None:
         """Take or queue for every key; None when nothing is missing."""
@@ -170,6 +169,7 @@ class KeyedLocks(Slots):
                 found = queued.circle()
                 if found is None:
                     begin_waiting(asker.waiter, hold)
+                    asker.stand_at(hold.gate)
         if found is not None:
             raise FlightDeadlock(f"waiting would never end: {describe(found)}")
         if queued is not None and inside_other():
@@ -240,6 +240,8 @@ class Held:
                 raise
 
     async def __aenter__(self) -> None:
+        from .crowds import task_asker
+
         hold = Hold(self._keys, task_asker())
         await self._locks.acquire_in_task(hold, self._timeout)
         self._hold = hold

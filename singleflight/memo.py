@@ -54,7 +54,7 @@ class Memo(Leaver):
         this key took too long and are still running.
         """
         now = self.timer()
-        told = not self.tell.quiet()
+        boarding.told = not self.tell.quiet()
         key = boarding.key
         slot: Any = None
         turn: Any = None
@@ -73,11 +73,11 @@ class Memo(Leaver):
                 elif turn is None or turn.is_over():
                     turn = Flight(slot, self.options.follower_retries)
                     boarding.flight, boarding.verdict = turn, LEAD
-                    turn.claim(boarding, now, record, told, self.options.flight_timeout)
+                    turn.claim(boarding, now, record, self.options.flight_timeout)
                     slot.turn = turn
                 elif turn.leader is None:
                     boarding.flight, boarding.verdict = turn, LEAD
-                    turn.claim(boarding, now, record, told, self.options.flight_timeout)
+                    turn.claim(boarding, now, record, self.options.flight_timeout)
                 else:
                     due = self.is_due(turn)
                 if boarding.verdict is NONE and not due:
@@ -101,20 +101,20 @@ class Memo(Leaver):
 
     def awake(self, boarding: Boarding) -> Verdict:
         """Decide again for a follower whose gate has opened."""
-        now = self.timer()
-        loose = NOTHING
         before = boarding.flight  # let go of after the mutex
         if before.state is LANDED:
             boarding.verdict = SHARE
             self._waits_no_more(boarding)
             return SHARE
-        told = not self.tell.quiet()
+        now = self.timer()
+        loose = NOTHING
         with mutex:
             flight = before.latest()
             record = self.store.index.get(boarding.key)
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
                 keep_waiting(boarding.waiter, flight)
                 boarding.flight, boarding.gate = flight, flight.open_later()
+                boarding.stand_at(boarding.gate, self.watch, flight)
                 return JOIN
             if flight is None:
                 boarding.verdict = NONE
@@ -129,7 +129,7 @@ class Memo(Leaver):
             else:
                 flight.followers -= 1
                 boarding.flight, boarding.verdict = flight, LEAD
-                flight.claim(boarding, now, record, told, self.options.flight_timeout)
+                flight.claim(boarding, now, record, self.options.flight_timeout)
             self._waits_no_more(boarding)
         let_go(loose)
         return boarding.verdict
@@ -157,17 +157,34 @@ class Memo(Leaver):
                 self.refuse(boarding.key, found)
         return JOIN
 
-    def pause(self, boarding: Boarding, began: float) -> float:
-        """For how many seconds a follower may wait before it looks."""
-        pause = LOOK_AGAIN if boarding.uneasy else LOOK
-        limit, due = self.options.wait_timeout, boarding.flight.due
-        if limit is not None or due is not None:
-            now = time.monotonic()
-            if limit is not None:
-                pause = min(pause, began + limit - now)
-            if due is not None and boarding.flight.state is FLYING:
-                pause = min(pause, due - now)
-        return max(0.0, pause)
+    def pauses(self, boarding: Boarding, began: float) -> tuple[float, float | None]:
+        """For how many seconds a follower may wait before somebody looks, and before it looks itself.
+
+        The second is None where it is enough that anybody does, on behalf of all that wait for this flight.
+        """
+        flight, limit = boarding.flight, self.options.wait_timeout
+        pause = LOOK if flight.due is None else self._until_due(flight)
+        if limit is None and not boarding.uneasy:
+            return pause, None
+        own_pause = LOOK_AGAIN if boarding.uneasy else LOOK
+        if limit is not None:
+            own_pause = min(own_pause, max(0.0, began + limit - time.monotonic()))
+        return pause, own_pause
+
+    def watch(self, flight: Flight) -> float | None:
+        """Look on behalf of all tasks of a loop that wait for a flight; after how many seconds again.
+
+        None: each of them has to look for itself.
+        """
+        if self.is_due(flight) and not self.unseat(flight):
+            return None
+        return LOOK if flight.due is None else self._until_due(flight)
+
+    @staticmethod
+    def _until_due(flight: Flight) -> float:
+        if flight.due is None or flight.state is not FLYING:
+            return LOOK
+        return min(LOOK, max(0.0, flight.due - time.monotonic()))
 
     def refuse(self, key: Hashable, found: list[Hashable]) -> None:
         """Tell and raise that waiting would never end."""
@@ -197,6 +214,7 @@ class Memo(Leaver):
         boarding.flight, boarding.gate = flight, flight.open_later()
         boarding.before = waits(boarding.waiter)
         begin_waiting(boarding.waiter, flight)
+        boarding.stand_at(boarding.gate, self.watch, flight)
         flight.followers += 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:

@@ -36,10 +36,6 @@ class Queued:
         """Whether its owner has waited long enough."""
         return self._give_up is not None and time.monotonic() >= self._give_up
 
-    def granted(self) -> bool:
-        """Whether it has all its keys; call under the mutex."""
-        return not self.hold.missing
-
     def circle(self) -> list[Hashable] | None:
         """The keys of the circle that its waiting closes, if it does; call under the mutex."""
         return keys_of(circle(self.hold.asker, self.hold), self.hold)
@@ -48,7 +44,7 @@ class Queued:
         """Whether it has its keys after all (a wake-up may fall to an interrupt); raises to give up."""
         found = None
         with mutex:
-            granted = self.granted()
+            granted = not self.hold.missing
             if not granted and self.hold.asker.uneasy:
                 self.hold.asker.look_again()
                 found = self.circle()
@@ -57,10 +53,6 @@ class Queued:
         if not granted and self.is_over():
             raise FlightTimeout(f"waited {self.timeout:g} s for {', '.join(map(repr, self.hold.keys))}")
         return granted
-
-    def nothing(self) -> float:
-        """What its event loop has to look for on its behalf, and when again."""
-        return LOOK
 
 
 def keys_of(found: Circle | None, wanted: Turn) -> list[Hashable] | None:

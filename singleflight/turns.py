@@ -88,6 +88,12 @@ class Asker:
         """
         return frozenset()
 
+    def stand_at(self, gate: Gate, watch: Any = None, watched: Any = None) -> None:
+        """Note that it is going to wait at a gate; called under the mutex. Threads need no place there.
+
+        While any task waits there `watch(watched)` is called now and then.
+        """
+
     def look_again(self) -> None:
         """Forget what was found above: that changes while one waits."""
         self._above = None
