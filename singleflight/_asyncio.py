@@ -20,6 +20,7 @@ from .boarding import JOIN, LEAD, NONE, SHARE, Boarding
 from .crowds import InTask
 from .errors import FlightTimeout
 from .flights import Flight
+from .gates import LOOK
 from .locks import late, settle_late
 from .memo import Memo
 from .outcomes import copy_of
@@ -68,6 +69,8 @@ class Work:
 
     def is_dead(self) -> bool:
         """Whether the loop is closed, or stands still on a thread that has ended."""
+        if asyncio._get_running_loop() is self._loop:
+            return False
         return self._loop.is_closed() or not (self._thread.is_alive() or self._loop.is_running())
 
     def bring_home(self, value: Any, error: BaseException | None) -> bool:
@@ -111,14 +114,20 @@ async def call(
             if boarding.told:
                 memo.tell.waiting(boarding.flight)
             while verdict is JOIN:
-                if await boarding.sit(*memo.pauses(boarding, began)):
-                    verdict = memo.awake(boarding)
+                if memo.is_patient and not boarding.uneasy:
+                    future = boarding.sit(LOOK, None)
                 else:
-                    verdict = memo.look(boarding, began)
+                    future = boarding.sit(*memo.pauses(boarding, began))
+                verdict = memo.awake(boarding) if await future else memo.look(boarding, began)
                 if verdict is NONE:  # its flight was detached and had no outcome to share
                     verdict = memo.board(boarding)
             if verdict is SHARE:
-                return _shared(memo, boarding, began)
+                flight = boarding.flight
+                if boarding.told:
+                    memo.tell.shared(flight, memo.timer(), time.monotonic() - began)
+                if flight.error is None:
+                    return flight.value
+                raise_shared(copy_of(flight.error, flight.traceback))
         if verdict is LEAD:
             return await _lead(memo, boarding, run, args, kwargs)
         return boarding.record.value
@@ -131,16 +140,6 @@ async def call(
         memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
-
-
-def _shared(memo: Memo, boarding: Boarding, began: float) -> Any:
-    """The outcome of the flight that a follower waited for."""
-    flight = boarding.flight
-    if boarding.told:
-        memo.tell.shared(flight, memo.timer(), time.monotonic() - began)
-    if flight.error is not None:
-        raise_shared(copy_of(flight.error, flight.traceback))
-    return flight.value
 
 
 async def _lead(

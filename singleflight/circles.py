@@ -36,6 +36,8 @@ def circle(asker: Asker, wanted: Turn) -> Circle | None:
     wait adds edges only here, and every circle needs a last one, so whoever would close it is told, and
     nobody else. (Waits outside the library add edges too: who may be part of those asks again.)
     """
+    if wanted.is_running() and wanted.leader not in _waiting and wanted.thread not in _waiting:
+        return [(wanted.key, wanted)] if asker.holds_up(wanted) else None  # the usual case, by itself
     told: Told = {}
     todo: list[tuple[Turn, Circle]] = [(turn, [(key, turn)]) for key, turn in wanted.blockers(told)]
     seen: set[int] = set()
@@ -73,7 +75,7 @@ def waits(me: Actor) -> int:
 
 def begin_waiting(me: Actor, turn: Turn) -> None:
     """Note that `me` waits for a turn, on top of what it waits for already; call under the mutex."""
-    _waiting[me] = (*_waiting.get(me, ()), turn)
+    _waiting[me] = (*_waiting[me], turn) if me in _waiting else (turn,)
 
 
 def keep_waiting(me: Actor, turn: Turn) -> None:
@@ -83,11 +85,10 @@ def keep_waiting(me: Actor, turn: Turn) -> None:
 
 def end_waiting(me: Actor, before: int) -> None:
     """Go back to the `waits` there were before; may be repeated. The entry is its actor's own."""
-    left = _waiting.get(me, ())[:before]
-    if left:
-        _waiting[me] = left
-    else:
+    if not before:
         _waiting.pop(me, None)
+    elif me in _waiting:
+        _waiting[me] = _waiting[me][:before]
 
 
 def reset_after_fork() -> None:

@@ -30,14 +30,14 @@ class Crowd:
         watched: what it is called with.
     """
 
-    __slots__ = ("_timer", "_watch", "_watched", "loop", "members", "opened")
+    __slots__ = ("_watch", "_watched", "loop", "members", "opened", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, watch: Watch | None, watched: Any) -> None:
         self.loop = loop
         self.members: dict[InTask, None] = {}
         self.opened = False
         self._watch, self._watched = watch, watched
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Wake them; called from any thread."""
@@ -49,9 +49,9 @@ class Crowd:
 
     def _wake(self) -> None:
         self.opened = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         members, self.members = self.members, {}
         for member in members:
             future = member.future
@@ -60,11 +60,11 @@ class Crowd:
 
     def look_later(self, pause: float) -> None:
         """Have somebody look after so many seconds, if nobody is going to."""
-        if self._timer is None and self._watch is not None:
-            self._timer = self.loop.call_later(pause, self._look)
+        if self.timer is None and self._watch is not None:
+            self.timer = self.loop.call_later(pause, self._look)
 
     def _look(self) -> None:
-        self._timer = None
+        self.timer = None
         pause = None if self._watch is None else self._watch(self._watched)
         if pause is None:
             for member in self.members:
@@ -119,7 +119,8 @@ class InTask:
         if crowd.opened:  # by a finaliser or signal handler, between standing and sitting
             future.set_result(True)
             return future
-        crowd.look_later(pause)
+        if crowd.timer is None:
+            crowd.look_later(pause)
         if own_pause is not None:
             self.timer = crowd.loop.call_later(own_pause, self.look_up)
         return future

@@ -5,7 +5,6 @@ The other half of the decision maker.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from math import inf
 
@@ -158,15 +157,6 @@ class Lander(Remembered):
 
     # -- losing the key ------------------------------------------------------------------------------
 
-    @staticmethod
-    def is_due(flight: Flight) -> bool:
-        """Whether it is in flight for longer than it may be, or nobody is left to end it."""
-        if flight.state is not FLYING:
-            return False
-        if flight.due is not None and time.monotonic() >= flight.due:
-            return True
-        return flight.work is not None and flight.work.is_dead()
-
     def unseat(self, flight: Flight) -> bool:
         """Take the key from a flight that is due; False if too many of that key are left running already.
 
@@ -175,7 +165,7 @@ class Lander(Remembered):
         loose = NOTHING
         stop = gate = None
         with mutex:
-            due = self.is_due(flight)
+            due = flight.is_due()
             if due:
                 dead = flight.work is not None and flight.work.is_dead()
                 slot, followers = flight.slot, flight.followers

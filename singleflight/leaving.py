@@ -79,7 +79,8 @@ class Leaver(Lander):
     def done(self, boarding: Boarding) -> None:
         """The call is over, in whatever way."""
         if boarding.before is not None:
-            self._waits_no_more(boarding)
+            end_waiting(boarding.waiter, boarding.before)
+            boarding.before = None
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None
 

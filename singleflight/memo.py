@@ -68,9 +68,7 @@ class Memo(Leaver):
             else:
                 slot = self.locks.enter(key)
                 turn = slot.turn
-                if turn is not None and type(turn) is not Flight:
-                    turn = self._queued(slot)
-                elif turn is None or turn.is_over():
+                if turn is None or turn.is_over():
                     turn = Flight(slot, self.options.follower_retries)
                     boarding.flight, boarding.verdict = turn, LEAD
                     turn.claim(boarding, now, record, self.options.flight_timeout)
@@ -79,9 +77,11 @@ class Memo(Leaver):
                     boarding.flight, boarding.verdict = turn, LEAD
                     turn.claim(boarding, now, record, self.options.flight_timeout)
                 else:
-                    due = self.is_due(turn)
-                if boarding.verdict is NONE and not due:
-                    found = self._join(boarding, turn)
+                    if type(turn) is not Flight:
+                        turn = self._queued(slot)
+                    due = turn.is_due()
+                    if not due:
+                        found = self._join(boarding, turn)
         if boarding.verdict is HIT:
             self._served(boarding.record, now)
         elif found is not None:
@@ -104,7 +104,6 @@ class Memo(Leaver):
         before = boarding.flight  # let go of after the mutex
         if before.state is LANDED:
             boarding.verdict = SHARE
-            self._waits_no_more(boarding)
             return SHARE
         now = self.timer()
         loose = NOTHING
@@ -146,7 +145,7 @@ class Memo(Leaver):
                 return self.awake(boarding)
             self.tell.timed_out(boarding.key, waited)
             raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {boarding.key!r}")
-        if self.is_due(flight):
+        if flight.is_due():
             if not self.unseat(flight) and self.leave(boarding, timed_out=True):
                 raise FlightTimeout(self._too_many(boarding.key))
         elif boarding.uneasy:
@@ -176,7 +175,7 @@ class Memo(Leaver):
 
         None: each of them has to look for itself.
         """
-        if self.is_due(flight) and not self.unseat(flight):
+        if flight.is_due() and not self.unseat(flight):
             return None
         return LOOK if flight.due is None else self._until_due(flight)
 
@@ -207,12 +206,12 @@ class Memo(Leaver):
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
-        found = keys_of(circle(boarding, flight), flight)
-        if found is not None:
+        closed = circle(boarding, flight)
+        if closed is not None:
             self.counts.errors += 1
-            return found
+            return keys_of(closed, flight)
         boarding.flight, boarding.gate = flight, flight.open_later()
-        boarding.before = waits(boarding.waiter)
+        boarding.before = waits(boarding.waiter)  # first: an interrupt after it finds what to go back to
         begin_waiting(boarding.waiter, flight)
         boarding.stand_at(boarding.gate, self.watch, flight)
         flight.followers += 1

@@ -32,6 +32,7 @@ class Remembered:
         self.options = options
         self.counts = counts
         self.timer = options.timer
+        self.is_patient = options.wait_timeout is None and options.flight_timeout is None
         self.store = Store(options.maxsize, options.fixed_ttl)
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)

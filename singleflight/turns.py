@@ -151,6 +151,14 @@ class Turn:
         self.depth = 0  # how many waits its leader had begun before; those do not hold this turn up
         self.gate: Gate | None = None
 
+    def is_over(self) -> bool:
+        """Whether nothing is to be expected of it any more by those who wait."""
+        return False
+
+    def is_running(self) -> bool:
+        """Whether its leader has all that it needs, so that nothing else holds up those who wait for it."""
+        return False
+
     def orphan(self) -> None:
         """The thread that had it does not exist in this forked child."""
 
