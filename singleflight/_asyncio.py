@@ -132,11 +132,11 @@ async def call(
             return await _lead(memo, boarding, run, args, kwargs)
         return boarding.record.value
     except BaseException as error:
+        if waited:
+            boarding.rise()
         memo.abandon(boarding, error)
         raise
     finally:
-        if waited:
-            boarding.rise()
         memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()

@@ -19,12 +19,13 @@ __all__ = [
     "end_waiting",
     "keep_waiting",
     "reset_after_fork",
+    "waiting",
     "waits",
 ]
 
 # Who waits for which turn, the last on top (see begin_waiting). Written under the mutex, but taken out by
 # its own actor alone.
-_waiting: dict[Actor | None, tuple[Turn, ...]] = {}
+waiting: dict[Actor | None, tuple[Turn, ...]] = {}
 
 Circle = list[tuple[Hashable, Turn]]
 
@@ -36,8 +37,6 @@ def circle(asker: Asker, wanted: Turn) -> Circle | None:
     wait adds edges only here, and every circle needs a last one, so whoever would close it is told, and
     nobody else. (Waits outside the library add edges too: who may be part of those asks again.)
     """
-    if wanted.is_running() and wanted.leader not in _waiting and wanted.thread not in _waiting:
-        return [(wanted.key, wanted)] if asker.holds_up(wanted) else None  # the usual case, by itself
     told: Told = {}
     todo: list[tuple[Turn, Circle]] = [(turn, [(key, turn)]) for key, turn in wanted.blockers(told)]
     seen: set[int] = set()
@@ -58,9 +57,9 @@ def _waits_of(turn: Turn) -> Iterator[Turn]:
     # A signal handler may lead a turn on top of a wait that it interrupted: that wait holds up what the
     # leader had before, and not this.
     thread = turn.thread
-    yield from _waiting.get(thread, ())[turn.depth :]
+    yield from waiting.get(thread, ())[turn.depth :]
     if turn.leader != thread:
-        yield from _waiting.get(turn.leader, ())
+        yield from waiting.get(turn.leader, ())
 
 
 def describe(keys: list[Hashable]) -> str:
@@ -70,29 +69,29 @@ def describe(keys: list[Hashable]) -> str:
 
 def waits(me: Actor) -> int:
     """How many waits of `me` are under way: more than one where signal handlers wait on top."""
-    return len(_waiting[me]) if me in _waiting else 0
+    return len(waiting[me]) if me in waiting else 0
 
 
 def begin_waiting(me: Actor, turn: Turn) -> None:
     """Note that `me` waits for a turn, on top of what it waits for already; call under the mutex."""
-    _waiting[me] = (*_waiting[me], turn) if me in _waiting else (turn,)
+    waiting[me] = (*waiting[me], turn) if me in waiting else (turn,)
 
 
 def keep_waiting(me: Actor, turn: Turn) -> None:
     """Note that `me` now waits for this turn instead; call under the mutex."""
-    _waiting[me] = (*_waiting.get(me, ())[:-1], turn)
+    waiting[me] = (*waiting.get(me, ())[:-1], turn)
 
 
 def end_waiting(me: Actor, before: int) -> None:
     """Go back to the `waits` there were before; may be repeated. The entry is its actor's own."""
     if not before:
-        _waiting.pop(me, None)
-    elif me in _waiting:
-        _waiting[me] = _waiting[me][:before]
+        waiting.pop(me, None)
+    elif me in waiting:
+        waiting[me] = waiting[me][:before]
 
 
 def reset_after_fork() -> None:
     """In a forked child: nobody else is in the mutex, and nobody waits."""
     if not inside():  # a handler may fork amid a section of its own thread, which goes on in the child
         mutex._at_fork_reinit()
-    _waiting.clear()
+    waiting.clear()

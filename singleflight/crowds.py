@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .askers import descends
 from .awaiting import above_task
@@ -15,7 +14,13 @@ from .turns import Actor, Asker, Turn, get_ident
 
 __all__ = ["InTask", "TaskAsker", "task_asker"]
 
-Watch = Callable[[Any], "float | None"]
+
+class Watcher(Protocol):
+    """Looks on behalf of a crowd; `memo` does."""
+
+    def watch(self, watched: Any) -> float | None:
+        """Look now; returns after how many seconds again, or None to have each look for itself."""
+        ...
 
 
 class Crowd:
@@ -25,18 +30,17 @@ class Crowd:
 
     Args:
         loop: theirs.
-        watch: called while any of them waits; returns after how many seconds to call it again, or None to
-            have each look for itself. May be None: there is nothing to look for.
-        watched: what it is called with.
+        watcher: who is to look now and then while any of them waits; None where there is nothing to look for.
+        watched: at what.
     """
 
-    __slots__ = ("_watch", "_watched", "loop", "members", "opened", "timer")
+    __slots__ = ("_watched", "_watcher", "loop", "members", "opened", "timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, watch: Watch | None, watched: Any) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher | None, watched: Any) -> None:
         self.loop = loop
         self.members: dict[InTask, None] = {}
         self.opened = False
-        self._watch, self._watched = watch, watched
+        self._watcher, self._watched = watcher, watched
         self.timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -57,15 +61,17 @@ class Crowd:
             future = member.future
             if future is not None and not future.done():
                 future.set_result(True)
+                if member.timer is not None:
+                    member.timer.cancel()
 
     def look_later(self, pause: float) -> None:
         """Have somebody look after so many seconds, if nobody is going to."""
-        if self.timer is None and self._watch is not None:
+        if self.timer is None and self._watcher is not None:
             self.timer = self.loop.call_later(pause, self._look)
 
     def _look(self) -> None:
         self.timer = None
-        pause = None if self._watch is None else self._watch(self._watched)
+        pause = None if self._watcher is None else self._watcher.watch(self._watched)
         if pause is None:
             for member in self.members:
                 member.look_up()
@@ -98,13 +104,19 @@ class InTask:
         task: Any = self.actor
         return above_task(task)
 
-    def stand_at(self, gate: Gate, watch: Watch | None = None, watched: Any = None) -> None:
+    def holds_up(self, turn: Turn) -> bool:
+        """Whether that turn cannot end before this task goes on."""
+        if turn.leader != self.actor and turn.leader != self.thread and not descends.get():
+            return False  # the usual case, in short
+        return super().holds_up(turn)  # type: ignore[misc]
+
+    def stand_at(self, gate: Gate, watcher: Watcher | None = None, watched: Any = None) -> None:
         """Take a place; call under the mutex."""
         task: Any = self.actor
         loop = task.get_loop()
         crowd: Any = gate.crowds.get(loop)
         if crowd is None:
-            crowd = gate.crowds[loop] = Crowd(loop, watch, watched)
+            crowd = gate.crowds[loop] = Crowd(loop, watcher, watched)
         crowd.members[self] = None
         self.crowd = crowd
         self.future = self.timer = None

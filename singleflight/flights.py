@@ -161,10 +161,6 @@ class Flight(Turn):
         """Whether nothing is to be expected of it any more by those who wait."""
         return self.state is not FLYING and self.state is not UNCLAIMED
 
-    def is_running(self) -> bool:
-        """Whether its leader runs the function."""
-        return self.state is FLYING
-
     def is_due(self) -> bool:
         """Whether it is in flight for longer than it may be, or nobody is left to end it."""
         if self.state is not FLYING:

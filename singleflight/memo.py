@@ -29,11 +29,11 @@ from math import inf
 from typing import Any
 
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
-from .circles import begin_waiting, circle, describe, keep_waiting, waits
+from .circles import circle, describe, keep_waiting, waiting
 from .entries import Record
 from .errors import FlightDeadlock, FlightTimeout
 from .flights import FLYING, LANDED, UNCLAIMED, Flight
-from .gates import LOOK, LOOK_AGAIN
+from .gates import LOOK, LOOK_AGAIN, Gate
 from .landing import NOTHING, let_go
 from .leaving import Leaver
 from .queues import keys_of
@@ -79,7 +79,7 @@ class Memo(Leaver):
                 else:
                     if type(turn) is not Flight:
                         turn = self._queued(slot)
-                    due = turn.is_due()
+                    due = (turn.due is not None or turn.work is not None) and turn.is_due()
                     if not due:
                         found = self._join(boarding, turn)
         if boarding.verdict is HIT:
@@ -113,7 +113,7 @@ class Memo(Leaver):
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
                 keep_waiting(boarding.waiter, flight)
                 boarding.flight, boarding.gate = flight, flight.open_later()
-                boarding.stand_at(boarding.gate, self.watch, flight)
+                boarding.stand_at(boarding.gate, self, flight)
                 return JOIN
             if flight is None:
                 boarding.verdict = NONE
@@ -206,14 +206,22 @@ class Memo(Leaver):
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
-        closed = circle(boarding, flight)
+        waiter = boarding.waiter
+        if flight.state is FLYING and flight.leader not in waiting and flight.thread not in waiting:
+            closed = [(flight.key, flight)] if boarding.holds_up(flight) else None  # the usual case, in short
+        else:
+            closed = circle(boarding, flight)
         if closed is not None:
             self.counts.errors += 1
             return keys_of(closed, flight)
-        boarding.flight, boarding.gate = flight, flight.open_later()
-        boarding.before = waits(boarding.waiter)  # first: an interrupt after it finds what to go back to
-        begin_waiting(boarding.waiter, flight)
-        boarding.stand_at(boarding.gate, self.watch, flight)
+        gate = flight.gate
+        if gate is None:
+            gate = flight.gate = Gate()
+        boarding.flight, boarding.gate = flight, gate
+        under_way = waiting.get(waiter, ())
+        boarding.before = len(under_way)  # first: an interrupt after it finds what to go back to
+        waiting[waiter] = (*under_way, flight)
+        boarding.stand_at(gate, self, flight)
         flight.followers += 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:

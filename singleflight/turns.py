@@ -88,10 +88,10 @@ class Asker:
         """
         return frozenset()
 
-    def stand_at(self, gate: Gate, watch: Any = None, watched: Any = None) -> None:
+    def stand_at(self, gate: Gate, watcher: Any = None, watched: Any = None) -> None:
         """Note that it is going to wait at a gate; called under the mutex. Threads need no place there.
 
-        While any task waits there `watch(watched)` is called now and then.
+        While any task waits there `watcher.watch(watched)` is called now and then.
         """
 
     def look_again(self) -> None:
@@ -153,10 +153,6 @@ class Turn:
 
     def is_over(self) -> bool:
         """Whether nothing is to be expected of it any more by those who wait."""
-        return False
-
-    def is_running(self) -> bool:
-        """Whether its leader has all that it needs, so that nothing else holds up those who wait for it."""
         return False
 
     def orphan(self) -> None:

@@ -73,7 +73,7 @@ def all_is_well(fetch, where):
         with suppress(ValueError):  # its first execution, if the interrupt came before that
             fetch()
 
-    assert not circles._waiting, where
+    assert not circles.waiting, where
     thread = threading.Thread(target=use, daemon=True)
     thread.start()
     thread.join(10)

@@ -192,7 +192,7 @@ def test_a_wait_of_a_signal_handler_does_not_hide_the_one_below_it(crowd, make_g
         y_turn = turns.Hold(("y",), turns.Asker("nobody", "nobody", "nobody"))
         with turns.mutex:
             circles.begin_waiting(me[0], turns.Hold(("x",), turns.Asker(me[0], me[0], me[0])))
-            circles._waiting[me[0]][0].slots = [locks.slot("x")]
+            circles.waiting[me[0]][0].slots = [locks.slot("x")]
             circles.begin_waiting(me[0], y_turn)
         try:
             with pytest.raises(FlightDeadlock), locks("z", timeout=5):
