@@ -203,7 +203,6 @@ class Memo(Lander):
 
     def _served(self, record: Record, now: float) -> None:
         """A caller was served the longer way by a fresh record."""
-        record.hits += 1
-        self.counts.hit()
+        self.counts.served(record)
         if not self.tell.hit(record, now) and record.deadline == -inf:
-            record.deadline = record.landed + record.ttl  # nobody listens any more: back to the fast path
+            record.reopen()  # nobody listens any more
