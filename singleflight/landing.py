@@ -10,11 +10,11 @@ from .errors import FlightDeadlock, FlightTimeout
 from .flights import FLYING, Flight
 from .freshness import Landing
 from .remembered import Remembered
-from .turns import Gate, Slot, mutex
+from .turns import Gate, mutex
 
 __all__ = ["NOTHING", "Lander", "Loose", "open_gate"]
 
-Loose = tuple[Gate | None, Slot | None]  # to open and to let go of, once the mutex is free
+Loose = tuple[Gate | None, object]  # to open and to let go of, once the mutex is free
 NOTHING: Loose = (None, None)
 
 
