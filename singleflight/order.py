@@ -1,94 +1,94 @@
 """Who runs out next: the only room that knows cachetools. Every method is called under the store's lock.
 
-Ends of lives are kept by a `TLRUCache`. It never evicts here (`maxsize=inf`): which entry goes when the
-store is full is the store's affair. The clock that it sees stands still before all time, so nothing runs
-out inside it until `expire` tells it the time, and no clock is read under the lock.
+An entry of cachetools for each record would be most of a miss and most of a record's memory. So records
+whose lives end at about the same time share one: a *batch*, which runs out when the time begins in which
+they end. From then on it *drains*: it is out of the cache, and its records go one by one, each at its own
+end. That time is between a thirty-second and a sixty-fourth of their lives, so records that live about
+equally long make some fifty batches, however many they are.
 
-Both orders answer the same questions. `due` is the earliest time at which `expire` can find anything; until
-then nobody need ask.
+Batches are kept by a `TLRUCache`. It never evicts here (`maxsize=inf`): which entry goes when the store is
+full is the store's affair. The clock that it sees stands still before all time, so nothing runs out inside
+it until `expire` tells it the time, and no clock is read under the lock.
 """
 
 from __future__ import annotations
 
 from itertools import repeat
-from math import inf
-from typing import Any, Protocol
+from math import frexp, inf, ldexp
+from typing import Any
 
 from cachetools import TLRUCache
 
 from .entries import Record
 
-__all__ = ["Order", "order_of"]
-
-_PARTS = 64  # a batch takes what lands within this part of a life
+__all__ = ["Order"]
 
 _before_all_time = repeat(-inf).__next__
 
 
-class Order(Protocol):
-    """In which order records run out."""
-
-    due: float
-
-    def add(self, record: Record) -> None:
-        """A record has landed; it is in no order yet."""
-
-    def remove(self, record: Record) -> None:
-        """A record of this order leaves before its time."""
-
-    def expire(self, now: float) -> list[Record]:
-        """Take out what has run out, and return it."""
-
-
-def order_of(life: float | None) -> Order:
-    """The order for entries that all live equally long (seconds), or (None) each for its own time."""
-    return VaryingOrder() if life is None else FixedOrder(life)
-
-
 class Batch:
-    """Records that landed shortly after one another, and the head of the ring that they form.
+    """Records that end in the time that begins at `begin`, and the head of the ring that they form.
 
-    `later` is the one that landed first, `sooner` the last. An empty batch is its own neighbour.
+    `later` is the first, `sooner` the last, in the order in which they came, or once it drains in that of
+    their ends. An empty batch is its own neighbour.
     """
 
-    __slots__ = ("landed", "later", "sooner")
+    __slots__ = ("begin", "later", "sooner")
 
-    def __init__(self, landed: float) -> None:
-        self.landed = landed  # when its first record did, which may have left since
+    def __init__(self, begin: float) -> None:
+        self.begin = begin
         self.later: Any = self
         self.sooner: Any = self
 
+    def add(self, record: Record) -> None:
+        """Put it last."""
+        last = self.sooner
+        record.sooner, record.later = last, self
+        last.later = self.sooner = record
 
-class FixedOrder:
-    """All records live equally long.
+    def sort(self) -> None:
+        """By end, so that the first is the next to go."""
+        records: list[Record] = []
+        record = self.later
+        while record is not self:
+            records.append(record)
+            record = record.later
+        self.later = self.sooner = self
+        for record in sorted(records, key=_end):
+            self.add(record)
 
-    An entry of cachetools for each record would be most of a miss and most of a record's memory. So
-    records share one: those that land within a sixty-fourth of a life form a batch, which runs out when its
-    first record does. From then on it *drains*: it is out of the cache, and its records go one by one, each
-    at its own time. There are hardly ever more than sixty-five batches, however many records there are.
+
+class Order:
+    """Which records have run out, told exactly: at any time those whose end is not later.
+
+    `due` is the earliest time at which `expire` can find anything; until then nobody need ask.
     """
 
-    __slots__ = ("_batches", "_closes", "_draining", "_life", "_newest", "due")
+    __slots__ = ("_batches", "_begins", "_draining", "_filling", "_ttl", "_width", "due")
 
-    def __init__(self, life: float) -> None:
-        self._life = life
-        self._batches: Any = TLRUCache(inf, lambda batch, _value, _now: batch.landed + life, _before_all_time)
+    def __init__(self) -> None:
+        self._batches: Any = TLRUCache(inf, lambda begin, _batch, _now: begin, _before_all_time)
+        self._filling: dict[float, Batch] = {}  # the same batches: a look-up in the cache is slow
         self._draining: list[Batch] = []
-        self._newest = Batch(inf)
-        self._closes = -inf  # until when the newest batch takes records
+        self._begins = inf  # when the first of the batches does, or earlier
+        self._ttl, self._width = 0.0, 0.0  # of the last record that came
         self.due = inf
 
     def add(self, record: Record) -> None:
-        """The last of the newest batch, or the first of a new one (also where the clock stepped back)."""
-        batch = self._newest
-        if not batch.landed <= record.landed < self._closes:
-            batch = self._open(record.landed)
-        last = batch.sooner
+        """A record has landed; it is in no order yet."""
+        if record.ttl != self._ttl:
+            self._ttl, self._width = record.ttl, _width_of(record.ttl)
+        end = record.landed + record.ttl
+        begin = end - end % self._width if end < inf else inf
+        batch = self._filling.get(begin)
+        if batch is None:
+            batch = self._start(begin)
+        last = batch.sooner  # in line: `Batch.add`
         record.sooner, record.later = last, batch
         last.later = batch.sooner = record
 
     def remove(self, record: Record) -> None:
-        """Out of its batch; an emptied batch goes with it."""
+        """A record of this order leaves before its time; a batch that is emptied goes with it."""
         sooner, later = record.sooner, record.later
         sooner.later, later.sooner = later, sooner
         record.sooner = record.later = None  # one that left must not keep its neighbours alive
@@ -96,73 +96,51 @@ class FixedOrder:
             self._close(sooner)
 
     def expire(self, now: float) -> list[Record]:
-        """What has run out, in the order of landing."""
-        life, draining = self._life, self._draining
-        for batch, _ in self._batches.expire(now):
-            draining.append(batch)
-            if batch is self._newest:
-                self._closes = -inf
+        """Take out what has run out, and return it."""
+        if self._begins <= now:
+            self._drain(now)
         gone: list[Record] = []
         left: list[Batch] = []
-        for batch in draining:
-            while (first := batch.later) is not batch and not now < first.landed + life:
-                batch.later = first.later
-                first.later.sooner = batch
+        due = self._begins
+        for batch in self._draining:
+            while (first := batch.later) is not batch and not now < first.landed + first.ttl:
+                batch.later, first.later.sooner = first.later, batch
                 first.sooner = first.later = None
                 gone.append(first)
-            if batch.later is batch:
+            if first is batch:
                 batch.later = batch.sooner = None  # the collector need not come for it
             else:
                 left.append(batch)
-        self._draining = left
-        if left:
-            self.due = min(batch.later.landed for batch in left) + life
-        else:
-            self.due = min((batch.landed for batch in self._batches), default=inf) + life
+                due = min(due, first.landed + first.ttl)
+        self._draining, self.due = left, due
         return gone
 
-    def _open(self, landed: float) -> Batch:
-        batch = self._newest = Batch(landed)
-        self._batches[batch] = None
-        self._closes = landed + self._life / _PARTS
-        self.due = min(self.due, landed + self._life)
+    def _start(self, begin: float) -> Batch:
+        batch = self._filling[begin] = Batch(begin)
+        self._batches[begin] = batch
+        self._begins = min(self._begins, begin)
+        self.due = min(self.due, begin)
         return batch
 
+    def _drain(self, now: float) -> None:
+        """The batches whose time has begun."""
+        for begin, batch in self._batches.expire(now):
+            del self._filling[begin]
+            batch.sort()
+            self._draining.append(batch)
+        self._begins = min(self._filling, default=inf)
+
     def _close(self, batch: Batch) -> None:
-        """It is empty. (One that drains is in the cache no more, and found empty the next time.)"""
-        if batch in self._batches:
-            del self._batches[batch]
+        """It is empty. (One that drains is found empty the next time.)"""
+        if self._filling.get(batch.begin) is batch:
+            del self._filling[batch.begin], self._batches[batch.begin]
             batch.later = batch.sooner = None  # the collector need not come for it
-        if batch is self._newest:
-            self._closes = -inf
-        self.due = -inf  # unknown: whoever asks next finds out
 
 
-class VaryingOrder:
-    """Each record has a life of its own and an entry of cachetools.
-
-    That is kept by the record's identity: cachetools may hold on to a key for some time after it was
-    taken out, and a number keeps nothing alive.
-    """
-
-    __slots__ = ("_records", "due")
-
-    def __init__(self) -> None:
-        self._records: Any = TLRUCache(inf, _end, _before_all_time)
-        self.due = -inf  # cachetools alone knows
-
-    def add(self, record: Record) -> None:
-        """Among the others, by its end."""
-        self._records[id(record)] = record
-
-    def remove(self, record: Record) -> None:
-        """No longer among the others."""
-        del self._records[id(record)]
-
-    def expire(self, now: float) -> list[Record]:
-        """What has run out, the earliest end first."""
-        return [record for _, record in self._records.expire(now)]
-
-
-def _end(_identity: int, record: Record, _now: float) -> float:
+def _end(record: Record) -> float:
     return record.landed + record.ttl
+
+
+def _width_of(ttl: float) -> float:
+    """How long the time is in which the records of a batch end: a power of two, so that lives share them."""
+    return ldexp(1.0, max(frexp(ttl)[1] - 6, -1000))

@@ -34,7 +34,7 @@ class Remembered:
         self.options = options
         self.counts = counts
         self.timer = options.timer
-        self.store = Store(options.maxsize, options.fixed_ttl)
+        self.store = Store(options.maxsize)
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)
         self.bypassed: list[

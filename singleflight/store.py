@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from .entries import Record
 from .keys import InstanceKey
-from .order import order_of
+from .order import Order
 from .sections import register
 
 __all__ = ["Store"]
@@ -39,15 +39,13 @@ class Store:
 
     Args:
         maxsize: entries kept; None for no limit.
-        ttl: the one ttl of all entries, in seconds, or None where each record has its own.
     """
 
-    def __init__(self, maxsize: int | None, ttl: float | None) -> None:
+    def __init__(self, maxsize: int | None) -> None:
         self.index: dict[Hashable, Record] = {}  # read by anybody, written under the lock
         self.evictions = self.expirations = 0  # written under the lock
         self._hits_of_gone = 0  # the hits of records that have left; written under the lock
         self._maxsize = inf if maxsize is None else maxsize
-        self._ttl = ttl
         self._new_lock()
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
         self._unwanted: deque[Hashable] = deque()  # keys and InstanceKeys to drop; appended to by anybody
@@ -273,7 +271,7 @@ class Store:
         """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""
         ring = self._ring
         ring.newer = ring.older = ring
-        self._order = order_of(self._ttl)
+        self._order = Order()
         self._of_instance.clear()
         for record in sorted(self.index.values(), key=lambda record: record.landed):
             record.newer, record.older = ring, ring.older
