@@ -96,8 +96,11 @@ class Store:
                 if old is not None:
                     record.key = old.key  # the very key object that the dictionaries hold
                 elif len(index) >= self._maxsize:
-                    went = self._next_to_go()
-                    self._remove(went)
+                    went = ring.newer
+                    if went.hits != went.passed:
+                        went = self._pass_over()
+                    order.remove(went)
+                    self._unlist(went)
                     self.evictions += 1
                     gone.append(went)
                 newest = ring.older
@@ -210,12 +213,12 @@ class Store:
             self._rebuild()
         self._torn = True
 
-    def _next_to_go(self) -> Record:
-        """The hand's choice."""
+    def _pass_over(self) -> Record:
+        """Those at the front that were used since the hand last passed go to the back; who is first then."""
         ring = self._ring
         oldest: Record = ring.newer
         chances = _CHANCES
-        while chances and oldest.hits != oldest.passed:  # used since the hand last passed: to the back
+        while chances and oldest.hits != oldest.passed:
             chances -= 1
             oldest.passed = oldest.hits
             following = oldest.newer
