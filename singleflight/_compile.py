@@ -48,7 +48,7 @@ _SPLIT = """\
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return _sf_key, {args}, {kwargs}
 """
-_COUNT = "_sf_counts.hits += 1" if has_global_lock() else "_sf_counts.hit()"
+_COUNT = "" if has_global_lock() else "_sf_counts.hit()"
 # Under names of ours: a parameter may be called `sorted`.
 _BUILTINS = {"hash": hash, "id": id, "sorted": sorted, "tuple": tuple, "TypeError": TypeError}
 _Shape = tuple[str, Any, bool]  # a parameter's name and kind, and whether it has a default

@@ -124,7 +124,7 @@ def stats(memo: Memo) -> Stats:
     now = memo.timer()
     memo.tell.gone(memo.store.expire(now), now)
     counts, locks = memo.counts, memo.locks
-    hits = counts.all_hits()
+    hits = counts.all_hits(memo.store)
     with mutex:
         in_flight = sum(_flying(slot.turn) for slot in locks.live()) + len(memo.adrift)
         return Stats(

@@ -1,9 +1,10 @@
 """Exact counting: what callers received and what was run.
 
-Everything but `hits` is written under the mutex. A hit takes no lock, so its counter is one of two: where
-the interpreter has its global lock, an addition to an attribute cannot be torn (no other thread gets to run
-between its load and its store); on free-threaded builds every thread counts for itself and the sum is
-taken when asked.
+Everything but hits is counted under the mutex. A hit takes no lock. Where the interpreter has its global
+lock, an addition to an attribute cannot be torn (no other thread gets to run between its load and its
+store): a hit is counted in its record alone, and the store adds up its records (`Record` says why none is
+lost). On free-threaded builds every thread counts for itself as well, and the sum is taken when asked.
+`new_counts` chooses, once for each function.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Counts", "Stats", "ThreadedHits", "has_global_lock"]
+if TYPE_CHECKING:
+    from .entries import Record
+    from .store import Store
+
+__all__ = ["Counts", "Stats", "ThreadedHits", "has_global_lock", "new_counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Stats:
 
 
 class Counts:
-    """The counters of one function."""
+    """The counters of one function; `hits` has those that no stored record has."""
 
     __slots__ = (
         "calls",
@@ -83,17 +89,23 @@ class Counts:
         """A forked child counts for itself."""
         self.reset()
 
-    def hit(self) -> None:
-        """Count one hit (the compiled call does the same addition in line)."""
-        self.hits += 1
+    def served(self, record: Record) -> None:
+        """Count one hit the longer way: no call may stand between the look and the addition."""
+        if record.older is None:  # it has left the store, and its hits have been added up
+            self.hits += 1
+        else:
+            record.hits += 1
 
-    def all_hits(self) -> int:
+    def all_hits(self, store: Store) -> int:
         """How many hits there were."""
-        return self.hits
+        return self.hits + store.hits()
 
 
 class ThreadedHits(Counts):
-    """The same for builds without a global lock: each thread adds to a cell of its own."""
+    """The same for builds without a global lock: each thread adds to a cell of its own.
+
+    `hits` has those of threads that have ended. What records count is approximate here.
+    """
 
     __slots__ = ("_cells", "_local", "_lock")
 
@@ -115,15 +127,20 @@ class ThreadedHits(Counts):
         self._lock = threading.RLock()
         self.reset()
 
+    def served(self, record: Record) -> None:
+        """Count one hit the longer way."""
+        record.hits += 1
+        self.hit()
+
     def hit(self) -> None:
-        """Count one hit of this thread."""
+        """Count one hit of this thread; the compiled call does so too."""
         try:
             cell = self._local.cell
         except AttributeError:
             cell = self._new_cell()
         cell[0] += 1
 
-    def all_hits(self) -> int:
+    def all_hits(self, store: Store) -> int:  # noqa: ARG002
         """The sum over all threads, those that have ended included."""
         with self._lock:
             return self.hits + sum(cell[0] for _, cell in self._cells)
@@ -143,3 +160,8 @@ class ThreadedHits(Counts):
 def has_global_lock() -> bool:
     """Whether this interpreter runs one thread at a time."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def new_counts() -> Counts:
+    """The counters for one function, as this interpreter needs them."""
+    return Counts() if has_global_lock() else ThreadedHits()

@@ -108,7 +108,7 @@ class InTask:
         """Whether that turn cannot end before this task goes on."""
         if turn.leader != self.actor and turn.leader != self.thread and not descends.get():
             return False  # the usual case, in short
-        return super().holds_up(turn)  # type: ignore[misc]
+        return super().holds_up(turn)  # type: ignore[misc, no-any-return]
 
     def stand_at(self, gate: Gate, watcher: Watcher | None = None, watched: Any = None) -> None:
         """Take a place; call under the mutex."""

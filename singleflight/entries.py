@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from .freshness import fresh_for
@@ -31,13 +32,38 @@ class Record:
     """The store's own form of an entry.
 
     The writer fills it before it is published; afterwards readers write `hits` only, and the holder of the
-    store's lock everything else. A read is a hit while `now < deadline`: the end of its ttl, or earlier
-    where reads are to take the longer way (a listener that wants hits).
+    store's lock everything else, but for `reopen`. A read is a hit while `now < deadline`: the end of its
+    ttl, or earlier where reads are to take the longer way (a listener that wants hits).
+
+    `older` and `newer` are its neighbours in the store's ring, None once it has left; `sooner` and `later`
+    those in its batch, where a store has batches. `passed` is what `hits` was when the hand came by.
+
+    No hit is lost or counted twice (with a global interpreter lock; other builds count in `ThreadedHits`).
+    A record that leaves gets `deadline = -inf` and no neighbours, and only then its hits are added up. A
+    reader may have found it before and be anywhere. But the interpreter lets other threads and signal
+    handlers run at calls and at backward jumps only, and a reader makes neither between its comparison with
+    `deadline` (or its look at `older`: `Counts.served`) and `hits += 1`. So either its addition was there
+    to be added up, or it sees that the record has left and counts elsewhere. (Clocks are taken to return
+    plain numbers: comparing them calls nothing.)
     """
 
-    __slots__ = ("deadline", "hits", "key", "landed", "newer", "older", "passed", "ttl", "value")
-    newer: Record
-    older: Record
+    __slots__ = (
+        "deadline",
+        "hits",
+        "key",
+        "landed",
+        "later",
+        "newer",
+        "older",
+        "passed",
+        "sooner",
+        "ttl",
+        "value",
+    )
+    older: Any
+    newer: Any
+    sooner: Any
+    later: Any
 
     def __init__(self, key: Hashable, value: Any, landed: float, ttl: float) -> None:
         self.key, self.value, self.landed, self.ttl = key, value, landed, ttl
@@ -47,6 +73,11 @@ class Record:
     def fresh_for(self, now: float) -> float:
         """For how many more seconds it is fresh; 0 or less when it is not."""
         return fresh_for(self.landed, self.ttl, now)
+
+    def reopen(self) -> None:
+        """Reads may take the fast path again, unless it has left; no call stands between the two."""
+        if self.older is not None and self.deadline == -inf:
+            self.deadline = self.landed + self.ttl
 
     def snapshot(self, now: float) -> Entry:
         """What users see of it."""

@@ -112,12 +112,10 @@ class KeyedLocks(Slots):
     def evict_idle(self, older_than: float | timedelta = 0) -> int:
         """Forget the locks that have been idle for at least `older_than` seconds; returns how many."""
         since = time.monotonic() - seconds(older_than, "older_than")
-        evicted: list[Slot] = []  # destroyed after the mutex is free
         if inside():
             return 0
         with mutex:
-            while (oldest := next(iter(self._idle.values()), None)) and oldest.idle_since <= since:
-                evicted.append(self._idle.popitem(last=False)[1])
+            evicted = self._idle.pop_older(since)  # destroyed after the mutex is free
         return len(evicted)
 
     # -- plain holds ---------------------------------------------------------------------------------
@@ -189,7 +187,7 @@ class KeyedLocks(Slots):
             late.append((self, hold))
             return
         gates: list[Gate | None] = []
-        evicted: list[Slot | None] = []  # destroyed after the mutex is free
+        evicted: list[object] = []  # destroyed after the mutex is free
         with mutex:
             for slot in hold.slots:
                 if slot.turn is hold:

@@ -29,7 +29,7 @@ from math import inf
 from typing import Any
 
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
-from .circles import circle, describe, keep_waiting, waiting
+from .circles import Circle, circle, describe, keep_waiting, waiting
 from .entries import Record
 from .errors import FlightDeadlock, FlightTimeout
 from .flights import FLYING, LANDED, UNCLAIMED, Flight
@@ -104,6 +104,7 @@ class Memo(Leaver):
         before = boarding.flight  # let go of after the mutex
         if before.state is LANDED:
             boarding.verdict = SHARE
+            self._waits_no_more(boarding)
             return SHARE
         now = self.timer()
         loose = NOTHING
@@ -207,8 +208,9 @@ class Memo(Leaver):
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
         waiter = boarding.waiter
+        # The usual case in short: nobody but its own function holds the flight up.
         if flight.state is FLYING and flight.leader not in waiting and flight.thread not in waiting:
-            closed = [(flight.key, flight)] if boarding.holds_up(flight) else None  # the usual case, in short
+            closed: Circle | None = [(flight.key, flight)] if boarding.holds_up(flight) else None
         else:
             closed = circle(boarding, flight)
         if closed is not None:
@@ -230,7 +232,6 @@ class Memo(Leaver):
 
     def _served(self, record: Record, now: float) -> None:
         """A caller was served the longer way by a fresh record."""
-        record.hits += 1
-        self.counts.hit()
+        self.counts.served(record)
         if not self.tell.hit(record, now) and record.deadline == -inf:
-            record.deadline = record.landed + record.ttl  # nobody listens any more: back to the fast path
+            record.reopen()  # nobody listens any more

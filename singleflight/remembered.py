@@ -33,7 +33,7 @@ class Remembered:
         self.counts = counts
         self.timer = options.timer
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
-        self.store = Store(options.maxsize, options.fixed_ttl)
+        self.store = Store(options.maxsize)
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)
         self.bypassed: list[

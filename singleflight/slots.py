@@ -1,16 +1,91 @@
-"""The registry of slots, one for each key, live or idle. Every method is called under the mutex."""
+"""The registry of slots, one for each key, live or idle. Every method is called under the mutex.
+
+An idle lock has no state: all there is to it is its key and since when it has been idle. A handler or
+finaliser that comes back in the midst of a method may only `forget` and look. Every step is a single
+operation of a dictionary, so it finds a lock there or not; and a lock that is lost is made anew.
+"""
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Hashable
+from math import inf
 
 from .gates import Gate
 from .keys import InstanceKey
 from .turns import Hold, Slot, get_ident
 
-__all__ = ["Slots"]
+__all__ = ["Idle", "Slots"]
+
+IdleLock = tuple[Hashable, float]
+"""The very key object that the registry has, and since when (`time.monotonic`) nobody holds it."""
+
+
+class Idle:
+    """Idle locks, the least recently used first to go.
+
+    A dictionary keeps the order of insertion, but taking from its front again and again walks over the
+    holes that were left there. Taking from its end does not. So locks come in at the end of `_younger`; when
+    `_older` is used up they are turned round into it, once, and then taken from its end. A key that is used
+    again is simply taken out. Known cost: the turning round, as long as all that is idle, in one piece;
+    a dictionary that grows does the same.
+
+    Args:
+        limit: how many are kept; None for all.
+    """
+
+    __slots__ = ("_limit", "_older", "_younger")
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = inf if limit is None else limit
+        self._younger: dict[Hashable, IdleLock] = {}  # the oldest first
+        self._older: dict[Hashable, IdleLock] = {}  # the oldest last; all older than any of `_younger`
+
+    def __len__(self) -> int:
+        return len(self._younger) + len(self._older)
+
+    def keys(self) -> list[Hashable]:
+        """The oldest first."""
+        return [*reversed(self._older), *self._younger]
+
+    def add(self, key: Hashable, since: float) -> IdleLock | None:
+        """The youngest; returns one that goes for it, to be let go of after the mutex is free."""
+        younger = self._younger
+        younger[key] = key, since
+        if len(younger) + len(self._older) <= self._limit:
+            return None
+        return self.pop_oldest()
+
+    def pop(self, key: Hashable) -> IdleLock | None:
+        """Take one out, if it is there."""
+        return self._younger.pop(key, None) or self._older.pop(key, None)
+
+    def pop_oldest(self) -> IdleLock | None:
+        """Take the oldest out, if there is any."""
+        if not self._older:
+            self._turn_round()
+        try:
+            return self._older.popitem()[1]
+        except KeyError:  # there was none, or a handler has just forgotten it
+            return None
+
+    def pop_older(self, since: float) -> list[IdleLock]:
+        """Take out those that have been idle since then or longer."""
+        gone: list[IdleLock] = []
+        while (oldest := self.pop_oldest()) is not None:
+            if oldest[1] > since:
+                self._older[oldest[0]] = oldest  # back to where it was: at the end
+                break
+            gone.append(oldest)
+        return gone
+
+    def _turn_round(self) -> None:
+        younger = self._younger
+        turned = dict(reversed(younger.items()))
+        self._older, self._younger = turned, {}
+        if len(turned) != len(younger):  # a handler has forgotten some before it was done
+            for key in turned.keys() - younger.keys():
+                turned.pop(key, None)
 
 
 class Slots:
@@ -19,7 +94,7 @@ class Slots:
     def __init__(self, max_idle: int | None) -> None:
         self._max_idle = max_idle
         self._live: dict[Hashable, Slot] = {}  # both guarded by the mutex
-        self._idle: OrderedDict[Hashable, Slot] = OrderedDict()  # least recently used first
+        self._idle = Idle(max_idle)
 
     def slot(self, key: Hashable) -> Slot | None:
         """The live slot of a key, if it has one."""
@@ -29,16 +104,16 @@ class Slots:
         """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
         slot = self._live.get(key)
         if slot is None:
-            slot = self._idle.pop(key, None)
-            if slot is None:
-                slot = Slot(key)
-            self._live[slot.key] = slot  # its own key object, so that no other is dropped in here
+            idle = self._idle.pop(key)
+            if idle is not None:
+                key = idle[0]  # the registry's own key object, so that it is not destroyed in here
+            slot = self._live[key] = Slot(key)
         return slot
 
-    def vacate(self, slot: Slot) -> tuple[Gate | None, Slot | None]:
+    def vacate(self, slot: Slot) -> tuple[Gate | None, object]:
         """The turn of this slot is over: the next one gets it, or it becomes idle.
 
-        Returns a gate to open and an evicted slot to let go of, both once the mutex is free.
+        Returns a gate to open and something to let go of, both once the mutex is free.
         """
         if slot.turn is not None:
             slot.step_out(slot.turn)  # an interrupt may have kept it in the queue when its turn came
@@ -51,18 +126,15 @@ class Slots:
         if live:
             del self._live[key]  # first: an interrupt after it leaves nothing behind
         slot.turn = None
-        of_instance = type(key) is tuple and key and type(key[0]) is InstanceKey
-        if self._max_idle == 0 or not live or of_instance:  # nothing is to outlive an instance
+        if self._max_idle == 0 or not live:
             return None, slot
-        slot.idle_since = time.monotonic()
-        self._idle[slot.key] = slot
-        if self._max_idle is not None and len(self._idle) > self._max_idle:
-            return None, self._idle.popitem(last=False)[1]
-        return None, None
+        if type(key) is tuple and key and type(key[0]) is InstanceKey:  # nothing is to outlive an instance
+            return None, slot
+        return None, self._idle.add(key, time.monotonic())
 
-    def forget(self, key: Hashable) -> Slot | None:
+    def forget(self, key: Hashable) -> object:
         """Take a key's idle lock out, so that nothing keeps the key alive; returns it, to be let go of."""
-        return self._idle.pop(key, None)
+        return self._idle.pop(key)
 
     def live(self) -> list[Slot]:
         """Every live slot."""
@@ -71,7 +143,7 @@ class Slots:
     def after_fork(self) -> None:
         """In a forked child: only the holds of the thread that forked are still held by somebody."""
         me = get_ident()
-        live, self._live, self._idle = self._live, {}, OrderedDict()
+        live, self._live, self._idle = self._live, {}, Idle(self._max_idle)
         for key, slot in live.items():
             slot.queue = ()
             if isinstance(slot.turn, Hold) and slot.turn.thread == me and not slot.turn.missing:

@@ -102,17 +102,16 @@ class Asker:
 class Slot:
     """A key's place in the registry. All fields are guarded by the mutex.
 
-    `turn` occupies the slot; `queue` holds the turns that will, first come, first served; `idle_since` is
-    a time of `time.monotonic`, written when it becomes idle.
+    `turn` occupies the slot; `queue` holds the turns that will, first come, first served. A key has a
+    slot while it is live; when it is live again it is another one.
     """
 
-    __slots__ = ("idle_since", "key", "queue", "turn")
+    __slots__ = ("key", "queue", "turn")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.turn: Turn | None = None
         self.queue: deque[Turn] | tuple[()] = ()  # a deque from the first waiter on: it is large
-        self.idle_since = 0.0
 
     def line_up(self, turn: Turn) -> None:
         """The last in the queue."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _threads
 from ._compile import CallForms, parameters_of, takes_instance
-from .counts import Counts, ThreadedHits, has_global_lock
+from .counts import new_counts
 from .keys import Instances, check_key_function, explain_unhashable
 from .memo import Memo
 from .options import Options, switched_off
@@ -33,7 +33,7 @@ class Home:
         if key is not None:
             check_key_function(key, called, signature)
         module = getattr(function, "__module__", None)
-        counts = Counts() if has_global_lock() else ThreadedHits()
+        counts = new_counts()
         self.memo = Memo(name or (f"{module}.{called}" if module else called), options, counts, key)
         self.by_instance = self.of_class and key is None
         self.instances = Instances(self.memo.store.forget)

@@ -18,8 +18,8 @@ LAYERS = [
     {"errors", "durations", "counts", "sections", "gates", "awaiting"},
     {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
     {"entries", "circles", "askers", "slots", "options", "testing"},
-    {"queues", "store", "crowds"},
-    {"locks", "boarding"},
+    {"queues", "order", "crowds"},
+    {"locks", "boarding", "store"},
     {"flights"},
     {"telling", "views"},
     {"remembered"},
@@ -34,7 +34,7 @@ LAYERS = [
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
 # The only third parties, and the only modules that import them.
-DOORS = {"cachetools": {"store"}, "wrapt": {"decorator"}, "alpaca": {"accounts"}, "requests": {"accounts"}}
+DOORS = {"cachetools": {"order"}, "wrapt": {"decorator"}, "alpaca": {"accounts"}, "requests": {"accounts"}}
 
 
 def running(tree):
@@ -75,7 +75,7 @@ def test_arrows_point_one_way(path):
 
 
 def test_each_dependency_has_one_door():
-    """Only the store imports cachetools, only the decorator wrapt, only accounts alpaca; nothing else is."""
+    """Only the order imports cachetools, only the decorator wrapt, only accounts alpaca; nothing else is."""
     found = {}
     for path in EVERYTHING:
         for imported in imports(path):

@@ -172,7 +172,7 @@ class LocksMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_same_locks_are_idle_in_the_same_order(self):
-        assert list(self.locks._idle) == [key for key, _ in self.idle]
+        assert self.locks._idle.keys() == [key for key, _ in self.idle]
         assert self.locks.idle == len(self.idle)
         assert len(self.locks) == len(self.idle) + len(self.queues)
 

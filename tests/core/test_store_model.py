@@ -30,7 +30,7 @@ class StoreModel(RuleBasedStateMachine):
         self.chances = patch.object(store_module, "_CHANCES", CHANCES)
         self.chances.start()
         self.now = 0.0
-        self.store = Store(self.maxsize, None if self.per_entry else 10.0)
+        self.store = Store(self.maxsize)
         self.things = [Thing(), Thing()]
         self.instances = Instances(self.store.forget)
         self.model = []  # [record, used since the hand last passed]

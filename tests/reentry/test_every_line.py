@@ -16,7 +16,7 @@ from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
 from singleflight.testing import Recorder
 
 HOME = str(Path(singleflight.__file__).parent)
-WATCHED = ("memo", "store", "_threads", "turns", "locks", "flights", "control")
+WATCHED = ("memo", "store", "order", "_threads", "turns", "locks", "slots", "flights", "control")
 
 
 class AtLine:

@@ -1,0 +1,139 @@
+"""Idle locks against a list that is searched."""
+
+import gc
+import weakref
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from singleflight.slots import Idle, Slots
+
+KEYS = st.integers(0, 9)
+
+
+class IdleMachine(RuleBasedStateMachine):
+    """Locks become idle, are used again, forgotten and evicted; the model has the oldest first."""
+
+    limit = 4
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+        self.idle = Idle(self.limit)
+        self.model = []
+
+    @rule(key=KEYS)
+    def becomes_idle(self, key):
+        if key in [key for key, _ in self.model]:
+            return  # it is idle already: only a live one becomes idle
+        self.model.append((key, self.now))
+        over = self.limit is not None and len(self.model) > self.limit
+        assert self.idle.add(key, self.now) == (self.model.pop(0) if over else None)
+
+    @rule(key=KEYS)
+    def is_used_again(self, key):
+        expected = next((pair for pair in self.model if pair[0] == key), None)
+        assert self.idle.pop(key) == expected
+        self.model = [pair for pair in self.model if pair is not expected]
+
+    @rule()
+    def oldest_goes(self):
+        assert self.idle.pop_oldest() == (self.model.pop(0) if self.model else None)
+
+    @rule(older_than=st.sampled_from([0.0, 1.0, 5.0]))
+    def evict(self, older_than):
+        old = [pair for pair in self.model if pair[1] <= self.now - older_than]
+        assert self.idle.pop_older(self.now - older_than) == old
+        self.model = self.model[len(old) :]
+
+    @rule(step=st.sampled_from([0.5, 3.0]))
+    def tick(self, step):
+        self.now += step
+
+    @invariant()
+    def the_same_in_the_same_order(self):
+        assert self.idle.keys() == [key for key, _ in self.model]
+        assert len(self.idle) == len(self.model)
+
+
+class One(IdleMachine):
+    """Room for one."""
+
+    limit = 1
+
+
+class All(IdleMachine):
+    """No limit."""
+
+    limit = None
+
+
+TestFour, TestOne, TestAll = IdleMachine.TestCase, One.TestCase, All.TestCase
+for case in (TestFour, TestOne, TestAll):
+    case.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+del case  # or it would be collected once more
+
+
+@pytest.mark.parametrize("leave", ["pop", "limit", "pop_older"])
+def test_nothing_of_a_key_is_kept(leave):
+    """A key that is no longer idle is not referred to, whichever dictionary it was in."""
+
+    class Key:
+        pass
+
+    gc.disable()
+    try:
+        idle = Idle(6)
+        keys = [Key() for _ in range(9)]
+        seen = [weakref.ref(key) for key in keys]
+        for number, key in enumerate(keys):
+            idle.add(key, float(number))
+        assert idle._older
+        assert idle._younger
+        if leave == "pop":
+            for key in keys[3:]:
+                idle.pop(key)
+        elif leave == "limit":
+            for number in range(6):
+                idle.add(number, 9.0)
+        else:
+            idle.pop_older(9.0)
+        keys.clear()
+        del key
+        assert [ref() for ref in seen] == [None] * 9
+    finally:
+        gc.enable()
+
+
+def test_the_registrys_own_key_object_comes_back():
+    """A key that is used again is not destroyed on the way: the slot has the object that was kept."""
+
+    class Key:
+        def __eq__(self, other):
+            return True
+
+        def __hash__(self):
+            return 1
+
+    slots, first = Slots(None), Key()
+    slots.vacate(slots.enter(first))
+    assert slots.enter(Key()).key is first
+
+
+def test_a_key_forgotten_while_the_order_is_turned_round_stays_forgotten():
+    """A handler may come in after the locks were copied and before the copy is used."""
+
+    class Forgetting(dict):
+        def items(self):
+            pairs = dict(super().items())
+            idle._younger.pop("b")
+            return pairs.items()
+
+    idle = Idle(None)
+    for key in "abc":
+        idle.add(key, 0.0)
+    idle._younger = Forgetting(idle._younger)
+    assert [pair[0] for pair in (idle.pop_oldest(), idle.pop_oldest())] == ["a", "c"]
+    assert idle.pop_oldest() is None
