@@ -36,8 +36,7 @@ _HIT = """\
     except _sf_TypeError as _sf_error:
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     if _sf_record is not None and _sf_timer() < _sf_record.deadline:
-        _sf_record.hits += 1
-        {count}
+        _sf_record.hits += 1{count}
         return _sf_record.value
     return _sf_call(_sf_key, {args}, {kwargs})
 """
@@ -48,7 +47,10 @@ _SPLIT = """\
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return _sf_key, {args}, {kwargs}
 """
-_COUNT = "_sf_counts.hits += 1" if has_global_lock() else "_sf_counts.hit()"
+# With a global lock the additions to records are the count of hits: the store's owner sums them up. So
+# nothing that lets another thread run (no call, no backward jump) may stand between the comparison with
+# `deadline` and the addition: a record that is dropped in between would take a hit with it uncounted.
+_COUNT = "\n        _sf_counts.hits += 1" if has_global_lock() else "\n        _sf_counts.hit()"
 # Under names of ours: a parameter may be called `sorted`.
 _BUILTINS = {"hash": hash, "id": id, "sorted": sorted, "tuple": tuple, "TypeError": TypeError}
 _Shape = tuple[str, Any, bool]  # a parameter's name and kind, and whether it has a default
@@ -89,7 +91,7 @@ class CallForms:
         return self._make(_HIT, by_instance, bound=False)
 
     def method(self, by_instance: bool) -> types.FunctionType:
-        """For calls on a bound object, whose `__self__` is the first argument."""
+        """For calls on a bound object, which is the first argument and whose `__self__` replaces it."""
         return self._make(_HIT, by_instance, bound=True)
 
     def split(self, by_instance: bool) -> types.FunctionType:
@@ -100,12 +102,13 @@ class CallForms:
         shapes = tuple((p.name, p.kind, p.default is not p.empty) for p in self._parameters)
         code = _code(_text(shapes, body, self._own_key, by_instance, bound))
         code = code.replace(co_name=self._name, co_qualname=self._qualname)
-        taken = self._parameters[1:] if bound else self._parameters
         named_only = inspect.Parameter.KEYWORD_ONLY
-        defaults = tuple(p.default for p in taken if p.kind is not named_only and p.default is not p.empty)
+        defaults = tuple(
+            p.default for p in self._parameters if p.kind is not named_only and p.default is not p.empty
+        )
         made = types.FunctionType(code, self.namespace, self._name, defaults)
         made.__kwdefaults__ = {
-            p.name: p.default for p in taken if p.kind is named_only and p.default is not p.empty
+            p.name: p.default for p in self._parameters if p.kind is named_only and p.default is not p.empty
         }
         return made
 
@@ -131,7 +134,7 @@ def _text(shapes: tuple[_Shape, ...], body: str, own_key: bool, by_instance: boo
     passed = call + [f"{name}={name}" for name in named] + ([f"**{extra}"] if extra else [])
     lines = []
     if bound:
-        lines.append(f"    {positional[0]} = _sf_bound.__self__")
+        lines.append(f"    {positional[0]} = {positional[0]}.__self__")
     if own_key:
         lines.append(f"    _sf_key = _sf_make_key({', '.join(passed)})")
     else:
@@ -154,15 +157,15 @@ def _text(shapes: tuple[_Shape, ...], body: str, own_key: bool, by_instance: boo
         "kwargs": "{" + ", ".join(words + ([f"**{extra}"] if extra else [])) + "}",
         "count": _COUNT,
     }
-    head = f"def call({_header(shapes[1:] if bound else shapes, bound)}):\n"
+    head = f"def call({_header(shapes)}):\n"
     return head + "\n".join(lines) + "\n" + body.format(**values)
 
 
-def _header(shapes: tuple[_Shape, ...], bound: bool) -> str:
+def _header(shapes: tuple[_Shape, ...]) -> str:
     """The parameter list; a default is written as None and filled in by the function object."""
     kinds = inspect.Parameter
-    parts = ["_sf_bound"] if bound else []
-    slash = len(parts) + sum(kind is kinds.POSITIONAL_ONLY for _, kind, _ in shapes)
+    parts = []
+    slash = sum(kind is kinds.POSITIONAL_ONLY for _, kind, _ in shapes)
     star = any(kind is kinds.VAR_POSITIONAL for _, kind, _ in shapes)
     for name, kind, has_default in shapes:
         if kind is kinds.KEYWORD_ONLY and not star:

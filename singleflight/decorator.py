@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-import types
 import weakref
 from collections.abc import Callable, Hashable
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from .bound import BoundSingleFlight, binder, show
 from .freshness import TTL
 from .options import Options, is_not_none
 from .registry import register
 from .surface import Controls
-from .wiring import Home, class_binder, instance_binder
+from .wiring import Home
 
 if TYPE_CHECKING:
     from .surface import TakesClass, TakesInstance
@@ -71,6 +71,13 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
     def __set_name__(self, owner: type[Any], name: str) -> None:
         self._self_home.named(self, owner)
 
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if self._self_home.bound_kind is not None:  # from now on its bound methods show it too
+                show(self._self_home.bound_kind, name)
+
     def __reduce__(self) -> str:
         return self.__qualname__  # by reference, like any function
 
@@ -91,59 +98,8 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         return home.split(home.by_instance)(*args, **kwargs)
 
 
-class BoundSingleFlight(Controls[P, R], Generic[P, R]):
-    # A decorated method on its instance (or class), like a bound method, with the control surface. Made anew
-    # by each attribute access, without a Python-level __init__. (No docstring: it shows its function's.)
-
-    __slots__ = ("__self__", "__weakref__")
-
-    if TYPE_CHECKING:
-        _self_home: Home
-        __self__: Any
-        __name__: str
-        __qualname__: str
-
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-    else:
-        __class__ = property(lambda _: types.MethodType)  # so that `inspect` takes it for a method
-
-    @property
-    def __func__(self) -> SingleFlightFunction[..., R]:
-        function: SingleFlightFunction[..., R] = self._self_home.decorated()
-        return function
-
-    @property
-    def __wrapped__(self) -> Callable[P, R]:
-        wrapped, self_or_class = self._self_home.wrapped, self.__self__
-        if self._self_home.of_class:
-            bound: Callable[P, R] = wrapped.__get__(None, self_or_class)
-        else:
-            bound = wrapped.__get__(self_or_class, type(self_or_class))
-        return bound
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__func__, name)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.__self__ is self.__self__
-
-    def __hash__(self) -> int:
-        return hash((type(self), id(self.__self__)))
-
-    def __reduce__(self) -> Any:
-        return getattr, (self.__self__, self.__func__.__name__)
-
-    def __repr__(self) -> str:
-        return f"<bound single-flight method {self.__func__.__qualname__} of {self.__self__!r}>"
-
-    def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        home = self._self_home
-        return home.split(home.memo.own_key is None)(self.__self__, *args, **kwargs)
-
-
 # What type checkers read above would be found before the wrapped function's own annotations.
-for _class in (Controls, SingleFlightFunction, BoundSingleFlight):
+for _class in (Controls, SingleFlightFunction):
     if "__annotations__" in vars(_class):
         del _class.__annotations__
 
@@ -168,11 +124,7 @@ def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> Sin
         if instance is None and not home.of_class:
             return self
         if home.bindable:
-            function = self.__wrapped__
-            told = {name: getattr(function, name, None) for name in ("__doc__", "__module__")}
-            members = {"__slots__": (), "__call__": home.forms.method(key is None), **told, **shared}
-            binder = class_binder if home.of_class else instance_binder
-            kind.__get__ = binder(type("BoundSingleFlight", (BoundSingleFlight,), members))
+            home.bound_kind, kind.__get__ = binder(home)
         else:
             kind.__get__ = lambda self, _instance, _owner=None: self
         return kind.__get__(self, instance, owner)
@@ -183,7 +135,8 @@ def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> Sin
         **shared,
     }
     kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
-    decorated: SingleFlightFunction[..., Any] = kind(wrapped, _not_called)
+    # Around what a class or static method holds, not around its shell: so it answers as a function does.
+    decorated: SingleFlightFunction[..., Any] = kind(home.function, _not_called)
     home.decorated = weakref.ref(decorated)
     register(decorated)
     return decorated

@@ -14,7 +14,7 @@ from .keys import Instances, check_key_function, explain_unhashable
 from .memo import Memo
 from .options import Options, switched_off
 
-__all__ = ["Home", "class_binder", "instance_binder"]
+__all__ = ["Home"]
 
 
 class Home:
@@ -24,7 +24,7 @@ class Home:
         self.wrapped = wrapped
         self.static = isinstance(wrapped, staticmethod)
         self.of_class = isinstance(wrapped, classmethod)
-        function = wrapped.__func__ if self.static or self.of_class else wrapped
+        self.function = function = wrapped.__func__ if self.static or self.of_class else wrapped
         refuse_unfit(function)
         signature = parameters_of(function)
         self.bindable = takes_instance(signature) and not self.static
@@ -53,6 +53,7 @@ class Home:
         if switched_off():
             self.memo.shut()  # so that what is put is not served either
         self._splits: dict[bool, Any] = {}
+        self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.decorated: Callable[[], Any] = lambda: None  # a weak reference, once there is something
 
     def split(self, by_instance: bool) -> Callable[..., tuple[Any, Any, Any]]:
@@ -91,27 +92,3 @@ def _unhashable(
     called: str, own_key: bool, error: TypeError, key: Any, arguments: dict[str, Any]
 ) -> TypeError:
     return explain_unhashable(error, called, key, arguments, own_key)
-
-
-def instance_binder(kind: Any) -> Callable[..., Any]:
-    """A `__get__` that binds to instances; on the class it gives the function itself."""
-
-    def bind(self: Any, instance: Any, _owner: Any = None) -> Any:
-        if instance is None:
-            return self
-        bound = kind()
-        bound.__self__ = instance
-        return bound
-
-    return bind
-
-
-def class_binder(kind: Any) -> Callable[..., Any]:
-    """A `__get__` that binds to the class, from wherever it is reached."""
-
-    def bind(_self: Any, instance: Any, owner: Any = None) -> Any:
-        bound = kind()
-        bound.__self__ = type(instance) if owner is None else owner
-        return bound
-
-    return bind

@@ -27,6 +27,7 @@ LAYERS = [
     {"memo"},
     {"_threads", "control"},
     {"surface", "registry", "wiring"},
+    {"bound"},
     {"decorator"},
     {"__init__"},
 ]
