@@ -50,7 +50,7 @@ _SPLIT = """\
 # With a global lock the additions to records are the count of hits: the store's owner sums them up. So
 # nothing that lets another thread run (no call, no backward jump) may stand between the comparison with
 # `deadline` and the addition: a record that is dropped in between would take a hit with it uncounted.
-_COUNT = "\n        _sf_counts.hits += 1" if has_global_lock() else "\n        _sf_counts.hit()"
+_COUNT = "" if has_global_lock() else "\n        _sf_counts.hit()"
 # Under names of ours: a parameter may be called `sorted`.
 _BUILTINS = {"hash": hash, "id": id, "sorted": sorted, "tuple": tuple, "TypeError": TypeError}
 _Shape = tuple[str, Any, bool]  # a parameter's name and kind, and whether it has a default
