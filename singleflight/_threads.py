@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
@@ -16,17 +17,24 @@ from .turns import LOOK, current_actor
 __all__ = ["call"]
 
 
-def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], renew: bool = False) -> Any:
+def call(
+    memo: Memo,
+    run: Callable[..., Any],
+    key: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    renew: bool = False,
+) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.direct():
-        return memo.run(*args, **kwargs)
+        return run(*args, **kwargs)
     boarding = Boarding(key, current_actor(), renew)
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
                 memo.leave(boarding, timed_out=None)
-                return memo.run(*args, **kwargs)
+                return run(*args, **kwargs)
             began = time.monotonic()
             verdict = _wait(memo, boarding, began)
             if verdict is SHARE:
@@ -36,7 +44,7 @@ def call(memo: Memo, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], re
                 return boarding.flight.value
         if verdict is LEAD:
             memo.tell.fetching(boarding.flight)
-            value = memo.run(*args, **kwargs)
+            value = run(*args, **kwargs)
             memo.land(boarding.flight, value)
             return value
         return boarding.record.value

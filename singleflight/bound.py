@@ -109,8 +109,10 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
         return f"<bound single-flight method {self.__qualname__} of {self.__self__!r}>"
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        home = self._self_home
-        return home.split(home.memo.own_key is None)(self.__self__, *args, **kwargs)
+        return self._self_home.split(True)(self.__self__, *args, **kwargs)
+
+    def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._self_home.renew(True, *self._split(args, kwargs))
 
 
 # What type checkers read above would be found before the wrapped function's own annotations.
@@ -120,7 +122,7 @@ if "__annotations__" in vars(BoundSingleFlight):
 
 def binder(home: Home) -> tuple[type, Callable[..., Any]]:
     """The class of one function's bound methods, and the `__get__` that makes them."""
-    call = home.forms.method(home.memo.own_key is None)
+    call = home.forms.method()
     function = home.decorated()
     qualname = getattr(function, "__qualname__", type(function.__wrapped__).__qualname__)
     members = {"__slots__": (), "__call__": call, "__module__": getattr(function, "__module__", None)}
@@ -131,8 +133,9 @@ def binder(home: Home) -> tuple[type, Callable[..., Any]]:
     # `type.__call__` on this class, without looking at its metaclass: the cheapest way to make one.
     make = type.__call__.__get__(kind)
 
-    def bind_to_instance(self: Any, instance: Any, _owner: Any = None) -> Any:
+    def bind_to_instance(self: Any, instance: Any, owner: Any = None) -> Any:
         if instance is None:
+            home.seen_on(owner)
             return self
         bound = make()
         bound.__self__ = instance

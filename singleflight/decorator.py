@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Hashable
 from datetime import timedelta
 from functools import partial
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from .bound import BoundSingleFlight, binder, show
 from .freshness import TTL
 from .options import Options, is_not_none
-from .registry import register
 from .surface import Controls
 from .wiring import Home
 
@@ -69,7 +67,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
-        self._self_home.named(self, owner)
+        self._self_home.named(owner)
 
     if not TYPE_CHECKING:
 
@@ -94,8 +92,10 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         return f"<single-flight {self.__wrapped__!r}>"
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        home = self._self_home
-        return home.split(home.by_instance)(*args, **kwargs)
+        return self._self_home.split(False)(*args, **kwargs)
+
+    def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._self_home.renew(False, *self._split(args, kwargs))
 
 
 # What type checkers read above would be found before the wrapped function's own annotations.
@@ -117,10 +117,10 @@ class SingleFlightDecorator(Protocol):
 
 def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> SingleFlightFunction[..., Any]:
     home = Home(wrapped, options, key, name)
-    shared = {"_self_home": home, "_self_memo": home.memo}
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
         """Compile the bound form when it is first asked for, and be replaced by what then binds."""
+        home.seen_on(type(instance) if owner is None and instance is not None else owner)
         if instance is None and not home.of_class:
             return self
         if home.bindable:
@@ -129,22 +129,12 @@ def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> Sin
             kind.__get__ = lambda self, _instance, _owner=None: self
         return kind.__get__(self, instance, owner)
 
-    members = {
-        "__call__": staticmethod(home.forms.function(home.by_instance)),
-        "__get__": first_bind,
-        **shared,
-    }
+    shared = {"_self_home": home, "_self_memo": home.memo}
+    members = {"__call__": home.plain_call(), "__get__": first_bind, **shared}
     kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
-    # Around what a class or static method holds, not around its shell: so it answers as a function does.
-    decorated: SingleFlightFunction[..., Any] = kind(home.function, _not_called)
-    home.decorated = weakref.ref(decorated)
-    register(decorated)
+    home.kind = kind
+    decorated: SingleFlightFunction[..., Any] = home.make()
     return decorated
-
-
-def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
-    """wrapt's own calling convention, for whoever calls `FunctionWrapper.__call__` explicitly."""
-    return wrapped(*args, **kwargs)
 
 
 @overload

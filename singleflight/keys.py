@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from .errors import UnhashableKey
@@ -79,7 +79,7 @@ def explain_unhashable(
         except TypeError:
             return UnhashableKey(f"{function}: the result of key= cannot be hashed: {key!r}")
         return error
-    for name, value in arguments.items():
+    for name, value in _each(arguments):
         try:
             hash(value)
         except TypeError:
@@ -88,6 +88,15 @@ def explain_unhashable(
                 f"part of the key; pass key= to say what makes two calls the same"
             )
     return error
+
+
+def _each(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values; those collected by `*args` one by one."""
+    for name, value in arguments.items():
+        if name.startswith("*"):
+            yield from ((f"{name}[{place}]", each) for place, each in enumerate(value))
+        else:
+            yield name, value
 
 
 def check_key_function(key: Callable[..., Hashable], function: str, signature: inspect.Signature) -> None:
