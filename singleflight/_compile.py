@@ -1,4 +1,4 @@
-"""The body of a decorated call, compiled with the function's exact parameters.
+"""The body of a decorated call, compiled with the function's exact parameters, in its colour.
 
 A hit should cost one look-up, one clock read, one comparison and one mark. Collecting `*args, **kwargs` and
 binding them to parameters costs more than all of these, so each function gets calls of its own:
@@ -76,17 +76,21 @@ class CallForms:
         function: gives the calls its name.
         signature: the parameters.
         own_key: whether the key is the user's.
+        coroutine: whether the calls are coroutine functions, whose `call` and `call_bound` are awaited.
         names: what the text refers to: `lookup`, `timer`, `counts`, `unhashable`; `call` and `call_bound` for
             what is not a hit; `make_key` for a key of the user's, or `known`, `meet` and `first` for the keys
             of instances (`meet`: it is one; `first`: of a first argument that may be one).
     """
 
-    def __init__(self, function: Any, signature: inspect.Signature, own_key: bool, **names: Any) -> None:
+    def __init__(
+        self, function: Any, signature: inspect.Signature, own_key: bool, coroutine: bool, **names: Any
+    ) -> None:
         self.namespace = {f"_sf_{name}": value for name, value in {**_BUILTINS, **names}.items()}
         self._name = getattr(function, "__name__", type(function).__name__)
         self._qualname = getattr(function, "__qualname__", self._name)
         self._parameters = tuple(signature.parameters.values())
         self._own_key = own_key
+        self._coroutine = coroutine
 
     def function(self, by_instance: bool) -> types.FunctionType:
         """For plain calls; by instance: the first argument may be one."""
@@ -102,7 +106,8 @@ class CallForms:
 
     def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
         shapes = tuple((p.name, p.kind, p.default is not p.empty) for p in self._parameters)
-        code = _code(_text(shapes, body, "" if self._own_key else meet, self._own_key, bound))
+        waits = self._coroutine and body is _HIT
+        code = _code(_text(shapes, body, "" if self._own_key else meet, self._own_key, bound, waits))
         code = code.replace(co_name=self._name, co_qualname=self._qualname)
         named_only = inspect.Parameter.KEYWORD_ONLY
         defaults = tuple(
@@ -123,7 +128,7 @@ def can_bind(function: Callable[..., Any], signature: inspect.Signature) -> bool
 
 
 @lru_cache(maxsize=256)
-def _text(shapes: tuple[_Shape, ...], body: str, meet: str, own_key: bool, bound: bool) -> str:
+def _text(shapes: tuple[_Shape, ...], body: str, meet: str, own_key: bool, bound: bool, waits: bool) -> str:
     """The source of one call form for parameters of these names and kinds."""
     kinds = inspect.Parameter
     positional = [
@@ -167,10 +172,10 @@ def _text(shapes: tuple[_Shape, ...], body: str, meet: str, own_key: bool, bound
         "args": f"({', '.join(call)}{',' if len(call) == 1 else ''})",
         "kwargs": "{" + ", ".join(words + ([f"**{extra}"] if extra else [])) + "}",
         "count": _COUNT,
-        "call": "_sf_call_bound" if bound else "_sf_call",
+        "call": ("await " if waits else "") + ("_sf_call_bound" if bound else "_sf_call"),
     }
     first = "_sf_bound, /, " if bound and not positional else ""
-    head = f"def call({first}{_header(shapes)}):\n"
+    head = f"{'async ' if waits else ''}def call({first}{_header(shapes)}):\n"
     return head + "\n".join(lines) + "\n" + body.format(**values)
 
 

@@ -22,7 +22,7 @@ R = TypeVar("R")
 _STANDARD = (
     *("__doc__", "__name__", "__annotations__", "__annotate__", "__dict__"),
     *("__defaults__", "__kwdefaults__", "__code__", "__globals__", "__closure__", "__type_params__"),
-    *("__signature__", "__text_signature__", "__isabstractmethod__", "_is_coroutine_mark"),
+    *("__signature__", "__text_signature__", "__isabstractmethod__"),
 )
 
 

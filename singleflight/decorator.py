@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Hashable
 from datetime import timedelta
@@ -9,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .bound import BoundSingleFlight, binder, show
+from .colours import refuse_coroutine_functions
 from .freshness import TTL
 from .options import Options, is_not_none
 from .surface import Controls
@@ -27,6 +29,7 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
 
 _AS_MAXSIZE: Any = object()
 
@@ -91,6 +94,41 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
     def __repr__(self) -> str:
         return f"<single-flight {self.__wrapped__!r}>"
 
+    @overload
+    def twin(self, func: classmethod[S, Q, T], /) -> SingleFlightFunction[Concatenate[type[S], Q], T]: ...
+    @overload
+    def twin(self, func: staticmethod[Q, T], /) -> SingleFlightFunction[Q, T]: ...
+    @overload
+    def twin(self, func: Callable[Q, T], /) -> SingleFlightFunction[Q, T]: ...
+    def twin(self, func: Any, /) -> Any:
+        """Decorate a second way to fetch the same values, usually of the other colour.
+
+        The twin has parameters and a colour of its own; everything else is shared: key, options, values,
+        locks, flights, counts and name. Whoever comes first leads, in its own way, and what it brings serves
+        both.
+
+        Args:
+            func: a plain or a coroutine function, method, class or static method. The `key` of the first is
+                called with its arguments; default keys go by the position of the parameters.
+
+        Returns the decorated function. `invalidate`, `put`, `stats` and so on do the same on both; `refresh`
+        calls the function that it is asked of.
+
+        Raises `TypeError` if its calls could not have the same keys, and what `single_flight_ttl` raises for
+        functions that cannot be decorated. Safe to call from any thread.
+
+        >>> @single_flight_ttl(ttl=60)
+        ... def price(symbol):
+        ...     return 984.75
+        >>> @price.twin
+        ... async def aprice(symbol):
+        ...     return 984.75
+        >>> price("ASML"), aprice.entry("ASML").value
+        (984.75, 984.75)
+        """
+        memo = self._self_memo
+        return _decorate(func, memo.options, memo.own_key, twin_of=self._self_home)
+
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_home.split(False)(*args, **kwargs)
 
@@ -115,8 +153,10 @@ class SingleFlightDecorator(Protocol):
     def __call__(self, func: Callable[P, R], /) -> SingleFlightFunction[P, R]: ...
 
 
-def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> SingleFlightFunction[..., Any]:
-    home = Home(wrapped, options, key, name)
+def _decorate(
+    wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Home | None = None
+) -> SingleFlightFunction[..., Any]:
+    home = Home(wrapped, options, key, name, twin_of)
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
         """Compile the bound form when it is first asked for, and be replaced by what then binds."""
@@ -131,6 +171,9 @@ def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> Sin
 
     shared = {"_self_home": home, "_self_memo": home.memo}
     members = {"__call__": home.plain_call(), "__get__": first_bind, **shared}
+    mark = getattr(inspect, "_is_coroutine_mark", None)
+    if home.coroutine and mark is not None:  # for callable objects, whose class alone says it
+        members["_is_coroutine_mark"] = mark
     kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
     home.kind = kind
     decorated: SingleFlightFunction[..., Any] = home.make()
@@ -233,6 +276,7 @@ def single_flight_ttl(
     )
     if key is not None and not callable(key):
         raise TypeError(f"key: expected a callable of the arguments, got {key!r}")
+    refuse_coroutine_functions(key=key)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {name!r}")
     decorate = partial(_decorate, options=options, key=key, name=name)

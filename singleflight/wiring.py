@@ -9,10 +9,11 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
-from . import _threads
+from . import _asyncio, _threads
 from ._compile import ANY, CallForms, can_bind, parameters_of
+from .colours import is_coroutine_function, refuse_unfit
 from .counts import Counts, ThreadedHits, has_global_lock
-from .keys import Instances, check_key_function, explain_unhashable
+from .keys import Instances, check_key_function, check_twin, explain_unhashable
 from .memo import Memo
 from .options import Options, switched_off
 from .registry import register
@@ -45,6 +46,14 @@ class Family:
         """The classes that it was seen on; None for those that are gone."""
         return [owner() for owner in self._owners]
 
+    def add(self, home: Home, method: bool) -> None:
+        """One more function; whether it is a method."""
+        self.homes.append(home)
+        if method and not self.of_methods:
+            self.has_methods()
+        elif self.of_methods or self._owners:
+            home.see_instances()
+
     def has_methods(self) -> None:
         """All plain calls are given the instance first."""
         self.of_methods = True
@@ -64,46 +73,68 @@ class Home:
 
     kind: Any  # the class of the decorated function itself; set when that is made
 
-    def __init__(self, wrapped: Any, options: Options, key: Callable[..., Hashable] | None, name: str | None):
+    def __init__(
+        self,
+        wrapped: Any,
+        options: Options,
+        key: Callable[..., Hashable] | None,
+        name: str | None,
+        twin_of: Home | None = None,
+    ) -> None:
         self.wrapped = wrapped
         self.static = isinstance(wrapped, staticmethod)
         self.of_class = isinstance(wrapped, classmethod)
         self.function = function = wrapped.__func__ if self.static or self.of_class else wrapped
         refuse_unfit(function)
-        signature = parameters_of(function)
+        self.coroutine = is_coroutine_function(function)
+        self.signature = signature = parameters_of(function)
         self.bindable = self.of_class or (can_bind(function, signature) and not self.static)
-        called = getattr(function, "__qualname__", type(function).__qualname__)
+        self.called = called = getattr(function, "__qualname__", type(function).__qualname__)
         if key is not None and signature is not ANY:
             check_key_function(key, called, signature)
-        module = getattr(function, "__module__", None)
-        counts = Counts() if has_global_lock() else ThreadedHits()
-        self.memo = Memo(name or (f"{module}.{called}" if module else called), function, options, counts, key)
-        self.family = Family(self.memo)
+        if twin_of is None:
+            module = getattr(function, "__module__", None)
+            counts = Counts() if has_global_lock() else ThreadedHits()
+            name = name or (f"{module}.{called}" if module else called)
+            self.family = Family(Memo(name, function, options, counts, key))
+        else:
+            self._check_twin(twin_of)
+            self.family = twin_of.family
+        self.memo = self.family.memo
+        driver = _asyncio.call if self.coroutine else _threads.call
         self.forms = CallForms(
             function,
             signature,
             key is not None,
+            self.coroutine,
             lookup=self.memo.store.index.get,
             timer=options.timer,
-            call=partial(_threads.call, self.memo, function),
-            call_bound=partial(_threads.call, self.memo, self._bound_run()),
-            counts=counts,
+            call=partial(driver, self.memo, function),
+            call_bound=partial(driver, self.memo, self._bound_run()),
+            counts=self.memo.counts,
             make_key=key,
             known=self.family.instances.known,
             meet=self.family.instances.meet,
             first=self.family.first,
             unhashable=partial(_unhashable, called, key is not None),
         )
-        self.memo.fast_paths.append(self.forms.namespace)
-        if switched_off():
-            self.memo.shut()  # so that what is put is not served either
+        with self.memo.switching:
+            self.memo.fast_paths.append(self.forms.namespace)
+            if self.memo.bypassed or switched_off():
+                self.memo.shut()  # so that what is put is not served either
         self._splits: dict[bool, Any] = {}
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
         self.by_instance = False  # whether plain calls look for instances
-        self.family.homes.append(self)
-        if self.of_class or (self.bindable and _looks_like_a_method(function, signature)):
-            self.family.has_methods()
+        self.family.add(self, self.of_class or (self.bindable and _looks_like_a_method(function, signature)))
+
+    def _check_twin(self, other: Home) -> None:
+        """Refuse a twin that could not have the same keys."""
+        if self.of_class is not other.of_class:
+            first, second = (self, other) if self.of_class else (other, self)
+            raise TypeError(f"twin: {first.called} is a class method and {second.called} is not")
+        if other.memo.own_key is None:
+            check_twin(self.called, self.signature, other.called, other.signature)
 
     def decorated(self) -> Any:
         """The decorated function; made anew where only bound methods of it are left."""
@@ -185,23 +216,6 @@ def _looks_like_a_method(function: Any, signature: inspect.Signature) -> bool:
 def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     """wrapt's own calling convention, for whoever calls `FunctionWrapper.__call__` explicitly."""
     return wrapped(*args, **kwargs)
-
-
-def refuse_unfit(function: Any) -> None:
-    name = getattr(function, "__qualname__", repr(function))
-    if isinstance(function, type):
-        raise TypeError(f"{name}: decorate a function or a method, not a class")
-    if not callable(function):
-        raise TypeError(f"single_flight_ttl decorates callables, got {function!r}")
-    body = inspect.unwrap(function)
-    while isinstance(body, partial):
-        body = body.func
-    if not inspect.isroutine(body):
-        body = getattr(type(body), "__call__", body)  # noqa: B004
-    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise TypeError(f"{name}: a generator can be consumed once only, so it cannot be shared or stored")
-    if inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(function):
-        raise TypeError(f"{name}: coroutine functions are not supported, only plain functions and methods")
 
 
 def _unhashable(

@@ -15,7 +15,7 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections"},
+    {"errors", "durations", "counts", "sections", "colours"},
     {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
     {"entries", "slots", "options", "testing"},
     {"locks"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"remembered"},
     {"landing"},
     {"memo"},
-    {"_threads", "control"},
+    {"_threads", "_asyncio", "control"},
     {"surface", "registry"},
     {"wiring"},
     {"bound"},
