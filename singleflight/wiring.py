@@ -95,8 +95,8 @@ class Home:
         if twin_of is None:
             module = getattr(function, "__module__", None)
             counts = Counts() if has_global_lock() else ThreadedHits()
-            name = name or (f"{module}.{called}" if module else called)
-            self.family = Family(Memo(name, function, options, counts, key))
+            known_as = name or (f"{module}.{called}" if module else called)
+            self.family = Family(Memo(known_as, function, options, counts, key))
         else:
             self._check_twin(twin_of)
             self.family = twin_of.family
