@@ -122,7 +122,7 @@ class Home:
             self.memo.fast_paths.append(self.forms.namespace)
             if self.memo.bypassed or switched_off():
                 self.memo.shut()  # so that what is put is not served either
-        self._splits: dict[bool, Any] = {}
+        self._splits: dict[tuple[bool, bool], Any] = {}
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
         self.by_instance = False  # whether plain calls look for instances
@@ -157,15 +157,15 @@ class Home:
             self.forms.namespace["_sf_call"] = self.forms.namespace["_sf_call_bound"]
         if not self.by_instance and self.memo.own_key is None:
             self.by_instance = True
-            self._splits.clear()
             if hasattr(self, "kind"):
                 self.kind.__call__ = self.plain_call()
 
     def split(self, bound: bool) -> Callable[..., tuple[Any, Any, Any]]:
         """What finds the key and canonical arguments of a call."""
-        split: Callable[..., tuple[Any, Any, Any]] | None = self._splits.get(bound)
+        wanted = self.by_instance, bound
+        split: Callable[..., tuple[Any, Any, Any]] | None = self._splits.get(wanted)
         if split is None:
-            split = self._splits[bound] = self.forms.split(self.by_instance, bound)
+            split = self._splits[wanted] = self.forms.split(*wanted)
         return split
 
     def renew(self, bound: bool, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
