@@ -160,7 +160,7 @@ def _decorate(
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
         """Compile the bound form when it is first asked for, and be replaced by what then binds."""
-        home.seen_on(type(instance) if owner is None and instance is not None else owner)
+        home.seen_on(owner)
         if instance is None and not home.of_class:
             return self
         if home.bindable:

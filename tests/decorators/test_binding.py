@@ -217,6 +217,30 @@ def test_a_function_that_is_also_in_a_class_still_takes_anything():
     assert function.entry("a").key == ("a",)
 
 
+def test_binding_by_hand_changes_no_plain_call():
+    """`function.__get__(instance)` says nothing about which class it belongs to."""
+    function, instance = make(), Owner()
+    assert function.__get__(instance)() is function.__get__(instance)()
+    assert function("a") is function("a")
+    assert function.entry("a").key == ("a",)
+
+
+def test_functions_decorated_twice_are_bound_throughout():
+    """Two of ours, one above the other: each with its own entries, neither keeping the instance."""
+
+    class Twice:
+        @single_flight_ttl(ttl=60)
+        @single_flight_ttl(ttl=60)
+        def method(self):
+            return Value()
+
+    instance = Twice()
+    assert Twice.method(instance) is instance.method()
+    gone = weakref.ref(instance)
+    del instance
+    assert gone() is None
+
+
 def test_what_python_does_not_bind_is_not_bound():
     """Builtins, partials and callable objects take no instance when they are class attributes."""
 
