@@ -191,9 +191,7 @@ async def _fly(
         told: BaseException = error
         if work.overdue and isinstance(error, asyncio.CancelledError):
             limit = memo.options.flight_timeout
-            told = FlightTimeout(
-                f"{memo.name}: {flight.key!r} took longer than {limit:g} s and was cancelled"
-            )
+            told = FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
         memo.fail(flight, told)
         if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-import types
-import weakref
 from collections.abc import Callable, Hashable
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from .bound import BoundSingleFlight, binder, show
+from .colours import refuse_coroutine_functions
 from .freshness import TTL
 from .options import Options, is_not_none
-from .registry import register
 from .surface import Controls
-from .wiring import Home, class_binder, instance_binder
+from .wiring import Home
 
 if TYPE_CHECKING:
     from .surface import TakesClass, TakesInstance
@@ -29,6 +29,7 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
 
 _AS_MAXSIZE: Any = object()
 
@@ -69,7 +70,14 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
-        self._self_home.named(self, owner)
+        self._self_home.named(owner)
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if self._self_home.bound_kind is not None:  # from now on its bound methods show it too
+                show(self._self_home.bound_kind, name)
 
     def __reduce__(self) -> str:
         return self.__qualname__  # by reference, like any function
@@ -86,64 +94,50 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
     def __repr__(self) -> str:
         return f"<single-flight {self.__wrapped__!r}>"
 
-    def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        home = self._self_home
-        return home.split(home.by_instance)(*args, **kwargs)
+    @overload
+    def twin(self, func: classmethod[S, Q, T], /) -> SingleFlightFunction[Concatenate[type[S], Q], T]: ...
+    @overload
+    def twin(self, func: staticmethod[Q, T], /) -> SingleFlightFunction[Q, T]: ...
+    @overload
+    def twin(self, func: Callable[Q, T], /) -> SingleFlightFunction[Q, T]: ...
+    def twin(self, func: Any, /) -> Any:
+        """Decorate a second way to fetch the same values, usually of the other colour.
 
+        The twin has parameters and a colour of its own; everything else is shared: key, options, values,
+        locks, flights, counts and name. Whoever comes first leads, in its own way, and what it brings serves
+        both.
 
-class BoundSingleFlight(Controls[P, R], Generic[P, R]):
-    # A decorated method on its instance (or class), like a bound method, with the control surface. Made anew
-    # by each attribute access, without a Python-level __init__. (No docstring: it shows its function's.)
+        Args:
+            func: a plain or a coroutine function, method, class or static method. The `key` of the first is
+                called with its arguments; default keys go by the position of the parameters.
 
-    __slots__ = ("__self__", "__weakref__")
+        Returns the decorated function. `invalidate`, `put`, `stats` and so on do the same on both; `refresh`
+        calls the function that it is asked of.
 
-    if TYPE_CHECKING:
-        _self_home: Home
-        __self__: Any
-        __name__: str
-        __qualname__: str
+        Raises `TypeError` if its calls could not have the same keys, and what `single_flight_ttl` raises for
+        functions that cannot be decorated. Safe to call from any thread.
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-    else:
-        __class__ = property(lambda _: types.MethodType)  # so that `inspect` takes it for a method
-
-    @property
-    def __func__(self) -> SingleFlightFunction[..., R]:
-        function: SingleFlightFunction[..., R] = self._self_home.decorated()
-        return function
-
-    @property
-    def __wrapped__(self) -> Callable[P, R]:
-        wrapped, self_or_class = self._self_home.wrapped, self.__self__
-        if self._self_home.of_class:
-            bound: Callable[P, R] = wrapped.__get__(None, self_or_class)
-        else:
-            bound = wrapped.__get__(self_or_class, type(self_or_class))
-        return bound
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__func__, name)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.__self__ is self.__self__
-
-    def __hash__(self) -> int:
-        return hash((type(self), id(self.__self__)))
-
-    def __reduce__(self) -> Any:
-        return getattr, (self.__self__, self.__func__.__name__)
-
-    def __repr__(self) -> str:
-        return f"<bound single-flight method {self.__func__.__qualname__} of {self.__self__!r}>"
+        >>> @single_flight_ttl(ttl=60)
+        ... def price(symbol):
+        ...     return 984.75
+        >>> @price.twin
+        ... async def aprice(symbol):
+        ...     return 984.75
+        >>> price("ASML"), aprice.entry("ASML").value
+        (984.75, 984.75)
+        """
+        memo = self._self_memo
+        return _decorate(func, memo.options, memo.own_key, twin_of=self._self_home)
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        home = self._self_home
-        return home.split(home.memo.own_key is None)(self.__self__, *args, **kwargs)
+        return self._self_home.split(False)(*args, **kwargs)
+
+    def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._self_home.renew(False, *self._split(args, kwargs))
 
 
 # What type checkers read above would be found before the wrapped function's own annotations.
-for _class in (Controls, SingleFlightFunction, BoundSingleFlight):
+for _class in (Controls, SingleFlightFunction):
     if "__annotations__" in vars(_class):
         del _class.__annotations__
 
@@ -159,39 +153,31 @@ class SingleFlightDecorator(Protocol):
     def __call__(self, func: Callable[P, R], /) -> SingleFlightFunction[P, R]: ...
 
 
-def _decorate(wrapped: Any, options: Options, key: Any, name: str | None) -> SingleFlightFunction[..., Any]:
-    home = Home(wrapped, options, key, name)
-    shared = {"_self_home": home, "_self_memo": home.memo}
+def _decorate(
+    wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Home | None = None
+) -> SingleFlightFunction[..., Any]:
+    home = Home(wrapped, options, key, name, twin_of)
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
         """Compile the bound form when it is first asked for, and be replaced by what then binds."""
+        home.seen_on(owner)
         if instance is None and not home.of_class:
             return self
         if home.bindable:
-            function = self.__wrapped__
-            told = {name: getattr(function, name, None) for name in ("__doc__", "__module__")}
-            members = {"__slots__": (), "__call__": home.forms.method(key is None), **told, **shared}
-            binder = class_binder if home.of_class else instance_binder
-            kind.__get__ = binder(type("BoundSingleFlight", (BoundSingleFlight,), members))
+            home.bound_kind, kind.__get__ = binder(home)
         else:
             kind.__get__ = lambda self, _instance, _owner=None: self
         return kind.__get__(self, instance, owner)
 
-    members = {
-        "__call__": staticmethod(home.forms.function(home.by_instance)),
-        "__get__": first_bind,
-        **shared,
-    }
+    shared = {"_self_home": home, "_self_memo": home.memo}
+    members = {"__call__": home.plain_call(), "__get__": first_bind, **shared}
+    mark = getattr(inspect, "_is_coroutine_mark", None)
+    if home.coroutine and mark is not None:  # for callable objects, whose class alone says it
+        members["_is_coroutine_mark"] = mark
     kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
-    decorated: SingleFlightFunction[..., Any] = kind(wrapped, _not_called)
-    home.decorated = weakref.ref(decorated)
-    register(decorated)
+    home.kind = kind
+    decorated: SingleFlightFunction[..., Any] = home.make()
     return decorated
-
-
-def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
-    """wrapt's own calling convention, for whoever calls `FunctionWrapper.__call__` explicitly."""
-    return wrapped(*args, **kwargs)
 
 
 @overload
@@ -298,6 +284,7 @@ def single_flight_ttl(
     )
     if key is not None and not callable(key):
         raise TypeError(f"key: expected a callable of the arguments, got {key!r}")
+    refuse_coroutine_functions(key=key)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {name!r}")
     decorate = partial(_decorate, options=options, key=key, name=name)

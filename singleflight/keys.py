@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from .errors import UnhashableKey
 
-__all__ = ["InstanceKey", "Instances", "check_key_function", "explain_unhashable"]
+__all__ = ["InstanceKey", "Instances", "check_key_function", "check_twin", "explain_unhashable"]
 
 
 class InstanceKey(weakref.ref[Any]):
@@ -79,7 +79,7 @@ def explain_unhashable(
         except TypeError:
             return UnhashableKey(f"{function}: the result of key= cannot be hashed: {key!r}")
         return error
-    for name, value in arguments.items():
+    for name, value in _each(arguments):
         try:
             hash(value)
         except TypeError:
@@ -88,6 +88,15 @@ def explain_unhashable(
                 f"part of the key; pass key= to say what makes two calls the same"
             )
     return error
+
+
+def _each(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values; those collected by `*args` one by one."""
+    for name, value in arguments.items():
+        if name.startswith("*"):
+            yield from ((f"{name}[{place}]", each) for place, each in enumerate(value))
+        else:
+            yield name, value
 
 
 def check_key_function(key: Callable[..., Hashable], function: str, signature: inspect.Signature) -> None:
@@ -110,3 +119,31 @@ def check_key_function(key: Callable[..., Hashable], function: str, signature: i
             f"key: it is called with all arguments of {function}{signature}, defaults filled in, "
             f"but takes {accepts}: {error}"
         ) from None
+
+
+def check_twin(function: str, signature: inspect.Signature, first: str, other: inspect.Signature) -> None:
+    """Refuse a twin whose default keys would not be those of the first, at decoration.
+
+    Values have their place in a key by the position of their parameter, whatever that is called; where a
+    name is used in both, it must have the same place.
+    """
+    places, others = _places(signature), _places(other)
+    names = {name: place for place, (kind, name) in enumerate(places) if kind == "value"}
+    if [kind for kind, _ in places] == [kind for kind, _ in others] and all(
+        names.get(name, place) == place for place, (_, name) in enumerate(others)
+    ):
+        return
+    raise TypeError(
+        f"twin: {function}{signature} has other parameters than {first}{other}, so equal calls would not "
+        f"have equal keys; give it the same ones in the same order, or pass key= to {first}"
+    )
+
+
+def _places(signature: inspect.Signature) -> list[tuple[str, str]]:
+    """The parts of a default key, in order: what kind of part, and the parameter's name."""
+    parameters = signature.parameters.values()
+    ones = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parts = [("value", p.name) for p in parameters if p.kind in ones]
+    parts += [("rest", "") for p in parameters if p.kind is p.VAR_POSITIONAL]
+    parts += [("value", p.name) for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return parts + [("extra", "") for p in parameters if p.kind is p.VAR_KEYWORD]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from .colours import refuse_coroutine_functions
 from .durations import lifetime, patience
 from .freshness import TTL, Landing
 
@@ -69,6 +70,7 @@ class Options:
                 raise TypeError(f"{name}: expected a callable, got {function!r}")
         if listener is not None and not callable(listener):
             raise TypeError(f"listener: expected a callable or None, got {listener!r}")
+        refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener)
         return cls(
             ttl=ttl,
             fixed_ttl=None if callable(ttl) else lifetime(ttl, "ttl"),

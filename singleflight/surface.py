@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from functools import _CacheInfo
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from . import _threads, control
+from . import control
 from .counts import Stats
 from .entries import Entry
 from .locks import KeyedLocks
@@ -55,6 +55,10 @@ class Controls(Generic[P, R]):
         """The key and the canonical arguments of a call."""
         raise NotImplementedError
 
+    def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the function for this call, whatever is stored."""
+        raise NotImplementedError
+
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Drop the value of this call and detach its flight; whether there was either.
 
@@ -85,9 +89,7 @@ class Controls(Generic[P, R]):
         Joins the flight for this key if there is one. Readers are served the old value meanwhile, and
         keep it if the function raises. Counts as a call received (a fetch, or a wait).
         """
-        result: R = _threads.call(
-            self._self_memo, self._self_home.function, *self._split(args, kwargs), renew=True
-        )
+        result: R = self._renew(args, kwargs)
         return result
 
     def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:

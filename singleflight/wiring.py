@@ -3,116 +3,229 @@
 from __future__ import annotations
 
 import inspect
+import types
+import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
 from . import _threads
-from ._compile import CallForms, parameters_of, takes_instance
+from ._compile import ANY, CallForms, can_bind, parameters_of
+from .colours import is_coroutine_function, refuse_unfit
 from .counts import new_counts
-from .keys import Instances, check_key_function, explain_unhashable
+from .keys import Instances, check_key_function, check_twin, explain_unhashable
 from .memo import Memo
 from .options import Options, switched_off
+from .registry import register
 
-__all__ = ["Home", "class_binder", "instance_binder"]
+__all__ = ["Family", "Home"]
+
+
+class Family:
+    """What decorated functions that share a memo have in common: which first arguments are instances.
+
+    On a bound method the first argument is one. A plain call (`Account.price(account)`, a property that calls
+    the function below it) has to be told: either all of its first arguments are instances, or those of
+    classes that the function was seen on are.
+    """
+
+    def __init__(self, memo: Memo) -> None:
+        self.memo = memo
+        self.instances = Instances(memo.store.forget)
+        self.homes: list[Home] = []
+        self.of_methods = False  # all first arguments are instances
+        self._owners: tuple[weakref.ref[type[Any]], ...] = ()  # replaced as a whole: readers take no lock
+
+    def first(self, value: Any) -> Any:
+        """What stands for the first argument of a plain call in a default key."""
+        if self.of_methods or any(owner is not None and isinstance(value, owner) for owner in self.owners()):
+            return self.instances.meet(value)
+        return value
+
+    def owners(self) -> list[type[Any] | None]:
+        """The classes that it was seen on; None for those that are gone."""
+        return [owner() for owner in self._owners]
+
+    def add(self, home: Home, method: bool) -> None:
+        """One more function; whether it is a method."""
+        self.homes.append(home)
+        if method and not self.of_methods:
+            self.has_methods()
+        elif self.of_methods or self._owners:
+            home.see_instances()
+
+    def has_methods(self) -> None:
+        """All plain calls are given the instance first."""
+        self.of_methods = True
+        for home in self.homes:
+            home.see_instances()
+
+    def seen_on(self, owner: type[Any]) -> None:
+        """It is an attribute of this class; plain calls on the class's instances know them."""
+        if not self.of_methods and owner not in self.owners():
+            self._owners = (*(ref for ref in self._owners if ref() is not None), weakref.ref(owner))
+            for home in self.homes:
+                home.see_instances()
 
 
 class Home:
     """What one decorated function and its bound methods share; holds the compiled calls."""
 
-    def __init__(self, wrapped: Any, options: Options, key: Callable[..., Hashable] | None, name: str | None):
+    kind: Any  # the class of the decorated function itself; set when that is made
+
+    def __init__(
+        self,
+        wrapped: Any,
+        options: Options,
+        key: Callable[..., Hashable] | None,
+        name: str | None,
+        twin_of: Home | None = None,
+    ) -> None:
         self.wrapped = wrapped
         self.static = isinstance(wrapped, staticmethod)
         self.of_class = isinstance(wrapped, classmethod)
-        function = wrapped.__func__ if self.static or self.of_class else wrapped
+        self.function = function = wrapped.__func__ if self.static or self.of_class else wrapped
         refuse_unfit(function)
-        self.function = function
-        signature = parameters_of(function)
-        self.bindable = takes_instance(signature) and not self.static
-        called = getattr(function, "__qualname__", type(function).__qualname__)
-        if key is not None:
+        self.coroutine = is_coroutine_function(function)
+        self.signature = signature = parameters_of(function)
+        self.bindable = self.of_class or (can_bind(function, signature) and not self.static)
+        self.called = called = getattr(function, "__qualname__", type(function).__qualname__)
+        if key is not None and signature is not ANY:
             check_key_function(key, called, signature)
-        module = getattr(function, "__module__", None)
-        counts = new_counts()
-        self.memo = Memo(name or (f"{module}.{called}" if module else called), options, counts, key)
-        self.by_instance = self.of_class and key is None
-        self.instances = Instances(self.memo.store.forget)
+        if twin_of is None:
+            module = getattr(function, "__module__", None)
+            known_as = name or (f"{module}.{called}" if module else called)
+            self.family = Family(Memo(known_as, options, new_counts(), key))
+        else:
+            self._check_twin(twin_of)
+            self.family = twin_of.family
+        self.memo = self.family.memo
+        driver = self._driver()
         self.forms = CallForms(
             function,
             signature,
             key is not None,
+            self.coroutine,
             lookup=self.memo.store.index.get,
             timer=options.timer,
-            call=partial(_threads.call, self.memo, function),
-            counts=counts,
+            call=partial(driver, self.memo, function),
+            call_bound=partial(driver, self.memo, self._bound_run()),
+            counts=self.memo.counts,
             make_key=key,
-            known=self.instances.known,
-            meet=self.instances.meet,
+            known=self.family.instances.known,
+            meet=self.family.instances.meet,
+            first=self.family.first,
             unhashable=partial(_unhashable, called, key is not None),
         )
-        self.memo.fast_paths.append(self.forms.namespace)
-        if switched_off():
-            self.memo.shut()  # so that what is put is not served either
-        self._splits: dict[bool, Any] = {}
-        self.decorated: Callable[[], Any] = lambda: None  # a weak reference, once there is something
+        with self.memo.switching:
+            self.memo.fast_paths.append(self.forms.namespace)
+            if self.memo.bypassed or switched_off():
+                self.memo.shut()  # so that what is put is not served either
+        self._splits: dict[tuple[bool, bool], Any] = {}
+        self.bound_kind: type | None = None  # the class of its bound methods, once there is one
+        self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
+        self.by_instance = False  # whether plain calls look for instances
+        self.family.add(self, self.of_class or (self.bindable and _looks_like_a_method(function, signature)))
 
-    def split(self, by_instance: bool) -> Callable[..., tuple[Any, Any, Any]]:
+    def _check_twin(self, other: Home) -> None:
+        """Refuse a twin that could not have the same keys."""
+        if self.of_class is not other.of_class:
+            first, second = (self, other) if self.of_class else (other, self)
+            raise TypeError(f"twin: {first.called} is a class method and {second.called} is not")
+        if other.memo.own_key is None:
+            check_twin(self.called, self.signature, other.called, other.signature)
+
+    def decorated(self) -> Any:
+        """The decorated function; made anew where only bound methods of it are left."""
+        return self.alive() or self.make()
+
+    def make(self) -> Any:
+        """A decorated function, around what a class method holds: so it answers as a function does."""
+        made = self.kind(self.function, _not_called)
+        self.alive = weakref.ref(made)
+        register(made)
+        return made
+
+    def plain_call(self) -> Any:
+        """The compiled form of plain calls."""
+        return staticmethod(self.forms.function(self.by_instance))
+
+    def see_instances(self) -> None:
+        """From now on plain calls look for instances."""
+        if self.family.of_methods:
+            self.forms.namespace["_sf_call"] = self.forms.namespace["_sf_call_bound"]
+        if not self.by_instance and self.memo.own_key is None:
+            self.by_instance = True
+            if hasattr(self, "kind"):
+                self.kind.__call__ = self.plain_call()
+
+    def split(self, bound: bool) -> Callable[..., tuple[Any, Any, Any]]:
         """What finds the key and canonical arguments of a call."""
-        if by_instance not in self._splits:
-            self._splits[by_instance] = self.forms.split(by_instance)
-        split: Callable[..., tuple[Any, Any, Any]] = self._splits[by_instance]
+        wanted = self.by_instance, bound
+        split: Callable[..., tuple[Any, Any, Any]] | None = self._splits.get(wanted)
+        if split is None:
+            split = self._splits[wanted] = self.forms.split(*wanted)
         return split
 
-    def named(self, decorated: Any, owner: type[Any]) -> None:
-        """It is an attribute of this class: is it one of its methods? Then plain calls know the instance."""
-        defined_in = getattr(self.wrapped, "__qualname__", "").rpartition(".")[0]
-        if self.bindable and self.memo.own_key is None and defined_in == owner.__qualname__:
-            self.by_instance = True
-            type(decorated).__call__ = staticmethod(self.forms.function(True))
+    def renew(self, bound: bool, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function now, whatever is stored."""
+        call = self.forms.namespace["_sf_call_bound" if bound else "_sf_call"]
+        return call(key, args, kwargs, renew=True)
+
+    def named(self, owner: type[Any]) -> None:
+        """It is an attribute of this class: is it a method? Then all plain calls are given instances."""
+        if self.bindable and _defined_in(self.function) == owner.__qualname__:
+            self.family.has_methods()
+        else:
+            self.seen_on(owner)
+
+    def seen_on(self, owner: type[Any] | None) -> None:
+        """It was found on this class, perhaps without having been defined there."""
+        if owner is not None and self.bindable:
+            self.family.seen_on(owner)
+
+    def _driver(self) -> Any:
+        """What serves the calls that the first check could not."""
+        if not self.coroutine:
+            return _threads.call
+        from . import _asyncio  # with its asyncio only where it is needed
+
+        return _asyncio.call
+
+    def _bound_run(self) -> Callable[..., Any]:
+        """The function for calls that have an instance: a decorator below ours may ask for being bound."""
+        function, wrapped, of_class = self.function, self.wrapped, self.of_class
+        if type(function) is types.FunctionType or not self.bindable:
+            run: Callable[..., Any] = function
+            return run
+
+        def run_bound(*args: Any, **kwargs: Any) -> Any:
+            if not args:
+                return function(**kwargs)
+            instance, *others = args
+            binding = (None, instance) if of_class else (instance, type(instance))
+            return wrapped.__get__(*binding)(*others, **kwargs)
+
+        return run_bound
 
 
-def refuse_unfit(function: Any) -> None:
-    name = getattr(function, "__qualname__", repr(function))
-    if isinstance(function, type):
-        raise TypeError(f"{name}: decorate a function or a method, not a class")
-    if not callable(function):
-        raise TypeError(f"single_flight_ttl decorates callables, got {function!r}")
-    body = inspect.unwrap(function)
-    while isinstance(body, partial):
-        body = body.func
-    if not inspect.isroutine(body):
-        body = getattr(type(body), "__call__", body)  # noqa: B004
-    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise TypeError(f"{name}: a generator can be consumed once only, so it cannot be shared or stored")
-    if inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(function):
-        raise TypeError(f"{name}: coroutine functions are not supported, only plain functions and methods")
+def _defined_in(function: Any) -> str:
+    """The qualified name of the class, or of the function's locals, in which it was defined."""
+    return str(getattr(function, "__qualname__", "")).rpartition(".")[0]
+
+
+def _looks_like_a_method(function: Any, signature: inspect.Signature) -> bool:
+    """Defined in a class, with `self` first: a property or a wrapper above may hide it from the class."""
+    place = _defined_in(function)
+    return bool(place) and not place.endswith("<locals>") and next(iter(signature.parameters)) == "self"
+
+
+def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+    """wrapt's own calling convention, for whoever calls `FunctionWrapper.__call__` explicitly."""
+    return wrapped(*args, **kwargs)
 
 
 def _unhashable(
     called: str, own_key: bool, error: TypeError, key: Any, arguments: dict[str, Any]
 ) -> TypeError:
     return explain_unhashable(error, called, key, arguments, own_key)
-
-
-def instance_binder(kind: Any) -> Callable[..., Any]:
-    """A `__get__` that binds to instances; on the class it gives the function itself."""
-
-    def bind(self: Any, instance: Any, _owner: Any = None) -> Any:
-        if instance is None:
-            return self
-        bound = kind()
-        bound.__self__ = instance
-        return bound
-
-    return bind
-
-
-def class_binder(kind: Any) -> Callable[..., Any]:
-    """A `__get__` that binds to the class, from wherever it is reached."""
-
-    def bind(_self: Any, instance: Any, owner: Any = None) -> Any:
-        bound = kind()
-        bound.__self__ = type(instance) if owner is None else owner
-        return bound
-
-    return bind

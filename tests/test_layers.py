@@ -15,7 +15,7 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections", "gates", "awaiting"},
+    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours"},
     {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
     {"entries", "circles", "askers", "slots", "options", "testing"},
     {"queues", "order", "crowds"},
@@ -27,8 +27,10 @@ LAYERS = [
     {"leaving"},
     {"memo"},
     {"_threads", "control"},
-    {"_asyncio", "surface", "registry", "wiring"},
-    {"decorator", "draining"},
+    {"_asyncio", "surface", "registry"},
+    {"wiring", "draining"},
+    {"bound"},
+    {"decorator"},
     {"__init__"},
 ]
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
@@ -95,14 +97,24 @@ def test_accounts_use_the_public_surface():
 
 def test_the_core_has_no_event_loop():
     """Threads need no asyncio: the modules that import it are loaded by the first coroutine function."""
+    program = (
+        "import sys, singleflight; print(*[name for name in sys.modules if name.startswith('singleflight.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True
+    )
+    assert {"singleflight._threads"} <= set(done.stdout.split())
+    assert not {f"singleflight.{name}" for name in ("_asyncio", "awaiting", "crowds")} & set(
+        done.stdout.split()
+    )
     users = {path.stem for path in EVERYTHING if "asyncio" in {name.split(".")[0] for name in imports(path)}}
     assert users == {"_asyncio", "awaiting", "crowds"}
 
 
 def test_importing_is_light():
-    """Importing the package and its accounts brings in neither alpaca-py nor pandas nor asyncio."""
+    """Importing the package and its accounts brings in neither alpaca-py nor pandas."""
     program = "import sys, singleflight.accounts; "
-    program += "print(*{'alpaca', 'pandas', 'requests', 'asyncio'} & set(sys.modules))"
+    program += "print(*{'alpaca', 'pandas', 'requests'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True
     )

@@ -9,6 +9,7 @@ Peers that are not installed (the extra `bench` has them) are left out, with a l
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import os
 import platform
@@ -31,6 +32,11 @@ try:
 except ImportError:
     cachebox = None
     print("cachebox is not installed: left out")
+try:
+    import async_lru
+except ImportError:
+    async_lru = None
+    print("async-lru is not installed: left out")
 try:
     import moka_py
 except ImportError:
@@ -168,6 +174,38 @@ def hits(rounds: int, size: int) -> None:
     )
 
 
+async def coroutine_function(symbol, price_type="bid"):
+    return 984.75
+
+
+def coroutine_hits(rounds: int, size: int) -> None:
+    """Within one event loop that runs all the time; each round is one task's loop of `await call("ASML")`."""
+    loop = asyncio.new_event_loop()
+
+    def awaited(call):
+        async def many(size):
+            for _ in range(size):
+                await call("ASML")
+
+        def run(size):
+            loop.run_until_complete(many(size))
+
+        run(1)
+        return run
+
+    candidates = {OURS: single_flight_ttl(key=key, ttl=60)(coroutine_function)}
+    if async_lru:
+        candidates["async-lru (its own key)"] = async_lru.alru_cache(1024, ttl=60)(coroutine_function)
+    if cachebox:
+        for name, extra in (("cachebox", {}), ("cachebox postprocess=None", {"postprocess": None})):
+            cache = cachebox.TTLCache(1024, 60)
+            candidates[name] = cachebox.cached(cache, key_maker=key, **extra)(coroutine_function)
+    best = best_of({name: awaited(call) for name, call in candidates.items()}, rounds, size)
+    table("A hit on a coroutine function", best, {"async-lru (its own key)": 0.5, "cachebox": 0.7})
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
 def misses(rounds: int, size: int) -> None:
     def one(number):
         return number
@@ -302,8 +340,8 @@ def main() -> None:
         end="",
     )
     print(f", cachebox {cachebox.__version__}" if cachebox else "")
-    jobs: dict[str, Callable[[], None]] = {
-        "hits": lambda: hits(rounds, 2000),
+    jobs: dict[str, Callable[[], object]] = {
+        "hits": lambda: (hits(rounds, 2000), coroutine_hits(rounds, 5000)),
         "misses": lambda: misses(rounds, 1000),
         "herd": lambda: herd(3 if options.quick else 8),
         "memory": memory,

@@ -114,6 +114,55 @@ def test_naming_every_argument_changes_nothing(data):
         assert fetch.explain(*positional, **reversed_names).key == before
 
 
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_twin_has_the_same_keys_whatever_its_colour(data):
+    """For every signature, and under other names for what is positional."""
+    signature, fetch = data.draw(functions())
+
+    async def other(*args, **kwargs):
+        raise AssertionError("never called")
+
+    renamed = [
+        each.replace(name=f"other_{each.name}") if each.kind is KINDS.POSITIONAL_ONLY else each
+        for each in signature.parameters.values()
+    ]
+    other.__signature__ = signature.replace(parameters=renamed)
+    twin = fetch.twin(other)
+    args, kwargs = data.draw(calls(signature))
+    assert twin.explain(*args, **kwargs).key == fetch.explain(*args, **kwargs).key
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_method_has_the_same_keys_bound_and_unbound(data):
+    """For every signature, the instance first by name or as the first of `*args`."""
+    signature, _ = data.draw(functions())
+    parameters = list(signature.parameters.values())
+    starred = bool(parameters) and parameters[0].kind is KINDS.VAR_POSITIONAL
+    kind = KINDS.POSITIONAL_OR_KEYWORD
+    if any(each.kind is KINDS.POSITIONAL_ONLY for each in parameters):
+        kind = KINDS.POSITIONAL_ONLY
+
+    def method(*args, **kwargs):
+        return args, kwargs
+
+    instance = KINDS("self", kind)
+    method.__signature__ = signature.replace(parameters=parameters if starred else [instance, *parameters])
+
+    class Owner:
+        fetch = single_flight_ttl(ttl=60)(method)
+
+    owner = Owner()
+    args, kwargs = data.draw(calls(signature))
+    key = owner.fetch.explain(*args, **kwargs).key
+    assert Owner.fetch.explain(owner, *args, **kwargs).key == key
+    assert key[0]() is owner
+    value = owner.fetch(*args, **kwargs)
+    assert value[0][0] is owner
+    assert Owner.fetch(owner, *args, **kwargs) is value
+
+
 @pytest.mark.parametrize("name", ["tuple", "sorted", "TypeError"])
 def test_parameters_may_be_called_as_builtins_are(name):
     """A parameter that hides a builtin hides it from nobody but the function."""

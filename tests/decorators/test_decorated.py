@@ -299,18 +299,15 @@ def test_bad_options_are_named_at_decoration(options, error, named):
 
 
 def test_what_cannot_be_shared_is_refused():
-    """Generators, coroutine functions, classes and what cannot be called."""
+    """Generators, asynchronous ones too, classes and what cannot be called."""
 
     def generator():
         yield 1
 
-    async def coroutine():
-        pass
-
     async def both():
         yield 1
 
-    for unfit in (generator, coroutine, both, Base, 3):
+    for unfit in (generator, both, Base, 3):
         with pytest.raises(TypeError):
             single_flight_ttl(ttl=60)(unfit)
 

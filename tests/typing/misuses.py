@@ -37,6 +37,21 @@ class Account:
         return 1j
 
 
+@single_flight_ttl(ttl=60)
+async def aprice(symbol: str) -> float:
+    return 1.0
+
+
+class AsyncAccount:
+    @single_flight_ttl(ttl=60)
+    async def get(self, symbol: str) -> int:
+        return 1
+
+    @get.twin
+    def get_now(self, symbol: str) -> bytes:
+        return b""
+
+
 # Calls
 price(1)  # error
 price()  # error
@@ -73,6 +88,26 @@ Account.get.invalidate("A")  # error
 Account.of_class.entry(1)  # error
 Account.static.refresh(1)  # error
 wrong: str = Account().get.refresh("A")  # error
+
+
+# Coroutine functions and twins
+async def later(account: AsyncAccount) -> None:
+    _text: str = await aprice("A")  # error
+    await aprice(1)  # error
+    _number: float = aprice("A")  # error
+    await aprice.refresh(1)  # error
+    _value: float = aprice.refresh("A")  # error
+    await aprice.entry("A")  # error
+    await account.get(1)  # error
+    _word: str = await account.get("A")  # error
+    _other: str = await account.get.refresh("A")  # error
+    await account.get_now("A")  # error
+    account.get_now(1)  # error
+    _third: int = account.get_now("A")  # error
+
+
+price.twin(3)  # error
+price.twin()  # error
 
 # Options
 single_flight_ttl(ttl="60")  # error

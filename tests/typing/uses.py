@@ -1,9 +1,9 @@
 """Typical uses, which mypy and pyright must accept; checked, never run."""
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from datetime import timedelta
-from typing import Generic, TypeVar, assert_type
+from typing import Any, Generic, TypeVar, assert_type
 
 from singleflight import (
     BoundSingleFlight,
@@ -221,6 +221,115 @@ class Box(Generic[T]):
 
 
 assert_type(Box[int]().get(1), list[int])
+
+# -- coroutine functions: awaited where the original is, plain where the control surface is -----------------
+
+
+@single_flight_ttl(ttl=60)
+async def aprice(symbol: str, *, exact: bool = False) -> float:
+    return 1.0
+
+
+class AsyncAccount:
+    @single_flight_ttl(key=lambda self, symbol: symbol, ttl=60)
+    async def get(self, symbol: str) -> int:
+        return 1
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    async def of_class(cls, name: str) -> bytes:
+        return b""
+
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    async def static(symbol: str) -> complex:
+        return 1j
+
+
+asyncly: Callable[[str], Awaitable[float]] = aprice
+exactly: Callable[[str], Coroutine[Any, Any, float]] = aprice.__wrapped__
+by_symbol_later: Callable[[str], Awaitable[int]] = AsyncAccount().get
+
+
+async def later(account: AsyncAccount) -> None:
+    assert_type(await aprice("A", exact=True), float)
+    assert_type(await aprice.refresh("A"), float)
+    assert_type(aprice.entry("A"), Entry | None)
+    assert_type(aprice.invalidate("A", exact=True), bool)
+    aprice.put(1.0, "A")
+    assert_type(await account.get("A"), int)
+    assert_type(await AsyncAccount.get(account, "A"), int)
+    assert_type(await account.get.refresh("A"), int)
+    assert_type(await AsyncAccount.get.refresh(account, "A"), int)
+    assert_type(account.get.explain("A"), Explanation)
+    assert_type(await AsyncAccount.of_class("A"), bytes)
+    assert_type(await account.of_class.refresh("A"), bytes)
+    assert_type(await AsyncAccount.static("A"), complex)
+    assert_type(await account.static.refresh("A"), complex)
+
+
+# -- twins: parameters and return types of their own --------------------------------------------------------
+
+
+@price.twin
+async def other_price(symbol: str, price_type: str = "bid", *, exact: bool = False) -> int:
+    return 1
+
+
+@aprice.twin
+def blocking_price(symbol: str, *, exact: bool = True) -> float:
+    return 1.0
+
+
+class TwinAccount:
+    @single_flight_ttl(ttl=60)
+    def get(self, symbol: str) -> int:
+        return 1
+
+    @get.twin
+    async def aget(self, symbol: str) -> int:
+        return 1
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def of_class(cls, name: str) -> bytes:
+        return b""
+
+    @of_class.twin
+    @classmethod
+    async def aof_class(cls, name: str) -> bytes:
+        return b""
+
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def static(symbol: str) -> complex:
+        return 1j
+
+    @static.twin
+    @staticmethod
+    async def astatic(symbol: str) -> complex:
+        return 1j
+
+
+@other_price.twin
+def third_price(symbol: str, price_type: str, *, exact: bool) -> float:
+    return 1.0
+
+
+async def twins(account: TwinAccount) -> None:
+    assert_type(await other_price("A", "ask"), int)
+    assert_type(blocking_price("A", exact=True), float)
+    assert_type(third_price("A", "ask", exact=True), float)
+    assert_type(account.get("A"), int)
+    assert_type(await account.aget("A"), int)
+    assert_type(await TwinAccount.aget(account, "A"), int)
+    assert_type(await account.aget.refresh("A"), int)
+    assert_type(account.aget.invalidate("A"), bool)
+    assert_type(await TwinAccount.aof_class("A"), bytes)
+    assert_type(await account.aof_class("A"), bytes)
+    assert_type(await TwinAccount.astatic("A"), complex)
+    assert_type(await account.astatic.refresh("A"), complex)
+
 
 # -- locks, the process, errors ------------------------------------------------------------------------------
 
