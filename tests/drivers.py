@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 import threading
 import time
@@ -65,10 +66,8 @@ class Gate:
             self._event.set()
             wanted, self._wanted = self._wanted, []
         for loop, future in wanted:
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(lambda future=future: future.done() or future.set_result(None))
-            except RuntimeError:  # the loop is closed
-                pass
 
     def is_set(self) -> bool:
         return self._event.is_set()
@@ -253,8 +252,7 @@ class Pair:
 class Driver:
     """Decorates bodies, starts callers, and waits for their outcomes, in one of several ways.
 
-    `turns` says what the callers are, one after another and again from the start: "thread", or the number of a
-    loop.
+    `turns` says what the callers are, one after another and again from the start: "thread", or a loop's number.
     """
 
     def __init__(self, *turns: str | int) -> None:

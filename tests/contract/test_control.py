@@ -84,7 +84,7 @@ def test_explain_and_flights_show_what_is_going_on(driver, held):
 
 
 def test_refresh_joins_a_flight(driver, held):
-    """Where a call is under way refresh waits for it; where there is none it calls, though the value is fresh."""
+    """Where a call is under way refresh waits for it; where there is none it calls, in any case."""
     third = driver.start(held.refresh)
     driver.start(held, "B").outcome()
     until(lambda: held.flights()[0].followers == 2)
