@@ -53,6 +53,14 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+async def eventually(condition: Callable[[], object]) -> None:
+    """The same in a task, which lets the others run meanwhile."""
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up, f"waited {PATIENCE} s in vain"
+        await asyncio.sleep(0)
+
+
 class Gate:
     """Shut until it is set. `await` it on any loop and, through `blocking`, in any thread."""
 
@@ -252,7 +260,7 @@ class Pair:
 class Driver:
     """Decorates bodies, starts callers, and waits for their outcomes, in one of several ways.
 
-    `turns` says what the callers are, one after another and again from the start: "thread", or a loop's number.
+    `turns` says what the callers are, in turn and again from the start: "thread", or a loop's number.
     """
 
     def __init__(self, *turns: str | int) -> None:
