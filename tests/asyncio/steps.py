@@ -92,10 +92,10 @@ def run(loop: StepLoop, main: Coroutine[Any, Any, Any]) -> Any:
     """What `main` returns; afterwards no task may be left."""
     try:
         outcome = loop.run_until_complete(main)
-        left = asyncio.all_tasks(loop)
-        assert not left, f"left behind: {left}"
-        return outcome
     finally:
-        for task in asyncio.all_tasks(loop):
+        left = asyncio.all_tasks(loop)
+        for task in left:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         loop.close()
+    assert not left, f"left behind: {left}"
+    return outcome
