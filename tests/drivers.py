@@ -112,7 +112,7 @@ class LoopThread:
         self.loop = loop or asyncio.new_event_loop()
         self.reports: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda loop, context: self.reports.append(context))
-        self._stopping = False
+        self._stopping = self.killed = False
         self.thread = threading.Thread(target=self._run, daemon=True, name="loop")
         self.thread.start()
 
@@ -145,7 +145,10 @@ class LoopThread:
 
     def kill(self) -> None:
         """Close the loop in mid-flight, as a thread that dies without tidying up does."""
+        self.killed = True
         self.stop()
+        for task in asyncio.all_tasks(self.loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
         self.loop.close()
 
     def close(self) -> None:
