@@ -105,6 +105,30 @@ async def stubbornly(gate: Gate) -> None:
             continue
 
 
+class Executions:
+    """Numbers the executions of a body from 0, and lets a test wait until so many have begun.
+
+    A `fetch` event says that a flight begins; its work may start a moment later.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.begun = 0
+
+    def begin(self) -> int:
+        """The number of this execution; called by the body before it awaits anything."""
+        with self._changed:
+            self.begun += 1
+            self._changed.notify_all()
+            return self.begun - 1
+
+    def wait_for(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.begun >= count, PATIENCE), (
+                f"only {self.begun} have begun"
+            )
+
+
 class LoopThread:
     """An event loop in a thread of its own; `reports` is what its exception handler was told."""
 

@@ -93,10 +93,11 @@ def test_draining_waits_for_cancelled_work(play):
     """Work whose callers have all gone is waited for until it has unwound."""
 
     async def main():
-        unwind, ended = asyncio.Event(), []
+        begun, unwind, ended = asyncio.Event(), asyncio.Event(), []
 
         @single_flight_ttl(ttl=60)
         async def fetch():
+            begun.set()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -104,9 +105,7 @@ def test_draining_waits_for_cancelled_work(play):
                 ended.append(1)
 
         task = asyncio.create_task(fetch())
-        while not fetch.flights():
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

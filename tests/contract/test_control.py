@@ -7,16 +7,16 @@ import pytest
 
 from singleflight.testing import FakeClock, Recorder
 
-from ..drivers import until
+from ..drivers import Executions, until
 
 
 @pytest.fixture
 def held(driver):
     """A function held in its first call by one leader with one follower; it returns 0, 1, 2 and so on."""
-    seen, gate, values = Recorder(), driver.gate(), itertools.count()
+    seen, gate, executions = Recorder(), driver.gate(), Executions()
 
     async def fetch(key="A"):
-        value = next(values)
+        value = executions.begin()
         if value == 0:
             await gate
         return value
@@ -24,7 +24,7 @@ def held(driver):
     fetch = driver.decorate(fetch, listener=seen)
     fetch.open = gate.set
     driver.start(fetch)
-    seen.wait_for("fetch")
+    executions.wait_for(1)
     driver.start(fetch)
     seen.wait_for("wait")
     return fetch
@@ -200,19 +200,19 @@ def test_a_discarded_refresh_resurrects_nothing(driver, control):
 
 def test_a_third_caller_joins_the_second_flight(driver):
     """After invalidate a new flight runs beside the old one, and who comes later joins the new one."""
-    gates, seen, numbers = [driver.gate(), driver.gate()], Recorder(), itertools.count()
+    gates, seen, executions = [driver.gate(), driver.gate()], Recorder(), Executions()
 
     async def fetch():
-        number = next(numbers)
+        number = executions.begin()
         await gates[number]
         return number
 
     fetch = driver.decorate(fetch, listener=seen)
     driver.start(fetch)
-    seen.wait_for("fetch")
+    executions.wait_for(1)
     fetch.invalidate()
     driver.start(fetch)
-    seen.wait_for("fetch", 2)
+    executions.wait_for(2)
     driver.start(fetch)
     seen.wait_for("wait")
     gates[0].set()

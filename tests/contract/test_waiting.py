@@ -8,7 +8,7 @@ import pytest
 from singleflight import FlightDeadlock, FlightTimeout
 from singleflight.testing import Recorder
 
-from ..drivers import stubbornly, until
+from ..drivers import Executions, stubbornly, until
 
 ABANDONED = 4
 
@@ -197,19 +197,18 @@ def overdue(driver):
     """A function whose first executions hang at their gates, through cancellations."""
 
     def make(hanging, **options):
-        gates, numbers = [driver.gate() for _ in range(hanging)], itertools.count()
+        gates, executions = [driver.gate() for _ in range(hanging)], Executions()
 
         async def fetch():
-            number = next(numbers)
+            number = executions.begin()
             if number < hanging:
                 await stubbornly(gates[number])
             return number
 
-        seen = Recorder()
-        fetch = driver.decorate(fetch, **{"flight_timeout": 0.05, "listener": seen, **options})
-        fetch.gates, fetch.seen = gates, seen
+        fetch = driver.decorate(fetch, **{"flight_timeout": 0.05, **options})
+        fetch.gates, fetch.executions = gates, executions
         driver.start(fetch)
-        seen.wait_for("fetch")
+        executions.wait_for(1)
         return fetch
 
     return make
@@ -265,11 +264,11 @@ def test_at_most_four_executions_are_abandoned(driver, overdue):
     fetch = overdue(ABANDONED + 1)
     for running in range(2, ABANDONED + 2):
         driver.start(fetch)
-        fetch.seen.wait_for("fetch", running)
+        fetch.executions.wait_for(running)
     for _ in range(4):
         with pytest.raises(FlightTimeout):
             driver.call(fetch)
-    assert fetch.seen.count("fetch") == ABANDONED + 1
+    assert fetch.executions.begun == ABANDONED + 1
     assert fetch.stats().in_flight == ABANDONED + 1
     assert sum(flight.detached for flight in fetch.flights()) == ABANDONED
     assert fetch.entry() is None
@@ -286,10 +285,10 @@ def test_at_most_four_executions_are_abandoned(driver, overdue):
 
 def test_overdue_async_work_is_cancelled(driver):
     """A coroutine that is overdue is cancelled, and its own caller is told; a thread's runs on."""
-    gate, numbers, cancelled = driver.gate(), itertools.count(), []
+    gate, executions, cancelled = driver.gate(), Executions(), []
 
     async def fetch():
-        if next(numbers):
+        if executions.begin():
             return 1
         try:
             await gate
@@ -298,10 +297,9 @@ def test_overdue_async_work_is_cancelled(driver):
             raise
         return 0
 
-    seen = Recorder()
-    fetch = driver.decorate(fetch, flight_timeout=0.05, listener=seen)
+    fetch = driver.decorate(fetch, flight_timeout=0.05)
     leader = driver.start(fetch)
-    seen.wait_for("fetch")
+    executions.wait_for(1)
     assert driver.call(fetch) == 1
     if driver.turns[0] == "thread":
         gate.set()

@@ -11,7 +11,7 @@ import pytest
 from singleflight import KeyedLocks, single_flight_ttl
 from singleflight.testing import Recorder
 
-from ..drivers import InThread, until
+from ..drivers import Executions, InThread, until
 
 SOON = 5.0  # seconds: what is noticed within one must be over by then, also on a busy machine
 
@@ -170,10 +170,11 @@ def test_a_leader_that_is_cancelled_leaves_the_work_on_its_loop(loops, make_gate
 
 def test_when_all_have_gone_the_work_on_another_loop_is_cancelled(loops, make_gate):
     """The last caller may be on another loop than the one that runs the flight."""
-    gate, cancelled, seen = make_gate(), [], Recorder()
+    gate, cancelled, seen, executions = make_gate(), [], Recorder(), Executions()
 
     @single_flight_ttl(ttl=60, listener=seen)
     async def fetch():
+        executions.begin()
         try:
             await gate
         except asyncio.CancelledError:
@@ -181,7 +182,7 @@ def test_when_all_have_gone_the_work_on_another_loop_is_cancelled(loops, make_ga
             raise
 
     leader = loops().start(fetch)
-    seen.wait_for("fetch")
+    executions.wait_for(1)
     follower = loops().start(fetch)
     seen.wait_for("wait")
     leader.cancel()
@@ -196,10 +197,10 @@ def test_when_all_have_gone_the_work_on_another_loop_is_cancelled(loops, make_ga
 
 def test_followers_recover_when_the_leaders_loop_is_closed(loops, make_gate):
     """In mid-flight: those on other loops and in threads notice soon, and make one call together."""
-    gate, numbers = make_gate(), itertools.count()
+    gate, executions = make_gate(), Executions()
 
     async def body(colour):
-        number = next(numbers)
+        number = executions.begin()
         if number == 0:
             await gate
         return number
@@ -207,7 +208,7 @@ def test_followers_recover_when_the_leaders_loop_is_closed(loops, make_gate):
     plain, coroutine, seen = twins(body, max_idle_locks=0)
     dying, alive = loops(), loops()
     dying.start(coroutine)
-    seen.wait_for("fetch")
+    executions.wait_for(1)
     callers = [alive.start(coroutine), alive.start(coroutine), in_thread(plain), in_thread(plain)]
     seen.wait_for("wait", 4)
     dying.kill()
@@ -215,7 +216,7 @@ def test_followers_recover_when_the_leaders_loop_is_closed(loops, make_gate):
     assert [caller.outcome() for caller in callers] == [1] * 4
     assert time.monotonic() - began < SOON
     assert alive.run(coroutine) == plain() == 1
-    assert next(numbers) == 2
+    assert executions.begun == 2
     assert (plain.flights(), len(plain.locks)) == ((), 0)
     gc.collect()  # what is left of the dead loop's tasks changes nothing
     assert plain() == 1
@@ -224,18 +225,18 @@ def test_followers_recover_when_the_leaders_loop_is_closed(loops, make_gate):
 @pytest.mark.parametrize("newcomer", ["thread", "task"])
 def test_a_newcomer_recovers_from_a_closed_loop(loops, make_gate, newcomer):
     """Where nobody waited, whoever arrives sees that the flight is dead and makes a new one."""
-    gate, numbers = make_gate(), itertools.count()
+    gate, executions = make_gate(), Executions()
 
     async def body(colour):
-        number = next(numbers)
+        number = executions.begin()
         if number == 0:
             await gate
         return number
 
-    plain, coroutine, seen = twins(body)
+    plain, coroutine, _ = twins(body)
     dying, alive = loops(), loops()
     dying.start(coroutine)
-    seen.wait_for("fetch")
+    executions.wait_for(1)
     dying.kill()
     caller = in_thread(plain) if newcomer == "thread" else alive.start(coroutine)
     assert caller.outcome(SOON) == 1

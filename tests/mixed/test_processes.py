@@ -144,20 +144,19 @@ def test_asyncio_run_ends_while_a_flight_is_in_progress():
     """asyncio.run cancels what is left, callers and work, without a word, and the key is free after."""
     assert (
         run("""
-        numbers = iter(range(9))
+        numbers, begun = iter(range(9)), asyncio.Event()
 
         @single_flight_ttl(ttl=60, max_idle_locks=0)
         async def fetch():
             number = next(numbers)
             if number == 0:
+                begun.set()
                 await asyncio.Event().wait()
             return number
 
         async def main():
             tasks = [asyncio.create_task(fetch()) for _ in range(3)]
-            while not fetch.flights():
-                await asyncio.sleep(0)
-            await asyncio.sleep(0.01)
+            await begun.wait()
 
         asyncio.run(main())
         print(fetch.flights(), len(fetch.locks), asyncio.run(fetch()))
@@ -170,15 +169,16 @@ def test_a_keyboard_interrupt_ends_asyncio_run():
     """Ctrl-C while a flight is in progress: KeyboardInterrupt out of asyncio.run, and no other message."""
     assert (
         run("""
+        begun = asyncio.Event()
+
         @single_flight_ttl(ttl=60)
         async def fetch():
+            begun.set()
             await asyncio.Event().wait()
 
         async def main():
             tasks = [asyncio.create_task(fetch()) for _ in range(3)]
-            while not fetch.flights():
-                await asyncio.sleep(0)
-            await asyncio.sleep(0.01)
+            await begun.wait()
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.gather(*tasks)
 
