@@ -1,0 +1,153 @@
+"""drain and drain_sync wait for the flights in progress, whoever runs them."""
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+
+import singleflight
+from singleflight import single_flight_ttl
+
+from ..drivers import InThread, until
+
+
+def test_nothing_to_wait_for(play):
+    """Without flights both return True at once, also with no time to wait."""
+
+    async def main():
+        return await singleflight.drain(), await singleflight.drain(timeout=0)
+
+    assert play(main) == (True, True)
+    assert singleflight.drain_sync() is True
+    assert singleflight.drain_sync(timeout=0) is True
+
+
+@pytest.mark.parametrize("leader", ["task", "thread"])
+@pytest.mark.parametrize("waiter", ["task", "thread"])
+def test_draining(loops, make_gate, leader, waiter):
+    """False at the timeout while a flight of a task or a thread goes on, True once it has ended."""
+    gate = make_gate()
+
+    async def body():
+        await gate
+        return 1
+
+    if leader == "task":
+        fetch = single_flight_ttl(ttl=60)(body)
+        flight = loops().start(fetch)
+    else:
+
+        @single_flight_ttl(ttl=60)
+        def fetch():
+            gate.pass_()
+            return 1
+
+        async def lead():
+            return fetch()
+
+        flight = InThread(lead, ())
+    until(lambda: fetch.flights())
+
+    async def drain_in_thread(timeout):
+        return singleflight.drain_sync(timeout=timeout)
+
+    def start(timeout):
+        if waiter == "task":
+            return other.start(lambda: singleflight.drain(timeout=timeout))
+        return InThread(drain_in_thread, (timeout,))
+
+    other = loops()
+    began = time.monotonic()
+    assert start(0).outcome() is False
+    assert start(timedelta(milliseconds=30)).outcome() is False
+    assert time.monotonic() - began >= 0.03
+    draining = start(None), start(10)
+    assert other.run(asyncio.sleep, 0, "alive") == "alive"
+    assert not any(each.done() for each in draining)
+    gate.set()
+    assert [each.outcome() for each in draining] == [True, True]
+    assert flight.outcome() == 1
+    assert fetch.flights() == ()
+
+
+def test_draining_waits_for_detached_flights(loops, make_gate):
+    """A flight that was invalidated is still work in progress."""
+    gate = make_gate()
+
+    async def fetch():
+        await gate
+
+    fetch = single_flight_ttl(ttl=60)(fetch)
+    loop = loops()
+    flight = loop.start(fetch)
+    until(lambda: fetch.flights())
+    fetch.invalidate()
+    assert singleflight.drain_sync(timeout=0.01) is False
+    gate.set()
+    assert singleflight.drain_sync(timeout=10) is True
+    assert flight.outcome() is None
+
+
+def test_draining_waits_for_cancelled_work(play):
+    """Work whose callers have all gone is waited for until it has unwound."""
+
+    async def main():
+        begun, unwind, ended = asyncio.Event(), asyncio.Event(), []
+
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await unwind.wait()
+                ended.append(1)
+
+        task = asyncio.create_task(fetch())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await singleflight.drain(timeout=0.01) is False
+        unwind.set()
+        assert await singleflight.drain(timeout=10) is True
+        assert ended == [1]
+
+    play(main)
+
+
+def test_a_bad_timeout_is_refused(play):
+    """Negative and nonsensical times raise, naming the argument."""
+
+    async def main():
+        for bad in (-1, float("nan")):
+            with pytest.raises(ValueError, match="timeout"):
+                await singleflight.drain(timeout=bad)
+
+    play(main)
+    with pytest.raises(ValueError, match="timeout"):
+        singleflight.drain_sync(timeout=-1)
+
+
+def test_a_cancelled_drain_disturbs_nothing(play):
+    """The flight that it waited for goes on."""
+
+    async def main():
+        open_ = asyncio.Event()
+
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            await open_.wait()
+            return 1
+
+        flight = asyncio.create_task(fetch())
+        while not fetch.flights():
+            await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await singleflight.drain()
+        open_.set()
+        assert await flight == 1
+
+    play(main)

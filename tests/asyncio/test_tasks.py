@@ -1,0 +1,257 @@
+"""Tasks: how many there are, in which context the function runs, and who is warned."""
+
+import asyncio
+import contextvars
+import itertools
+import logging
+import warnings
+
+import pytest
+
+from singleflight import FlightDeadlock, report, single_flight_ttl
+from singleflight.testing import Recorder
+
+from ..drivers import InThread, eventually
+
+USER = contextvars.ContextVar("user", default="nobody")
+
+
+def test_ten_thousand_tasks_make_one_call_and_one_task(play):
+    """No task is made per follower: there are the callers' own, and one for the work."""
+
+    async def main():
+        seen, calls, open_ = Recorder(wants={"wait"}), itertools.count(1), asyncio.Event()
+
+        @single_flight_ttl(ttl=60, listener=seen)
+        async def fetch():
+            number = next(calls)
+            await open_.wait()
+            return number
+
+        callers = [asyncio.create_task(fetch()) for _ in range(10_000)]
+        await eventually(lambda: seen.count("wait") == 9_999)
+        assert len(asyncio.all_tasks()) <= 10_000 + 1 + 1  # with this one
+        open_.set()
+        assert set(await asyncio.gather(*callers)) == {1}
+        stats = fetch.stats()
+        assert (stats.calls, stats.waits, stats.fetches) == (1, 9_999, 1)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    play(main, timeout=30)
+
+
+def test_a_hit_starts_no_task(play):
+    """A fresh value is returned without suspending."""
+
+    async def main():
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            return 1
+
+        await fetch()
+        steps = []
+        asyncio.get_running_loop().call_soon(steps.append, 1)
+        call = fetch()
+        with pytest.raises(StopIteration) as ended:
+            call.send(None)
+        assert ended.value.value == 1
+        assert await fetch() == 1
+        assert not steps
+
+    play(main)
+
+
+def test_the_function_sees_the_leaders_context(play):
+    """Context variables are those of the caller that leads; what the function sets stays in its copy."""
+
+    async def main():
+        seen, open_ = Recorder(), asyncio.Event()
+
+        @single_flight_ttl(ttl=60, listener=seen)
+        async def fetch():
+            await open_.wait()
+            user = USER.get()
+            USER.set("changed")
+            return user
+
+        async def ask(user):
+            USER.set(user)
+            return await fetch(), USER.get()
+
+        leader = asyncio.create_task(ask("leader"))
+        await eventually(lambda: seen.count("fetch"))
+        follower = asyncio.create_task(ask("follower"))
+        await eventually(lambda: seen.count("wait"))
+        open_.set()
+        assert await leader == ("leader", "leader")
+        assert await follower == ("leader", "follower")
+
+    play(main)
+
+
+def test_a_retry_sees_the_context_of_who_leads_it(play):
+    """The second flight of a chain runs for a follower, in the follower's context."""
+
+    async def main():
+        seen, open_, users = Recorder(), asyncio.Event(), []
+
+        @single_flight_ttl(ttl=60, listener=seen)
+        async def fetch():
+            await open_.wait()
+            users.append(USER.get())
+            raise ValueError
+
+        async def ask(user):
+            USER.set(user)
+            with pytest.raises(ValueError):
+                await fetch()
+
+        leader = asyncio.create_task(ask("leader"))
+        await eventually(lambda: seen.count("fetch"))
+        follower = asyncio.create_task(ask("follower"))
+        await eventually(lambda: seen.count("wait"))
+        open_.set()
+        await asyncio.gather(leader, follower)
+        assert users == ["leader", "follower"]
+
+    play(main)
+
+
+def test_a_sync_caller_on_the_loops_own_thread_is_refused(play):
+    """Waiting there for a flight of this loop would freeze both, so it raises; the flight goes on."""
+
+    async def main():
+        seen, open_ = Recorder(), asyncio.Event()
+
+        @single_flight_ttl(ttl=60, listener=seen, key=lambda: "A")
+        async def fetch():
+            await open_.wait()
+            return 1
+
+        @fetch.twin
+        def plain():
+            return 2
+
+        leader = asyncio.create_task(fetch())
+        await eventually(lambda: seen.count("fetch"))
+        with pytest.raises(FlightDeadlock, match="'A'"):
+            plain()
+        open_.set()
+        assert await leader == 1
+        assert plain() == 1  # a hit
+        assert plain.refresh() == 2  # nobody to wait for
+        stats = fetch.stats()
+        assert (stats.errors, stats.in_flight, stats.locks) == (1, 0, stats.idle_locks)
+
+    play(main)
+
+
+def test_a_sync_caller_of_another_thread_may_wait_for_the_loop(play):
+    """Only the loop's own thread is refused: one in a worker thread waits and is served."""
+
+    async def main():
+        seen, open_ = Recorder(), asyncio.Event()
+
+        @single_flight_ttl(ttl=60, listener=seen)
+        async def fetch():
+            await open_.wait()
+            return 1
+
+        @fetch.twin
+        def plain():
+            return 2
+
+        leader = asyncio.create_task(fetch())
+        await eventually(lambda: seen.count("fetch"))
+        worker = asyncio.create_task(asyncio.to_thread(plain))
+        await eventually(lambda: seen.count("wait"))
+        open_.set()
+        assert (await leader, await worker) == (1, 1)
+        assert fetch.stats().calls == 1
+
+    play(main)
+
+
+@pytest.mark.parametrize(("debug", "expected"), [(False, 0), (True, 1)])
+def test_waiting_on_a_loops_thread_is_told_once_in_debug_mode(play, caplog, make_gate, debug, expected):
+    """A sync decorated function that waits there blocks the loop: asyncio's debug mode says so, once."""
+    gates, seen = {1: make_gate(), 2: make_gate()}, Recorder()
+
+    @single_flight_ttl(ttl=60, listener=seen, name="prices")
+    def plain(key):
+        gates[key].pass_()
+        return key
+
+    async def in_thread(key):
+        return plain(key)
+
+    async def open_later(key):
+        seen.wait_for("wait", key)
+        gates[key].set()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_debug(debug)
+        loop.slow_callback_duration = 60
+        for key in gates:
+            leader = InThread(in_thread, (key,))
+            seen.wait_for("fetch", key)
+            opener = InThread(open_later, (key,))
+            assert plain(key) == key
+            assert (leader.outcome(), opener.outcome()) == (key, None)
+        loop.set_debug(False)
+
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.WARNING):
+        warnings.simplefilter("always")
+        play(main)
+    assert len(caught) + len(caplog.records) == expected
+
+
+def test_refresh_is_awaited_and_the_rest_is_plain(play):
+    """put, entry, invalidate, explain and stats of a coroutine function are ordinary calls."""
+
+    async def main():
+        numbers = itertools.count(1)
+
+        @single_flight_ttl(ttl=60)
+        async def fetch(key):
+            return next(numbers)
+
+        assert await fetch("A") == 1
+        assert await fetch.refresh("A") == 2
+        assert fetch.entry("A").value == 2
+        fetch.put(7, "A")
+        assert await fetch("A") == 7
+        assert fetch.explain("A").would == "hit"
+        assert fetch.invalidate("A") is True
+        assert fetch.explain("A").would == "fetch"
+        assert fetch.invalidate_where(lambda key: True) == 0
+        assert await fetch("A") == 3
+        fetch.cache_clear()
+        assert fetch.cache_info() == (0, 0, 1024, 0)
+        with fetch.bypass():
+            assert (await fetch("A"), await fetch("A")) == (4, 5)
+
+    play(main)
+
+
+def test_the_leader_of_an_async_flight_has_a_name(play):
+    """flights() and report() name it for people."""
+
+    async def main():
+        seen, open_ = Recorder(), asyncio.Event()
+
+        @single_flight_ttl(ttl=60, listener=seen)
+        async def fetch():
+            await open_.wait()
+
+        task = asyncio.create_task(fetch(), name="dashboard")
+        await eventually(lambda: seen.count("fetch"))
+        (flight,) = fetch.flights()
+        assert flight.leader
+        assert " object at 0x" not in flight.leader
+        assert "1 flights" in report()
+        open_.set()
+        await task
+
+    play(main)

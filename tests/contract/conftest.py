@@ -1,0 +1,27 @@
+"""Every claim of the contract is made about each of these drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ..drivers import Driver
+
+TURNS = {
+    "threads": ("thread",),
+    "tasks": (0,),
+    "mixed": ("thread", 0, "thread", 1),
+    "mixed, a task first": (0, "thread", 1, "thread"),
+}
+
+
+@pytest.fixture(params=TURNS.values(), ids=TURNS)
+def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    """Threads with a plain function, tasks with a coroutine function, or both with a pair of twins."""
+    driver = Driver(*request.param)
+    try:
+        yield driver
+    finally:
+        driver.close()
+    assert driver.reports() == []
