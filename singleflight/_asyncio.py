@@ -17,7 +17,7 @@ from typing import Any
 from ._threads import raise_shared
 from .askers import descends
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding
-from .crowds import InTask
+from .crowds import InTask, is_gone
 from .errors import FlightTimeout
 from .flights import Flight
 from .gates import LOOK
@@ -69,9 +69,7 @@ class Work:
 
     def is_dead(self) -> bool:
         """Whether the loop is closed, or stands still on a thread that has ended."""
-        if asyncio._get_running_loop() is self._loop:
-            return False
-        return self._loop.is_closed() or not (self._thread.is_alive() or self._loop.is_running())
+        return is_gone(self._loop, self._thread)
 
     def bring_home(self, value: Any, error: BaseException | None) -> bool:
         """Give the caller its outcome; False if it has gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .turns import Actor, Asker, Turn, current_actor, get_ident
 
@@ -18,8 +18,9 @@ descends: ContextVar[bool] = ContextVar("singleflight_descends", default=False)
 class InThread:
     """What waiting is for a thread that asks: it stands still as a whole, with the tasks that it runs."""
 
-    if TYPE_CHECKING:  # the field is its subclasses'
+    if TYPE_CHECKING:  # the fields are its subclasses'
         uneasy: bool
+        thread: Any
     else:
         __slots__ = ()
 
@@ -27,11 +28,15 @@ class InThread:
         """Who waits for this thread, where it works for an executor."""
         if "concurrent.futures.thread" not in sys.modules:
             return frozenset()
-        from .awaiting import above_thread
-
-        above = above_thread()
+        above = self.climb()
         self.uneasy = bool(above)
         return above
+
+    def climb(self) -> AbstractSet[Actor]:
+        """The same, as it is now."""
+        from .awaiting import above_thread
+
+        return above_thread(self.thread)
 
 
 class ThreadAsker(InThread, Asker):

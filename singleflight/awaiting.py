@@ -30,15 +30,15 @@ def above_task(task: asyncio.Task[Any]) -> set[Any]:
     return _climb([task])
 
 
-def above_thread() -> set[Any]:
-    """The same for the running thread; empty where it does not work for an executor."""
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
+def above_thread(thread: int) -> set[Any]:
+    """The same for a thread; empty where it does not work for an executor."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
         if frame.f_code.co_name == "run":
             item: Any = frame.f_locals.get("self")
             if type(item).__name__ == "_WorkItem":
                 return {None} | _climb(list(_of_thread_future(item.future)))
+        frame = frame.f_back
     return set()
 
 

@@ -53,3 +53,4 @@ class Boarding(Asker):
         self.record: Any = None  # with HIT
         self.uneasy = False
         self._above = None
+        self.noted = frozenset()

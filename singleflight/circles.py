@@ -8,16 +8,19 @@ without a new wait.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from collections.abc import Set as AbstractSet
 
 from .turns import Actor, Asker, Told, Turn, inside, mutex
 
 __all__ = [
     "Circle",
     "begin_waiting",
+    "below",
     "circle",
     "describe",
     "end_waiting",
     "keep_waiting",
+    "note",
     "reset_after_fork",
     "waiting",
     "waits",
@@ -30,6 +33,11 @@ waiting: dict[Actor | None, tuple[Turn, ...]] = {}
 Circle = list[tuple[Hashable, Turn]]
 
 
+# Of those who wait in the library while somebody may wait for them outside it: who is above them, as far as
+# they looked. Written under the mutex.
+below: dict[Actor, dict[Asker, None]] = {}
+
+
 def circle(asker: Asker, wanted: Turn) -> Circle | None:
     """The circle that would close if somebody waited for a turn, or None; call under the mutex.
 
@@ -37,29 +45,73 @@ def circle(asker: Asker, wanted: Turn) -> Circle | None:
     wait adds edges only here, and every circle needs a last one, so whoever would close it is told, and
     nobody else. (Waits outside the library add edges too: who may be part of those asks again.)
     """
+    while True:
+        found, through = _search(asker, wanted)
+        if all(_still_below(other, leader) for other, leader in through):
+            return found
+
+
+Through = tuple[tuple[Asker, Actor], ...]  # waits that hold up a leader only because it waits for the waiter
+
+
+def _search(asker: Asker, wanted: Turn) -> tuple[Circle | None, Through]:
     told: Told = {}
-    todo: list[tuple[Turn, Circle]] = [(turn, [(key, turn)]) for key, turn in wanted.blockers(told)]
+    todo: list[tuple[Turn, Circle, Through]] = [
+        (turn, [(key, turn)], ()) for key, turn in wanted.blockers(told)
+    ]
     seen: set[int] = set()
+    outside: tuple[Circle | None, Through] = None, ()  # a circle that is closed outside the library
     while todo:
-        turn, path = todo.pop()
+        turn, path, through = todo.pop()
         if turn.leader is None or id(turn) in seen:
             continue
         seen.add(id(turn))
-        if asker.holds_up(turn):
-            return [path[-1], *path[:-1]]
-        for held_up_by in _waits_of(turn):
-            todo += [(blocker, [*path, (key, blocker)]) for key, blocker in held_up_by.blockers(told)]
-    return None
+        if turn.leader == asker.waiter or turn.thread == asker.waiter:
+            return [path[-1], *path[:-1]], through
+        if outside[0] is None and asker.is_below(turn):
+            outside = [path[-1], *path[:-1]], through
+        for held_up_by, other in _waits_of(turn):
+            because = through if other is None or other is asker else (*through, (other, turn.leader))
+            for key, blocker in held_up_by.blockers(told):
+                todo.append((blocker, [*path, (key, blocker)], because))
+    return outside
 
 
-def _waits_of(turn: Turn) -> Iterator[Turn]:
-    """What a turn's leader waits for, and, for a task, what the thread it runs on is blocked by."""
+def _waits_of(turn: Turn) -> Iterator[tuple[Turn, Asker | None]]:
+    """What a turn's leader waits for, and what blocks the thread it runs on, or those that it waits for."""
     # A signal handler may lead a turn on top of a wait that it interrupted: that wait holds up what the
     # leader had before, and not this.
-    thread = turn.thread
-    yield from waiting.get(thread, ())[turn.depth :]
-    if turn.leader != thread:
-        yield from waiting.get(turn.leader, ())
+    thread, leader = turn.thread, turn.leader
+    for wait in waiting.get(thread, ())[turn.depth :]:
+        yield wait, None
+    if leader != thread:
+        for wait in waiting.get(leader, ()):
+            yield wait, None
+    for other in below.get(leader, ()):
+        for wait in waiting.get(other.waiter, ()):
+            yield wait, other
+
+
+def _still_below(other: Asker, leader: Actor) -> bool:
+    """Whether a leader still waits for somebody, who may have looked a while ago; if not that is noted."""
+    above = other.climb()
+    if leader in above:
+        return True
+    note(other, above)
+    return False
+
+
+def note(asker: Asker, above: AbstractSet[Actor]) -> None:
+    """Note who waits, outside the library, for somebody who waits in it; call under the mutex."""
+    for actor in asker.noted:
+        others = below.get(actor)
+        if others is not None:
+            others.pop(asker, None)
+            if not others:
+                del below[actor]
+    asker.noted = above
+    for actor in above:
+        below.setdefault(actor, {})[asker] = None
 
 
 def describe(keys: list[Hashable]) -> str:
@@ -95,3 +147,4 @@ def reset_after_fork() -> None:
     if not inside():  # a handler may fork amid a section of its own thread, which goes on in the child
         mutex._at_fork_reinit()
     waiting.clear()
+    below.clear()

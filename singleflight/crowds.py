@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +13,7 @@ from .awaiting import above_task
 from .gates import Gate
 from .turns import Actor, Asker, Turn, get_ident
 
-__all__ = ["InTask", "TaskAsker", "task_asker"]
+__all__ = ["InTask", "TaskAsker", "is_gone", "task_asker"]
 
 
 class Watcher(Protocol):
@@ -96,19 +97,21 @@ class InTask:
     else:
         __slots__ = ()
 
-    def above(self, turn: Turn, /) -> AbstractSet[Actor]:
-        """Who waits for this task, where it comes from a flight, or a leader may be beneath its loop."""
-        if not descends.get() and turn.leader != self.thread:
-            return frozenset()
+    def is_below(self, turn: Turn) -> bool:
+        """Whether that turn's leader waits, outside this library, for this task."""
+        if turn.leader != self.thread and not descends.get():
+            return False  # the usual case, in short
+        return super().is_below(turn)  # type: ignore[misc, no-any-return]
+
+    def above(self, _turn: Turn, /) -> AbstractSet[Actor]:
+        """Who waits for this task. It comes from a flight, or a leader may be beneath its loop."""
         self.uneasy = True
+        return self.climb()
+
+    def climb(self) -> AbstractSet[Actor]:
+        """The same, as it is now."""
         task: Any = self.actor
         return above_task(task)
-
-    def holds_up(self, turn: Turn) -> bool:
-        """Whether that turn cannot end before this task goes on."""
-        if turn.leader != self.actor and turn.leader != self.thread and not descends.get():
-            return False  # the usual case, in short
-        return super().holds_up(turn)  # type: ignore[misc, no-any-return]
 
     def stand_at(self, gate: Gate, watcher: Watcher | None = None, watched: Any = None) -> None:
         """Take a place; call under the mutex."""
@@ -152,10 +155,26 @@ class InTask:
 class TaskAsker(InTask, Asker):
     """A task that asks for a plain hold."""
 
-    __slots__ = ("crowd", "future", "timer")
+    __slots__ = ("_runs", "crowd", "future", "timer")
+
+    def __init__(self, task: Actor, thread: Actor) -> None:
+        super().__init__(task, thread, task)
+        self._runs = threading.current_thread()
+
+    def is_dead(self) -> bool:
+        """Whether its loop is closed, or stands still on a thread that has ended."""
+        task: Any = self.actor
+        return is_gone(task.get_loop(), self._runs)
+
+
+def is_gone(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
+    """Whether a loop that ran on this thread will never run its tasks again."""
+    if asyncio._get_running_loop() is loop:
+        return False
+    return loop.is_closed() or not (thread.is_alive() or loop.is_running())
 
 
 def task_asker() -> TaskAsker:
     """The task that runs now."""
     task = asyncio.current_task()
-    return TaskAsker(task, get_ident(), task)
+    return TaskAsker(task, get_ident())

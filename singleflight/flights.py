@@ -50,6 +50,17 @@ class Work(Protocol):
         ...
 
 
+class Unseats(Protocol):
+    """What decides over flights; `memo` does."""
+
+    def unseat(self, flight: Flight, /) -> bool:
+        """Take the key from a flight that is due."""
+        ...
+
+
+_orphans: list[Flight] = []  # keeps their tasks from being destroyed, which would run their clean-up again
+
+
 class Flight(Turn):
     """One execution. All fields are written under the mutex, but for those of the landing.
 
@@ -68,6 +79,7 @@ class Flight(Turn):
         "kind",
         "landed",
         "lost",
+        "memo",
         "previous",
         "retries",
         "slot",
@@ -80,7 +92,8 @@ class Flight(Turn):
         "work",
     )
 
-    def __init__(self, slot: Slot, retries: int | None, followers: int = 0) -> None:
+    def __init__(self, memo: Unseats, slot: Slot, retries: int | None, followers: int = 0) -> None:
+        self.memo = memo  # whose it is
         self.key: Hashable = slot.key
         self.leader: Actor | None = None
         self.thread: Actor | None = None
@@ -169,9 +182,16 @@ class Flight(Turn):
             return True
         return self.due is not None and time.monotonic() >= self.due
 
+    def see_to(self) -> None:
+        """Unseat it if it is due."""
+        if self.is_due():
+            self.memo.unseat(self)
+
     def orphan(self) -> None:
         """In a forked child: its leader is elsewhere, or returns here and must change nothing."""
         self.lost = self.detached = True
+        if self.work is not None:
+            _orphans.append(self)
 
     def admit(self) -> Gate | None:
         """Its turn has come: wake its followers, one of which claims it; the others wait at a new gate."""

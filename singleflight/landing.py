@@ -120,7 +120,7 @@ class Lander(Remembered):
             return
         if spent and retries is not None:
             retries -= 1
-        slot.turn = Flight(slot, retries, flight.followers)
+        slot.turn = Flight(self, slot, retries, flight.followers)
         flight.pass_on(slot.turn)
 
     def _count(self, flight: Flight, error: BaseException | None, stored: bool) -> None:
@@ -181,7 +181,7 @@ class Lander(Remembered):
                 if slot.turn is not flight:
                     flight.pass_on(None, UNSEATED)
                 elif followers:
-                    slot.turn = Flight(slot, flight.retries, followers)
+                    slot.turn = Flight(self, slot, flight.retries, followers)
                     flight.pass_on(slot.turn, UNSEATED)
                 else:
                     flight.pass_on(None, UNSEATED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from .boarding import JOIN, LEAD, NONE, Boarding
-from .circles import begin_waiting, end_waiting, waits
+from .circles import begin_waiting, end_waiting, note, waits
 from .flights import FLYING, LANDED, UNCLAIMED, UNSEATED, Flight, Work, is_nobodys
 from .landing import NOTHING, Lander, Loose, let_go
 from .turns import mutex
@@ -78,9 +78,7 @@ class Leaver(Lander):
 
     def done(self, boarding: Boarding) -> None:
         """The call is over, in whatever way."""
-        if boarding.before is not None:
-            end_waiting(boarding.waiter, boarding.before)
-            boarding.before = None
+        self._waits_no_more(boarding)
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None
 
@@ -89,6 +87,9 @@ class Leaver(Lander):
         if boarding.before is not None:
             end_waiting(boarding.waiter, boarding.before)
             boarding.before = None
+            if boarding.noted:
+                with mutex:
+                    note(boarding, frozenset())
 
     def _unjoin(self, flight: Flight) -> Loose:
         """One follower less; a flight that nobody wants any more goes, or is stopped."""
@@ -106,5 +107,5 @@ class Leaver(Lander):
     def _stop_if_unwanted(flight: Flight) -> Loose:
         if not flight.deserted or flight.followers or flight.doomed or flight.work is None:
             return NOTHING
-        flight.doomed = True
+        flight.doomed = flight.detached = True  # whoever comes now gets a flight of its own, after this one
         return flight.work.stop, None

@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import Any
 
 from .askers import thread_asker
-from .circles import begin_waiting, describe, end_waiting, reset_after_fork, waits
+from .circles import begin_waiting, describe, end_waiting, note, reset_after_fork, waits
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
 from .gates import LOOK, Gate
 from .queues import Queued, registries
 from .sections import inside_other
 from .slots import Slots
-from .turns import Hold, Slot, inside, mutex
+from .turns import Asker, Hold, Slot, inside, mutex
 
 __all__ = ["Held", "KeyedLocks", "after_fork", "late", "settle_late"]
 
@@ -132,7 +132,7 @@ class KeyedLocks(Slots):
             self.release(hold)
             raise
         finally:
-            end_waiting(hold.asker.waiter, before)
+            self._waits_no_more(hold.asker, before)
 
     async def acquire_in_task(self, hold: Hold, timeout: float | None) -> None:
         """The same in a task."""
@@ -149,7 +149,14 @@ class KeyedLocks(Slots):
         finally:
             if queued is not None:
                 asker.rise()
-            end_waiting(asker.waiter, before)
+            self._waits_no_more(asker, before)
+
+    @staticmethod
+    def _waits_no_more(asker: Asker, before: int) -> None:
+        end_waiting(asker.waiter, before)
+        if asker.noted:
+            with mutex:
+                note(asker, frozenset())
 
     def _queue_for(self, hold: Hold, timeout: float | None) -> Queued | None:
         """Take or queue for every key; None when nothing is missing."""
@@ -168,6 +175,8 @@ class KeyedLocks(Slots):
                 if found is None:
                     begin_waiting(asker.waiter, hold)
                     asker.stand_at(hold.gate)
+                    if asker.uneasy:
+                        note(asker, asker.climb())
         if found is not None:
             raise FlightDeadlock(f"waiting would never end: {describe(found)}")
         if queued is not None and inside_other():
@@ -221,7 +230,7 @@ class Held:
         self._hold: Hold | None = None  # written by whoever holds the keys
 
     def __enter__(self) -> None:
-        hold = Hold(self._keys, thread_asker())
+        hold = Hold(self._keys, thread_asker(), self._locks.release)
         self._locks.acquire(hold, self._timeout)
         self._hold = hold
 
@@ -240,7 +249,7 @@ class Held:
     async def __aenter__(self) -> None:
         from .crowds import task_asker
 
-        hold = Hold(self._keys, task_asker())
+        hold = Hold(self._keys, task_asker(), self._locks.release)
         await self._locks.acquire_in_task(hold, self._timeout)
         self._hold = hold
 

@@ -29,7 +29,7 @@ from math import inf
 from typing import Any
 
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
-from .circles import Circle, circle, describe, keep_waiting, waiting
+from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
 from .entries import Record
 from .errors import FlightDeadlock, FlightTimeout
 from .flights import FLYING, LANDED, UNCLAIMED, Flight
@@ -69,7 +69,7 @@ class Memo(Leaver):
                 slot = self.locks.enter(key)
                 turn = slot.turn
                 if turn is None or turn.is_over():
-                    turn = Flight(slot, self.options.follower_retries)
+                    turn = Flight(self, slot, self.options.follower_retries)
                     boarding.flight, boarding.verdict = turn, LEAD
                     turn.claim(boarding, now, record, self.options.flight_timeout)
                     slot.turn = turn
@@ -146,12 +146,16 @@ class Memo(Leaver):
                 return self.awake(boarding)
             self.tell.timed_out(boarding.key, waited)
             raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {boarding.key!r}")
+        before = flight.slot.turn
+        if before is not None and before is not flight:
+            before.see_to()
         if flight.is_due():
             if not self.unseat(flight) and self.leave(boarding, timed_out=True):
                 raise FlightTimeout(self._too_many(boarding.key))
         elif boarding.uneasy:
-            boarding.look_again()
             with mutex:
+                boarding.look_again()
+                note(boarding, boarding.climb())
                 found = keys_of(circle(boarding, flight), flight)
             if found is not None and self.leave(boarding, timed_out=False):
                 self.refuse(boarding.key, found)
@@ -203,13 +207,14 @@ class Memo(Leaver):
         for turn in slot.queue:
             if type(turn) is Flight:
                 return turn
-        return Flight(slot, self.options.follower_retries)
+        return Flight(self, slot, self.options.follower_retries)
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
         waiter = boarding.waiter
         # The usual case in short: nobody but its own function holds the flight up.
-        if flight.state is FLYING and flight.leader not in waiting and flight.thread not in waiting:
+        leader = flight.leader
+        if flight.state is FLYING and not (leader in waiting or flight.thread in waiting or leader in below):
             closed: Circle | None = [(flight.key, flight)] if boarding.holds_up(flight) else None
         else:
             closed = circle(boarding, flight)
@@ -224,6 +229,8 @@ class Memo(Leaver):
         boarding.before = len(under_way)  # first: an interrupt after it finds what to go back to
         waiting[waiter] = (*under_way, flight)
         boarding.stand_at(gate, self, flight)
+        if boarding.uneasy:
+            note(boarding, boarding.climb())
         flight.followers += 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:

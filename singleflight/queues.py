@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Hashable
 
-from .circles import Circle, circle, describe
+from .circles import Circle, circle, describe, note
 from .errors import FlightDeadlock, FlightTimeout
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .slots import Slots
@@ -42,16 +42,20 @@ class Queued:
 
     def look(self) -> bool:
         """Whether it has its keys after all (a wake-up may fall to an interrupt); raises to give up."""
-        found = None
+        hold, found = self.hold, None
+        for turn in [slot.turn for slot in hold.slots]:
+            if turn is not None and turn is not hold:
+                turn.see_to()
         with mutex:
-            granted = not self.hold.missing
-            if not granted and self.hold.asker.uneasy:
-                self.hold.asker.look_again()
+            granted = not hold.missing
+            if not granted and hold.asker.uneasy:
+                hold.asker.look_again()
+                note(hold.asker, hold.asker.climb())
                 found = self.circle()
         if found is not None:
             raise FlightDeadlock(f"waiting would never end: {describe(found)}")
         if not granted and self.is_over():
-            raise FlightTimeout(f"waited {self.timeout:g} s for {', '.join(map(repr, self.hold.keys))}")
+            raise FlightTimeout(f"waited {self.timeout:g} s for {', '.join(map(repr, hold.keys))}")
         return granted
 
 

@@ -115,8 +115,10 @@ class Slots:
 
         Returns a gate to open and something to let go of, both once the mutex is free.
         """
-        if slot.turn is not None:
+        if slot.queue and slot.turn is not None:
             slot.step_out(slot.turn)  # an interrupt may have kept it in the queue when its turn came
+        while slot.queue and slot.queue[0].is_dead():
+            slot.step_out(slot.queue[0])  # it would never go on, nor let anybody after it
         if slot.queue:
             slot.turn = following = slot.queue[0]  # this assignment is what gives it the slot
             slot.step_out(following)

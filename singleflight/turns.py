@@ -64,7 +64,7 @@ class Asker:
     for it, now or later.
     """
 
-    __slots__ = ("_above", "actor", "thread", "uneasy", "waiter")
+    __slots__ = ("_above", "actor", "noted", "thread", "uneasy", "waiter")
 
     def __init__(self, actor: Actor, thread: Actor, waiter: Actor) -> None:
         self.actor = actor
@@ -72,11 +72,14 @@ class Asker:
         self.waiter = waiter
         self.uneasy = False
         self._above: AbstractSet[Actor] | None = None
+        self.noted: AbstractSet[Actor] = frozenset()  # what `circles` knows to be above it
 
     def holds_up(self, turn: Turn) -> bool:
         """Whether that turn cannot end before this asker goes on."""
-        if turn.leader == self.waiter or turn.thread == self.waiter:
-            return True
+        return turn.leader == self.waiter or turn.thread == self.waiter or self.is_below(turn)
+
+    def is_below(self, turn: Turn) -> bool:
+        """Whether that turn's leader waits, outside this library, for this asker."""
         if self._above is None:
             self._above = self.above(turn)
         return turn.leader in self._above
@@ -84,9 +87,17 @@ class Asker:
     def above(self, _turn: Turn, /) -> AbstractSet[Actor]:
         """Everybody who waits, outside this library, for this asker; empty where that cannot matter.
 
-        The turn is what gave rise to the question.
+        The turn is what gave rise to the question. Asked by its own actor; `climb` by anybody.
         """
         return frozenset()
+
+    def climb(self) -> AbstractSet[Actor]:
+        """The same, whether it matters or not, as it is now."""
+        return frozenset()
+
+    def is_dead(self) -> bool:
+        """Whether it will never go on: its event loop is gone."""
+        return False
 
     def stand_at(self, gate: Gate, watcher: Any = None, watched: Any = None) -> None:
         """Note that it is going to wait at a gate; called under the mutex. Threads need no place there.
@@ -95,8 +106,8 @@ class Asker:
         """
 
     def look_again(self) -> None:
-        """Forget what was found above: that changes while one waits."""
-        self._above = None
+        """See anew who is above: that changes while one waits."""
+        self._above = self.climb()
 
 
 class Slot:
@@ -154,6 +165,13 @@ class Turn:
         """Whether nothing is to be expected of it any more by those who wait."""
         return False
 
+    def see_to(self) -> None:
+        """Whoever waits for it looks whether it can still end, and ends it if not. Called under no lock."""
+
+    def is_dead(self) -> bool:
+        """Whether its leader will never go on; asked of those that queue, too."""
+        return False
+
     def orphan(self) -> None:
         """The thread that had it does not exist in this forked child."""
 
@@ -180,11 +198,14 @@ class Hold(Turn):
     goes on when no slot is `missing`. A slot is its own by being assigned to it, and nothing else counts.
     """
 
-    __slots__ = ("asker", "keys", "slots")
+    __slots__ = ("_release", "asker", "keys", "slots")
 
-    def __init__(self, keys: tuple[Hashable, ...], asker: Asker) -> None:
+    def __init__(
+        self, keys: tuple[Hashable, ...], asker: Asker, release: Callable[[Hold], None] | None = None
+    ) -> None:
         super().__init__(keys, asker.actor, asker.thread)
         self.asker = asker
+        self._release = release  # how its owner gives it up
         self.number = next(numbers)
         self.keys = keys
         self.slots: list[Slot] = []
@@ -193,6 +214,15 @@ class Hold(Turn):
     def missing(self) -> bool:
         """Whether a slot that it queues for is not its own yet."""
         return any(slot.turn is not self for slot in self.slots)
+
+    def see_to(self) -> None:
+        """One of a task that will never run again is given up on its behalf."""
+        if self._release is not None and self.is_dead():
+            self._release(self)
+
+    def is_dead(self) -> bool:
+        """Whether its owner is a task whose event loop is gone."""
+        return self.asker.is_dead()
 
     def admit(self) -> Gate | None:
         """One slot more; the gate opens with the last."""
