@@ -11,38 +11,42 @@ from singleflight.testing import Recorder
 from ..drivers import Driver, InThread
 
 
-class Account:
+@pytest.fixture
+def account_class():
     """Either way round: a method with its twin."""
 
-    def __init__(self, number):
-        self.number, self.calls = number, []
+    class Account:
+        def __init__(self, number):
+            self.number, self.calls = number, []
 
-    @single_flight_ttl(key=lambda self, symbol, kind="bid": (self.number, symbol, kind), ttl=60)
-    def price(self, symbol, kind="bid"):
-        self.calls.append("thread")
-        return self.number, symbol, kind
+        @single_flight_ttl(key=lambda self, symbol, kind="bid": (self.number, symbol, kind), ttl=60)
+        def price(self, symbol, kind="bid"):
+            self.calls.append("thread")
+            return self.number, symbol, kind
 
-    @price.twin
-    async def aprice(self, symbol, kind="bid"):
-        self.calls.append("task")
-        return self.number, symbol, kind
+        @price.twin
+        async def aprice(self, symbol, kind="bid"):
+            self.calls.append("task")
+            return self.number, symbol, kind
 
-    @single_flight_ttl(ttl=60)
-    async def aquote(self, symbol):
-        self.calls.append("task")
-        return self.number, symbol
+        @single_flight_ttl(ttl=60)
+        async def aquote(self, symbol):
+            self.calls.append("task")
+            return self.number, symbol
 
-    @aquote.twin
-    def quote(self, symbol):
-        self.calls.append("thread")
-        return self.number, symbol
+        @aquote.twin
+        def quote(self, symbol):
+            self.calls.append("thread")
+            return self.number, symbol
+
+    return Account
 
 
-def test_what_one_fetches_the_other_finds():
+def test_what_one_fetches_the_other_finds(account_class):
     """Both ways, with the default key and with one of the user's, per instance."""
 
     async def main():
-        one, other = Account(1), Account(2)
+        one, other = account_class(1), account_class(2)
         assert await one.aprice("A") == one.price("A") == one.price("A", kind="bid") == (1, "A", "bid")
         assert one.calls == ["task"]
         assert other.price("A") == await other.aprice("A", "bid") == (2, "A", "bid")
@@ -52,14 +56,13 @@ def test_what_one_fetches_the_other_finds():
         assert (one.calls, other.calls) == (["task", "thread"], ["thread", "task"])
 
     asyncio.run(main())
-    Account.price.cache_clear()
 
 
-def test_the_control_surface_is_one():
+def test_the_control_surface_is_one(account_class):
     """What is put, invalidated, counted or locked through one is so for the other."""
 
     async def main():
-        account = Account(3)
+        account = account_class(3)
         account.price.put("mine", "A")
         assert await account.aprice("A") == "mine"
         assert account.aprice.entry("A").value == "mine"
