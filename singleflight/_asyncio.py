@@ -41,7 +41,7 @@ class Work:
     All fields are touched on the loop's own thread alone, but for the two that say where it runs.
     """
 
-    __slots__ = ("_loop", "_thread", "error", "flight", "home", "memo", "overdue", "task", "value")
+    __slots__ = ("_loop", "_thread", "began", "error", "flight", "home", "memo", "overdue", "task", "value")
 
     def __init__(self, memo: Memo, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
         self.memo: Memo | None = memo  # these two until the task has ended
@@ -52,6 +52,7 @@ class Work:
         self.task: asyncio.Task[None] | None = None
         self.value: Any = None
         self.error: BaseException | None = None
+        self.began = False
         self.overdue = False
 
     def stop(self) -> None:
@@ -84,7 +85,7 @@ class Work:
         """The task is done. Usually all is settled; but it may have been cancelled before it began."""
         memo, flight = self.memo, self.flight
         self.memo = self.flight = None
-        if memo is not None and flight is not None and not self.home.done() | flight.is_over():
+        if memo is not None and flight is not None and not flight.has_ended():
             error = asyncio.CancelledError()
             memo.fail(flight, error)
             self.bring_home(None, error)
@@ -179,6 +180,7 @@ async def _fly(
 ) -> None:
     """The work: run the function and land its flight."""
     descends.set(True)
+    work.began = True
     try:
         if flight.told:
             memo.tell.fetching(flight)

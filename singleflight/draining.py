@@ -10,7 +10,7 @@ from .askers import thread_asker
 from .circles import circle
 from .durations import patience
 from .errors import FlightDeadlock
-from .flights import FLYING, UNSEATED, Flight
+from .flights import Flight
 from .gates import LOOK, Gate
 from .registry import memos
 from .turns import Asker, mutex
@@ -41,7 +41,7 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
             opened = await asker.sit(LOOK, waiting.pause())
         finally:
             asker.rise()
-        if not opened and waiting.is_over() and not has_ended(next_one[0]):
+        if not opened and waiting.is_over() and not next_one[0].has_ended():
             return False
     return True
 
@@ -55,14 +55,9 @@ def drain_sync(timeout: float | timedelta | None = None) -> bool:
     waiting = _Draining(thread_asker(), timeout)
     while (next_one := waiting.next_one()) is not None:
         flight, gate = next_one
-        if not gate.wait(waiting.pause()) and waiting.is_over() and not has_ended(flight):
+        if not gate.wait(waiting.pause()) and waiting.is_over() and not flight.has_ended():
             return False
     return True
-
-
-def has_ended(flight: Flight) -> bool:
-    """Whether its function has returned or raised."""
-    return flight.lost or not (flight.state is FLYING or flight.state is UNSEATED)
 
 
 class _Draining:
@@ -99,5 +94,10 @@ def _in_progress() -> Iterator[Flight]:
     """Every flight that runs, detached ones included. One whose event loop is gone never ends: not that."""
     for memo in memos():
         for turn in [slot.turn for slot in memo.locks.live()] + list(memo.adrift):
-            if isinstance(turn, Flight) and not has_ended(turn) and not (turn.work and turn.work.is_dead()):
+            if (
+                isinstance(turn, Flight)
+                and turn.leader is not None
+                and not turn.has_ended()
+                and not (turn.work and turn.work.is_dead())
+            ):
                 yield turn

@@ -41,6 +41,9 @@ UNCLAIMED, FLYING, LANDED, UNSEATED, PASSED = State
 class Work(Protocol):
     """What runs a flight without a caller's own stack: it can be stopped, and it can be dead."""
 
+    began: bool
+    """Whether the function has been called."""
+
     def stop(self) -> None:
         """Have it cancelled; from any thread, under no lock."""
         ...
@@ -173,6 +176,10 @@ class Flight(Turn):
     def is_over(self) -> bool:
         """Whether nothing is to be expected of it any more by those who wait."""
         return self.state is not FLYING and self.state is not UNCLAIMED
+
+    def has_ended(self) -> bool:
+        """Whether its function has returned or raised, or runs in another process."""
+        return self.lost or self.state is LANDED or self.state is PASSED
 
     def is_due(self) -> bool:
         """Whether it is in flight for longer than it may be, or nobody is left to end it."""

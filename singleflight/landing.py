@@ -131,9 +131,10 @@ class Lander(Remembered):
         served = not flight.deserted
         counts = self.counts
         flight.counted = True
-        counts.calls += 1
-        if flight.kind == "refresh":
-            counts.refreshes += 1
+        if flight.work is None or flight.work.began:
+            counts.calls += 1
+            if flight.kind == "refresh":
+                counts.refreshes += 1
         if error is None:
             counts.fetches += served
             if not stored:
