@@ -22,7 +22,7 @@ __all__ = ["call", "raise_shared", "refuse_awaitable"]
 class ThreadBoarding(InThread, Boarding):
     """A call of a thread."""
 
-    __slots__ = ()
+    __slots__ = ("job",)
 
 
 def call(

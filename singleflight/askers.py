@@ -20,7 +20,7 @@ class InThread:
 
     if TYPE_CHECKING:  # the fields are its subclasses'
         uneasy: bool
-        thread: Any
+        job: Any  # what an executor runs on this thread, once it is uneasy
     else:
         __slots__ = ()
 
@@ -28,21 +28,25 @@ class InThread:
         """Who waits for this thread, where it works for an executor."""
         if "concurrent.futures.thread" not in sys.modules:
             return frozenset()
-        above = self.climb()
-        self.uneasy = bool(above)
-        return above
+        from .awaiting import job_of_this_thread
+
+        self.job = job_of_this_thread()
+        self.uneasy = self.job is not None
+        return self.climb()
 
     def climb(self) -> AbstractSet[Actor]:
-        """The same, as it is now."""
-        from .awaiting import above_thread
+        """The same, as it is now; asked by anybody."""
+        if not self.uneasy:
+            return frozenset()
+        from .awaiting import above_job
 
-        return above_thread(self.thread)
+        return above_job(self.job)
 
 
 class ThreadAsker(InThread, Asker):
     """A thread that asks for a plain hold."""
 
-    __slots__ = ()
+    __slots__ = ("job",)
 
 
 def thread_asker() -> ThreadAsker:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future as ThreadFuture
 from typing import Any
 
-__all__ = ["above_task", "above_thread"]
+__all__ = ["above_job", "above_task", "job_of_this_thread"]
 
 _AT_ONCE = (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION)
 
@@ -30,16 +30,26 @@ def above_task(task: asyncio.Task[Any]) -> set[Any]:
     return _climb([task])
 
 
-def above_thread(thread: int) -> set[Any]:
-    """The same for a thread; empty where it does not work for an executor."""
-    frame = sys._current_frames().get(thread)
+def job_of_this_thread() -> ThreadFuture[Any] | None:
+    """The future of what an executor runs on this thread, or None where none does.
+
+    Found in the thread's own frames. (`sys._current_frames`, which would show those of any thread, can
+    deadlock the interpreter while threads start or end.)
+    """
+    frame: Any = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "run":
-            item: Any = frame.f_locals.get("self")
+            item = frame.f_locals.get("self")
             if type(item).__name__ == "_WorkItem":
-                return {None} | _climb(list(_of_thread_future(item.future)))
+                future: ThreadFuture[Any] = item.future
+                return future
         frame = frame.f_back
-    return set()
+    return None
+
+
+def above_job(future: ThreadFuture[Any]) -> set[Any]:
+    """Every task and thread that cannot go on before an executor's job is done."""
+    return {None} | _climb(list(_of_thread_future(future)))
 
 
 def _climb(todo: list[Any]) -> set[Any]:
