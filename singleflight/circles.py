@@ -19,6 +19,7 @@ __all__ = [
     "circle",
     "describe",
     "end_waiting",
+    "forget_the_gone",
     "keep_waiting",
     "note",
     "reset_after_fork",
@@ -140,6 +141,18 @@ def end_waiting(me: Actor, before: int) -> None:
         waiting.pop(me, None)
     elif me in waiting:
         waiting[me] = waiting[me][:before]
+
+
+def forget_the_gone() -> None:
+    """A loop was found closed: its tasks wait no more, and are not to be kept alive."""
+    with mutex:
+        for actor in list(waiting):
+            loop = getattr(actor, "get_loop", None)
+            if loop is not None and loop().is_closed():
+                waiting.pop(actor, None)
+        for asker in {asker: None for others in below.values() for asker in others}:
+            if asker.waiter not in waiting:
+                note(asker, frozenset())
 
 
 def reset_after_fork() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .askers import descends
 from .awaiting import above_task
+from .circles import forget_the_gone
 from .gates import Gate
 from .turns import Actor, Asker, Turn, get_ident
 
@@ -49,8 +49,11 @@ class Crowd:
         if asyncio._get_running_loop() is self.loop:
             self._wake()
             return
-        with suppress(RuntimeError):  # that loop is closed, and its tasks are gone with it
+        try:
             self.loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # that loop is closed, and its tasks are gone with it
+            self.members.clear()
+            forget_the_gone()
 
     def _wake(self) -> None:
         self.opened = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
+from .circles import forget_the_gone
 from .entries import Record
 from .errors import FlightDeadlock, FlightTimeout
 from .flights import FLYING, PASSED, UNSEATED, Flight
@@ -165,6 +166,7 @@ class Lander(Remembered):
         """
         loose = NOTHING
         stop = gate = None
+        dead = False
         with mutex:
             due = flight.is_due()
             if due:
@@ -193,6 +195,8 @@ class Lander(Remembered):
         if stop is not None:
             stop.stop()
         if due:
+            if dead:
+                forget_the_gone()
             self.tell.unseated(flight)
         return True
 
