@@ -12,9 +12,10 @@ from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .locks import late, settle_late
 from .memo import Memo
+from .options import switched_off
 from .outcomes import copy_of
 from .sections import inside_other
-from .turns import current_actor, get_ident
+from .turns import current_actor, get_ident, inside
 
 __all__ = ["call", "raise_shared", "refuse_awaitable"]
 
@@ -34,9 +35,10 @@ def call(
     renew: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
-    if memo.direct():
+    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return run(*args, **kwargs)
-    boarding = ThreadBoarding(key, current_actor(), get_ident(), None, renew)
+    thread = get_ident()
+    boarding = ThreadBoarding(key, current_actor(), thread, thread, renew)
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:

@@ -37,20 +37,20 @@ class Boarding(Asker):
 
     __slots__ = ("before", "flight", "gate", "key", "record", "renew", "told", "verdict")
 
+    # The other fields are written with the verdict that they belong to: `flight` with LEAD, JOIN and SHARE,
+    # `gate` and what an asker has beside with JOIN, `record` with HIT.
+    flight: Any
+    gate: Any
+    record: Any
+
     def __init__(
-        self, key: Hashable, actor: Actor, thread: Actor = None, waiter: Actor = None, renew: bool = False
+        self, key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False
     ) -> None:
         self.key = key
         self.actor = actor
-        self.thread = actor if thread is None else thread
-        self.waiter = self.thread if waiter is None else waiter
+        self.thread = thread
+        self.waiter = waiter
         self.renew = renew  # a fresh value does not satisfy this call
-        self.verdict = NONE
         self.told = False  # whether anybody may want its events
+        self.verdict = NONE
         self.before: int | None = None  # while it is noted as waiting: the waits there were before
-        self.flight: Any = None  # with LEAD, JOIN and SHARE
-        self.gate: Any = None  # with JOIN
-        self.record: Any = None  # with HIT
-        self.uneasy = False
-        self._above = None
-        self.noted = frozenset()

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from .boarding import Boarding
-from .circles import waits
+from .circles import waiting
 from .entries import Record
 from .gates import Gate
 from .turns import Actor, Slot, Told, Turn, ahead, numbers
@@ -124,11 +124,12 @@ class Flight(Turn):
             self.kind = "refresh"
         if timeout is not None:
             self.due = time.monotonic() + timeout
-        self.depth = waits(boarding.thread)
+        thread = boarding.thread
+        self.depth = len(waiting[thread]) if thread in waiting else 0
         self.number = next(numbers)
         self.started = now
         self.previous = previous
-        self.thread = boarding.thread
+        self.thread = thread
         self.state = FLYING
         self.leader = boarding.actor
 

@@ -13,6 +13,7 @@ from .entries import Record
 from .errors import FlightDeadlock, FlightTimeout
 from .flights import FLYING, PASSED, UNSEATED, Flight
 from .freshness import Landing
+from .options import is_not_none
 from .remembered import Remembered
 from .turns import Slot, mutex
 
@@ -33,7 +34,8 @@ class Lander(Remembered):
         Passes on what `cache_if` and `ttl` raise: the flight has not ended then, and is to `fail` with it.
         """
         options = self.options
-        storable = bool(options.cache_if(value))
+        cache_if = options.cache_if
+        storable = value is not None if cache_if is is_not_none else bool(cache_if(value))
         ttl = options.fixed_ttl
         if ttl is None:
             ttl = self._asked_ttl(flight, value) if storable else 0.0
@@ -128,9 +130,9 @@ class Lander(Remembered):
         """Count an execution and its leader (a caller that has gone was counted then), once."""
         if flight.counted:
             return
-        failed = isinstance(error, Exception)
-        served = not flight.deserted
         counts = self.counts
+        served = not flight.deserted
+        failed = error is not None and isinstance(error, Exception)
         flight.counted = True
         if flight.work is None or flight.work.began:
             counts.calls += 1

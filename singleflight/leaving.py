@@ -43,6 +43,7 @@ class Leaver(Lander):
             flight = boarding.flight
             flight.work = work
             flight.leader = leader
+            boarding.begin()
             boarding.before = waits(boarding.waiter)
             begin_waiting(boarding.waiter, flight)
             boarding.verdict = NONE
@@ -78,7 +79,8 @@ class Leaver(Lander):
 
     def done(self, boarding: Boarding) -> None:
         """The call is over, in whatever way."""
-        self._waits_no_more(boarding)
+        if boarding.before is not None:
+            self._waits_no_more(boarding)
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None
 

@@ -211,6 +211,7 @@ class Memo(Leaver):
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
+        boarding.begin()
         waiter = boarding.waiter
         # The usual case in short: nobody but its own function holds the flight up.
         leader = flight.leader

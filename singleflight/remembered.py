@@ -12,7 +12,7 @@ from .locks import KeyedLocks
 from .options import Options, switched_off
 from .store import Store
 from .telling import Teller
-from .turns import get_ident, inside
+from .turns import get_ident
 
 __all__ = ["Remembered"]
 
@@ -68,7 +68,3 @@ class Remembered:
         self.bypassed = [block for block in self.bypassed if block[0] == me]
         if not self.bypassed:
             self.reopen()
-
-    def direct(self) -> bool:
-        """Whether this call must run its function directly: switched off, or re-entered from inside."""
-        return bool(self.bypassed) or inside() or self.store.is_owned() or switched_off()

@@ -48,12 +48,11 @@ Actor = Hashable
 
 def current_actor() -> Actor:
     """The running task, or the thread where none runs."""
-    running = sys.modules.get("asyncio.events")  # where nobody imported asyncio there are no tasks
-    if running is not None and running._get_running_loop() is not None:
-        task: Actor | None = sys.modules["asyncio"].current_task()
-        if task is not None:
-            return task
-    return get_ident()
+    events = sys.modules.get("asyncio.events")  # where nobody imported asyncio there are no tasks
+    if events is None or events._get_running_loop() is None:
+        return get_ident()
+    task: Actor | None = sys.modules["asyncio"].current_task()
+    return get_ident() if task is None else task
 
 
 class Asker:
@@ -70,6 +69,10 @@ class Asker:
         self.actor = actor
         self.thread = thread
         self.waiter = waiter
+        self.begin()
+
+    def begin(self) -> None:
+        """It is going to ask; nothing is known of who may be above it."""
         self.uneasy = False
         self._above: AbstractSet[Actor] | None = None
         self.noted: AbstractSet[Actor] = frozenset()  # what `circles` knows to be above it

@@ -65,7 +65,7 @@ class MemoMachine(RuleBasedStateMachine):
         if actor in self.under_way:
             return
         self.received += 1
-        boarding = self.under_way[actor] = Boarding(key, actor)
+        boarding = self.under_way[actor] = Boarding(key, actor, actor, actor)
         self.settle_board(actor, boarding)
 
     @rule(actor=ACTORS)

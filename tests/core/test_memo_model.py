@@ -91,7 +91,7 @@ class MemoModel(RuleBasedStateMachine):
     @rule(actor=ACTORS, key=KEYS)
     def call(self, actor, key):
         if actor not in self.boardings:
-            self.boardings[actor] = Boarding(key, actor)
+            self.boardings[actor] = Boarding(key, actor, actor, actor)
             self.boards(actor)
 
     @rule(actor=ACTORS)

@@ -49,7 +49,7 @@ def test_put_wins_over_a_flight_that_began_before_it_stored(monkeypatch):
         if publisher is not None or led:
             return store_put(record, publisher)
         led.append(1)
-        boarding = singleflight_boarding((), "another actor")
+        boarding = singleflight_boarding((), "another", "another", "another")
         memo.board(boarding)  # begins: nothing is stored yet
         stored = store_put(record)
         memo.land(boarding.flight, next(answers))  # lands: the put value is there
