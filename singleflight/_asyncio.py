@@ -25,7 +25,7 @@ from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
 from .outcomes import copy_of
-from .turns import get_ident
+from .turns import Actor, get_ident
 
 __all__ = ["call"]
 
@@ -33,7 +33,18 @@ __all__ = ["call"]
 class TaskBoarding(InTask, Boarding):
     """A call of a task."""
 
-    __slots__ = ("crowd", "future", "timer")
+    __slots__ = ("crowd", "future", "loop", "timer")
+
+    def __init__(self, key: Any, task: asyncio.Task[Any], thread: Actor, renew: bool) -> None:
+        # As `Boarding.__init__`, in line: a herd makes thousands of these.
+        self.key = key
+        self.actor = self.waiter = task
+        self.thread = thread
+        self.renew = renew
+        self.told = False
+        self.verdict = NONE
+        self.before = None
+        self.loop = task.get_loop()
 
 
 class Work:
@@ -42,12 +53,12 @@ class Work:
     All fields are touched on the loop's own thread alone, but for the two that say where it runs.
     """
 
-    __slots__ = ("_loop", "_thread", "began", "error", "flight", "home", "memo", "overdue", "task", "value")
+    __slots__ = ("_thread", "began", "error", "flight", "home", "loop", "memo", "overdue", "task", "value")
 
     def __init__(self, memo: Memo, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
         self.memo: Memo | None = memo  # these two until the task has ended
         self.flight: Flight | None = flight
-        self._loop = loop
+        self.loop = loop
         self._thread = threading.current_thread()
         self.home: asyncio.Future[None] = loop.create_future()
         self.task: asyncio.Task[None] | None = None
@@ -58,11 +69,11 @@ class Work:
 
     def stop(self) -> None:
         """Have the task cancelled; from any thread."""
-        if asyncio._get_running_loop() is self._loop:
+        if asyncio._get_running_loop() is self.loop:
             self._cancel()
             return
         with suppress(RuntimeError):  # the loop is closed, and the task gone with it
-            self._loop.call_soon_threadsafe(self._cancel)
+            self.loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
         self.overdue = not self.home.done()  # its caller still waits: it is stopped for taking too long
@@ -71,13 +82,13 @@ class Work:
 
     def is_dead(self) -> bool:
         """Whether the loop is closed, or stands still on a thread that has ended."""
-        return is_gone(self._loop, self._thread)
+        return is_gone(self.loop, self._thread)
 
     def bring_home(self, value: Any, error: BaseException | None) -> bool:
         """Give the caller its outcome; False if it has gone."""
         if self.home.done():
             return False
-        if not self._loop.is_closed():  # else the caller is gone with it
+        if not self.loop.is_closed():  # else the caller is gone with it
             self.value, self.error = value, error
             self.home.set_result(None)
         return True
@@ -103,8 +114,8 @@ async def call(
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.bypassed or switched_off():
         return await run(*args, **kwargs)
-    task = asyncio.current_task()
-    boarding = TaskBoarding(key, task, get_ident(), task, renew)
+    task: Any = asyncio.current_task()
+    boarding = TaskBoarding(key, task, get_ident(), renew)
     waited = False
     try:
         verdict = memo.board(boarding)

@@ -42,6 +42,7 @@ class Boarding(Asker):
     flight: Any
     gate: Any
     record: Any
+    loop: Any = None  # the event loop that a task runs on
 
     def __init__(
         self, key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False

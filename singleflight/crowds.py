@@ -94,6 +94,7 @@ class InTask:
         actor: Actor
         thread: Actor
         uneasy: bool
+        loop: asyncio.AbstractEventLoop
         crowd: Crowd
         future: asyncio.Future[bool] | None
         timer: asyncio.TimerHandle | None
@@ -118,8 +119,7 @@ class InTask:
 
     def stand_at(self, gate: Gate, watcher: Watcher | None = None, watched: Any = None) -> None:
         """Take a place; call under the mutex."""
-        task: Any = self.actor
-        loop = task.get_loop()
+        loop = self.loop
         crowd: Any = gate.crowds.get(loop)
         if crowd is None:
             crowd = gate.crowds[loop] = Crowd(loop, watcher, watched)
@@ -158,16 +158,16 @@ class InTask:
 class TaskAsker(InTask, Asker):
     """A task that asks for a plain hold."""
 
-    __slots__ = ("_runs", "crowd", "future", "timer")
+    __slots__ = ("_runs", "crowd", "future", "loop", "timer")
 
-    def __init__(self, task: Actor, thread: Actor) -> None:
+    def __init__(self, task: asyncio.Task[Any], thread: Actor) -> None:
         super().__init__(task, thread, task)
+        self.loop = task.get_loop()
         self._runs = threading.current_thread()
 
     def is_dead(self) -> bool:
         """Whether its loop is closed, or stands still on a thread that has ended."""
-        task: Any = self.actor
-        return is_gone(task.get_loop(), self._runs)
+        return is_gone(self.loop, self._runs)
 
 
 def is_gone(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
@@ -179,5 +179,5 @@ def is_gone(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
 
 def task_asker() -> TaskAsker:
     """The task that runs now."""
-    task = asyncio.current_task()
+    task: Any = asyncio.current_task()
     return TaskAsker(task, get_ident())

@@ -41,6 +41,9 @@ UNCLAIMED, FLYING, LANDED, UNSEATED, PASSED = State
 class Work(Protocol):
     """What runs a flight without a caller's own stack: it can be stopped, and it can be dead."""
 
+    loop: Any
+    """The event loop that its task runs on."""
+
     began: bool
     """Whether the function has been called."""
 

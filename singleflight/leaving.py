@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from .boarding import JOIN, LEAD, NONE, Boarding
-from .circles import begin_waiting, end_waiting, note, waits
+from .circles import begin_waiting, end_waiting, note, waiting, waits
 from .flights import FLYING, LANDED, UNCLAIMED, UNSEATED, Flight, Work, is_nobodys
 from .landing import NOTHING, Lander, Loose, let_go
 from .turns import mutex
@@ -86,8 +86,12 @@ class Leaver(Lander):
 
     @staticmethod
     def _waits_no_more(boarding: Boarding) -> None:
-        if boarding.before is not None:
-            end_waiting(boarding.waiter, boarding.before)
+        before = boarding.before
+        if before is not None:
+            if before:
+                end_waiting(boarding.waiter, before)
+            else:
+                waiting.pop(boarding.waiter, None)
             boarding.before = None
             if boarding.noted:
                 with mutex:

@@ -79,7 +79,9 @@ class Memo(Leaver):
                 else:
                     if type(turn) is not Flight:
                         turn = self._queued(slot)
-                    due = (turn.due is not None or turn.work is not None) and turn.is_due()
+                    work = turn.work
+                    if turn.due is not None or (work is not None and work.loop is not boarding.loop):
+                        due = turn.is_due()
                     if not due:
                         found = self._join(boarding, turn)
         if boarding.verdict is HIT:
@@ -216,7 +218,8 @@ class Memo(Leaver):
         # The usual case in short: nobody but its own function holds the flight up.
         leader = flight.leader
         if flight.state is FLYING and not (leader in waiting or flight.thread in waiting or leader in below):
-            closed: Circle | None = [(flight.key, flight)] if boarding.holds_up(flight) else None
+            mine = leader == waiter or flight.thread == waiter or boarding.is_below(flight)
+            closed: Circle | None = [(flight.key, flight)] if mine else None
         else:
             closed = circle(boarding, flight)
         if closed is not None:
@@ -226,9 +229,9 @@ class Memo(Leaver):
         if gate is None:
             gate = flight.gate = Gate()
         boarding.flight, boarding.gate = flight, gate
-        under_way = waiting.get(waiter, ())
-        boarding.before = len(under_way)  # first: an interrupt after it finds what to go back to
-        waiting[waiter] = (*under_way, flight)
+        under_way = waiting.get(waiter)
+        boarding.before = 0 if under_way is None else len(under_way)  # first: what an interrupt goes back to
+        waiting[waiter] = (flight,) if under_way is None else (*under_way, flight)
         boarding.stand_at(gate, self, flight)
         if boarding.uneasy:
             note(boarding, boarding.climb())

@@ -77,10 +77,6 @@ class Asker:
         self._above: AbstractSet[Actor] | None = None
         self.noted: AbstractSet[Actor] = frozenset()  # what `circles` knows to be above it
 
-    def holds_up(self, turn: Turn) -> bool:
-        """Whether that turn cannot end before this asker goes on."""
-        return turn.leader == self.waiter or turn.thread == self.waiter or self.is_below(turn)
-
     def is_below(self, turn: Turn) -> bool:
         """Whether that turn's leader waits, outside this library, for this asker."""
         if self._above is None:
