@@ -75,6 +75,7 @@ class Flight(Turn):
     """
 
     __slots__ = (
+        "background",
         "counted",
         "deserted",
         "detached",
@@ -116,6 +117,7 @@ class Flight(Turn):
         self.lost = False  # set in a forked child that has only a copy of it
         self.told = False  # whether anybody may want its events
         self.kind = "call"
+        self.background = False  # nobody called for it: it renews a value that is still served
         self.error: BaseException | None = None
         self.work: Work | None = None  # set once, by its leader, where a task runs it
         self.due: float | None = None  # a time of `time.monotonic` after which it may be unseated

@@ -5,15 +5,17 @@ The other half of the decision maker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from math import inf
 
 from .circles import forget_the_gone
-from .entries import Record
+from .entries import AgeingRecord, Record
 from .errors import FlightDeadlock, FlightTimeout
+from .events import log
 from .flights import FLYING, PASSED, UNSEATED, Flight
 from .freshness import Landing
 from .options import is_not_none
+from .outcomes import copy_of
 from .remembered import Remembered
 from .turns import Slot, mutex
 
@@ -42,11 +44,13 @@ class Lander(Remembered):
         now = self.timer()
         gone: list[Record] | None = None
         if storable and ttl > 0 and not flight.detached:
-            record = Record(flight.key, value, now, ttl)
+            record = self.new_record(flight.key, value, now, ttl, now - flight.started)
             if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
         stored = gone is not None
+        if flight.background and not stored:
+            self._renew_later(flight, now, None)
         ended = self._finish(flight, value, None, now, storable, stored)
         if flight.told:
             if ended is not None:
@@ -62,13 +66,58 @@ class Lander(Remembered):
             now = self.timer()
         except Exception:  # a broken clock must not keep the key
             now = flight.started
+        if flight.background:
+            self._renew_later(flight, now, error)
+        elif self.options.failure_ttl and isinstance(error, Exception) and not is_unshared(error):
+            self._store_failure(flight, error, now)
         ended = self._finish(flight, None, error, now, storable=False, stored=False)
         if ended is not None:
             self.tell.failed(flight, ended, error, now)
 
+    def new_record(self, key: Hashable, value: object, now: float, ttl: float, duration: float) -> Record:
+        """A value that has just landed, with the times that it ages by."""
+        ageing = self.options.ageing
+        if ageing.is_plain:
+            return Record(key, value, now, ttl)
+        ttl = ageing.shortened(ttl)
+        refresh_at = ageing.refresh_at(now, ttl, duration)
+        if ageing.grace:
+            refresh_at = min(refresh_at, now + ttl)  # the first who finds it stale has it renewed
+        return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
+
+    def _store_failure(self, flight: Flight, error: Exception, now: float) -> None:
+        """Keep an exception for a while, where there is no value and nobody is to try again at once."""
+        with mutex:
+            retried = flight.followers and flight.retries != 0
+        served = self.store.index.get(flight.key)
+        if retried or flight.detached or (served is not None and served.serves_for(now) > 0):
+            return
+        kept = copy_of(error, error.__traceback__)
+        if kept is not error:
+            kept.__traceback__ = None  # its frames are not to live as long as it does
+        ttl = self.options.failure_ttl
+        gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
+        self.tell.gone(gone or [], now)
+
+    def _renew_later(self, flight: Flight, now: float, error: BaseException | None) -> None:
+        """A renewal brought nothing: the value stays, and is tried again after a while."""
+        record = flight.previous
+        if not isinstance(record, AgeingRecord) or flight.has_ended():
+            return
+        failed = error is None or isinstance(error, Exception)
+        with mutex:
+            first = failed and not record.failed
+            if failed:
+                record.failed = True
+            record.renew_at(now + self.options.ageing.retry_after if failed else now)
+        if first:
+            why = "it returned what is not stored" if error is None else repr(error)
+            log.warning("%s: %r could not be renewed, its value is kept: %s", self.name, flight.key, why)
+
     def _asked_ttl(self, flight: Flight, value: object) -> float:
         now = self.timer()
-        previous = flight.previous.snapshot(now) if flight.previous is not None else None
+        before = flight.previous
+        previous = before.snapshot(now) if before is not None and before.error is None else None
         landing = Landing(flight.key, value, None, max(0.0, now - flight.started), flight.followers, previous)
         return self.options.ttl_of(landing)
 
@@ -97,7 +146,7 @@ class Lander(Remembered):
                     self.adrift.discard(flight)
                 self._count(flight, error, stored)
                 if followers:
-                    unshared = flight.doomed or (error is not None and _is_unshared(error))
+                    unshared = flight.doomed or (error is not None and is_unshared(error))
                     again = unshared or (current and not storable and flight.retries != 0)
                 if flight.state is UNSEATED:
                     flight.state = PASSED
@@ -131,7 +180,7 @@ class Lander(Remembered):
         if flight.counted:
             return
         counts = self.counts
-        served = not flight.deserted
+        served = not (flight.deserted or flight.background)
         failed = error is not None and isinstance(error, Exception)
         flight.counted = True
         if flight.work is None or flight.work.began:
@@ -206,7 +255,7 @@ class Lander(Remembered):
         return sum(other.state is UNSEATED and other.key == flight.key for other in self.adrift)
 
 
-def _is_unshared(error: BaseException) -> bool:
+def is_unshared(error: BaseException) -> bool:
     """Whether it ends an execution without saying anything about its key."""
     return not isinstance(error, Exception) or isinstance(error, (FlightDeadlock, FlightTimeout))
 

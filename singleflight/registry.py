@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import locks, sections
+from . import locks, renewing, sections
 from .flights import FLYING, Flight
 from .turns import Turn, mutex
 from .views import info, name_of
@@ -94,6 +94,7 @@ def _after_fork() -> None:
     _registering = threading.RLock()
     locks.after_fork()
     sections.after_fork()
+    renewing.after_fork()
     for memo in memos():
         memo.after_fork()
 

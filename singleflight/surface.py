@@ -117,7 +117,8 @@ class Controls(Generic[P, R]):
     def cache_parameters(self) -> dict[str, Any]:
         """The options that this function was decorated with, `name` included."""
         options = self._self_memo.options
-        told = {name: getattr(options, name) for name in options.__slots__ if name != "fixed_ttl"}
+        hidden = ("fixed_ttl", "ageing")
+        told = {name: getattr(options, name) for name in options.__slots__ if name not in hidden}
         return {**told, "key": self._self_memo.own_key, "name": self._self_memo.name}
 
     def bypass(self) -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours"},
+    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "renewing"},
     {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
     {"entries", "circles", "askers", "slots", "options", "testing"},
     {"queues", "order", "crowds"},
@@ -25,12 +25,14 @@ LAYERS = [
     {"remembered"},
     {"landing"},
     {"leaving"},
+    {"serving"},
     {"memo"},
     {"_threads", "control"},
     {"_asyncio", "surface", "registry"},
     {"wiring", "draining"},
     {"bound"},
     {"decorator"},
+    {"public"},
     {"__init__"},
 ]
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
