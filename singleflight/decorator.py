@@ -149,6 +149,7 @@ class SingleFlightDecorator(Protocol):
 def decorate(
     wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Home | None = None
 ) -> SingleFlightFunction[..., Any]:
+    """A decorated function of these options, or a twin of another one."""
     home = Home(wrapped, options, key, name, twin_of)
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
