@@ -143,9 +143,9 @@ def burst(name: str, account: AlpacaAccount, widgets: int, symbols: list[str], m
         thread.start()
     total = widgets * len(symbols)
     say(f"{name}, {mode}: {size_of(widgets, symbols)} ...")
-    start.wait(30)
-    began = time.perf_counter()
     try:
+        start.wait(30)
+        began = time.perf_counter()
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.1)

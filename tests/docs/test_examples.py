@@ -144,3 +144,23 @@ def test_the_http_fetch():
     """Thirty calls, three requests."""
     done = run("http_fetch.py")
     assert "30 calls, 3 requests" in done.stdout, done.stderr
+
+
+def test_the_fastapi_prices(tmp_path):
+    """Forty requests at a service, undecorated and decorated."""
+    for needed in ("fastapi", "httpx", "uvicorn"):
+        pytest.importorskip(needed)
+    done = run("fastapi_prices.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^undecorated +40 calls upstream, 40 x \$984\.75, ", done.stdout, re.MULTILINE)
+    assert re.search(r"^decorated +1 calls upstream, 40 x \$984\.75, ", done.stdout, re.MULTILINE)
+    assert done.stderr == ""
+
+
+def test_the_fastapi_prices_without_fastapi(tmp_path):
+    """It says what to install."""
+    (tmp_path / "fastapi.py").write_text("raise ImportError('no fastapi here')")
+    done = run("fastapi_prices.py", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert done.returncode == 1
+    assert "pip install -e '.[web]'" in done.stderr
+    assert "Traceback" not in done.stderr
