@@ -255,16 +255,16 @@ def single_flight_ttl(
         name: what events, log lines and `report()` call the function (default: its qualified name).
 
     Returns the decorated function with its control surface (`invalidate`, `put`, `refresh`, `stats`, ...).
-    All callers of a key receive the same object: a mutable value is shared. None is served past its ttl.
+    All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl.
 
     Raises `TypeError` or `ValueError` at decoration, naming the option that is wrong. A call raises what
     the function raises (its followers receive a copy), `FlightDeadlock` where waiting would never end,
     `FlightTimeout`, and `UnhashableKey`, naming the argument. Exceptions are never stored, and these three
     never shared.
 
-    Safe to use from any thread and event loop; nothing of yours runs under a lock. A coroutine function runs
-    in a task of its own, in a copy of its leader's context. Cancelling a caller disturbs no other; when the
-    last has gone, that task is cancelled. A plain function blocks its thread, and an event loop there.
+    Safe to use from any thread and event loop; the function and the options run under no lock. A coroutine
+    function runs in a task of its own, in a copy of its leader's context. Cancelling a caller disturbs no
+    other; when the last has gone, that task is cancelled. A plain one blocks its thread.
 
     >>> @single_flight_ttl(key=lambda symbol: symbol.upper(), ttl=60)
     ... def price(symbol):
