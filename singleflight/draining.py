@@ -22,11 +22,16 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
     """Wait in a task until no decorated function has a flight in progress; whether that came to be.
 
     Args:
-        timeout: how long to wait, in seconds; None (default) without a limit.
+        timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
 
-    Returns True once nothing is in flight, or False when the time ran out first. Flights that begin meanwhile
-    are waited for too: stop asking first. Nothing is cancelled. Raises `FlightDeadlock` when called from
-    within a flight, which would wait for itself.
+    Returns True once nothing is in flight anywhere in the process (on this loop, on others, in threads), or
+    False when the time ran out first. Flights that begin meanwhile are waited for too: stop asking first.
+    Flights that were detached, or are being cancelled, count as well; those whose event loop is closed do
+    not. The flights have landed then; tasks that waited for them may still have to be resumed.
+
+    Nothing is cancelled, and cancelling this disturbs no flight. Raises `FlightDeadlock` when called from
+    within a flight, which would wait for itself, and `TypeError` or `ValueError` for a bad `timeout`. Does
+    not block the event loop.
 
     >>> import asyncio
     >>> asyncio.run(drain(timeout=5))
@@ -47,7 +52,13 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
 
 
 def drain_sync(timeout: float | timedelta | None = None) -> bool:
-    """The same in a thread, which waits as a whole.
+    """Wait in a thread until no decorated function has a flight in progress; whether that came to be.
+
+    Args:
+        timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
+
+    Returns and raises what `drain` does. It blocks its thread: use `drain` where an event loop runs. On the
+    thread of a loop that runs a flight it raises `FlightDeadlock`.
 
     >>> drain_sync(timeout=5)
     True
