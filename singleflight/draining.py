@@ -11,7 +11,7 @@ from .circles import circle
 from .durations import patience
 from .errors import FlightDeadlock
 from .flights import Flight
-from .gates import LOOK, Gate
+from .gates import LOOK, LOOK_AGAIN, Gate
 from .registry import memos
 from .turns import Asker, mutex
 
@@ -81,20 +81,25 @@ class _Draining:
 
     def next_one(self) -> tuple[Flight, Gate] | None:
         """A flight in progress and the gate that opens when it ends; None when there is none."""
+        asker = self._asker
         with mutex:
-            for flight in _in_progress():
-                if circle(self._asker, flight) is not None:
-                    break
-                gate = flight.open_later()
-                self._asker.stand_at(gate)
-                return flight, gate
-            else:
-                return None
+            if asker.uneasy:
+                asker.look_again()  # somebody may have begun to wait for this very task
+            flights = list(_in_progress())
+            own = [flight for flight in flights if circle(asker, flight) is not None]
+            if not own:
+                if not flights:
+                    return None
+                gate = flights[0].open_later()
+                asker.stand_at(gate)
+                return flights[0], gate
+        flight = own[0]
         raise FlightDeadlock(f"draining from within the flight of {flight.key!r} would never end")
 
     def pause(self) -> float:
         """For how many seconds to wait before looking."""
-        return LOOK if self._give_up is None else max(0.0, min(LOOK, self._give_up - time.monotonic()))
+        pause = LOOK_AGAIN if self._asker.uneasy else LOOK
+        return pause if self._give_up is None else max(0.0, min(pause, self._give_up - time.monotonic()))
 
     def is_over(self) -> bool:
         """Whether there is no more time."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Hashable
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from .askers import thread_asker
+from .askers import descends, thread_asker
 from .circles import begin_waiting, describe, end_waiting, note, reset_after_fork, waits
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
@@ -261,12 +262,17 @@ class Held:
 
         hold = Hold(self._keys, task_asker(), self._locks.release)
         await self._locks.acquire_in_task(hold, self._timeout)
+        hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one
         self._hold = hold
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        hold = self._hold
         self.__exit__(kind, error, traceback)
+        if hold is not None and hold.token is not None:
+            with suppress(ValueError):  # left in another context than it was entered in
+                descends.reset(hold.token)
 
 
 late: deque[tuple[KeyedLocks, Hold]] = deque()
