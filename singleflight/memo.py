@@ -232,7 +232,12 @@ class Memo(Server):
         boarding.flight, boarding.gate = flight, gate
         under_way = waiting.get(waiter)
         boarding.before = 0 if under_way is None else len(under_way)  # first: what an interrupt goes back to
-        waiting[waiter] = (flight,) if under_way is None else (*under_way, flight)
+        if under_way is None:
+            if gate.alone is None:
+                gate.alone = (flight,)
+            waiting[waiter] = gate.alone
+        else:
+            waiting[waiter] = (*under_way, flight)
         boarding.stand_at(gate, self, flight)
         if boarding.uneasy:
             note(boarding, boarding.climb())
