@@ -31,18 +31,21 @@ class Crowd:
 
     Args:
         loop: theirs.
-        watcher: who is to look now and then while any of them waits; None where there is nothing to look for.
-        watched: at what.
     """
 
     __slots__ = ("_watched", "_watcher", "loop", "members", "opened", "timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher | None, watched: Any) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.members: dict[InTask, None] = {}
         self.opened = False
-        self._watcher, self._watched = watcher, watched
+        self._watcher: Watcher | None = None
+        self._watched: Any = None
         self.timer: asyncio.TimerHandle | None = None
+
+    def watch(self, watcher: Watcher, watched: Any) -> None:
+        """Have this one look at that now and then, while any of them waits."""
+        self._watcher, self._watched = watcher, watched
 
     def open(self) -> None:
         """Wake them; called from any thread."""
@@ -122,7 +125,9 @@ class InTask:
         loop = task.get_loop()
         crowd: Any = gate.crowds.get(loop)
         if crowd is None:
-            crowd = gate.crowds[loop] = Crowd(loop, watcher, watched)
+            crowd = gate.crowds[loop] = Crowd(loop)
+        if watcher is not None:  # else it stands there without looking, as `drain` does
+            crowd.watch(watcher, watched)
         crowd.members[self] = None
         self.crowd = crowd
         self.future = self.timer = None

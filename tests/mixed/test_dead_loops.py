@@ -1,0 +1,51 @@
+"""A loop that is gone in the midst of something: whoever waits elsewhere notices within a second."""
+
+import asyncio
+import gc
+import threading
+
+import pytest
+
+import singleflight
+from singleflight import FlightTimeout, KeyedLocks, single_flight_ttl, turns
+from singleflight.circles import below, waiting
+from singleflight.testing import Recorder
+
+from ..drivers import Executions, InThread, until
+
+SOON = 5.0  # seconds: what is noticed within one must be over by then, also on a busy machine
+
+
+def held(executions, gate):
+    """A body whose first execution waits at a gate."""
+
+    async def body():
+        number = executions.begin()
+        if number == 0:
+            await gate
+        return number
+
+    return body
+
+
+@pytest.mark.parametrize("then", ["the loop is closed", "it takes too long"])
+def test_who_follows_where_somebody_drains_already(loops, make_gate, then):
+    """The first to wait on a loop is `drain`, which looks at nothing; a follower beside it has to."""
+    gate, executions, seen = make_gate(), Executions(), Recorder()
+    timeout = 0.2 if then == "it takes too long" else None
+    coroutine = single_flight_ttl(
+        held(executions, gate), ttl=60, key=lambda: "k", listener=seen, flight_timeout=timeout
+    )
+    dying, alive = loops(), loops()
+    dying.start(coroutine)
+    executions.wait_for(1)
+    draining = alive.start(singleflight.drain)
+    (slot,) = coroutine.locks.live()
+    until(lambda: slot.turn.gate is not None and slot.turn.gate.crowds)
+    follower = alive.start(coroutine)
+    seen.wait_for("wait")
+    if timeout is None:
+        dying.kill()
+    assert follower.outcome(SOON) == 1
+    gate.set()
+    assert draining.outcome() is True
