@@ -49,3 +49,28 @@ def test_who_follows_where_somebody_drains_already(loops, make_gate, then):
     assert follower.outcome(SOON) == 1
     gate.set()
     assert draining.outcome() is True
+
+
+@pytest.mark.parametrize("held_when", ["it comes", "it waits"])
+def test_a_task_that_asks_behind_a_dead_hold(loops, make_gate, held_when):
+    """A keyed lock that a task of a closed loop held is given up for followers that are tasks, too."""
+    gate, executions, seen, entered = make_gate(), Executions(), Recorder(), threading.Event()
+    executions.begin()  # none of them waits
+    coroutine = single_flight_ttl(held(executions, gate), ttl=60, key=lambda: "k", listener=seen)
+    dying, alive = loops(), loops()
+
+    async def hold():
+        async with coroutine.locks("k"):
+            entered.set()
+            await gate
+
+    dying.start(hold)
+    assert entered.wait(SOON)
+    if held_when == "it comes":
+        dying.kill()
+        asking = alive.start(coroutine)
+    else:
+        asking = alive.start(coroutine)
+        seen.wait_for("wait")
+        dying.kill()
+    assert asking.outcome(SOON) == 1
