@@ -218,6 +218,22 @@ class Hold(Turn):
         """Whether a slot that it queues for is not its own yet."""
         return any(slot.turn is not self for slot in self.slots)
 
+    def overtake(self) -> bool:
+        """Take what is missing, if callers have it of whom none has come to lead; whether it has all keys then.
+
+        They may all be gone. All or nothing: who takes a slot that way waits for nobody after it.
+        """
+        missing = [slot for slot in self.slots if slot.turn is not self]
+        for slot in missing:
+            if slot.turn is None or slot.turn.leader is not None or slot.queue[0] is not self:
+                return False
+        for slot in missing:
+            assert slot.turn is not None
+            slot.line_up(slot.turn)  # first: an interrupt after it loses nobody
+            slot.turn = self
+            slot.step_out(self)
+        return True
+
     def see_to(self) -> None:
         """One of a task that will never run again is given up on its behalf."""
         if self._release is not None and self.is_dead():

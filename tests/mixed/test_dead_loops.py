@@ -1,17 +1,16 @@
 """A loop that is gone in the midst of something: whoever waits elsewhere notices within a second."""
 
 import asyncio
-import gc
 import threading
 
 import pytest
 
 import singleflight
-from singleflight import FlightTimeout, KeyedLocks, single_flight_ttl, turns
+from singleflight import KeyedLocks, single_flight_ttl
 from singleflight.circles import below, waiting
 from singleflight.testing import Recorder
 
-from ..drivers import Executions, InThread, until
+from ..drivers import Executions, InThread, stubbornly, until
 
 SOON = 5.0  # seconds: what is noticed within one must be over by then, also on a busy machine
 
@@ -74,3 +73,34 @@ def test_a_task_that_asks_behind_a_dead_hold(loops, make_gate, held_when):
         seen.wait_for("wait")
         dying.kill()
     assert asking.outcome(SOON) == 1
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
+def test_a_lock_behind_callers_that_are_gone(loops, make_gate, closed):
+    """A hold that queues behind callers of a dead loop gets the key that they cannot take."""
+    gate, executions, seen = make_gate(), Executions(), Recorder()
+    coroutine = single_flight_ttl(held(executions, gate), ttl=60, key=lambda: "k", listener=seen)
+    locks, dying = coroutine.locks, loops()
+
+    async def hold():
+        with locks("k"):
+            await gate
+
+    async def take():
+        with locks("k", timeout=SOON):
+            return "had it"
+
+    holder = InThread(hold, ())
+    until(lambda: locks.held("k"))
+    dying.start(coroutine)
+    seen.wait_for("wait")
+    behind = InThread(take, ())
+    until(lambda: locks.waiting("k") == 2)
+    if closed:
+        dying.kill()
+    else:
+        dying.stop()
+    gate.set()
+    assert holder.outcome() is None
+    assert behind.outcome() == "had it"
+    dying.kill()
