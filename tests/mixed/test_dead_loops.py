@@ -104,3 +104,30 @@ def test_a_lock_behind_callers_that_are_gone(loops, make_gate, closed):
     assert holder.outcome() is None
     assert behind.outcome() == "had it"
     dying.kill()
+
+
+def test_abandoned_work_of_closed_loops_does_not_use_up_the_key(loops, make_gate):
+    """What took too long on loops that were closed later is not running any more: it does not count."""
+    executions, gate = Executions(), make_gate()
+
+    async def body():
+        if executions.begin() < 5:
+            await stubbornly(gate)
+        return "value"
+
+    coroutine = single_flight_ttl(body, ttl=60, key=lambda: "k", flight_timeout=0.01)
+    dying = []
+    for number in range(1, 6):
+        loop = loops()
+        started = loop.start(coroutine)  # unseats the one before
+        executions.wait_for(number)
+        (slot,) = coroutine.locks.live()
+        until(slot.turn.is_due)
+        if number < 5:
+            dying.append(loop)
+    for loop in dying:
+        loop.kill()
+    assert loops().run(coroutine) == "value"
+    gate.set()
+    assert started.outcome() == "value"
+    assert coroutine.flights() == ()
