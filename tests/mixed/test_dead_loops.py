@@ -131,3 +131,29 @@ def test_abandoned_work_of_closed_loops_does_not_use_up_the_key(loops, make_gate
     gate.set()
     assert started.outcome() == "value"
     assert coroutine.flights() == ()
+
+
+def test_a_queued_hold_of_a_closed_loop_is_forgotten(loops, make_gate):
+    """Nothing remembers a task that waited for a key on a loop that is closed."""
+    locks, gate = KeyedLocks(), make_gate()
+    before = dict(waiting)
+
+    async def hold():
+        with locks("a"):
+            await gate
+
+    async def take():
+        async with locks("a"):
+            pass
+
+    holder, dying = InThread(hold, ()), loops()
+    until(lambda: locks.held("a"))
+    dying.start(take)
+    until(lambda: locks.waiting("a") == 1)
+    dying.kill()
+    gate.set()
+    assert holder.outcome() is None
+    assert waiting.keys() <= before.keys()
+    assert below == {}
+
+
