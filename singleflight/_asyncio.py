@@ -122,12 +122,11 @@ async def call(
                 if verdict is NONE:  # its flight was detached and had no outcome to share
                     verdict = memo.board(boarding)
             if verdict is SHARE:
-                flight = boarding.flight
                 if boarding.told:
-                    memo.tell.shared(flight, memo.timer(), time.monotonic() - began)
-                if flight.error is None:
-                    return flight.value
-                raise_shared(copy_of(flight.error, flight.traceback))
+                    memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
+                if boarding.flight.error is None:
+                    return boarding.flight.value
+                raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
         if verdict is LEAD:
             return await _lead(memo, boarding, run, args, kwargs)
         return boarding.record.value

@@ -55,11 +55,13 @@ class Crowd:
         try:
             self.loop.call_soon_threadsafe(self._wake)
         except RuntimeError:  # that loop is closed, and its tasks are gone with it
+            self._watcher = self._watched = None
             self.members.clear()
             forget_the_gone()
 
     def _wake(self) -> None:
         self.opened = True
+        self._watcher = self._watched = None  # the flight leads to its gate, and so to here
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
