@@ -158,6 +158,7 @@ async def _lead(
     try:
         await work.home
     except BaseException:
+        work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
         memo.desert(boarding)
         raise
     error, value = work.error, work.value

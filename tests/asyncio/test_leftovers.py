@@ -64,3 +64,33 @@ def test_nothing_keeps_what_was_not_stored(without_collector, callers, error):
         assert thing() is None
 
     steps.run(steps.StepLoop(), main())
+
+
+def test_a_caller_that_is_closed_by_hand():
+    """A coroutine that is closed instead of cancelled leaves like any other: quietly."""
+    ended = []
+
+    @single_flight_ttl(ttl=60)
+    async def fetch():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def main():
+        call = fetch()
+        call.send(None)
+        while not fetch.stats().in_flight:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        call.close()
+        while fetch.flights():
+            await asyncio.sleep(0)
+
+    loop = steps.StepLoop()
+    steps.run(loop, main())
+    gc.collect()
+    assert loop.reports == []
+    assert ended == ["cancelled"]
+    assert (fetch.stats().errors, fetch.stats().timeouts) == (1, 0)
