@@ -25,7 +25,7 @@ from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
 from .outcomes import copy_of
-from .turns import get_ident
+from .turns import get_ident, inside
 
 __all__ = ["call"]
 
@@ -101,7 +101,7 @@ async def call(
     renew: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
-    if memo.bypassed or switched_off():
+    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await run(*args, **kwargs)
     task = asyncio.current_task()
     boarding = TaskBoarding(key, task, get_ident(), task, renew)
