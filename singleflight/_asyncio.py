@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ._threads import raise_shared
@@ -108,6 +109,8 @@ async def call(
     waited = False
     try:
         verdict = memo.board(boarding)
+        if late:
+            settle_late()
         if verdict is JOIN:
             waited = True
             began = time.monotonic()
@@ -133,12 +136,20 @@ async def call(
     except BaseException as error:
         if waited:
             boarding.rise()
-        memo.abandon(boarding, error)
+        _at_once(memo.abandon, boarding, error)
         raise
     finally:
-        memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
+        _at_once(memo.done, boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
+
+
+def _at_once(end: Callable[..., object], *arguments: object) -> None:
+    """End something; later, if the collector destroys a coroutine in the midst of a section."""
+    if inside():
+        late.append(partial(end, *arguments))
+    else:
+        end(*arguments)
 
 
 async def _lead(
@@ -159,7 +170,7 @@ async def _lead(
         await work.home
     except BaseException:
         work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
-        memo.desert(boarding)
+        _at_once(memo.desert, boarding)
         raise
     error, value = work.error, work.value
     work.error = work.value = None
@@ -193,7 +204,7 @@ async def _fly(
         if work.overdue and isinstance(error, asyncio.CancelledError):
             limit = memo.options.flight_timeout
             told = FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
-        memo.fail(flight, told)
+        _at_once(memo.fail, flight, told)
         if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself
         del told

@@ -88,7 +88,7 @@ def _waits_of(turn: Turn) -> Iterator[tuple[Turn, Asker | None]]:
     if leader != thread:
         for wait in waiting.get(leader, ()):
             yield wait, None
-    for other in below.get(leader, ()):
+    for other in list(below.get(leader, ())):
         for wait in waiting.get(other.waiter, ()):
             yield wait, other
 
