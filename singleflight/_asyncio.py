@@ -74,6 +74,13 @@ class Work:
         """Whether the loop is closed, or stands still on a thread that has ended."""
         return is_gone(self._loop, self._thread)
 
+    def told(self, memo: Memo, flight: Flight, error: BaseException) -> BaseException:
+        """What callers are told of an error: one that was cancelled for taking too long did not ask for that."""
+        if self.overdue and isinstance(error, asyncio.CancelledError):
+            limit = memo.options.flight_timeout
+            return FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
+        return error
+
     def bring_home(self, value: Any, error: BaseException | None) -> bool:
         """Give the caller its outcome; False if it has gone."""
         if self.home.done():
@@ -88,7 +95,7 @@ class Work:
         memo, flight = self.memo, self.flight
         self.memo = self.flight = None
         if memo is not None and flight is not None and not flight.has_ended():
-            error = asyncio.CancelledError()
+            error = self.told(memo, flight, asyncio.CancelledError())
             memo.fail(flight, error)
             self.bring_home(None, error)
 
@@ -200,10 +207,7 @@ async def _fly(
         memo.land(flight, value)
         work.bring_home(value, None)
     except BaseException as error:
-        told: BaseException = error
-        if work.overdue and isinstance(error, asyncio.CancelledError):
-            limit = memo.options.flight_timeout
-            told = FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
+        told = work.told(memo, flight, error)
         _at_once(memo.fail, flight, told)
         if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from singleflight import single_flight_ttl
+from singleflight import FlightTimeout, single_flight_ttl
 
 from . import steps
 
@@ -94,3 +94,26 @@ def test_a_caller_that_is_closed_by_hand():
     assert loop.reports == []
     assert ended == ["cancelled"]
     assert (fetch.stats().errors, fetch.stats().timeouts) == (1, 0)
+
+
+def test_work_that_is_overdue_before_it_began():
+    """A caller whose flight lost its key before the first step is told so; nobody has cancelled it."""
+    loop = steps.StepLoop()
+
+    @single_flight_ttl(ttl=60, flight_timeout=1000)
+    async def fetch():
+        return 1
+
+    def unseat():
+        (flight,) = (slot.turn for slot in fetch.locks.live())
+        flight.due = 0.0
+        assert fetch._self_memo.unseat(flight)
+
+    async def main():
+        call = asyncio.create_task(fetch())
+        loop.at(loop.steps + 1, unseat)  # after the caller's first step, which makes the work
+        with pytest.raises(FlightTimeout):
+            await call
+
+    steps.run(loop, main())
+    assert (fetch.stats().timeouts, fetch.stats().calls, fetch.flights()) == (1, 0, ())
