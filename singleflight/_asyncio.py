@@ -75,7 +75,7 @@ class Work:
         return is_gone(self._loop, self._thread)
 
     def told(self, memo: Memo, flight: Flight, error: BaseException) -> BaseException:
-        """What callers are told of an error: one that was cancelled for taking too long did not ask for that."""
+        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long."""
         if self.overdue and isinstance(error, asyncio.CancelledError):
             limit = memo.options.flight_timeout
             return FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")

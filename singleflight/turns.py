@@ -223,13 +223,14 @@ class Hold(Turn):
         return any(slot.turn is not self for slot in self.slots)
 
     def overtake(self) -> bool:
-        """Take what is missing, if callers have it of whom none has come to lead; whether it has all keys then.
+        """Take what is missing, if callers have it of whom none has come to lead; whether it has all then.
 
         They may all be gone. All or nothing: who takes a slot that way waits for nobody after it.
         """
         missing = [slot for slot in self.slots if slot.turn is not self]
         for slot in missing:
-            if slot.turn is None or slot.turn.leader is not None or slot.queue[0] is not self:
+            first = next(iter(slot.queue), None)
+            if slot.turn is None or slot.turn.leader is not None or first is not self:
                 return False
         for slot in missing:
             assert slot.turn is not None

@@ -1,6 +1,5 @@
 """A loop that is gone in the midst of something: whoever waits elsewhere notices within a second."""
 
-import asyncio
 import threading
 
 import pytest
@@ -155,5 +154,3 @@ def test_a_queued_hold_of_a_closed_loop_is_forgotten(loops, make_gate):
     assert holder.outcome() is None
     assert waiting.keys() <= before.keys()
     assert below == {}
-
-
