@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ._threads import raise_shared
@@ -25,7 +26,7 @@ from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
 from .outcomes import copy_of
-from .turns import Actor, get_ident
+from .turns import Actor, get_ident, inside
 
 __all__ = ["call"]
 
@@ -84,6 +85,13 @@ class Work:
         """Whether the loop is closed, or stands still on a thread that has ended."""
         return is_gone(self.loop, self._thread)
 
+    def told(self, memo: Memo, flight: Flight, error: BaseException) -> BaseException:
+        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long."""
+        if self.overdue and isinstance(error, asyncio.CancelledError):
+            limit = memo.options.flight_timeout
+            return FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
+        return error
+
     def bring_home(self, value: Any, error: BaseException | None) -> bool:
         """Give the caller its outcome; False if it has gone."""
         if self.home.done():
@@ -98,7 +106,7 @@ class Work:
         memo, flight = self.memo, self.flight
         self.memo = self.flight = None
         if memo is not None and flight is not None and not flight.has_ended():
-            error = asyncio.CancelledError()
+            error = self.told(memo, flight, asyncio.CancelledError())
             memo.fail(flight, error)
             self.bring_home(None, error)
 
@@ -112,12 +120,14 @@ async def call(
     renew: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
-    if memo.bypassed or switched_off():
+    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await run(*args, **kwargs)
     boarding = TaskBoarding(key, asyncio.current_task(), get_ident(), renew)
     waited = False
     try:
         verdict = memo.board(boarding)
+        if late:
+            settle_late()
         if verdict is JOIN:
             waited = True
             began = time.monotonic()
@@ -132,12 +142,11 @@ async def call(
                 if verdict is NONE:  # its flight was detached and had no outcome to share
                     verdict = memo.board(boarding)
             if verdict is SHARE:
-                flight = boarding.flight
                 if boarding.told:
-                    memo.tell.shared(flight, memo.timer(), time.monotonic() - began)
-                if flight.error is None:
-                    return flight.value
-                raise_shared(copy_of(flight.error, flight.traceback))
+                    memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
+                if boarding.flight.error is None:
+                    return boarding.flight.value
+                raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
         if verdict is LEAD:
             return await _lead(memo, boarding, run, args, kwargs)
         record = boarding.record
@@ -149,10 +158,10 @@ async def call(
     except BaseException as error:
         if waited:
             boarding.rise()
-        memo.abandon(boarding, error)
+        _at_once(memo.abandon, boarding, error)
         raise
     finally:
-        memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
+        _at_once(memo.done, boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
 
@@ -184,6 +193,14 @@ def _set_off(
     return work, task
 
 
+def _at_once(end: Callable[..., object], *arguments: object) -> None:
+    """End something; later, if the collector destroys a coroutine in the midst of a section."""
+    if inside():
+        late.append(partial(end, *arguments))
+    else:
+        end(*arguments)
+
+
 async def _lead(
     memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -193,7 +210,8 @@ async def _lead(
     try:
         await work.home
     except BaseException:
-        memo.desert(boarding)
+        work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
+        _at_once(memo.desert, boarding)
         raise
     error, value = work.error, work.value
     work.error = work.value = None
@@ -223,11 +241,8 @@ async def _fly(
         memo.land(flight, value)
         work.bring_home(value, None)
     except BaseException as error:
-        told: BaseException = error
-        if work.overdue and isinstance(error, asyncio.CancelledError):
-            limit = memo.options.flight_timeout
-            told = FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
-        memo.fail(flight, told)
+        told = work.told(memo, flight, error)
+        _at_once(memo.fail, flight, told)
         if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself
         del told

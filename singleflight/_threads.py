@@ -18,7 +18,7 @@ from .options import switched_off
 from .outcomes import copy_of
 from .renewing import in_background
 from .sections import inside_other
-from .turns import get_ident, inside
+from .turns import current_actor, get_ident, inside
 
 __all__ = ["call", "raise_shared", "refuse_awaitable"]
 
@@ -41,8 +41,7 @@ def call(
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return run(*args, **kwargs)
     thread = get_ident()
-    # The thread itself leads, also where it runs a task: its loop stands still until the flight has ended.
-    boarding = ThreadBoarding(key, thread, thread, thread, renew)
+    boarding = ThreadBoarding(key, current_actor(), thread, thread, renew)
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:

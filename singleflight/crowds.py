@@ -31,19 +31,22 @@ class Crowd:
 
     Args:
         loop: theirs.
-        watcher: who is to look now and then while any of them waits; None where there is nothing to look for.
-        watched: at what.
     """
 
     __slots__ = ("_left", "_watched", "_watcher", "loop", "members", "opened", "timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher | None, watched: Any) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.members: list[InTask] = []  # some of which may have left
         self._left = 0
         self.opened = False
-        self._watcher, self._watched = watcher, watched
+        self._watcher: Watcher | None = None
+        self._watched: Any = None
         self.timer: asyncio.TimerHandle | None = None
+
+    def watch(self, watcher: Watcher, watched: Any) -> None:
+        """Have this one look at that now and then, while any of them waits."""
+        self._watcher, self._watched = watcher, watched
 
     def open(self) -> None:
         """Wake them; called from any thread."""
@@ -53,16 +56,17 @@ class Crowd:
         try:
             self.loop.call_soon_threadsafe(self._wake)
         except RuntimeError:  # that loop is closed, and its tasks are gone with it
+            self._watcher = self._watched = None
             self.members.clear()
             forget_the_gone()
 
     def _wake(self) -> None:
         self.opened = True
+        self._watcher = self._watched = None  # the flight leads to its gate, and so to here
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
         members, self.members = self.members, []
-        self._watcher = self._watched = None
         for member in members:
             future = member.future
             if future is not None and not future.done():
@@ -131,7 +135,9 @@ class InTask:
         loop = self.loop
         crowd: Any = gate.crowds.get(loop)
         if crowd is None:
-            crowd = gate.crowds[loop] = Crowd(loop, watcher, watched)
+            crowd = gate.crowds[loop] = Crowd(loop)
+        if watcher is not None:  # else it stands there without looking, as `drain` does
+            crowd.watch(watcher, watched)
         crowd.members.append(self)
         self.crowd = crowd
         self.future = self.timer = None

@@ -225,6 +225,7 @@ class Lander(Remembered):
         stop = gate = None
         dead = False
         with mutex:
+            gone = self._clear_adrift()  # let go of after the mutex
             due = flight.is_due()
             if due:
                 dead = flight.work is not None and flight.work.is_dead()
@@ -249,6 +250,7 @@ class Lander(Remembered):
         if gate is not None:
             gate.open()
         let_go(loose)
+        del gone
         if stop is not None:
             stop.stop()
         if due:
@@ -256,6 +258,12 @@ class Lander(Remembered):
                 forget_the_gone()
             self.tell.unseated(flight)
         return True
+
+    def _clear_adrift(self) -> list[Flight]:
+        """Drop the detached flights whose loops are gone: nothing of them runs any more."""
+        gone = [flight for flight in self.adrift if flight.work is not None and flight.work.is_dead()]
+        self.adrift.difference_update(gone)
+        return gone
 
     def _left_running(self, flight: Flight) -> int:
         return sum(other.state is UNSEATED and other.key == flight.key for other in self.adrift)

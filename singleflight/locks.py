@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -204,7 +205,7 @@ class KeyedLocks(Slots):
 
     def _give_up(self, hold: Hold) -> None:
         if inside():  # a finaliser in the midst of a section: whoever leaves it does this then
-            late.append((self, hold))
+            late.append(partial(self.release, hold))
             return
         gates: list[Gate | None] = []
         evicted: list[object] = []  # destroyed after the mutex is free
@@ -275,18 +276,18 @@ class Held:
                 descends.reset(hold.token)
 
 
-late: deque[tuple[KeyedLocks, Hold]] = deque()
-"""Holds that were released in the midst of a section of the mutex; appended to by anybody."""
+late: deque[Callable[[], object]] = deque()
+"""What was to be given up in the midst of a section of the mutex; appended to by anybody."""
 
 
 def settle_late() -> None:
-    """Give up what was released in the midst of a section, now that this thread has left it."""
+    """Give up what could not be in the midst of a section, now that this thread has left it."""
     while late and not inside():
         try:
-            locks, hold = late.popleft()
+            give_up = late.popleft()
         except IndexError:  # another thread was faster
             return
-        locks.release(hold)
+        give_up()
 
 
 def after_fork() -> None:

@@ -150,9 +150,7 @@ class Memo(Server):
                 return self.awake(boarding)
             self.tell.timed_out(boarding.key, waited)
             raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {boarding.key!r}")
-        before = flight.slot.turn
-        if before is not None and before is not flight:
-            before.see_to()
+        self._see_to_the_one_before(flight)
         if flight.is_due():
             if not self.unseat(flight) and self.leave(boarding, timed_out=True):
                 raise FlightTimeout(self._too_many(boarding.key))
@@ -184,9 +182,16 @@ class Memo(Server):
 
         None: each of them has to look for itself.
         """
+        self._see_to_the_one_before(flight)
         if flight.is_due() and not self.unseat(flight):
             return None
         return LOOK if flight.due is None else self._until_due(flight)
+
+    @staticmethod
+    def _see_to_the_one_before(flight: Flight) -> None:
+        before = flight.slot.turn
+        if before is not None and before is not flight:
+            before.see_to()
 
     @staticmethod
     def _until_due(flight: Flight) -> float:

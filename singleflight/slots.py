@@ -11,7 +11,7 @@ import time
 from collections.abc import Hashable
 from math import inf
 
-from .circles import end_waiting
+from .circles import forget_the_gone
 from .gates import Gate
 from .keys import InstanceKey
 from .turns import Hold, Slot, get_ident
@@ -118,24 +118,25 @@ class Slots:
         """
         if slot.queue and slot.turn is not None:
             slot.step_out(slot.turn)  # an interrupt may have kept it in the queue when its turn came
+        gone: list[object] = []
         while slot.queue and slot.queue[0].is_dead():
-            gone = slot.queue[0]  # it would never go on, nor let anybody after it
-            slot.step_out(gone)
-            end_waiting(gone.leader, 0)
+            gone.append(slot.queue[0])
+            slot.step_out(slot.queue[0])  # it would never go on, nor let anybody after it
+            gone += forget_the_gone()
         if slot.queue:
             slot.turn = following = slot.queue[0]  # this assignment is what gives it the slot
             slot.step_out(following)
-            return following.admit(), None
+            return following.admit(), gone
         key = slot.key
         live = self._live.get(key) is slot
         if live:
             del self._live[key]  # first: an interrupt after it leaves nothing behind
         slot.turn = None
         if self._max_idle == 0 or not live:
-            return None, slot
+            return None, (slot, gone)
         if type(key) is tuple and key and type(key[0]) is InstanceKey:  # nothing is to outlive an instance
-            return None, slot
-        return None, self._idle.add(key, time.monotonic())
+            return None, (slot, gone)
+        return None, (self._idle.add(key, time.monotonic()), gone)
 
     def forget(self, key: Hashable) -> object:
         """Take a key's idle lock out, so that nothing keeps the key alive; returns it, to be let go of."""
