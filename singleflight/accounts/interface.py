@@ -13,15 +13,22 @@ from typing import Any
 from .. import Landing, single_flight_ttl
 from .workers import Workers
 
-__all__ = ["PRICE_TYPES", "AccountInterface", "price_cache_time"]
+__all__ = [
+    "LONGEST_FLIGHT",
+    "MOST_KEPT",
+    "PRICE_TYPES",
+    "AccountInterface",
+    "normal_symbol",
+    "price_cache_time",
+]
 
 log = logging.getLogger("singleflight.accounts")
 
 PRICE_TYPES = ("bid", "ask", "mid", "last")
 DEFAULT_PRICE_CACHE_TIME = 60.0
 _LONGEST_SYMBOL = 64  # characters that a log line shows
-_KEPT = 16_384  # prices of all accounts together: a market's symbols, not only a screen's
-_LONGEST_FLIGHT = 60.0  # seconds: no healthy request takes that long, and its price would be a minute old
+MOST_KEPT = 16_384  # values of all accounts together: a market's symbols, not only a screen's
+LONGEST_FLIGHT = 60.0  # seconds: no healthy request takes that long, and its price would be a minute old
 
 _complained: set[str] = set()  # values of PRICE_CACHE_TIME that were logged; guarded by `_complaining`
 _complaining = threading.Lock()
@@ -70,13 +77,19 @@ def in_line(symbol: str) -> str:
     return shown if len(shown) <= _LONGEST_SYMBOL else f"{shown[:_LONGEST_SYMBOL]}..."
 
 
-def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -> tuple[Hashable, str, str]:
-    """What makes two price calls the same, or an error that names the argument that is wrong."""
+def normal_symbol(symbol: str) -> str:
+    """A symbol as brokers write it, or an error that says what is wrong with it."""
     if not isinstance(symbol, str):
         raise TypeError(f"symbol: expected a string, got {symbol!r}")
     normal = symbol.strip().upper()
     if not normal:
         raise ValueError("symbol: cannot be empty")
+    return normal
+
+
+def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -> tuple[Hashable, str, str]:
+    """What makes two price calls the same, or an error that names the argument that is wrong."""
+    normal = normal_symbol(symbol)
     if price_type not in PRICE_TYPES:
         raise ValueError(f"price_type: expected one of {', '.join(PRICE_TYPES)}, got {price_type!r}")
     return account.id, normal, price_type
@@ -155,8 +168,8 @@ class AccountInterface(ABC):
     @single_flight_ttl(
         key=price_key,
         ttl=_price_ttl,
-        maxsize=_KEPT,
-        flight_timeout=_LONGEST_FLIGHT,
+        maxsize=MOST_KEPT,
+        flight_timeout=LONGEST_FLIGHT,
         listener=PriceLog(),
         name="get_instrument_current_price",
     )
