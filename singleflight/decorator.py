@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
-    """A decorated function: called like the original, with the control surface beside.
+    """A decorated function: called (or awaited) like the original, with the control surface beside.
 
     Everything else about it (name, docstring, signature, annotations, `isinstance` answers) is that of
     the wrapped function, which is its `__wrapped__`.
@@ -108,8 +108,9 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         calls the function that it is asked of.
 
         Raises `TypeError` if its calls could not have the same keys, and what `single_flight_ttl` raises for
-        functions that cannot be decorated. Safe to call from any thread.
+        functions that cannot be decorated. Safe to call from any thread, and so are both functions.
 
+        >>> from singleflight import single_flight_ttl
         >>> @single_flight_ttl(ttl=60)
         ... def price(symbol):
         ...     return 984.75

@@ -198,7 +198,7 @@ class Listener(Protocol):
     """
 
     def __call__(self, event: Any, /) -> object:
-        """Receive one event, on the thread where it happened and outside every lock."""
+        """Receive one event, on the thread (or event loop) where it happened and outside every lock."""
 
 
 class LoggingListener:

@@ -12,7 +12,7 @@ from .circles import forget_the_gone
 from .entries import AgeingRecord, Record
 from .errors import FlightDeadlock, FlightTimeout
 from .events import log
-from .flights import FLYING, PASSED, UNSEATED, Flight
+from .flights import FLYING, LANDED, PASSED, UNSEATED, Flight
 from .freshness import Landing
 from .options import is_not_none
 from .outcomes import copy_of
@@ -131,37 +131,42 @@ class Lander(Remembered):
         stored: bool,
     ) -> tuple[int, bool] | None:
         """End a flight; how many followers it had and whether they fly again, or None if it has ended."""
-        again = False
-        loose = NOTHING
+        again = unshared = False
+        next_gate = dropped = None  # to open, and to let go of, once the mutex is free
         with mutex:
             slot, followers, gate = flight.slot, flight.followers, flight.gate
-            ended = flight.lost or (flight.state is not FLYING and flight.state is not UNSEATED)
+            state = flight.state
+            current = slot.turn is flight
+            ended = flight.lost or (state is not FLYING and state is not UNSEATED)
             if ended:
                 # Perhaps an interrupt struck between its end and what follows from it: that is done now.
-                if slot.turn is flight and not flight.lost:
-                    loose = self._vacate(slot)
+                if current and not flight.lost:
+                    next_gate, dropped = self.locks.vacate(slot)
             else:
-                current = slot.turn is flight
                 if not current:
                     self.adrift.discard(flight)
-                self._count(flight, error, stored)
+                if not flight.counted:
+                    self._count(flight, error, stored)
                 if followers:
                     unshared = flight.doomed or (error is not None and is_unshared(error))
                     again = unshared or (current and not storable and flight.retries != 0)
-                if flight.state is UNSEATED:
+                if state is UNSEATED:
                     flight.state = PASSED
                 elif again:
                     self._fly_again(flight, spent=not unshared)
                 else:
                     if followers:
                         self._count_shared(followers, error)
-                    flight.land(value, error, now)
+                        flight.land(value, error, now)
+                    else:
+                        flight.state = LANDED  # nobody is to receive what it brought
                     if current:
-                        loose = self._vacate(slot)
+                        next_gate, dropped = self.locks.vacate(slot)
         if gate is not None:
             gate.open()
-        if loose[0] is not None:
-            loose[0]()
+        if next_gate is not None:
+            next_gate.open()
+        del dropped
         return None if ended else (followers, again)
 
     def _fly_again(self, flight: Flight, spent: bool) -> None:
@@ -177,8 +182,6 @@ class Lander(Remembered):
 
     def _count(self, flight: Flight, error: BaseException | None, stored: bool) -> None:
         """Count an execution and its leader (a caller that has gone was counted then), once."""
-        if flight.counted:
-            return
         counts = self.counts
         served = not (flight.deserted or flight.background)
         failed = error is not None and isinstance(error, Exception)
