@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from .. import KeyedLocks, SingleFlightError
 from .alpaca_clients import Limits, cause_of
-from .alpaca_data import Feed, NoPrice, found_by, open_feed, price_in
+from .alpaca_data import Feed, NoPrice, found_by, open_feed, price_in, refused_by
 from .alpaca_trading import AlpacaTrading, open_trading
 from .interface import in_line, log
 
@@ -105,6 +105,44 @@ class AlpacaAccount(AlpacaTrading):
             self._complain(price_type, in_line(symbol), error)
             return None
 
+    def _get_instrument_current_prices_impl(
+        self, symbols: Sequence[str], price_type: str
+    ) -> dict[str, float]:
+        """One request for the stocks among the symbols and one for the crypto.
+
+        What has no price is left out: each such symbol is logged as the single getter would log it, and a
+        request that fails is logged once and leaves out its own symbols, not those of the other one. A
+        symbol that the broker refuses by name (HTTP 400) is set aside, and the others are asked for again:
+        one that is misspelt is not to blank a whole screen.
+        """
+        asked: dict[str, list[str]] = {"stock": [], "crypto": []}
+        for symbol in symbols:
+            asked["crypto" if "/" in symbol else "stock"].append(symbol)
+        feeds = {kind: self._feed(kind) for kind, some in asked.items() if some}  # what is wrong here raises
+        prices: dict[str, float] = {}
+        for kind, feed in feeds.items():
+            prices.update(self._prices_from(feed, asked[kind], price_type))
+        return {symbol: prices[symbol] for symbol in symbols if symbol in prices}
+
+    def _prices_from(self, feed: Feed, symbols: list[str], price_type: str) -> dict[str, float]:
+        found: Any = None
+        while found is None and symbols:
+            try:
+                found = found_by(feed, symbols, price_type)
+            except SingleFlightError:
+                raise  # ours, not the broker's
+            except Exception as error:
+                refused = refused_by(error, symbols)
+                self._complain(price_type, _named(refused or symbols), error)
+                symbols = [symbol for symbol in symbols if symbol not in refused] if refused else []
+        prices: dict[str, float] = {}
+        for symbol in symbols:
+            try:
+                prices[symbol] = price_in(found, symbol, price_type)
+            except Exception as error:
+                self._complain(price_type, in_line(symbol), error)
+        return prices
+
     def _complain(self, price_type: str, what: str, error: Exception) -> None:
         cause = str(error) if isinstance(error, NoPrice) else cause_of(error)
         log.warning("[Account %s] Failed to fetch %s price for %s: %s", self.id, price_type, what, cause)
@@ -140,6 +178,11 @@ class AlpacaAccount(AlpacaTrading):
             client = self._clients[here] = make()
         log.info("Alpaca %s client initialized for account %s.", _TOLD[kind], self.id)
         return client
+
+
+def _named(symbols: list[str]) -> str:
+    shown = in_line(", ".join(symbols))
+    return shown if len(symbols) == 1 else f"{len(symbols)} symbols ({shown})"
 
 
 def _credential(argument: str, value: str | None, variable: str) -> str | None:

@@ -6,13 +6,16 @@ alpaca-py is imported inside `open_feed`, when the first price is asked for: it 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .alpaca_clients import MISSING, Limits, set_limits
 
-__all__ = ["Feed", "NoPrice", "found_by", "open_feed", "price_in"]
+__all__ = ["Feed", "NoPrice", "found_by", "open_feed", "price_in", "refused_by"]
+
+_AROUND = re.compile(r"[\s\"'`{}\[\]():;,]+")  # what may stand around a symbol in a server's text
 
 
 class NoPrice(Exception):
@@ -68,6 +71,20 @@ def open_feed(
 def found_by(feed: Feed, symbols: list[str], price_type: str) -> Any:
     """Make one request: quotes or trades by symbol, without those that the broker left out."""
     return (feed.trades if price_type == "last" else feed.quotes)(symbols)
+
+
+def refused_by(error: Exception, symbols: list[str]) -> list[str]:
+    """Which of several symbols the broker refuses by name, having answered 400; empty if it names none.
+
+    >>> error = Exception("invalid symbol: AS.ML")
+    >>> error.status_code = 400
+    >>> refused_by(error, ["AS", "AS.ML", "AAPL"])
+    ['AS.ML']
+    """
+    if getattr(error, "status_code", None) != 400 or len(symbols) < 2:
+        return []
+    named = {word.rstrip(".") for word in _AROUND.split(str(error))}
+    return [symbol for symbol in symbols if symbol in named]
 
 
 def price_in(found: Any, symbol: str, price_type: str) -> float:

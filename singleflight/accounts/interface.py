@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 from .. import Landing, single_flight_ttl
@@ -224,3 +224,20 @@ class AccountInterface(ABC):
         Override it for a broker whose client can be awaited.
         """
         return await self._workers.run(self._get_instrument_current_price_impl, symbol, price_type)
+
+    def _get_instrument_current_prices_impl(
+        self, symbols: Sequence[str], price_type: str
+    ) -> dict[str, float]:
+        """Ask the broker for many prices: here one by one. Symbols without a price are left out.
+
+        Override it for a broker that takes many symbols at once. The symbols are stripped, in upper case
+        and distinct. A broker's failure leaves its symbols out, as it makes one price None.
+        """
+        found = {symbol: self._get_instrument_current_price_impl(symbol, price_type) for symbol in symbols}
+        return {symbol: price for symbol, price in found.items() if price is not None}
+
+    async def _aget_instrument_current_prices_impl(
+        self, symbols: Sequence[str], price_type: str
+    ) -> dict[str, float]:
+        """Ask the broker for many prices from a task: here with the blocking call, in a thread."""
+        return await self._workers.run(self._get_instrument_current_prices_impl, symbols, price_type)

@@ -18,7 +18,7 @@ from singleflight import FlightDeadlock, FlightTimeout
 from singleflight.accounts import AccountInterface
 from singleflight.accounts.workers import Workers
 
-from ..drivers import InThread, LoopThread, eventually
+from ..drivers import InThread, eventually
 
 NAME = "singleflight.accounts"
 getter = AccountInterface.get_instrument_current_price
@@ -39,27 +39,6 @@ class Scripted(AccountInterface):
         if self.gate is not None:
             self.gate.pass_()
         return self.price
-
-
-@pytest.fixture
-def loops():
-    """Makes loops in threads of their own; nothing may have been reported to them."""
-    made = []
-
-    def make():
-        made.append(LoopThread())
-        return made[-1]
-
-    yield make
-    for loop in made:
-        loop.close()
-    assert [report for loop in made for report in loop.reports] == []
-
-
-@pytest.fixture
-def loop(loops):
-    """One of them."""
-    return loops()
 
 
 class TestOnePrice:
