@@ -3,6 +3,7 @@
 By default it starts its own market-data server on loopback, which speaks Alpaca's wire format; alpaca-py's
 real client talks to it over HTTP. With APCA_API_KEY_ID and APCA_API_SECRET_KEY set, --live talks to Alpaca.
 The widgets are threads, tasks of an event loop, or half of them each: --mode says which.
+With --outage the server fails for a while instead, and the board shows what users see meanwhile.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from market_server import MarketServer
+from outage import show_outage
 
 from singleflight.accounts import AccountInterface, AlpacaAccount
 
@@ -64,7 +66,12 @@ def main() -> int:
     os.environ["PRICE_CACHE_TIME"] = str(options.ttl)
     try:
         with market(options) as server, LogLines() as log:
-            runs = both_runs(options, server)
+            account = ready_account(options, server)
+            if options.outage is not None and server is not None:
+                say("")
+                show_outage(server, account, options.symbols[0], options.widgets, options.outage, say)
+                return 0
+            runs = both_runs(options, account, server)
     except (ImportError, ValueError) as error:
         say("")
         print(f"price_board: {error}", file=sys.stderr)
@@ -81,16 +88,23 @@ def main() -> int:
     return 0
 
 
-def both_runs(options: argparse.Namespace, server: MarketServer | None) -> list[Run]:
+def ready_account(options: argparse.Namespace, server: MarketServer | None) -> CountingAccount:
+    """An account that has made its clients, so that no run pays for it."""
     say("importing alpaca-py ...")
     account = (
         CountingAccount(1, retries=0)
         if server is None
         else CountingAccount(1, "key", "secret", url=server.url, retries=0)
     )
-    with getter.bypass():  # the clients are made here, so that neither run pays for it
+    with getter.bypass():
         for symbol in {"/" in symbol: symbol for symbol in options.symbols}.values():
             account.get_instrument_current_price(symbol)
+    return account
+
+
+def both_runs(
+    options: argparse.Namespace, account: CountingAccount, server: MarketServer | None
+) -> list[Run]:
     runs = []
     for name in ("undecorated", "decorated"):
         account.asked = 0
@@ -261,12 +275,25 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--failures", type=fraction, default=0.0, help="part of the requests that fail, 0 to 1 (default 0)"
     )
+    parser.add_argument(
+        "--outage",
+        type=outage,
+        nargs="?",
+        const=3.0,
+        metavar="SECONDS",
+        help="let the server fail for so long (default 3), and show what users see without and with grace",
+    )
     parser.add_argument("--live", action="store_true", help="talk to Alpaca instead of the loopback server")
     options = parser.parse_args()
     # Each symbol once: two of a kind would be one price, and the counts would not add up.
     options.symbols = list(dict.fromkeys(s.strip().upper() for s in options.symbols.split(",") if s.strip()))
     if not options.symbols:
         parser.error("argument --symbols: name at least one")
+    if options.outage is not None:
+        if options.live:
+            parser.error("argument --outage: not with --live, whose server is not ours to stop")
+        if options.mode != "threads":
+            parser.error("argument --outage: its widgets are threads")
     return options
 
 
@@ -296,6 +323,10 @@ def pause(text: str) -> float:
 
 def lifetime(text: str) -> float:
     return number_in(text, 0, float("inf"))
+
+
+def outage(text: str) -> float:
+    return number_in(text, 1, 60)
 
 
 def fraction(text: str) -> float:
