@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def show_outage(
     server: MarketServer, account: AlpacaAccount, symbol: str, widgets: int, outage: float, say: Say
 ) -> None:
     """Let the server fail for so many seconds and print, as it goes, what the widgets see."""
-    ttl, tick, grace = outage / 3, outage / 6, 2 * outage
+    ttl, tick, grace = outage / 3, outage / 6, 2 * outage + RETRIED
     fails, works = outage / 2, outage * 3 / 2
     end = works + RETRIED + ttl
     views = [View(account, symbol, ttl, 0), View(account, symbol, ttl, grace)]
@@ -106,9 +107,9 @@ def show_outage(
             server.prices[symbol] = round(server.prices[symbol] + 0.25, 2)
             server.outage = fails <= at < works
             looks = [view.look(widgets) for view in views]
-            number += 1
-            time.sleep(max(0.0, start + number * tick - 0.01 - time.monotonic()))  # renewals take a moment
+            time.sleep(max(0.0, start + at + tick - 0.01 - time.monotonic()))  # renewals take a moment
             rows = [look.cells() for look in looks]
+            number = max(number + 1, math.ceil((time.monotonic() - start) / tick))
             say("")
             told = "DOWN" if server.outage else "up"
             print(

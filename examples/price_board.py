@@ -294,6 +294,8 @@ def parsed() -> argparse.Namespace:
             parser.error("argument --outage: not with --live, whose server is not ours to stop")
         if options.mode != "threads":
             parser.error("argument --outage: its widgets are threads")
+        if options.outage < 10 * options.latency:
+            parser.error("argument --outage: expected ten times the latency, at least")
     return options
 
 
