@@ -17,7 +17,7 @@ from .outcomes import copy_of
 from .sections import inside_other
 from .turns import current_actor, get_ident, inside
 
-__all__ = ["call", "raise_shared", "refuse_awaitable"]
+__all__ = ["ThreadBoarding", "call", "raise_shared", "refuse_awaitable", "warn_of_blocking"]
 
 
 class ThreadBoarding(InThread, Boarding):
@@ -98,7 +98,7 @@ def refuse_awaitable(name: str, value: Any) -> NoReturn:
 
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
-    _warn_of_blocking(memo)
+    warn_of_blocking(memo)
     if boarding.told:
         memo.tell.waiting(boarding.flight)
     verdict = JOIN
@@ -116,7 +116,7 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     return verdict
 
 
-def _warn_of_blocking(memo: Memo) -> None:
+def warn_of_blocking(memo: Memo) -> None:
     """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it."""
     if memo.warned:
         return

@@ -43,6 +43,7 @@ class Boarding(Asker):
     gate: Any
     record: Any
     loop: Any = None  # the event loop that a task runs on
+    follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)
 
     def __init__(
         self, key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False

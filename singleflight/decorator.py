@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from .bound import BoundSingleFlight, binder, show
 from .colours import refuse_coroutine_functions
 from .freshness import TTL
+from .loader import MakesLoaders
 from .options import Options, is_not_none
+from .proxies import FunctionWrapper
 from .surface import Controls
 from .wiring import Home
 
 if TYPE_CHECKING:
     from .surface import TakesClass, TakesInstance
-
-    class _FunctionWrapper: ...
-else:
-    from wrapt import FunctionWrapper as _FunctionWrapper
 
 __all__ = ["BoundSingleFlight", "SingleFlightFunction", "single_flight_ttl"]
 
@@ -34,7 +32,7 @@ T = TypeVar("T")
 _AS_MAXSIZE: Any = object()
 
 
-class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
+class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generic[P, R]):
     """A decorated function: called like the original, with the control surface beside.
 
     Everything else about it (name, docstring, signature, annotations, `isinstance` answers) is that of
@@ -137,7 +135,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
 
 
 # What type checkers read above would be found before the wrapped function's own annotations.
-for _class in (Controls, SingleFlightFunction):
+for _class in (Controls, MakesLoaders, SingleFlightFunction):
     if "__annotations__" in vars(_class):
         del _class.__annotations__
 

@@ -17,10 +17,13 @@ from .options import is_not_none
 from .remembered import Remembered
 from .turns import Slot, mutex
 
-__all__ = ["NOTHING", "Lander", "Loose", "let_go"]
+__all__ = ["NOTHING", "Ending", "Lander", "Loose", "let_go"]
 
 Loose = tuple[Callable[[], object] | None, object]  # to call, and to let go of, once the mutex is free
 NOTHING: Loose = (None, None)
+# A flight that is about to end together with others: the flight, its value and error, when, whether the value
+# is storable, its ttl if it was stored, and the records that went for it.
+Ending = tuple[Flight, object, BaseException | None, float, bool, float | None, list[Record]]
 
 _MOST_UNSEATED = 4  # executions of one key that may be left running at a time, so that they do not pile up
 
@@ -28,10 +31,11 @@ _MOST_UNSEATED = 4  # executions of one key that may be left running at a time, 
 class Lander(Remembered):
     """Ends the flights of one decorated function."""
 
-    def land(self, flight: Flight, value: object) -> None:
+    def land(self, flight: Flight, value: object, later: list[Ending] | None = None) -> None:
         """The function returned: publish the value, then free the key, then tell.
 
         Passes on what `cache_if` and `ttl` raise: the flight has not ended then, and is to `fail` with it.
+        With `later` it only publishes, and adds there what is left to be done.
         """
         options = self.options
         cache_if = options.cache_if
@@ -47,6 +51,11 @@ class Lander(Remembered):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
         stored = gone is not None
+        if stored and self.batches:
+            self.spoil(flight.key)
+        if later is not None:
+            later.append((flight, value, None, now, storable, ttl if stored else None, gone or []))
+            return
         ended = self._finish(flight, value, None, now, storable, stored)
         if flight.told:
             if ended is not None:
@@ -80,8 +89,12 @@ class Lander(Remembered):
         now: float,
         storable: bool,
         stored: bool,
+        later: list[Loose] | None = None,
     ) -> tuple[int, bool] | None:
-        """End a flight; how many followers it had and whether they fly again, or None if it has ended."""
+        """End a flight; how many followers it had and whether they fly again, or None if it has ended.
+
+        With `later` it opens no gates, but adds them there: then it may be called under the mutex.
+        """
         again = False
         loose = NOTHING
         with mutex:
@@ -109,6 +122,9 @@ class Lander(Remembered):
                     flight.land(value, error, now)
                     if current:
                         loose = self._vacate(slot)
+        if later is not None:
+            later += (NOTHING if gate is None else (gate.open, None), loose)
+            return None if ended else (followers, again)
         if gate is not None:
             gate.open()
         if loose[0] is not None:
@@ -132,9 +148,10 @@ class Lander(Remembered):
             return
         counts = self.counts
         served = not flight.deserted
-        failed = error is not None and isinstance(error, Exception)
+        bulk = flight.kind == "bulk"  # whose executions are counted by the batch
+        failed = error is not None and isinstance(error, Exception) and not bulk
         flight.counted = True
-        if flight.work is None or flight.work.began:
+        if not bulk and (flight.work is None or flight.work.began):
             counts.calls += 1
             if flight.kind == "refresh":
                 counts.refreshes += 1
