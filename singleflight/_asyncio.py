@@ -145,7 +145,12 @@ async def call(
                 raise_shared(copy_of(flight.error, flight.traceback))
         if verdict is LEAD:
             return await _lead(memo, boarding, run, args, kwargs)
-        return boarding.record.value
+        record = boarding.record
+        if boarding.renewal is not None:
+            _renew(memo, boarding, run, args, kwargs)
+        if record.error is not None:
+            raise_shared(copy_of(record.error, None))
+        return record.value
     except BaseException as error:
         if waited:
             boarding.rise()
@@ -157,20 +162,39 @@ async def call(
             settle_late()
 
 
+def _renew(
+    memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Have a value renewed by a task of this loop, which outlives the caller."""
+    renewal: Any = boarding.renewal
+    work, task = _set_off(memo, renewal.flight, run, args, kwargs)
+    work.home.set_result(None)  # nobody waits there
+    memo.entrust(renewal, work, task)
+    boarding.renewal = None
+
+
+def _set_off(
+    memo: Memo, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Work, asyncio.Task[None]]:
+    """Have a flight run in a task of its own."""
+    loop = asyncio.get_running_loop()
+    work = Work(memo, flight, loop)
+    flown = _fly(memo, flight, work, run, args, kwargs)
+    try:
+        task = work.task = loop.create_task(flown, name=memo.name)
+    except BaseException:
+        flown.close()
+        raise
+    task.add_done_callback(work.ended)
+    return work, task
+
+
 async def _lead(
     memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Have the flight run in a task of its own, and wait for what it brings home."""
-    loop = asyncio.get_running_loop()
-    work = Work(memo, boarding.flight, loop)
-    flown = _fly(memo, boarding.flight, work, run, args, kwargs)
-    try:
-        work.task = loop.create_task(flown, name=memo.name)
-    except BaseException:
-        flown.close()
-        raise
-    work.task.add_done_callback(work.ended)
-    memo.hand_over(boarding, work, work.task)
+    work, task = _set_off(memo, boarding.flight, run, args, kwargs)
+    memo.hand_over(boarding, work, task)
     try:
         await work.home
     except BaseException:

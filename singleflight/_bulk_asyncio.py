@@ -15,10 +15,11 @@ from ._threads import raise_shared
 from .askers import descends
 from .batches import Batch
 from .boarding import JOIN, Boarding
-from .bulk import BulkCall, Request
+from .bulk import BulkCall
 from .errors import FlightTimeout
 from .locks import late, settle_late
 from .options import switched_off
+from .requested import Request
 from .turns import get_ident
 
 __all__ = ["call"]
@@ -66,16 +67,20 @@ async def call(request: Request) -> Any:
         return bulk.answer()
     try:
         bulk.board()
-        while True:
+        renewal = bulk.renewal()
+        if renewal is not None:
+            work, task = _set_off(renewal, request.run)
+            work.home.set_result(None)  # nobody waits there
+            renewal.entrust(task, None, work)
+        while bulk.failed is None:
             if bulk.led:
                 await _lead(bulk.batch(), request.run)
             follower = bulk.sweep()
-            if bulk.shared is not None:
-                raise_shared(bulk.failure())
             if follower is not None:
                 await _wait(bulk, follower)
-            elif not bulk.led:
+            elif not bulk.led and bulk.failed is None:
                 return bulk.answer()
+        raise_shared(bulk.failure())
     except BaseException as error:
         bulk.give_up(error)
         raise
@@ -96,19 +101,27 @@ async def _direct(request: Request) -> Any:
     return loaded
 
 
-async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
-    """Have the batch loaded in a task of its own, and wait until it is home."""
+def _set_off(
+    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]
+) -> tuple[BatchWork, asyncio.Task[None]]:
+    """Have a batch loaded in a task of its own."""
     loop = asyncio.get_running_loop()
     work = BatchWork(batch, loop)
     flown = _fly(batch, work, run)
     try:
-        work.task = loop.create_task(flown, name=batch.name)
+        task = work.task = loop.create_task(flown, name=batch.name)
     except BaseException as struck:
         flown.close()
         batch.fail(struck)
         raise
-    work.task.add_done_callback(work.ended)
-    batch.hand_over(work, work.task)
+    task.add_done_callback(work.ended)
+    return work, task
+
+
+async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+    """The same, and wait until it is home."""
+    work, task = _set_off(batch, run)
+    batch.hand_over(work, task)
     try:
         await work.home
     except BaseException:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextvars
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ._threads import ThreadBoarding, raise_shared, refuse_awaitable, warn_of_blocking
 from .batches import Batch
 from .boarding import JOIN, Boarding
-from .bulk import BulkCall, Request
+from .bulk import BulkCall
 from .locks import late, settle_late
 from .options import switched_off
+from .renewing import in_background
+from .requested import Request
 from .sections import inside_other
 from .turns import current_actor, get_ident, inside
 
@@ -38,16 +43,18 @@ def call(request: Request) -> Any:
         return _direct(request)
     try:
         bulk.board()
-        while True:
+        renewal = bulk.renewal()
+        if renewal is not None:
+            _renew(bulk, renewal, request.run)
+        while bulk.failed is None:
             if bulk.led:
                 _fly(bulk.batch(), request.run)
             follower = bulk.sweep()
-            if bulk.shared is not None:
-                raise_shared(bulk.failure())
             if follower is not None:
                 _wait(bulk, follower)
-            elif not bulk.led:
+            elif not bulk.led and bulk.failed is None:
                 return bulk.answer()
+        raise_shared(bulk.failure())
     except BaseException as error:
         try:
             bulk.give_up(error)
@@ -89,6 +96,22 @@ def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
         raise
     finally:
         batch.close()
+
+
+def _renew(bulk: BulkCall, batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+    """Have values renewed in the background, or, where there is no place, in line."""
+    renew = partial(contextvars.copy_context().run, partial(_fly_for_nobody, batch, run))
+    if not in_background(renew):
+        renew()
+        bulk.values.update(batch.values)
+
+
+def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+    """What it raises is counted and logged, and nobody's to see: it is nobody's call."""
+    thread = get_ident()
+    batch.entrust(thread, thread, None)
+    with suppress(Exception):
+        _fly(batch, run)
 
 
 def _wait(bulk: BulkCall, boarding: Boarding) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from .askers import InThread
@@ -14,6 +16,7 @@ from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
 from .outcomes import copy_of
+from .renewing import in_background
 from .sections import inside_other
 from .turns import current_actor, get_ident, inside
 
@@ -61,7 +64,7 @@ def call(
                 refuse_awaitable(memo.name, value)
             memo.land(boarding.flight, value)
             return value
-        return boarding.record.value
+        return _served(memo, run, boarding, args, kwargs)
     except BaseException as error:
         try:
             memo.abandon(boarding, error)
@@ -73,6 +76,51 @@ def call(
         memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
+
+
+def _served(
+    memo: Memo, run: Callable[..., Any], boarding: Boarding, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What is stored, whose renewal this caller may have to see to."""
+    record, renewal = boarding.record, boarding.renewal
+    if renewal is not None:
+        renew = partial(contextvars.copy_context().run, partial(_renew, memo, run, renewal, args, kwargs))
+        accepted = in_background(renew)
+        boarding.renewal = None
+        if not accepted:
+            renew()
+            if renewal.record is not None:
+                return renewal.record.value
+    if record.error is not None:
+        raise_shared(copy_of(record.error, None))
+    return record.value
+
+
+def _renew(
+    memo: Memo, run: Callable[..., Any], renewal: Boarding, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Run a renewal on this thread; `renewal.record` is then what it stored, if it did.
+
+    What it raises is counted and logged, and nobody's to see: it is nobody's call.
+    """
+    flight = renewal.flight
+    memo.begin(renewal, get_ident())
+    try:
+        if flight.told:
+            memo.tell.fetching(flight)
+        value = run(*args, **kwargs)
+        if hasattr(type(value), "__await__"):
+            refuse_awaitable(memo.name, value)
+        memo.land(flight, value)
+    except BaseException as error:
+        memo.fail(flight, error)
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        memo.done(renewal)
+        if not flight.detached:
+            renewal.record = memo.store.index.get(renewal.key)
+        del flight
 
 
 def raise_shared(error: BaseException) -> NoReturn:

@@ -18,6 +18,7 @@ import functools
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future as ThreadFuture
+from threading import get_ident
 from typing import Any
 
 __all__ = ["above_job", "above_task", "job_of_this_thread"]
@@ -58,7 +59,11 @@ def _climb(todo: list[Any]) -> set[Any]:
         waiter = todo.pop()
         if waiter not in above:
             above.add(waiter)
-            if waiter is not None and not isinstance(waiter, int):
+            if isinstance(waiter, int):
+                # A loop runs on top of what this very thread does; perhaps that is a job of an executor.
+                job = job_of_this_thread() if waiter == get_ident() else None
+                todo += [] if job is None else _of_thread_future(job)
+            elif waiter is not None:
                 todo += _awaiters(waiter)
     return above
 

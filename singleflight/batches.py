@@ -26,9 +26,6 @@ class Asks(Protocol):
     spelt: dict[Hashable, Any]
     """Every key with its item, as the loader is to be asked for it."""
 
-    values: dict[Hashable, Any]
-    """Where the values go."""
-
     max_batch: int | None
     """How many items the loader takes at once."""
 
@@ -44,9 +41,20 @@ class Batch:
     written, by anybody, under the mutex.
     """
 
-    __slots__ = ("_call", "_called", "_memo", "_pending", "flights", "led", "name", "sealed", "spoiled")
+    __slots__ = (
+        "_call",
+        "_called",
+        "_memo",
+        "_pending",
+        "flights",
+        "led",
+        "name",
+        "sealed",
+        "spoiled",
+        "values",
+    )
 
-    def __init__(self, memo: Memo, led: list[Boarding], call: Asks) -> None:
+    def __init__(self, memo: Memo, led: list[Boarding], call: Asks, values: dict[Hashable, Any]) -> None:
         self._call = call
         self._memo = memo
         self.name = memo.name
@@ -54,6 +62,10 @@ class Batch:
         self._pending: dict[Hashable, Flight] = {boarding.key: boarding.flight for boarding in led}
         self._called: dict[Hashable, Flight] | None = None  # those that the loader is running for
         self.flights = list(self._pending.values())
+        for flight in self.flights:
+            flight.missing, flight.kind = False, "bulk"
+            flight.number = self.flights[0].number  # all at once, and none of them within another
+        self.values = values  # where they go
         self.spoiled: set[Hashable] = set()
         self.sealed = False
 
@@ -68,6 +80,7 @@ class Batch:
         now, limit = memo.timer(), memo.options.flight_timeout
         with mutex:
             memo.counts.calls += 1
+            memo.counts.refreshes += self.flights[0].background
             memo.batches.add(self)
             self.spoiled.clear()
             for flight in self._called.values() if late else ():
@@ -95,15 +108,15 @@ class Batch:
         try:
             for key, flight in called.items():
                 if key in values:
-                    self._call.values[key] = values[key]
+                    self.values[key] = values[key]
                     try:
                         memo.land(flight, values[key], endings)
                     except Exception as error:  # of `cache_if` or `ttl`: that flight's failure
                         struck = struck or error
-                        endings.append((flight, None, error, memo.timer(), False, None, []))
+                        memo.fail(flight, error, endings)
                 else:
                     flight.missing = True
-                    endings.append((flight, None, None, memo.timer(), False, None, []))
+                    memo.lack(flight, endings)
             self._end(endings)
             self._add({key: value for key, value in values.items() if key not in called}, called)
             if struck is not None:
@@ -117,15 +130,13 @@ class Batch:
 
         Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended.
         """
-        memo = self._memo
-        try:
-            now = memo.timer()
-        except Exception:  # a broken clock must not keep the keys
-            now = self.flights[0].started
+        memo, called = self._memo, self._called or {}
         rest = Uncalled("the loader was not called") if isinstance(error, Exception) else error
-        called = self._called or {}
-        endings: list[Ending] = [(flight, None, error, now, False, None, []) for flight in called.values()]
-        endings += [(flight, None, rest, now, False, None, []) for flight in self._pending.values()]
+        endings: list[Ending] = []
+        for flight in called.values():
+            memo.fail(flight, error, endings)
+        for flight in self._pending.values():
+            memo.fail(flight, rest, endings)
         self._end(endings)
         if called and isinstance(error, Exception):
             with mutex:
@@ -190,15 +201,13 @@ class Batch:
             slot.turn = flight
         return flight
 
-    # -- run by a task of its own ------------------------------------------------------------------------
+    # -- run by somebody else than its caller ------------------------------------------------------------------------
 
     def hand_over(self, work: Work, leader: Actor) -> None:
         """From here on this work runs the loader, and the leader's caller waits for all of its flights."""
         first = self.led[0]
         with mutex:
-            for flight in self.flights:
-                flight.work = work
-                flight.leader = leader
+            self.entrust(leader, None, work)
             first.begin()
             first.before = waits(first.waiter)
             waiting[first.waiter] = (*waiting.get(first.waiter, ()), *self.flights)
@@ -209,6 +218,14 @@ class Batch:
         """What to say when the loader was cancelled for taking too long."""
         limit, keys = self._memo.options.flight_timeout, ", ".join(map(repr, self._called or ()))
         return f"{self.name}: {keys} took longer than {limit:g} s: cancelled"
+
+    def entrust(self, leader: Actor, thread: Actor, work: Work | None) -> None:
+        """From here on this thread, or the work in this task, runs the loader."""
+        with mutex:
+            for flight in self.flights:
+                flight.leader, flight.work = leader, work
+                if thread is not None:
+                    flight.thread = thread
 
     def desert(self) -> None:
         """The leader's caller goes and leaves the flights to their followers; without any they stop."""

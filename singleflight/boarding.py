@@ -8,7 +8,7 @@ from typing import Any
 
 from .turns import Actor, Asker
 
-__all__ = ["HIT", "JOIN", "LEAD", "NONE", "SHARE", "Boarding", "Verdict"]
+__all__ = ["HIT", "JOIN", "LEAD", "NONE", "SHARE", "Boarding", "Verdict", "background"]
 
 
 class Verdict(Enum):
@@ -35,13 +35,15 @@ class Boarding(Asker):
     it wherever an interrupt strikes.
     """
 
-    __slots__ = ("before", "flight", "gate", "key", "record", "renew", "told", "verdict")
+    __slots__ = ("before", "flight", "gate", "key", "record", "renew", "renewal", "told", "verdict")
 
     # The other fields are written with the verdict that they belong to: `flight` with LEAD, JOIN and SHARE,
-    # `gate` and what an asker has beside with JOIN, `record` with HIT.
+    # `gate` and what an asker has beside with JOIN, `record` and `renewal` (what this caller is to have
+    # renewed in the background, if anything) with HIT.
     flight: Any
     gate: Any
     record: Any
+    renewal: Boarding | None
     loop: Any = None  # the event loop that a task runs on
     follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)
 
@@ -56,3 +58,9 @@ class Boarding(Asker):
         self.told = False  # whether anybody may want its events
         self.verdict = NONE
         self.before: int | None = None  # while it is noted as waiting: the waits there were before
+
+
+def background(key: Hashable) -> Boarding:
+    """A boarding that no caller waits for: it renews a value. Who runs it is known once it begins."""
+    nobody = object()
+    return Boarding(key, nobody, None, nobody, renew=True)

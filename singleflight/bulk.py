@@ -21,20 +21,24 @@ Why it is built like this:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
+from types import TracebackType
 from typing import Any
 
 from .batches import Batch, Uncalled
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .circles import begin_waiting, circle, note, waits
-from .errors import FlightTimeout, UnhashableKey
-from .flights import LANDED, Flight
+from .errors import FlightTimeout
+from .flights import LANDED
 from .memo import Memo
 from .outcomes import copy_of
 from .queues import keys_of
 from .turns import mutex
 
-__all__ = ["BulkCall", "Request"]
+__all__ = ["BulkCall"]
+
+
+Failure = tuple[BaseException, TracebackType | None]
 
 
 class BulkCall:
@@ -53,11 +57,12 @@ class BulkCall:
         "_items",
         "_key_of",
         "_make",
+        "_served",
         "_todo",
+        "failed",
         "led",
         "max_batch",
         "memo",
-        "shared",
         "spelt",
         "values",
         "waited",
@@ -80,9 +85,10 @@ class BulkCall:
         for item, key in items:
             self.spelt.setdefault(key, item)
         self.values: dict[Hashable, Any] = {}  # what is found so far
-        self.shared: Flight | None = None  # the joined flight that failed
+        self.failed: Failure | None = None  # what a joined flight, or a stored failure, fails the call with
         self.waited = 0.0  # seconds, in all waits so far
         self.led: list[Boarding] = []
+        self._served: list[Boarding] = []  # by values that this caller is to have renewed
         self._todo: list[Hashable] = []  # not boarded yet, the first one last
         self._followed: list[Boarding] = []
         self._boardings: list[Boarding] = []  # all of them, so that an interrupt finds what they hold
@@ -111,7 +117,7 @@ class BulkCall:
 
     def board(self) -> None:
         """Hit, lead or follow each of the other keys; waits for nothing."""
-        while self._todo:
+        while self._todo and self.failed is None:
             boarding = self._make(self._todo[-1])
             self._boardings.append(boarding)
             self._todo.pop()
@@ -122,28 +128,30 @@ class BulkCall:
         while verdict is NONE:  # its flight was detached and had no outcome to share
             verdict = self.memo.board(boarding)
         if verdict is HIT:
-            self.values[boarding.key] = boarding.record.value
+            record = boarding.record
+            if boarding.renewal is not None:
+                self._served.append(boarding)
+            if record.error is not None:
+                self.failed = record.error, None
+            else:
+                self.values[boarding.key] = record.value
         elif verdict is JOIN:
             self._followed.append(boarding)
         elif verdict is LEAD:
             self.led.append(boarding)
-            flight = boarding.flight
-            flight.missing, flight.kind = False, "bulk"
-            flight.number = self.led[0].flight.number  # all at once, and none of them within another
         elif verdict is SHARE:
             flight = boarding.flight
             if boarding.told:
                 self.memo.tell.shared(flight, self.memo.timer(), self.waited)
             if flight.error is not None:
-                self.shared = flight
+                self.failed = flight.error, flight.traceback
             elif flight.kind != "bulk" or not flight.missing:
                 self.values[boarding.key] = flight.value
 
     def failure(self) -> BaseException:
-        """What a joined flight failed with, a copy, to be raised."""
-        assert self.shared is not None
-        assert self.shared.error is not None
-        return copy_of(self.shared.error, self.shared.traceback)
+        """A copy of what fails this call though it was not its own, to be raised."""
+        assert self.failed is not None
+        return copy_of(*self.failed)
 
     def sweep(self) -> Boarding | None:
         """Take what was decided meanwhile, and lead what can be led, without waiting.
@@ -152,11 +160,11 @@ class BulkCall:
         """
         followed, self._followed = self._followed, []
         for boarding in followed:
-            if self.shared is None and boarding.flight.has_opened(boarding.gate):
+            if self.failed is None and boarding.flight.has_opened(boarding.gate):
                 self.take(boarding, self.memo.awake(boarding))
             else:
                 self._followed.append(boarding)
-        if self.shared is not None or self.led or not self._followed:
+        if self.failed is not None or self.led or not self._followed:
             return None
         return self._followed[0]
 
@@ -194,7 +202,17 @@ class BulkCall:
     def batch(self) -> Batch:
         """What it leads now is to be loaded."""
         led, self.led = self.led, []
-        return Batch(self.memo, led, self)
+        return Batch(self.memo, led, self, self.values)
+
+    def renewal(self) -> Batch | None:
+        """What it was served and is to have renewed, in one batch that it does not wait for."""
+        served, self._served = self._served, []
+        if not served:
+            return None
+        batch = Batch(self.memo, [boarding.renewal for boarding in served if boarding.renewal], self, {})
+        for boarding in served:
+            boarding.renewal = None
+        return batch
 
     def answer(self) -> dict[Any, Any]:
         """Every item that has a value, as its caller spelt it, in the order asked."""
@@ -231,61 +249,4 @@ class BulkCall:
         for boarding in self._boardings:
             self.memo.done(boarding)
         self._boardings, self._followed, self.led = [], [], []
-        self.shared = None
-
-
-class Request:
-    """What a bulk call asks for, and how.
-
-    Args:
-        items: as they were passed.
-        name: what errors call them.
-        key_of: the key of an item.
-        run: calls the loader with a list of items.
-        max_batch: how many items the loader takes at once; None for all.
-    """
-
-    __slots__ = ("_key_of", "_max_batch", "_name", "items", "memo", "run")
-
-    def __init__(
-        self,
-        memo: Memo,
-        items: Any,
-        name: str,
-        key_of: Callable[[Any], Hashable],
-        run: Callable[[Any], Any],
-        max_batch: int | None,
-    ) -> None:
-        self.memo, self.items, self.run = memo, items, run
-        self._name, self._key_of, self._max_batch = name, key_of, max_batch
-
-    def bulk_call(self, make: Callable[[Hashable], Boarding]) -> BulkCall:
-        """The call, with all its keys; raises what is wrong with the items, and nothing has changed."""
-        keyed = []
-        self.items = self._listed()
-        for place, item in enumerate(self.items):
-            try:
-                hash(item)
-            except TypeError:
-                kind = type(item).__name__
-                raise UnhashableKey(
-                    f"{self.memo.name}: argument '{self._name}[{place}]' cannot be hashed ({kind}), so it "
-                    f"cannot have a place in the answer"
-                ) from None
-            keyed.append((item, self._key_of(item)))
-        return BulkCall(self.memo, keyed, self._key_of, make, self._max_batch)
-
-    def chunks(self) -> list[list[Any]] | None:
-        """For a direct call: the items in parts that the loader can take; None for all, as they are."""
-        size = self._max_batch
-        if size is None:
-            return None
-        items = self._listed()
-        return [items[start : start + size] for start in range(0, len(items), size)]
-
-    def _listed(self) -> list[Any]:
-        """The items, read once; a string is no collection of them."""
-        items = self.items
-        if isinstance(items, (str, bytes, bytearray)) or not isinstance(items, Iterable):
-            raise TypeError(f"{self._name}: expected an iterable of items, got {items!r}")
-        return list(items)
+        self.failed = None

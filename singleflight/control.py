@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from .counts import Stats
-from .entries import Entry, Record
+from .entries import Entry
 from .events import Invalidate, Put
 from .flights import FLYING, Flight
 from .freshness import Landing
@@ -36,7 +36,7 @@ def invalidate(memo: Memo, key: Hashable) -> bool:
     with mutex:
         idle = memo.locks.forget(key)  # nothing of ours is to keep the key alive; let go of after the mutex
     del idle
-    dropped = detached or (record is not None and record.fresh_for(memo.timer()) > 0)
+    dropped = detached or (record is not None and record.serves_for(memo.timer()) > 0)
     if dropped and memo.tell.wants("invalidate"):
         memo.tell.tell(Invalidate, key)
     return dropped
@@ -56,12 +56,14 @@ def put(memo: Memo, key: Hashable, value: Any) -> None:
     """Store a value from outside, in place of whatever is there or on its way."""
     now = memo.timer()
     old = memo.store.index.get(key)
-    ttl = memo.options.ttl_of(Landing(key, value, previous=old.snapshot(now) if old is not None else None))
+    ttl = memo.options.ttl_of(
+        Landing(key, value, previous=None if old is None or old.error else old.snapshot(now))
+    )
     if ttl == 0:
         invalidate(memo, key)
         return
     _detach(memo, key)
-    record = Record(key, value, now, ttl)
+    record = memo.new_record(key, value, now, ttl, 0.0)
     if memo.tell.wants("hit"):
         record.deadline = -inf
     gone = memo.store.put(record)
@@ -90,7 +92,8 @@ def entry(memo: Memo, key: Hashable) -> Entry | None:
     """The entry that would be served now, without calling or counting anything."""
     record = memo.store.index.get(key)
     now = memo.timer()
-    return record.snapshot(now) if record is not None and record.fresh_for(now) > 0 else None
+    served = record is not None and record.error is None and record.serves_for(now) > 0
+    return record.snapshot(now) if record is not None and served else None
 
 
 def flights(memo: Memo) -> tuple[FlightInfo, ...]:
@@ -113,10 +116,12 @@ def explain(memo: Memo, key: Hashable) -> Explanation:
         flying = _flying(turn)
         busy = turn is not None and turn.leader is not None
     flight = info(turn, memo.name, now) if flying and isinstance(turn, Flight) else None
-    fresh_for = record.fresh_for(now) if record is not None else 0.0
     direct = bool(memo.bypassed) or switched_off()
-    if record is not None and fresh_for > 0 and not direct:
-        return Explanation(key, "hit", record.snapshot(now), flight, fresh_for, 0.0)
+    if record is not None and record.serves_for(now) > 0 and not direct:
+        fresh_for = max(0.0, record.fresh_for(now))
+        entry = None if record.error is not None else record.snapshot(now)
+        would = "hit" if fresh_for else "stale_hit"
+        return Explanation(key, would, entry, flight, fresh_for, record.serves_for(now) - fresh_for)
     would = "wait" if busy and not direct else "fetch"
     return Explanation(key, would, None, flight, 0.0, 0.0)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from .freshness import fresh_for
 
-__all__ = ["Entry", "Record"]
+__all__ = ["AgeingRecord", "Entry", "Record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,12 @@ class Record:
     sooner: Any
     later: Any
 
+    # What only an `AgeingRecord` has; here they take no room.
+    grace = 0.0
+    refresh_at = inf
+    failed = False
+    error: BaseException | None = None
+
     def __init__(self, key: Hashable, value: Any, landed: float, ttl: float) -> None:
         self.key, self.value, self.landed, self.ttl = key, value, landed, ttl
         self.deadline = landed + ttl
@@ -74,12 +80,60 @@ class Record:
         """For how many more seconds it is fresh; 0 or less when it is not."""
         return fresh_for(self.landed, self.ttl, now)
 
+    def serves_for(self, now: float) -> float:
+        """For how many more seconds it may be served, fresh or stale; 0 or less when it may not."""
+        return self.landed + self.ttl + self.grace - now
+
+    def fast_until(self) -> float:
+        """Until when reads may take the fast path."""
+        return self.landed + self.ttl
+
     def reopen(self) -> None:
-        """Reads may take the fast path again, unless it has left; no call stands between the two."""
-        if self.older is not None and self.deadline == -inf:
-            self.deadline = self.landed + self.ttl
+        """Reads may take the fast path again, for as long as it allows; but not once it has left."""
+        if self.older is not None:
+            self.deadline = self.fast_until()
+            if self.older is None:  # it left in between, where threads run at the same time
+                self.deadline = -inf
 
     def snapshot(self, now: float) -> Entry:
         """What users see of it."""
-        state = "fresh" if self.fresh_for(now) > 0 else "expired"
+        state = "fresh" if self.fresh_for(now) > 0 else "stale" if self.serves_for(now) > 0 else "expired"
         return Entry(self.key, self.value, max(0.0, now - self.landed), self.ttl, state, self.hits)
+
+
+class AgeingRecord(Record):
+    """One that may be served past its ttl, renewed ahead of it, or that holds an exception.
+
+    `refresh_at` is when a reader is to start a renewal; `failed` whether one has failed since it landed.
+    Both are written under the mutex.
+    """
+
+    __slots__ = ("error", "failed", "grace", "refresh_at")
+
+    def __init__(
+        self,
+        key: Hashable,
+        value: Any,
+        landed: float,
+        ttl: float,
+        grace: float = 0.0,
+        refresh_at: float = inf,
+        error: BaseException | None = None,
+    ) -> None:
+        self.key, self.value, self.landed, self.ttl = key, value, landed, ttl
+        self.grace, self.refresh_at, self.error = grace, refresh_at, error
+        self.failed = False
+        self.hits = self.passed = 0
+        self.deadline = self.fast_until()
+
+    def renew_at(self, when: float) -> None:
+        """From then on, and not before, a reader starts a renewal; call under the mutex."""
+        self.refresh_at = when
+        if self.deadline != -inf:
+            self.reopen()
+
+    def fast_until(self) -> float:
+        """Until when reads may take the fast path."""
+        if self.error is not None:
+            return -inf
+        return min(self.landed + self.ttl, self.refresh_at)

@@ -29,6 +29,7 @@ __all__ = [
     "LoggingListener",
     "Put",
     "Share",
+    "StaleHit",
     "Timeout",
     "Unseat",
     "Wait",
@@ -58,6 +59,15 @@ class Hit(Event):
     """A caller was served by a fresh entry without waiting. `age` is in seconds."""
 
     kind: ClassVar[str] = "hit"
+    value: Any
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleHit(Event):
+    """A caller was served at once by a value past its ttl, within its grace. `age` is in seconds."""
+
+    kind: ClassVar[str] = "stale_hit"
     value: Any
     age: float
 
@@ -188,7 +198,7 @@ class Listener(Protocol):
     """
 
     def __call__(self, event: Any, /) -> object:
-        """Receive one event, on the thread where it happened and outside every lock."""
+        """Receive one event, on the thread (or event loop) where it happened and outside every lock."""
 
 
 class LoggingListener:

@@ -80,6 +80,7 @@ class Flight(Turn):
     """
 
     __slots__ = (
+        "background",
         "counted",
         "deserted",
         "detached",
@@ -122,6 +123,7 @@ class Flight(Turn):
         self.lost = False  # set in a forked child that has only a copy of it
         self.told = False  # whether anybody may want its events
         self.kind = "call"
+        self.background = False  # nobody called for it: it renews a value that is still served
         self.error: BaseException | None = None
         self.missing: bool
         self.work: Work | None = None  # set once, by its leader, where a task runs it

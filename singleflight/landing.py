@@ -5,15 +5,18 @@ The other half of the decision maker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from math import inf
 
 from .circles import forget_the_gone
-from .entries import Record
+from .entries import AgeingRecord, Record
 from .errors import FlightDeadlock, FlightTimeout
-from .flights import FLYING, PASSED, UNSEATED, Flight
+from .events import log
+from .flights import FLYING, LANDED, PASSED, UNSEATED, Flight
 from .freshness import Landing
+from .gates import Gate
 from .options import is_not_none
+from .outcomes import copy_of
 from .remembered import Remembered
 from .turns import Slot, mutex
 
@@ -46,13 +49,15 @@ class Lander(Remembered):
         now = self.timer()
         gone: list[Record] | None = None
         if storable and ttl > 0 and not flight.detached:
-            record = Record(flight.key, value, now, ttl)
+            record = self.new_record(flight.key, value, now, ttl, now - flight.started)
             if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
         stored = gone is not None
         if stored and self.batches:
             self.spoil(flight.key)
+        if flight.background and not stored:
+            self._renew_later(flight, now, None)
         if later is not None:
             later.append((flight, value, None, now, storable, ttl if stored else None, gone or []))
             return
@@ -62,22 +67,71 @@ class Lander(Remembered):
                 self.tell.landed(flight, ended, value, now, ttl if stored else None)
             self.tell.gone(gone or [], now)
 
-    def fail(self, flight: Flight, error: BaseException) -> None:
+    def fail(self, flight: Flight, error: BaseException, later: list[Ending] | None = None) -> None:
         """The function raised: an Exception is shared or tried again, anything else is an abort.
 
         Does nothing to a flight that has ended, so that a landing cut short by an interrupt can be mended.
+        With `later` it ends nothing, but adds there what is left to be done.
         """
         try:
             now = self.timer()
         except Exception:  # a broken clock must not keep the key
             now = flight.started
+        if flight.background:
+            self._renew_later(flight, now, error)
+        elif self.options.failure_ttl and isinstance(error, Exception) and not is_unshared(error):
+            self._store_failure(flight, error, now)
+        if later is not None:
+            later.append((flight, None, error, now, False, None, []))
+            return
         ended = self._finish(flight, None, error, now, storable=False, stored=False)
         if ended is not None:
             self.tell.failed(flight, ended, error, now)
 
+    def new_record(self, key: Hashable, value: object, now: float, ttl: float, duration: float) -> Record:
+        """A value that has just landed, with the times that it ages by."""
+        ageing = self.options.ageing
+        if ageing.is_plain:
+            return Record(key, value, now, ttl)
+        ttl = ageing.shortened(ttl)
+        refresh_at = ageing.refresh_at(now, ttl, duration)
+        if ageing.grace:
+            refresh_at = min(refresh_at, now + ttl)  # the first who finds it stale has it renewed
+        return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
+
+    def _store_failure(self, flight: Flight, error: Exception, now: float) -> None:
+        """Keep an exception for a while, where there is no value and nobody is to try again at once."""
+        with mutex:
+            retried = flight.followers and flight.retries != 0
+        served = self.store.index.get(flight.key)
+        if retried or flight.detached or (served is not None and served.serves_for(now) > 0):
+            return
+        kept = copy_of(error, error.__traceback__)
+        if kept is not error:
+            kept.__traceback__ = None  # its frames are not to live as long as it does
+        ttl = self.options.failure_ttl
+        gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
+        self.tell.gone(gone or [], now)
+
+    def _renew_later(self, flight: Flight, now: float, error: BaseException | None) -> None:
+        """A renewal brought nothing: the value stays, and is tried again after a while."""
+        record = flight.previous
+        if not isinstance(record, AgeingRecord) or flight.has_ended():
+            return
+        failed = error is None or isinstance(error, Exception)
+        with mutex:
+            first = failed and not record.failed
+            if failed:
+                record.failed = True
+            record.renew_at(now + self.options.ageing.retry_after if failed else now)
+        if first:
+            why = "it returned what is not stored" if error is None else repr(error)
+            log.warning("%s: %r could not be renewed, its value is kept: %s", self.name, flight.key, why)
+
     def _asked_ttl(self, flight: Flight, value: object) -> float:
         now = self.timer()
-        previous = flight.previous.snapshot(now) if flight.previous is not None else None
+        before = flight.previous
+        previous = before.snapshot(now) if before is not None and before.error is None else None
         landing = Landing(flight.key, value, None, max(0.0, now - flight.started), flight.followers, previous)
         return self.options.ttl_of(landing)
 
@@ -95,40 +149,45 @@ class Lander(Remembered):
 
         With `later` it opens no gates, but adds them there: then it may be called under the mutex.
         """
-        again = False
-        loose = NOTHING
+        again = unshared = False
+        next_gate = dropped = None  # to open, and to let go of, once the mutex is free
         with mutex:
             slot, followers, gate = flight.slot, flight.followers, flight.gate
-            ended = flight.lost or (flight.state is not FLYING and flight.state is not UNSEATED)
+            state = flight.state
+            current = slot.turn is flight
+            ended = flight.lost or (state is not FLYING and state is not UNSEATED)
             if ended:
                 # Perhaps an interrupt struck between its end and what follows from it: that is done now.
-                if slot.turn is flight and not flight.lost:
-                    loose = self._vacate(slot)
+                if current and not flight.lost:
+                    next_gate, dropped = self.locks.vacate(slot)
             else:
-                current = slot.turn is flight
                 if not current:
                     self.adrift.discard(flight)
-                self._count(flight, error, stored)
+                if not flight.counted:
+                    self._count(flight, error, stored)
                 if followers:
-                    unshared = flight.doomed or (error is not None and _is_unshared(error))
+                    unshared = flight.doomed or (error is not None and is_unshared(error))
                     again = unshared or (current and not storable and flight.retries != 0)
-                if flight.state is UNSEATED:
+                if state is UNSEATED:
                     flight.state = PASSED
                 elif again:
                     self._fly_again(flight, spent=not unshared)
                 else:
                     if followers:
                         self._count_shared(followers, error)
-                    flight.land(value, error, now)
+                        flight.land(value, error, now)
+                    else:
+                        flight.state = LANDED  # nobody is to receive what it brought
                     if current:
-                        loose = self._vacate(slot)
+                        next_gate, dropped = self.locks.vacate(slot)
         if later is not None:
-            later += (NOTHING if gate is None else (gate.open, None), loose)
+            later += (_opening(gate, None), _opening(next_gate, dropped))
             return None if ended else (followers, again)
         if gate is not None:
             gate.open()
-        if loose[0] is not None:
-            loose[0]()
+        if next_gate is not None:
+            next_gate.open()
+        del dropped
         return None if ended else (followers, again)
 
     def _fly_again(self, flight: Flight, spent: bool) -> None:
@@ -144,10 +203,8 @@ class Lander(Remembered):
 
     def _count(self, flight: Flight, error: BaseException | None, stored: bool) -> None:
         """Count an execution and its leader (a caller that has gone was counted then), once."""
-        if flight.counted:
-            return
         counts = self.counts
-        served = not flight.deserted
+        served = not (flight.deserted or flight.background)
         bulk = flight.kind == "bulk"  # whose executions are counted by the batch
         failed = error is not None and isinstance(error, Exception) and not bulk
         flight.counted = True
@@ -173,8 +230,7 @@ class Lander(Remembered):
             self.counts.errors += followers
 
     def _vacate(self, slot: Slot) -> Loose:
-        gate, dropped = self.locks.vacate(slot)
-        return (None if gate is None else gate.open), dropped
+        return _opening(*self.locks.vacate(slot))
 
     # -- losing the key ------------------------------------------------------------------------------
 
@@ -223,9 +279,13 @@ class Lander(Remembered):
         return sum(other.state is UNSEATED and other.key == flight.key for other in self.adrift)
 
 
-def _is_unshared(error: BaseException) -> bool:
+def is_unshared(error: BaseException) -> bool:
     """Whether it ends an execution without saying anything about its key."""
     return not isinstance(error, Exception) or isinstance(error, (FlightDeadlock, FlightTimeout))
+
+
+def _opening(gate: Gate | None, dropped: object) -> Loose:
+    return (None if gate is None else gate.open), dropped
 
 
 def let_go(loose: Loose) -> None:

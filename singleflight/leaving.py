@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from .boarding import JOIN, LEAD, NONE, Boarding
+from .boarding import HIT, JOIN, LEAD, NONE, Boarding
 from .circles import begin_waiting, end_waiting, note, waiting, waits
 from .flights import FLYING, LANDED, UNCLAIMED, UNSEATED, Flight, Work, is_nobodys
 from .landing import NOTHING, Lander, Loose, let_go
@@ -81,6 +81,9 @@ class Leaver(Lander):
         """The call is over, in whatever way."""
         if boarding.before is not None:
             self._waits_no_more(boarding)
+        if boarding.verdict is HIT and boarding.renewal is not None:
+            self.fail(boarding.renewal.flight, KeyboardInterrupt())  # an interrupt: nobody has begun it
+            boarding.renewal = None
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None
 

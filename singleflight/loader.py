@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from . import _bulk_threads
 from ._compile import ANY, CallForms, parameters_of
-from .bulk import Request
 from .colours import is_coroutine_function, refuse_unfit
 from .keys import check_loader
 from .proxies import BoundFunctionWrapper, FunctionWrapper
+from .requested import Request
 
 if TYPE_CHECKING:
     from .surface import TakesClass, TakesInstance

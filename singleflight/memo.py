@@ -25,24 +25,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from math import inf
 from typing import Any
 
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
-from .entries import Record
 from .errors import FlightDeadlock, FlightTimeout
 from .flights import FLYING, LANDED, UNCLAIMED, Flight
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .landing import NOTHING, let_go
-from .leaving import Leaver
 from .queues import keys_of
+from .serving import Server
 from .turns import Slot, mutex
 
 __all__ = ["Memo"]
 
 
-class Memo(Leaver):
+class Memo(Server):
     """Decides for one decorated function."""
 
     # -- boarding -----------------------------------------------------------------------------------
@@ -62,9 +60,8 @@ class Memo(Leaver):
         due = False
         with mutex:
             record = self.store.index.get(key)
-            if record is not None and not boarding.renew and record.fresh_for(now) > 0:
-                boarding.record = record
-                boarding.verdict = HIT
+            if record is not None and not boarding.renew and record.serves_for(now) > 0:
+                self._serve(boarding, record, now)
             else:
                 slot = self.locks.enter(key)
                 turn = slot.turn
@@ -85,7 +82,7 @@ class Memo(Leaver):
                     if not due:
                         found = self._join(boarding, turn)
         if boarding.verdict is HIT:
-            self._served(boarding.record, now)
+            self._served(boarding, now)
         elif found is not None:
             slot = turn = record = None  # the flight may come to hold this very error
             self.refuse(key, found)
@@ -127,8 +124,12 @@ class Memo(Leaver):
                 boarding.verdict = SHARE
             elif record is not None and not boarding.renew and record.fresh_for(now) > 0:
                 boarding.record = record  # put from outside, meanwhile
+                boarding.renewal = None
                 boarding.verdict = HIT
-                self.counts.waits += 1
+                if record.error is None:
+                    self.counts.waits += 1
+                else:
+                    self.counts.errors += 1
                 loose = self._unjoin(flight)
             else:
                 flight.followers -= 1
@@ -250,9 +251,3 @@ class Memo(Leaver):
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:
             flight.slot.line_up(flight)
-
-    def _served(self, record: Record, now: float) -> None:
-        """A caller was served the longer way by a fresh record."""
-        self.counts.served(record)
-        if not self.tell.hit(record, now) and record.deadline == -inf:
-            record.reopen()  # nobody listens any more

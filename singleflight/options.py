@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from .colours import refuse_coroutine_functions
-from .durations import lifetime, patience
-from .freshness import TTL, Landing
+from .durations import lifetime, patience, seconds
+from .freshness import TTL, Ageing, Landing
 
 __all__ = ["Options", "is_not_none", "switched_off"]
 
@@ -46,6 +46,11 @@ class Options:
     flight_timeout: float | None
     timer: Callable[[], float]
     listener: Callable[[Any], object] | None
+    failure_ttl: float
+    grace: float
+    refresh_ahead: float | str | None
+    jitter: float
+    ageing: Ageing
 
     @classmethod
     def checked(
@@ -60,6 +65,10 @@ class Options:
         flight_timeout: float | timedelta | None = None,
         timer: Callable[[], float] = time.monotonic,
         listener: Callable[[Any], object] | None,
+        failure_ttl: float | timedelta = 0,
+        grace: float | timedelta = 0,
+        refresh_ahead: float | str | None = None,
+        jitter: float = 0,
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         _whole_number(maxsize, "maxsize", 1)
@@ -71,6 +80,12 @@ class Options:
         if listener is not None and not callable(listener):
             raise TypeError(f"listener: expected a callable or None, got {listener!r}")
         refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener)
+        ageing = Ageing(
+            grace=seconds(grace, "grace"),
+            refresh_ahead=_fraction_or_xfetch(refresh_ahead),
+            jitter=_fraction(jitter, "jitter", 0.0),
+            failure_ttl=seconds(failure_ttl, "failure_ttl"),
+        )
         return cls(
             ttl=ttl,
             fixed_ttl=None if callable(ttl) else lifetime(ttl, "ttl"),
@@ -82,6 +97,11 @@ class Options:
             flight_timeout=patience(flight_timeout, "flight_timeout"),
             timer=timer,
             listener=listener,
+            failure_ttl=ageing.failure_ttl,
+            grace=ageing.grace,
+            refresh_ahead=ageing.refresh_ahead,
+            jitter=ageing.jitter,
+            ageing=ageing,
         )
 
     def ttl_of(self, landing: Landing) -> float:
@@ -90,6 +110,24 @@ class Options:
             return self.fixed_ttl
         assert callable(self.ttl)
         return lifetime(self.ttl(landing), "ttl")
+
+
+def _fraction(value: object, option: str, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{option}: expected a number, got {value!r}")
+    if not least <= value < 1:
+        raise ValueError(f"{option}: must be at least {least:g} and less than 1, got {value!r}")
+    return float(value)
+
+
+def _fraction_or_xfetch(value: object) -> float | str | None:
+    if value is None or value == "xfetch":
+        return None if value is None else "xfetch"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'refresh_ahead: expected a part of the ttl, "xfetch" or None, got {value!r}')
+    if not 0 < value < 1:
+        raise ValueError(f"refresh_ahead: must be more than 0 and less than 1, got {value!r}")
+    return float(value)
 
 
 def _whole_number(value: object, option: str, least: int) -> None:

@@ -78,7 +78,7 @@ class Order:
         """A record has landed; it is in no order yet."""
         if record.ttl != self._ttl:
             self._ttl, self._width = record.ttl, _width_of(record.ttl)
-        end = record.landed + record.ttl
+        end = record.landed + record.ttl + record.grace
         begin = end - end % self._width if end < inf else inf
         batch = self._filling.get(begin)
         if batch is None:
@@ -103,7 +103,7 @@ class Order:
         left: list[Batch] = []
         due = self._begins
         for batch in self._draining:
-            while (first := batch.later) is not batch and not now < first.landed + first.ttl:
+            while (first := batch.later) is not batch and not now < _end(first):
                 batch.later, first.later.sooner = first.later, batch
                 first.sooner = first.later = None
                 gone.append(first)
@@ -111,7 +111,7 @@ class Order:
                 batch.later = batch.sooner = None  # the collector need not come for it
             else:
                 left.append(batch)
-                due = min(due, first.landed + first.ttl)
+                due = min(due, _end(first))
         self._draining, self.due = left, due
         return gone
 
@@ -138,7 +138,7 @@ class Order:
 
 
 def _end(record: Record) -> float:
-    return record.landed + record.ttl
+    return record.landed + record.ttl + record.grace
 
 
 def _width_of(ttl: float) -> float:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import locks, sections
+from . import locks, renewing, sections
 from .flights import FLYING, Flight
 from .turns import Turn, mutex
 from .views import info, name_of
@@ -66,7 +66,7 @@ def report() -> str:
         if held:
             mutex.release()
     # Outside the mutex: the keys' own __repr__, the clock, and the names of threads.
-    lines = [f"singleflight: {len(caches())} decorated functions"]
+    lines = [f"singleflight: {len(every)} decorated functions"]
     for memo, found in zip(every, turns, strict=True):
         lines += _told(memo, found)
     return "\n".join(lines)
@@ -84,7 +84,8 @@ def _told(memo: Any, found: list[tuple[Turn, int]]) -> list[str]:
     lines = [f"{memo.name}: {len(memo.store.index)} entries, {len(flying)} flights"]
     for turn, queued in found:
         if not isinstance(turn, Flight):
-            lines.append(f"  lock {turn.key!r}: held by {name_of(turn.leader)}, {queued} queued")
+            keys = ", ".join(map(repr, getattr(turn, "keys", (turn.key,))))
+            lines.append(f"  lock {keys}: held by {name_of(turn.leader)}, {queued} queued")
     return lines + [f"  {info(flight, memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
 
 
@@ -94,6 +95,7 @@ def _after_fork() -> None:
     _registering = threading.RLock()
     locks.after_fork()
     sections.after_fork()
+    renewing.after_fork()
     for memo in memos():
         memo.after_fork()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from .counts import Counts
+from .entries import AgeingRecord
 from .flights import Flight
 from .locks import KeyedLocks
 from .options import Options, switched_off
@@ -44,6 +45,7 @@ class Remembered:
         self.timer = options.timer
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
         self.store = Store(options.maxsize)
+        self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)
         self.bypassed: list[
@@ -83,6 +85,10 @@ class Remembered:
         self.batches.clear()
         self.counts.after_fork()
         self.store.after_fork()
+        if self.renews:
+            for record in self.store.records():  # what was being renewed is not, here
+                if isinstance(record, AgeingRecord):
+                    record.renew_at(min(record.refresh_at, record.landed + record.ttl))
         self.switching = threading.RLock()
         me = get_ident()  # blocks of threads that do not exist here are over
         self.bypassed = [block for block in self.bypassed if block[0] == me]

@@ -6,7 +6,21 @@ from collections.abc import Hashable
 from typing import Any
 
 from .entries import Record
-from .events import Abort, Deadlock, Emitter, Evict, Expire, Fetch, Hit, Land, Share, Timeout, Unseat, Wait
+from .events import (
+    Abort,
+    Deadlock,
+    Emitter,
+    Evict,
+    Expire,
+    Fetch,
+    Hit,
+    Land,
+    Share,
+    StaleHit,
+    Timeout,
+    Unseat,
+    Wait,
+)
 from .flights import Flight
 
 __all__ = ["Teller"]
@@ -23,6 +37,11 @@ class Teller(Emitter):
         if wanted:
             self.tell(Hit, record.key, value=record.value, age=max(0.0, now - record.landed))
         return wanted
+
+    def stale_hit(self, record: Record, now: float) -> None:
+        """A caller was served a value past its ttl."""
+        if self.wants("stale_hit"):
+            self.tell(StaleHit, record.key, value=record.value, age=max(0.0, now - record.landed))
 
     def refused(self, key: Hashable, cycle: str) -> None:
         """A caller would have closed a circle."""

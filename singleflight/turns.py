@@ -197,7 +197,7 @@ class Hold(Turn):
     goes on when no slot is `missing`. A slot is its own by being assigned to it, and nothing else counts.
     """
 
-    __slots__ = ("_release", "asker", "keys", "slots")
+    __slots__ = ("_release", "asker", "keys", "slots", "token")
 
     def __init__(
         self, keys: tuple[Hashable, ...], asker: Asker, release: Callable[[Hold], None] | None = None
@@ -205,6 +205,7 @@ class Hold(Turn):
         super().__init__(keys, asker.actor, asker.thread)
         self.asker = asker
         self._release = release  # how its owner gives it up
+        self.token: Any = None  # what its owner's context is to go back to
         self.number = next(numbers)
         self.keys = keys
         self.slots: list[Slot] = []

@@ -17,8 +17,9 @@ __all__ = ["Explanation", "FlightInfo", "info", "name_of"]
 class FlightInfo:
     """A flight in progress, as it was at one moment.
 
-    `name` is the function's; `leader` names the thread or task that runs it; `elapsed` is in seconds;
-    `followers` wait for it; `kind` is "call", "refresh" or "bulk"; a `detached` one will not be stored.
+    `name` is the function's; `leader` names the thread or task that runs it (such a task is named after the
+    function); `elapsed` is in seconds; `followers` wait for it; `kind` is "call", "refresh" or "bulk"; a
+    `detached` one will not be stored.
     """
 
     name: str
@@ -41,7 +42,9 @@ class FlightInfo:
 class Explanation:
     """What a call would do now: `would` is "hit", "stale_hit", "wait" or "fetch"; `str()` is a sentence.
 
-    `fresh_for` and `stale_for` are in seconds and 0.0 where there is no value.
+    `fresh_for` is for how many more seconds the value is fresh, and `stale_for` for how many after that (or
+    from now on, if it is not) it may be served stale; both are 0.0 where there is no value. A "hit" without
+    an `entry` raises the exception that is stored (`failure_ttl`).
     """
 
     key: Hashable
@@ -52,7 +55,14 @@ class Explanation:
     stale_for: float
 
     def __str__(self) -> str:
-        if self.entry is not None and self.would in ("hit", "stale_hit"):
+        if self.would == "stale_hit" and self.entry is not None:
+            return (
+                f"{self.key!r} would be a stale hit: its value is {self.entry.age:.3g} s old and may be "
+                f"served for {self.stale_for:.3g} s more, while it is renewed in the background"
+            )
+        if self.would == "hit" and self.entry is None:
+            return f"{self.key!r} would raise the exception that is stored, for {self.fresh_for:.3g} s more"
+        if self.entry is not None and self.would == "hit":
             left = "for ever" if self.fresh_for == float("inf") else f"for {self.fresh_for:.3g} s more"
             return (
                 f"{self.key!r} would be a hit: its value is {self.entry.age:.3g} s old and fresh {left}, "

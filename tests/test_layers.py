@@ -15,7 +15,7 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies"},
+    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies", "renewing"},
     {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
     {"entries", "circles", "askers", "slots", "options", "testing"},
     {"queues", "order", "crowds"},
@@ -25,14 +25,17 @@ LAYERS = [
     {"remembered"},
     {"landing"},
     {"leaving"},
+    {"serving"},
     {"memo"},
     {"_threads", "control", "batches"},
     {"_asyncio", "surface", "registry", "bulk"},
+    {"requested"},
     {"_bulk_threads", "_bulk_asyncio"},
     {"loader"},
     {"wiring", "draining"},
     {"bound"},
     {"decorator"},
+    {"public"},
     {"__init__"},
 ]
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
@@ -110,7 +113,12 @@ def test_the_core_has_no_event_loop():
         done.stdout.split()
     )
     users = {path.stem for path in EVERYTHING if "asyncio" in {name.split(".")[0] for name in imports(path)}}
-    assert users == {"_asyncio", "_bulk_asyncio", "awaiting", "crowds"}
+    assert users - {"workers"} == {
+        "_asyncio",
+        "_bulk_asyncio",
+        "awaiting",
+        "crowds",
+    }  # the workers are the accounts'
 
 
 def test_importing_is_light():

@@ -36,8 +36,11 @@ class AlpacaAccount(AccountInterface):
     not kept. What is wrong on this side raises when a price is asked for: `ValueError` for a stock without
     credentials, `ImportError` without alpaca-py, `RuntimeError` with one that cannot be given a timeout.
 
-    Safe to use from any thread. alpaca-py is imported and its client made, once per account, when the first
-    price is asked for; a forked child makes its own.
+    Safe to use from any thread, and from tasks: alpaca-py has no client to await, so that
+    `aget_instrument_current_price` makes its request in a thread of the account's own, of which there are
+    at most 64. alpaca-py is imported and its client made, once per account, when the first price is asked
+    for; a forked child makes its own. With the default limits a request ends within the minute that a
+    flight may take; with longer ones those who wait may send another while the first still runs.
 
     >>> account = AlpacaAccount("paper", " key", "secret")
     Traceback (most recent call last):

@@ -11,6 +11,7 @@ from collections.abc import Collection, Hashable
 from typing import Any
 
 from .. import Landing, single_flight_ttl
+from .workers import Workers
 
 __all__ = ["PRICE_TYPES", "AccountInterface", "price_cache_time"]
 
@@ -20,6 +21,7 @@ PRICE_TYPES = ("bid", "ask", "mid", "last")
 DEFAULT_PRICE_CACHE_TIME = 60.0
 _LONGEST_SYMBOL = 64  # characters that a log line shows
 _KEPT = 16_384  # prices of all accounts together: a market's symbols, not only a screen's
+_LONGEST_FLIGHT = 60.0  # seconds: no healthy request takes that long, and its price would be a minute old
 
 _complained: set[str] = set()  # values of PRICE_CACHE_TIME that were logged; guarded by `_complaining`
 _complaining = threading.Lock()
@@ -148,11 +150,13 @@ class AccountInterface(ABC):
         except TypeError:
             raise TypeError(f"id: must be hashable, got {id!r}") from None
         self.id = id
+        self._workers = Workers()
 
     @single_flight_ttl(
         key=price_key,
         ttl=_price_ttl,
         maxsize=_KEPT,
+        flight_timeout=_LONGEST_FLIGHT,
         listener=PriceLog(),
         name="get_instrument_current_price",
     )
@@ -171,11 +175,39 @@ class AccountInterface(ABC):
         is no string, before anything is asked; `FlightDeadlock` where waiting would never end; and what
         the account raises because it is not set up to ask.
 
-        Safe to use from any thread; symbols and accounts do not hold each other up.
+        A request that hangs keeps its own caller for as long as it hangs, and all others for a minute: then
+        they make a new one, and a price that comes later is not kept. While four hang already, the others
+        get `FlightTimeout`.
+
+        Safe to use from any thread; symbols and accounts do not hold each other up. On an event loop's thread
+        it would block that loop: await `aget_instrument_current_price` there.
         """
         _, symbol, price_type = price_key(self, symbol, price_type)
         return self._get_instrument_current_price_impl(symbol, price_type)
 
+    @get_instrument_current_price.twin
+    async def aget_instrument_current_price(self, symbol: str, price_type: str = "bid") -> float | None:
+        """The same price, for tasks: awaited, and asked for once however many threads and tasks ask.
+
+        Arguments, return value and what is raised are those of `get_instrument_current_price`. It raises,
+        too, `FlightTimeout` in the caller whose own request took longer than a minute while others waited.
+
+        A caller may be cancelled, or put a timeout around it, without anybody else noticing. When the last
+        one has gone the request still runs to its end in its thread, since it cannot be taken back, and its
+        price is dropped; whoever asks meanwhile makes a new one.
+
+        Safe to use on any number of event loops, and with callers in threads.
+        """
+        _, symbol, price_type = price_key(self, symbol, price_type)
+        return await self._aget_instrument_current_price_impl(symbol, price_type)
+
     @abstractmethod
     def _get_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
         """Ask the broker, once; None where there is no price. The symbol is stripped and in upper case."""
+
+    async def _aget_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
+        """Ask the broker from a task: here with the blocking call, in a thread.
+
+        Override it for a broker whose client can be awaited.
+        """
+        return await self._workers.run(self._get_instrument_current_price_impl, symbol, price_type)

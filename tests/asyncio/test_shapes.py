@@ -371,3 +371,18 @@ def test_a_background_task_may_ask_after_the_flight(play):
         assert await tasks[0] == [1, 1]
 
     play(main)
+
+
+def test_a_circle_through_a_loop_in_a_worker_thread(play):
+    """A flight awaits a worker thread that runs a loop of its own, whose task asks for the flight's key."""
+
+    async def main():
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            return await asyncio.to_thread(lambda: asyncio.run(fetch()))
+
+        with pytest.raises(FlightDeadlock):
+            await fetch()
+        assert fetch.flights() == ()
+
+    play(main)

@@ -113,7 +113,9 @@ price.twin()  # error
 single_flight_ttl(ttl="60")  # error
 single_flight_ttl()  # error
 single_flight_ttl(60)  # error
-single_flight_ttl(ttl=1, grace=3)  # error
+single_flight_ttl(ttl=1, shelf_life=3)  # error
+single_flight_ttl(ttl=1, grace="long")  # error
+single_flight_ttl(ttl=1, refresh_ahead="early")  # error
 single_flight_ttl(ttl=1, key="symbol")  # error
 single_flight_ttl(ttl=1, maxsize="many")  # error
 single_flight_ttl(ttl=1, maxsize=1.5)  # error

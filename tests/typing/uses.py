@@ -23,6 +23,7 @@ from singleflight import (
     report,
     single_flight_ttl,
 )
+from singleflight.accounts import AccountInterface
 from singleflight.events import Event, Land
 from singleflight.testing import FakeClock, Recorder
 
@@ -348,3 +349,9 @@ for cached in caches():
     cached.cache_clear()
 problems: list[type[Exception]] = [FlightDeadlock, FlightTimeout, UnhashableKey]
 late: type[TimeoutError] = FlightTimeout
+
+
+async def prices(account: AccountInterface) -> None:
+    assert_type(account.get_instrument_current_price("A", "ask"), float | None)
+    assert_type(await account.aget_instrument_current_price("A", price_type="ask"), float | None)
+    assert_type(await account.aget_instrument_current_price.refresh("A"), float | None)

@@ -1,0 +1,86 @@
+"""The small pool of threads in which plain functions renew values in the background.
+
+It is made when the first value is renewed, shared by all functions, and bounded: a renewal that finds no
+place is refused, and its caller renews in line. The executor is the standard library's, which waits at
+exit for what has begun.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["after_fork", "configure_renewal", "in_background"]
+
+
+class _Pool:
+    """All fields are guarded by `lock`."""
+
+    def __init__(self, threads: int, queued: int) -> None:
+        self.lock = threading.Lock()
+        self.threads, self.queued = threads, queued
+        self.under_way = 0
+        self.executor: ThreadPoolExecutor | None = None
+
+    def submit(self, run: Callable[[], object]) -> bool:
+        """Have it run by a thread; False where there is no place, or no more at all."""
+        with self.lock:
+            if self.under_way >= self.threads + self.queued:
+                return False
+            if self.executor is None:
+                self.executor = ThreadPoolExecutor(self.threads, thread_name_prefix="singleflight-renewal")
+            try:
+                self.executor.submit(self._run, run)
+            except RuntimeError:  # the interpreter shuts down, or it cannot start a thread
+                return False
+            self.under_way += 1
+        return True
+
+    def _run(self, run: Callable[[], object]) -> None:
+        try:
+            run()
+        finally:
+            with self.lock:
+                self.under_way -= 1
+
+
+_pool = _Pool(threads=4, queued=60)
+
+
+def in_background(run: Callable[[], object]) -> bool:
+    """Have something run by a thread of the pool; False if it was refused, and will not be."""
+    return _pool.submit(run)
+
+
+def configure_renewal(*, threads: int = 4, queued: int = 60) -> None:
+    """Set how plain functions renew values in the background, for the whole process.
+
+    Args:
+        threads: how many renewals may run at a time (default 4).
+        queued: how many more may wait for a thread (default 60); the caller of a further one renews its
+            value itself, and waits for it.
+
+    Renewals that are under way go on in the threads that they have. Coroutine functions do not use them:
+    they renew in a task of the event loop that they are called on. Raises `TypeError` or `ValueError`,
+    naming the argument. Safe to call from any thread.
+
+    >>> configure_renewal(threads=8)
+    """
+    global _pool
+    for name, value, least in (("threads", threads, 1), ("queued", queued, 0)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name}: expected a whole number, got {value!r}")
+        if value < least:
+            raise ValueError(f"{name}: must be at least {least}, got {value}")
+    before, _pool = _pool, _Pool(threads, queued)
+    with before.lock:
+        executor = before.executor
+    if executor is not None:
+        executor.shutdown(wait=False)
+
+
+def after_fork() -> None:
+    """In a forked child: none of its threads are here."""
+    global _pool
+    _pool = _Pool(_pool.threads, _pool.queued)
