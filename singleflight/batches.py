@@ -42,16 +42,8 @@ class Batch:
     """
 
     __slots__ = (
-        "_call",
-        "_called",
-        "_memo",
-        "_pending",
-        "flights",
-        "led",
-        "name",
-        "sealed",
-        "spoiled",
-        "values",
+        *("_call", "_called", "_memo", "_pending"),
+        *("flights", "led", "name", "sealed", "spoiled", "values"),
     )
 
     def __init__(self, memo: Memo, led: list[Boarding], call: Asks, values: dict[Hashable, Any]) -> None:
@@ -115,8 +107,7 @@ class Batch:
                         struck = struck or error
                         memo.fail(flight, error, endings)
                 else:
-                    flight.missing = True
-                    memo.lack(flight, endings)
+                    self._lack(flight, endings)
             self._end(endings)
             self._add({key: value for key, value in values.items() if key not in called}, called)
             if struck is not None:
@@ -133,10 +124,10 @@ class Batch:
         memo, called = self._memo, self._called or {}
         rest = Uncalled("the loader was not called") if isinstance(error, Exception) else error
         endings: list[Ending] = []
-        for flight in called.values():
-            memo.fail(flight, error, endings)
-        for flight in self._pending.values():
-            memo.fail(flight, rest, endings)
+        mine = set(called.values())
+        for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
+            if not flight.has_ended():
+                memo.fail(flight, error if flight in mine else rest, endings)
         self._end(endings)
         if called and isinstance(error, Exception):
             with mutex:
@@ -149,6 +140,15 @@ class Batch:
         with mutex:
             self._memo.batches.discard(self)
         self.flights = []  # an exception's traceback leads here, and must not lead back to the exception
+
+    def _lack(self, flight: Flight, endings: list[Ending]) -> None:
+        """The loader left its key out: there is nothing to store, and None for those who wait for it alone."""
+        memo = self._memo
+        now = memo.timer()
+        flight.missing = True
+        if flight.background:
+            memo._renew_later(flight, now, None)
+        endings.append((flight, None, None, now, False, None, []))
 
     def _end(self, endings: list[Ending]) -> None:
         """End these flights in one section, then open their gates, then tell."""
@@ -201,7 +201,7 @@ class Batch:
             slot.turn = flight
         return flight
 
-    # -- run by somebody else than its caller ------------------------------------------------------------------------
+    # -- run by somebody else than its caller --------------------------------------------------------
 
     def hand_over(self, work: Work, leader: Actor) -> None:
         """From here on this work runs the loader, and the leader's caller waits for all of its flights."""
