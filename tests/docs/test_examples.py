@@ -91,6 +91,17 @@ class TestPriceBoard:
         assert "WARNING [Account 1] Failed to fetch bid price for" in done.stdout
         assert "HTTP 500" in done.stdout
 
+    @pytest.mark.parametrize(("mode", "most"), [("threads", 2), ("tasks", 1), ("mixed", 2)])
+    def test_bulk(self, mode, most):
+        """Ten requests, and one instead of them; threads that meet in the same microsecond may make two."""
+        done = run("price_board.py", "--bulk", "--latency=0.05", f"--mode={mode}")
+        assert done.returncode == 0, done.stderr
+        made = requests_made(done.stdout)
+        assert made["undecorated"] == 10
+        assert 1 <= made["decorated"] <= most
+        assert "each in one call" in done.stdout
+        assert "no price" not in done.stdout
+
     def test_an_outage(self, tmp_path):
         """Without grace the price is gone while the server fails; with it nobody notices, nor waits."""
         done = run("price_board.py", "--outage=1", "--latency=0.05", "--widgets=4", cwd=tmp_path)
@@ -107,7 +118,7 @@ class TestPriceBoard:
         assert done.stderr == "importing alpaca-py ...\n"
         assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout)
 
-    @pytest.mark.parametrize("more", ["--live", "--mode=tasks", "--latency=1"])
+    @pytest.mark.parametrize("more", ["--live", "--mode=tasks", "--bulk", "--latency=1"])
     def test_an_outage_of_something_else(self, more):
         """It needs a server of ours, threads, and a latency that it can be told from."""
         done = run("price_board.py", "--outage", more, APCA_API_KEY_ID="key", APCA_API_SECRET_KEY="secret")

@@ -358,6 +358,8 @@ async def prices(account: AccountInterface) -> None:
     assert_type(account.get_instrument_current_price("A", "ask"), float | None)
     assert_type(await account.aget_instrument_current_price("A", price_type="ask"), float | None)
     assert_type(await account.aget_instrument_current_price.refresh("A"), float | None)
+    assert_type(account.get_instrument_current_prices(["A"], "ask"), dict[str, float])
+    assert_type(await account.aget_instrument_current_prices(("A",), price_type="ask"), dict[str, float])
 
 
 async def trading(account: AlpacaAccount, order: MarketOrderRequest) -> None:
