@@ -14,7 +14,6 @@ from market_server import MarketServer
 
 from singleflight import SingleFlightFunction, single_flight_ttl
 from singleflight.accounts import AlpacaAccount
-from singleflight.accounts.interface import money
 
 RETRIED = 1.0  # seconds after which a renewal that failed is tried again, at the earliest
 Say = Callable[..., None]
@@ -74,7 +73,7 @@ class Look:
         view.missed += prices.count(None)
         view.slow += sum(wait > 0.05 for _, wait in self.seen)
         missing = prices.count(None)
-        shown = next((money(price) for price in prices if price is not None), "no price")
+        shown = next((f"${price:,.2f}" for price in prices if price is not None), "no price")
         if 0 < missing < self.widgets:
             shown += f" ({missing} none)"
         age = ""
