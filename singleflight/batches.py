@@ -142,7 +142,7 @@ class Batch:
         self.flights = []  # an exception's traceback leads here, and must not lead back to the exception
 
     def _lack(self, flight: Flight, endings: list[Ending]) -> None:
-        """The loader left its key out: there is nothing to store, and None for those who wait for it alone."""
+        """The loader left its key out: nothing to store, and None for those who wait for it alone."""
         memo = self._memo
         now = memo.timer()
         flight.missing = True

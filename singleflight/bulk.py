@@ -160,6 +160,7 @@ class BulkCall:
         """
         followed, self._followed = self._followed, []
         for boarding in followed:
+            boarding.flight.see_to()  # one that takes too long loses its keys all at once
             if self.failed is None and boarding.flight.has_opened(boarding.gate):
                 self.take(boarding, self.memo.awake(boarding))
             else:
