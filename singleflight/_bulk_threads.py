@@ -64,6 +64,8 @@ def call(request: Request) -> Any:
             raise
         raise
     finally:
+        if bulk.loading is not None:
+            bulk.loading.close()  # an interrupt may have kept it open
         bulk.done()
         if late:
             settle_late()
