@@ -72,15 +72,16 @@ async def call(request: Request) -> Any:
             work, task = _set_off(renewal, request.run)
             work.home.set_result(None)  # nobody waits there
             renewal.entrust(task, None, work)
-        while bulk.failed is None:
+        while True:
+            follower = bulk.sweep()
+            if bulk.failed is not None:
+                raise_shared(bulk.failure())
             if bulk.led:
                 await _lead(bulk.batch(), request.run)
-            follower = bulk.sweep()
-            if follower is not None:
+            elif follower is not None:
                 await _wait(bulk, follower)
-            elif not bulk.led and bulk.failed is None:
+            else:
                 return bulk.answer()
-        raise_shared(bulk.failure())
     except BaseException as error:
         bulk.give_up(error)
         raise

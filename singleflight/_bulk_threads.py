@@ -46,15 +46,16 @@ def call(request: Request) -> Any:
         renewal = bulk.renewal()
         if renewal is not None:
             _renew(bulk, renewal, request.run)
-        while bulk.failed is None:
+        while True:
+            follower = bulk.sweep()
+            if bulk.failed is not None:
+                raise_shared(bulk.failure())
             if bulk.led:
                 _fly(bulk.batch(), request.run)
-            follower = bulk.sweep()
-            if follower is not None:
+            elif follower is not None:
                 _wait(bulk, follower)
-            elif not bulk.led and bulk.failed is None:
+            else:
                 return bulk.answer()
-        raise_shared(bulk.failure())
     except BaseException as error:
         try:
             bulk.give_up(error)
@@ -63,6 +64,8 @@ def call(request: Request) -> Any:
             raise
         raise
     finally:
+        if bulk.loading is not None:
+            bulk.loading.close()  # an interrupt may have kept it open
         bulk.done()
         if late:
             settle_late()

@@ -42,7 +42,7 @@ class Batch:
     """
 
     __slots__ = (
-        *("_call", "_called", "_memo", "_pending"),
+        *("_call", "_called", "_extra", "_memo", "_pending"),
         *("flights", "led", "name", "sealed", "spoiled", "values"),
     )
 
@@ -53,6 +53,7 @@ class Batch:
         self.led = led
         self._pending: dict[Hashable, Flight] = {boarding.key: boarding.flight for boarding in led}
         self._called: dict[Hashable, Flight] | None = None  # those that the loader is running for
+        self._extra: Hashable = None  # the key that was claimed last, beside those
         self.flights = list(self._pending.values())
         for flight in self.flights:
             flight.missing, flight.kind = False, "bulk"
@@ -126,7 +127,9 @@ class Batch:
         endings: list[Ending] = []
         mine = set(called.values())
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
-            if not flight.has_ended():
+            if flight.has_ended():  # but perhaps an interrupt struck before its key was free
+                endings.append((flight, None, error, flight.started, False, None, []))
+            else:
                 memo.fail(flight, error if flight in mine else rest, endings)
         self._end(endings)
         if called and isinstance(error, Exception):
@@ -136,13 +139,20 @@ class Batch:
         self._pending.clear()
 
     def close(self) -> None:
-        """All is loaded, or has failed."""
+        """All is loaded, or has failed. May be repeated."""
+        gate = dropped = None
         with mutex:
             self._memo.batches.discard(self)
+            slot = self._memo.locks.slot(self._extra)
+            if slot is not None and is_nobodys(slot.turn):  # an interrupt struck before it was claimed
+                gate, dropped = self._memo.locks.vacate(slot)
+        if gate is not None:
+            gate.open()
+        del dropped
         self.flights = []  # an exception's traceback leads here, and must not lead back to the exception
 
     def _lack(self, flight: Flight, endings: list[Ending]) -> None:
-        """The loader left its key out: there is nothing to store, and None for those who wait for it alone."""
+        """The loader left its key out: nothing to store, and None for those who wait for it alone."""
         memo = self._memo
         now = memo.timer()
         flight.missing = True
@@ -191,6 +201,7 @@ class Batch:
             slot = memo.locks.slot(key)
             if slot is not None and not is_nobodys(slot.turn):
                 return None
+            self._extra = key
             slot = memo.locks.enter(key)
             flight = Flight(memo, slot, memo.options.follower_retries)
             boarding = Boarding(key, like.leader, like.thread, like.leader)

@@ -61,6 +61,7 @@ class BulkCall:
         "_todo",
         "failed",
         "led",
+        "loading",
         "max_batch",
         "memo",
         "spelt",
@@ -88,6 +89,7 @@ class BulkCall:
         self.failed: Failure | None = None  # what a joined flight, or a stored failure, fails the call with
         self.waited = 0.0  # seconds, in all waits so far
         self.led: list[Boarding] = []
+        self.loading: Batch | None = None  # the last one
         self._served: list[Boarding] = []  # by values that this caller is to have renewed
         self._todo: list[Hashable] = []  # not boarded yet, the first one last
         self._followed: list[Boarding] = []
@@ -160,6 +162,7 @@ class BulkCall:
         """
         followed, self._followed = self._followed, []
         for boarding in followed:
+            boarding.flight.see_to()  # one that takes too long loses its keys all at once
             if self.failed is None and boarding.flight.has_opened(boarding.gate):
                 self.take(boarding, self.memo.awake(boarding))
             else:
@@ -202,7 +205,8 @@ class BulkCall:
     def batch(self) -> Batch:
         """What it leads now is to be loaded."""
         led, self.led = self.led, []
-        return Batch(self.memo, led, self, self.values)
+        self.loading = Batch(self.memo, led, self, self.values)
+        return self.loading
 
     def renewal(self) -> Batch | None:
         """What it was served and is to have renewed, in one batch that it does not wait for."""
@@ -249,4 +253,4 @@ class BulkCall:
         for boarding in self._boardings:
             self.memo.done(boarding)
         self._boardings, self._followed, self.led = [], [], []
-        self.failed = None
+        self.failed = self.loading = None
