@@ -3,6 +3,8 @@
 By default it starts its own market-data server on loopback, which speaks Alpaca's wire format; alpaca-py's
 real client talks to it over HTTP. With APCA_API_KEY_ID and APCA_API_SECRET_KEY set, --live talks to Alpaca.
 The widgets are threads, tasks of an event loop, or half of them each: --mode says which.
+With --bulk each of them asks for all its prices in one call.
+With --outage the server fails for a while instead, and the board shows what users see meanwhile.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from market_server import MarketServer
+from outage import show_outage
 
 from singleflight.accounts import AccountInterface, AlpacaAccount
 
@@ -44,6 +47,13 @@ class CountingAccount(AlpacaAccount):
             self.asked += 1
         return super()._get_instrument_current_price_impl(symbol, price_type)
 
+    def _get_instrument_current_prices_impl(
+        self, symbols: Sequence[str], price_type: str
+    ) -> dict[str, float]:
+        with self._counting:
+            self.asked += len({"/" in symbol for symbol in symbols})  # stocks, crypto
+        return super()._get_instrument_current_prices_impl(symbols, price_type)
+
 
 @dataclass
 class Run:
@@ -64,7 +74,12 @@ def main() -> int:
     os.environ["PRICE_CACHE_TIME"] = str(options.ttl)
     try:
         with market(options) as server, LogLines() as log:
-            runs = both_runs(options, server)
+            account = ready_account(options, server)
+            if options.outage is not None and server is not None:
+                say("")
+                show_outage(server, account, options.symbols[0], options.widgets, options.outage, say)
+                return 0
+            runs = both_runs(options, account, server)
     except (ImportError, ValueError) as error:
         say("")
         print(f"price_board: {error}", file=sys.stderr)
@@ -81,30 +96,39 @@ def main() -> int:
     return 0
 
 
-def both_runs(options: argparse.Namespace, server: MarketServer | None) -> list[Run]:
+def ready_account(options: argparse.Namespace, server: MarketServer | None) -> CountingAccount:
+    """An account that has made its clients, so that no run pays for it."""
     say("importing alpaca-py ...")
     account = (
         CountingAccount(1, retries=0)
         if server is None
         else CountingAccount(1, "key", "secret", url=server.url, retries=0)
     )
-    with getter.bypass():  # the clients are made here, so that neither run pays for it
+    with getter.bypass():
         for symbol in {"/" in symbol: symbol for symbol in options.symbols}.values():
             account.get_instrument_current_price(symbol)
+    return account
+
+
+def both_runs(
+    options: argparse.Namespace, account: CountingAccount, server: MarketServer | None
+) -> list[Run]:
     runs = []
     for name in ("undecorated", "decorated"):
         account.asked = 0
         if server is not None:
             server.reset()
         with getter.bypass() if name == "undecorated" else contextlib.nullcontext():
-            run = burst(name, account, options.widgets, options.symbols, options.mode)
+            run = burst(name, account, options)
         run.requests = account.asked if server is None else len(server.requests)
         runs.append(run)
     return runs
 
 
-def burst(name: str, account: AlpacaAccount, widgets: int, symbols: list[str], mode: str) -> Run:
-    """All widgets at once, each asking for every symbol."""
+def burst(name: str, account: AlpacaAccount, options: argparse.Namespace) -> Run:
+    """All widgets at once, each asking for every symbol, one after another or in one call."""
+    widgets, mode = options.widgets, options.mode
+    symbols: list[str] = options.symbols
     as_threads, as_tasks = shared_out(widgets, mode)
     start = threading.Barrier(len(as_threads) + bool(as_tasks) + 1)
     waits = [0.0] * widgets
@@ -118,12 +142,19 @@ def burst(name: str, account: AlpacaAccount, widgets: int, symbols: list[str], m
     def widget(number: int) -> None:
         start.wait(30)
         began = time.perf_counter()
-        prices.extend(map(account.get_instrument_current_price, order(number)))
+        if options.bulk:
+            found = account.get_instrument_current_prices(order(number))
+            prices.extend(map(found.get, symbols))
+        else:
+            prices.extend(map(account.get_instrument_current_price, order(number)))
         waits[number] = time.perf_counter() - began
 
     async def task(number: int) -> None:
         began = time.perf_counter()
-        for symbol in order(number):
+        if options.bulk:
+            found = await account.aget_instrument_current_prices(order(number))
+            prices.extend(map(found.get, symbols))
+        for symbol in () if options.bulk else order(number):
             if interrupted.is_set():
                 return
             prices.append(await account.aget_instrument_current_price(symbol))
@@ -167,7 +198,8 @@ def show(runs: list[Run], options: argparse.Namespace, lines: dict[str, list[str
     where = "Alpaca" if options.live else f"a loopback server with {options.latency:g} s of latency"
     kinds = dict(zip(KINDS, map(len, shared_out(options.widgets, options.mode)), strict=True))
     told = " and ".join(counted(number, kind) for kind, number in kinds.items() if number)
-    print(f"{size_of(options.widgets, options.symbols)}, at once, by {told}, against {where}\n")
+    way = ", each in one call" if options.bulk else ""
+    print(f"{size_of(options.widgets, options.symbols)}, at once, by {told}{way}, against {where}\n")
     missing = any(run.missing for run in runs)
     heads = ["requests", "wall time", "a widget waits (min / median / max)"] + ["no price"] * missing
     print(f"{'':12}" + "".join(f" {head:>{len(head) + 1}}" for head in heads))
@@ -261,12 +293,28 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--failures", type=fraction, default=0.0, help="part of the requests that fail, 0 to 1 (default 0)"
     )
+    parser.add_argument("--bulk", action="store_true", help="each widget asks for all symbols in one call")
+    parser.add_argument(
+        "--outage",
+        type=outage,
+        nargs="?",
+        const=3.0,
+        metavar="SECONDS",
+        help="let the server fail for so long (default 3), and show what users see without and with grace",
+    )
     parser.add_argument("--live", action="store_true", help="talk to Alpaca instead of the loopback server")
     options = parser.parse_args()
     # Each symbol once: two of a kind would be one price, and the counts would not add up.
     options.symbols = list(dict.fromkeys(s.strip().upper() for s in options.symbols.split(",") if s.strip()))
     if not options.symbols:
         parser.error("argument --symbols: name at least one")
+    if options.outage is not None:
+        if options.live:
+            parser.error("argument --outage: not with --live, whose server is not ours to stop")
+        if options.mode != "threads" or options.bulk:
+            parser.error("argument --outage: its widgets are threads that ask for one price")
+        if options.outage < 10 * options.latency:
+            parser.error("argument --outage: expected ten times the latency, at least")
     return options
 
 
@@ -296,6 +344,10 @@ def pause(text: str) -> float:
 
 def lifetime(text: str) -> float:
     return number_in(text, 0, float("inf"))
+
+
+def outage(text: str) -> float:
+    return number_in(text, 1, 60)
 
 
 def fraction(text: str) -> float:

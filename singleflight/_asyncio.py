@@ -28,7 +28,7 @@ from .options import switched_off
 from .outcomes import copy_of
 from .turns import Actor, get_ident, inside
 
-__all__ = ["call"]
+__all__ = ["TaskBoarding", "Work", "call"]
 
 
 class TaskBoarding(InTask, Boarding):
@@ -56,9 +56,9 @@ class Work:
 
     __slots__ = ("_thread", "began", "error", "flight", "home", "loop", "memo", "overdue", "task", "value")
 
-    def __init__(self, memo: Memo, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
-        self.memo: Memo | None = memo  # these two until the task has ended
-        self.flight: Flight | None = flight
+    def __init__(self, memo: Memo | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
+        self.memo = memo  # these two until the task has ended
+        self.flight = flight
         self.loop = loop
         self._thread = threading.current_thread()
         self.home: asyncio.Future[None] = loop.create_future()
@@ -75,6 +75,10 @@ class Work:
             return
         with suppress(RuntimeError):  # the loop is closed, and the task gone with it
             self.loop.call_soon_threadsafe(self._cancel)
+
+    def may_stop(self) -> bool:
+        """It fetches nothing else."""
+        return True
 
     def _cancel(self) -> None:
         self.overdue = not self.home.done()  # its caller still waits: it is stopped for taking too long

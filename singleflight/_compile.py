@@ -47,6 +47,9 @@ _SPLIT = """\
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return _sf_key, {args}, {kwargs}
 """
+_ARGUMENTS = """\
+    return {args}, {kwargs}
+"""
 # With a global lock the additions to records are the count of hits: the store's owner sums them up. So
 # nothing that lets another thread run (no call, no backward jump) may stand between the comparison with
 # `deadline` and the addition: a record that is dropped in between would take a hit with it uncounted.
@@ -103,6 +106,10 @@ class CallForms:
     def split(self, by_instance: bool, bound: bool) -> types.FunctionType:
         """For the control surface: returns key, args and kwargs of a plain or bound call."""
         return self._make(_SPLIT, "meet" if bound else "first" if by_instance else "", bound=False)
+
+    def arguments(self) -> types.FunctionType:
+        """For bulk loaders: returns args and kwargs of a call, in their canonical form."""
+        return self._make(_ARGUMENTS, "", bound=False)
 
     def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
         shapes = tuple((p.name, p.kind, p.default is not p.empty) for p in self._parameters)

@@ -20,7 +20,7 @@ from .renewing import in_background
 from .sections import inside_other
 from .turns import current_actor, get_ident, inside
 
-__all__ = ["call", "raise_shared", "refuse_awaitable"]
+__all__ = ["ThreadBoarding", "call", "raise_shared", "refuse_awaitable", "warn_of_blocking"]
 
 
 class ThreadBoarding(InThread, Boarding):
@@ -146,7 +146,7 @@ def refuse_awaitable(name: str, value: Any) -> NoReturn:
 
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
-    _warn_of_blocking(memo)
+    warn_of_blocking(memo)
     if boarding.told:
         memo.tell.waiting(boarding.flight)
     verdict = JOIN
@@ -164,7 +164,7 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     return verdict
 
 
-def _warn_of_blocking(memo: Memo) -> None:
+def warn_of_blocking(memo: Memo) -> None:
     """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it."""
     if memo.warned:
         return

@@ -45,6 +45,7 @@ class Boarding(Asker):
     record: Any
     renewal: Boarding | None
     loop: Any = None  # the event loop that a task runs on
+    follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)
 
     def __init__(
         self, key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .bound import BoundSingleFlight, binder, show
+from .loader import MakesLoaders
 from .options import Options
+from .proxies import FunctionWrapper
 from .surface import Controls
 from .wiring import Home
 
 if TYPE_CHECKING:
     from .surface import TakesClass, TakesInstance
-
-    class _FunctionWrapper: ...
-else:
-    from wrapt import FunctionWrapper as _FunctionWrapper
 
 __all__ = ["BoundSingleFlight", "SingleFlightDecorator", "SingleFlightFunction", "decorate"]
 
@@ -27,7 +25,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
+class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generic[P, R]):
     """A decorated function: called (or awaited) like the original, with the control surface beside.
 
     Everything else about it (name, docstring, signature, annotations, `isinstance` answers) is that of
@@ -131,7 +129,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
 
 
 # What type checkers read above would be found before the wrapped function's own annotations.
-for _class in (Controls, SingleFlightFunction):
+for _class in (Controls, MakesLoaders, SingleFlightFunction):
     if "__annotations__" in vars(_class):
         del _class.__annotations__
 

@@ -51,6 +51,10 @@ class Work(Protocol):
         """Have it cancelled; from any thread, under no lock."""
         ...
 
+    def may_stop(self) -> bool:
+        """Whether nobody wants what else it fetches (then that is doomed, too). Called under the mutex."""
+        ...
+
     def is_dead(self) -> bool:
         """Whether it will never end by itself: its event loop is closed, or that loop's thread is gone."""
         ...
@@ -71,7 +75,8 @@ class Flight(Turn):
     """One execution. All fields are written under the mutex, but for those of the landing.
 
     `value`, `error`, `traceback` and `landed` are written before the state becomes LANDED and read only
-    after it. `retries` is what is left of its chain's budget (None: no limit).
+    after it. `retries` is what is left of its chain's budget (None: no limit). `missing` is there where
+    `kind` is "bulk": whether the loader left its key out.
     """
 
     __slots__ = (
@@ -87,6 +92,7 @@ class Flight(Turn):
         "landed",
         "lost",
         "memo",
+        "missing",
         "previous",
         "retries",
         "slot",
@@ -119,6 +125,7 @@ class Flight(Turn):
         self.kind = "call"
         self.background = False  # nobody called for it: it renews a value that is still served
         self.error: BaseException | None = None
+        self.missing: bool
         self.work: Work | None = None  # set once, by its leader, where a task runs it
         self.due: float | None = None  # a time of `time.monotonic` after which it may be unseated
 

@@ -14,15 +14,19 @@ from .errors import FlightDeadlock, FlightTimeout
 from .events import log
 from .flights import FLYING, LANDED, PASSED, UNSEATED, Flight
 from .freshness import Landing
+from .gates import Gate
 from .options import is_not_none
 from .outcomes import copy_of
 from .remembered import Remembered
 from .turns import Slot, mutex
 
-__all__ = ["NOTHING", "Lander", "Loose", "let_go"]
+__all__ = ["NOTHING", "Ending", "Lander", "Loose", "let_go"]
 
 Loose = tuple[Callable[[], object] | None, object]  # to call, and to let go of, once the mutex is free
 NOTHING: Loose = (None, None)
+# A flight that is about to end together with others: the flight, its value and error, when, whether the value
+# is storable, its ttl if it was stored, and the records that went for it.
+Ending = tuple[Flight, object, BaseException | None, float, bool, float | None, list[Record]]
 
 _MOST_UNSEATED = 4  # executions of one key that may be left running at a time, so that they do not pile up
 
@@ -30,10 +34,11 @@ _MOST_UNSEATED = 4  # executions of one key that may be left running at a time, 
 class Lander(Remembered):
     """Ends the flights of one decorated function."""
 
-    def land(self, flight: Flight, value: object) -> None:
+    def land(self, flight: Flight, value: object, later: list[Ending] | None = None) -> None:
         """The function returned: publish the value, then free the key, then tell.
 
         Passes on what `cache_if` and `ttl` raise: the flight has not ended then, and is to `fail` with it.
+        With `later` it only publishes, and adds there what is left to be done.
         """
         options = self.options
         cache_if = options.cache_if
@@ -52,18 +57,24 @@ class Lander(Remembered):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
         stored = gone is not None
+        if stored and self.batches:
+            self.spoil(flight.key)
         if flight.background and not stored:
             self._renew_later(flight, now, None)
+        if later is not None:
+            later.append((flight, value, None, now, storable, ttl if stored else None, gone or []))
+            return
         ended = self._finish(flight, value, None, now, storable, stored)
         if flight.told:
             if ended is not None:
                 self.tell.landed(flight, ended, value, now, ttl if stored else None)
             self.tell.gone(gone or [], now)
 
-    def fail(self, flight: Flight, error: BaseException) -> None:
+    def fail(self, flight: Flight, error: BaseException, later: list[Ending] | None = None) -> None:
         """The function raised: an Exception is shared or tried again, anything else is an abort.
 
         Does nothing to a flight that has ended, so that a landing cut short by an interrupt can be mended.
+        With `later` it ends nothing, but adds there what is left to be done.
         """
         try:
             now = self.timer()
@@ -73,6 +84,9 @@ class Lander(Remembered):
             self._renew_later(flight, now, error)
         elif self.options.failure_ttl and isinstance(error, Exception) and not is_unshared(error):
             self._store_failure(flight, error, now)
+        if later is not None:
+            later.append((flight, None, error, now, False, None, []))
+            return
         ended = self._finish(flight, None, error, now, storable=False, stored=False)
         if ended is not None:
             self.tell.failed(flight, ended, error, now)
@@ -132,8 +146,12 @@ class Lander(Remembered):
         now: float,
         storable: bool,
         stored: bool,
+        later: list[Loose] | None = None,
     ) -> tuple[int, bool] | None:
-        """End a flight; how many followers it had and whether they fly again, or None if it has ended."""
+        """End a flight; how many followers it had and whether they fly again, or None if it has ended.
+
+        With `later` it opens no gates, but adds them there: then it may be called under the mutex.
+        """
         again = unshared = False
         next_gate = dropped = None  # to open, and to let go of, once the mutex is free
         with mutex:
@@ -165,6 +183,9 @@ class Lander(Remembered):
                         flight.state = LANDED  # nobody is to receive what it brought
                     if current:
                         next_gate, dropped = self.locks.vacate(slot)
+        if later is not None:
+            later += (_opening(gate, None), _opening(next_gate, dropped))
+            return None if ended else (followers, again)
         if gate is not None:
             gate.open()
         if next_gate is not None:
@@ -187,9 +208,10 @@ class Lander(Remembered):
         """Count an execution and its leader (a caller that has gone was counted then), once."""
         counts = self.counts
         served = not (flight.deserted or flight.background)
-        failed = error is not None and isinstance(error, Exception)
+        bulk = flight.kind == "bulk"  # whose executions are counted by the batch
+        failed = error is not None and isinstance(error, Exception) and not bulk
         flight.counted = True
-        if flight.work is None or flight.work.began:
+        if not bulk and (flight.work is None or flight.work.began):
             counts.calls += 1
             if flight.kind == "refresh":
                 counts.refreshes += 1
@@ -211,8 +233,7 @@ class Lander(Remembered):
             self.counts.errors += followers
 
     def _vacate(self, slot: Slot) -> Loose:
-        gate, dropped = self.locks.vacate(slot)
-        return (None if gate is None else gate.open), dropped
+        return _opening(*self.locks.vacate(slot))
 
     # -- losing the key ------------------------------------------------------------------------------
 
@@ -272,6 +293,10 @@ class Lander(Remembered):
 def is_unshared(error: BaseException) -> bool:
     """Whether it ends an execution without saying anything about its key."""
     return not isinstance(error, Exception) or isinstance(error, (FlightDeadlock, FlightTimeout))
+
+
+def _opening(gate: Gate | None, dropped: object) -> Loose:
+    return (None if gate is None else gate.open), dropped
 
 
 def let_go(loose: Loose) -> None:

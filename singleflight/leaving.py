@@ -117,5 +117,7 @@ class Leaver(Lander):
     def _stop_if_unwanted(flight: Flight) -> Loose:
         if not flight.deserted or flight.followers or flight.doomed or flight.work is None:
             return NOTHING
+        if not flight.work.may_stop():
+            return NOTHING
         flight.doomed = flight.detached = True  # whoever comes now gets a flight of its own, after this one
         return flight.work.stop, None

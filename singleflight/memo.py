@@ -112,8 +112,10 @@ class Memo(Server):
             flight = before.latest()
             record = self.store.index.get(boarding.key)
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
-                keep_waiting(boarding.waiter, flight)
                 boarding.flight, boarding.gate = flight, flight.open_later()
+                if boarding.before is None:
+                    return JOIN  # it follows, and waits for nothing yet
+                keep_waiting(boarding.waiter, flight)
                 boarding.stand_at(boarding.gate, self, flight)
                 return JOIN
             if flight is None:
@@ -220,6 +222,10 @@ class Memo(Server):
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
+        if boarding.follows:
+            boarding.flight, boarding.gate = flight, flight.open_later()
+            self._count_in(boarding, flight)
+            return None
         boarding.begin()
         waiter = boarding.waiter
         # The usual case in short: nobody but its own function holds the flight up.
@@ -247,8 +253,12 @@ class Memo(Server):
         boarding.stand_at(gate, self, flight)
         if boarding.uneasy:
             note(boarding, boarding.climb())
+        self._count_in(boarding, flight)
+        return None
+
+    @staticmethod
+    def _count_in(boarding: Boarding, flight: Flight) -> None:
         flight.followers += 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:
             flight.slot.line_up(flight)
-        return None

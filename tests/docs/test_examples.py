@@ -91,6 +91,40 @@ class TestPriceBoard:
         assert "WARNING [Account 1] Failed to fetch bid price for" in done.stdout
         assert "HTTP 500" in done.stdout
 
+    @pytest.mark.parametrize(("mode", "most"), [("threads", 2), ("tasks", 1), ("mixed", 2)])
+    def test_bulk(self, mode, most):
+        """Ten requests, and one instead of them; threads that meet in the same microsecond may make two."""
+        done = run("price_board.py", "--bulk", "--latency=0.05", f"--mode={mode}")
+        assert done.returncode == 0, done.stderr
+        made = requests_made(done.stdout)
+        assert made["undecorated"] == 10
+        assert 1 <= made["decorated"] <= most
+        assert "each in one call" in done.stdout
+        assert "no price" not in done.stdout
+
+    def test_an_outage(self, tmp_path):
+        """Without grace the price is gone while the server fails; with it nobody notices, nor waits."""
+        done = run("price_board.py", "--outage=1", "--latency=0.05", "--widgets=4", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        rows = re.findall(r"^ *[\d.]+ s  (up|DOWN) +\|(.*)\|(.*)$", done.stdout, re.MULTILINE)
+        down = [(without, graced) for told, without, graced in rows if told == "DOWN"]
+        assert any("no price" in without for without, _ in down)
+        assert not any("no price" in graced for _, graced in down)
+        assert any(" stale " in graced for _, graced in down)
+        assert rows[-1][0] == "up"
+        assert "no price" not in rows[-1][1] + rows[-1][2]
+        assert re.search(r"^with grace: +0 of \d+ looks found no price", done.stdout, re.MULTILINE)
+        assert "could not be renewed, its value is kept" in done.stdout
+        assert done.stderr == "importing alpaca-py ...\n"
+        assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout)
+
+    @pytest.mark.parametrize("more", ["--live", "--mode=tasks", "--bulk", "--latency=1"])
+    def test_an_outage_of_something_else(self, more):
+        """It needs a server of ours, threads, and a latency that it can be told from."""
+        done = run("price_board.py", "--outage", more, APCA_API_KEY_ID="key", APCA_API_SECRET_KEY="secret")
+        assert done.returncode == 2
+        assert "argument --outage: " in done.stderr
+
     def test_a_rate_limit(self):
         """Undecorated the burst runs into the limit."""
         done = run("price_board.py", "--latency", "0", "--rate-limit", "5")
@@ -108,6 +142,7 @@ class TestPriceBoard:
             ("--ttl", "inf"),
             ("--rate-limit", "0"),
             ("--failures", "1.5"),
+            ("--outage", "0.5"),
         ],
     )
     def test_bad_flags(self, flag, text):

@@ -5,6 +5,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, assert_type
 
+from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
+from alpaca.trading.requests import MarketOrderRequest
+
 from singleflight import (
     BoundSingleFlight,
     Entry,
@@ -23,7 +26,7 @@ from singleflight import (
     report,
     single_flight_ttl,
 )
-from singleflight.accounts import AccountInterface
+from singleflight.accounts import AccountInterface, AlpacaAccount
 from singleflight.events import Event, Land
 from singleflight.testing import FakeClock, Recorder
 
@@ -355,3 +358,19 @@ async def prices(account: AccountInterface) -> None:
     assert_type(account.get_instrument_current_price("A", "ask"), float | None)
     assert_type(await account.aget_instrument_current_price("A", price_type="ask"), float | None)
     assert_type(await account.aget_instrument_current_price.refresh("A"), float | None)
+    assert_type(account.get_instrument_current_prices(["A"], "ask"), dict[str, float])
+    assert_type(await account.aget_instrument_current_prices(("A",), price_type="ask"), dict[str, float])
+
+
+async def trading(account: AlpacaAccount, order: MarketOrderRequest) -> None:
+    assert_type(account.get_account(), TradeAccount)
+    assert_type(await account.aget_account(), TradeAccount)
+    assert_type(account.get_account.invalidate(), bool)
+    assert_type(account.get_positions(), tuple[Position, ...])
+    assert_type(await account.aget_positions(), tuple[Position, ...])
+    assert_type(account.get_clock().is_open, bool)
+    assert_type(await account.aget_clock(), Clock)
+    assert_type(account.get_asset("A"), Asset)
+    assert_type(await account.aget_asset.refresh("A"), Asset)
+    assert_type(account.submit_order(order), Order)
+    assert_type(await account.asubmit_order(order), Order)
