@@ -214,7 +214,8 @@ async def _lead(
     try:
         await work.home
     except BaseException:
-        work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
+        if not work.loop.is_closed():
+            work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
         _at_once(memo.desert, boarding)
         raise
     error, value = work.error, work.value

@@ -7,13 +7,14 @@ from collections.abc import Hashable
 from .boarding import HIT, JOIN, LEAD, NONE, Boarding
 from .circles import begin_waiting, end_waiting, note, waiting, waits
 from .flights import FLYING, LANDED, UNCLAIMED, UNSEATED, Flight, Work, is_nobodys
-from .landing import NOTHING, Lander, Loose, let_go
+from .landing import NOTHING, Loose, let_go
 from .turns import mutex
+from .unseating import Unseater
 
 __all__ = ["Leaver"]
 
 
-class Leaver(Lander):
+class Leaver(Unseater):
     """Lets the callers of one decorated function go."""
 
     def leave(self, boarding: Boarding, timed_out: bool | None) -> bool:

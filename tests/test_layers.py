@@ -25,6 +25,7 @@ LAYERS = [
     {"telling", "views"},
     {"remembered"},
     {"landing"},
+    {"unseating"},
     {"leaving"},
     {"serving"},
     {"memo"},

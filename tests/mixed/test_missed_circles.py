@@ -1,44 +1,12 @@
-"""Circles that are hard to see, and one that is none: told without need."""
+"""Circles that are hard to see, and one that is none and is told all the same."""
 
 import asyncio
-import threading
 
 import pytest
 
 from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
-from singleflight.testing import Recorder
-
-from ..drivers import PATIENCE, InThread
 
 LONG = 1.0  # seconds after which who would wait for ever gives up
-
-
-def test_a_leader_that_waits_for_a_loop_of_its_own():
-    """Thread 1 leads A and runs a loop that asks for B; thread 2 leads B and asks for A."""
-    seen, leading = Recorder(), threading.Event()
-
-    @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen, wait_timeout=LONG)
-    def plain(key):
-        if key == "A":
-            return "A" + asyncio.run(ask_for_b())
-        leading.set()
-        seen.wait_for("wait")
-        return "B" + plain("A")
-
-    @plain.twin
-    async def coroutine(key):
-        raise AssertionError("nobody leads this way")
-
-    async def ask_for_b():
-        return await coroutine("B")
-
-    async def ask(key):
-        return plain(key)
-
-    second = InThread(ask, ("B",))
-    assert leading.wait(PATIENCE)
-    first = InThread(ask, ("A",))
-    assert FlightDeadlock in [type(first.outcome()), type(second.outcome())]
 
 
 def test_a_loop_inside_a_worker_thread():
