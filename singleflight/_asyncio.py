@@ -35,7 +35,7 @@ class TaskBoarding(InTask, Boarding):
 
     __slots__ = ("crowd", "future", "loop", "timer")
 
-    def __init__(self, key: Any, task: asyncio.Task[Any], thread: Actor, renew: bool) -> None:
+    def __init__(self, key: Any, task: Any, thread: Actor, renew: bool) -> None:
         # As `Boarding.__init__`, in line: a herd makes thousands of these.
         self.key = key
         self.actor = self.waiter = task
@@ -118,8 +118,7 @@ async def call(
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.bypassed or switched_off():
         return await run(*args, **kwargs)
-    task: Any = asyncio.current_task()
-    boarding = TaskBoarding(key, task, get_ident(), renew)
+    boarding = TaskBoarding(key, asyncio.current_task(), get_ident(), renew)
     waited = False
     try:
         verdict = memo.board(boarding)

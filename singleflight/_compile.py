@@ -38,7 +38,7 @@ _HIT = """\
     if _sf_record is not None and _sf_timer() < _sf_record.deadline:
         _sf_record.hits += 1{count}
         return _sf_record.value
-    return {call}(_sf_key, {args}, {kwargs})
+    return {call}(_sf_memo, {run}, _sf_key, {args}, {kwargs})
 """
 _SPLIT = """\
     try:
@@ -179,7 +179,8 @@ def _text(shapes: tuple[_Shape, ...], body: str, meet: str, own_key: bool, bound
         "args": f"({', '.join(call)}{',' if len(call) == 1 else ''})",
         "kwargs": "{" + ", ".join(words + ([f"**{extra}"] if extra else [])) + "}",
         "count": _COUNT,
-        "call": ("await " if waits else "") + ("_sf_call_bound" if bound else "_sf_call"),
+        "call": ("await " if waits else "") + "_sf_driver",
+        "run": "_sf_run_bound" if bound else "_sf_run",
     }
     first = "_sf_bound, /, " if bound and not positional else ""
     head = f"{'async ' if waits else ''}def call({first}{_header(shapes)}):\n"

@@ -18,7 +18,7 @@ from .options import switched_off
 from .outcomes import copy_of
 from .renewing import in_background
 from .sections import inside_other
-from .turns import current_actor, get_ident, inside
+from .turns import get_ident, inside
 
 __all__ = ["ThreadBoarding", "call", "raise_shared", "refuse_awaitable", "warn_of_blocking"]
 
@@ -41,7 +41,8 @@ def call(
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return run(*args, **kwargs)
     thread = get_ident()
-    boarding = ThreadBoarding(key, current_actor(), thread, thread, renew)
+    # The thread itself leads, also where it runs a task: its loop stands still until the flight has ended.
+    boarding = ThreadBoarding(key, thread, thread, thread, renew)
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:

@@ -135,7 +135,7 @@ def keep_waiting(me: Actor, turn: Turn) -> None:
     waiting[me] = (*waiting.get(me, ())[:-1], turn)
 
 
-def end_waiting(me: Actor, before: int) -> None:
+def end_waiting(me: Actor | None, before: int) -> None:
     """Go back to the `waits` there were before; may be repeated. The entry is its actor's own."""
     if not before:
         waiting.pop(me, None)

@@ -49,7 +49,10 @@ class Lander(Remembered):
         now = self.timer()
         gone: list[Record] | None = None
         if storable and ttl > 0 and not flight.detached:
-            record = self.new_record(flight.key, value, now, ttl, now - flight.started)
+            if self.is_plain:
+                record = Record(flight.key, value, now, ttl)
+            else:
+                record = self.new_record(flight.key, value, now, ttl, now - flight.started)
             if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
@@ -91,7 +94,7 @@ class Lander(Remembered):
     def new_record(self, key: Hashable, value: object, now: float, ttl: float, duration: float) -> Record:
         """A value that has just landed, with the times that it ages by."""
         ageing = self.options.ageing
-        if ageing.is_plain:
+        if self.is_plain:
             return Record(key, value, now, ttl)
         ttl = ageing.shortened(ttl)
         refresh_at = ageing.refresh_at(now, ttl, duration)

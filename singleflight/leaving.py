@@ -86,6 +86,7 @@ class Leaver(Lander):
             boarding.renewal = None
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None
+        boarding.actor = boarding.waiter = None  # a task must not lead to itself through its exception
 
     @staticmethod
     def _waits_no_more(boarding: Boarding) -> None:

@@ -30,6 +30,7 @@ from typing import Any
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
 from .errors import FlightDeadlock, FlightTimeout
+from .events import is_debugging
 from .flights import FLYING, LANDED, UNCLAIMED, Flight
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .landing import NOTHING, let_go
@@ -52,7 +53,7 @@ class Memo(Server):
         this key took too long and are still running.
         """
         now = self.timer()
-        boarding.told = not self.tell.quiet()
+        boarding.told = self.tell.has_listener or is_debugging()
         key = boarding.key
         slot: Any = None
         turn: Any = None
@@ -238,7 +239,12 @@ class Memo(Server):
         boarding.flight, boarding.gate = flight, gate
         under_way = waiting.get(waiter)
         boarding.before = 0 if under_way is None else len(under_way)  # first: what an interrupt goes back to
-        waiting[waiter] = (flight,) if under_way is None else (*under_way, flight)
+        if under_way is None:
+            if gate.alone is None:
+                gate.alone = (flight,)
+            waiting[waiter] = gate.alone
+        else:
+            waiting[waiter] = (*under_way, flight)
         boarding.stand_at(gate, self, flight)
         if boarding.uneasy:
             note(boarding, boarding.climb())

@@ -45,6 +45,7 @@ class Remembered:
         self.timer = options.timer
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
         self.store = Store(options.maxsize)
+        self.is_plain = options.ageing.is_plain
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)

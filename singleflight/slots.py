@@ -11,6 +11,7 @@ import time
 from collections.abc import Hashable
 from math import inf
 
+from .circles import end_waiting
 from .gates import Gate
 from .keys import InstanceKey
 from .turns import Hold, Slot, get_ident
@@ -118,7 +119,9 @@ class Slots:
         if slot.queue and slot.turn is not None:
             slot.step_out(slot.turn)  # an interrupt may have kept it in the queue when its turn came
         while slot.queue and slot.queue[0].is_dead():
-            slot.step_out(slot.queue[0])  # it would never go on, nor let anybody after it
+            gone = slot.queue[0]  # it would never go on, nor let anybody after it
+            slot.step_out(gone)
+            end_waiting(gone.leader, 0)
         if slot.queue:
             slot.turn = following = slot.queue[0]  # this assignment is what gives it the slot
             slot.step_out(following)

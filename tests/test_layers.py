@@ -17,7 +17,8 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies", "renewing"},
     {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
-    {"entries", "circles", "askers", "slots", "options", "testing"},
+    {"entries", "circles", "askers", "options", "testing"},
+    {"slots"},
     {"queues", "order", "crowds"},
     {"locks", "boarding", "store"},
     {"flights"},

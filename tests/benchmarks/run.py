@@ -302,12 +302,12 @@ def task_herd(rounds: int) -> None:
                 best[name] = min(best[name], await every(fetch, number, count))
         return best
 
-    for count, target in ((5000, 0.65), (10_000, 0.8)):
+    for size, target in ((5000, 0.65), (10_000, 0.8)):
         candidates = {OURS: single_flight_ttl(ttl=600)(slow)}
         if async_lru:
             candidates["async-lru"] = async_lru.alru_cache(1024, ttl=600)(slow)
-        best = asyncio.run(measured(candidates, count))
-        table(f"{count} tasks on one cold key, per task", best, {"async-lru": target})
+        best = asyncio.run(measured(candidates, size))
+        table(f"{size} tasks on one cold key, per task", best, {"async-lru": target})
 
 
 def memory(entries: int = 20_000) -> None:
