@@ -18,7 +18,7 @@ from .options import switched_off
 from .renewing import in_background
 from .requested import Request
 from .sections import inside_other
-from .turns import current_actor, get_ident, inside
+from .turns import get_ident, inside
 
 __all__ = ["call"]
 
@@ -35,8 +35,8 @@ def call(request: Request) -> Any:
     memo = request.memo
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return _direct(request)
-    actor, thread = current_actor(), get_ident()
-    bulk = request.bulk_call(lambda key: ItemBoarding(key, actor, thread, thread))
+    thread = get_ident()
+    bulk = request.bulk_call(lambda key: ItemBoarding(key, thread, thread, thread))
     if bulk.look():
         return bulk.answer()
     if inside_other():  # in a finaliser or signal handler: waiting here could hang others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -129,6 +130,11 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
 
         def __copy__(self):
             return self
+
+        def __deepcopy__(self, memo):
+            if self._self_instance is None:
+                return self
+            return getattr(deepcopy(self._self_instance, memo), self.__name__)
 
         def __repr__(self):
             return f"<bound bulk loader {self.__wrapped__!r}>"
