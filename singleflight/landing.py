@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from math import inf
 
+from .boarding import Nobody
 from .circles import forget_the_gone
 from .entries import AgeingRecord, Record
 from .errors import FlightDeadlock, FlightTimeout
@@ -49,7 +50,7 @@ class Lander(Remembered):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
         stored = gone is not None
-        if flight.background and not stored:
+        if flight.renews and not stored and not flight.detached:
             self._renew_later(flight, now, None)
         ended = self._finish(flight, value, None, now, storable, stored)
         if flight.told:
@@ -66,8 +67,10 @@ class Lander(Remembered):
             now = self.timer()
         except Exception:  # a broken clock must not keep the key
             now = flight.started
-        if flight.background:
+        if flight.renews and not flight.detached:
             self._renew_later(flight, now, error)
+        if flight.background:
+            pass
         elif self.options.failure_ttl and isinstance(error, Exception) and not is_unshared(error):
             self._store_failure(flight, error, now)
         ended = self._finish(flight, None, error, now, storable=False, stored=False)
@@ -106,13 +109,26 @@ class Lander(Remembered):
             return
         failed = error is None or isinstance(error, Exception)
         with mutex:
-            first = failed and not record.failed
+            first = failed and not record.failed and record.serves_for(now) > 0
             if failed:
                 record.failed = True
             record.renew_at(now + self.options.ageing.retry_after if failed else now)
         if first:
             why = "it returned what is not stored" if error is None else repr(error)
             log.warning("%s: %r could not be renewed, its value is kept: %s", self.name, flight.key, why)
+
+    def call_off(self, flight: Flight) -> None:
+        """A renewal that nobody has begun, if so, ends as if it had never been."""
+        now = self.timer()
+        called_off = KeyboardInterrupt()
+        with mutex:
+            if not isinstance(flight.leader, Nobody):
+                return
+            flight.counted = True
+            flight.unbegun = False
+        if not flight.detached:
+            self._renew_later(flight, now, called_off)
+        self._finish(flight, None, called_off, now, storable=False, stored=False)
 
     def _asked_ttl(self, flight: Flight, value: object) -> float:
         now = self.timer()
@@ -131,7 +147,7 @@ class Lander(Remembered):
         stored: bool,
     ) -> tuple[int, bool] | None:
         """End a flight; how many followers it had and whether they fly again, or None if it has ended."""
-        again = False
+        again = unshared = False
         loose = NOTHING
         with mutex:
             slot, followers, gate = flight.slot, flight.followers, flight.gate
@@ -216,6 +232,7 @@ class Lander(Remembered):
         Its followers move over to a successor. What it may still bring home is its own caller's alone.
         """
         loose = NOTHING
+        limit = self.options.flight_timeout
         stop = gate = None
         dead = False
         with mutex:
@@ -248,6 +265,9 @@ class Lander(Remembered):
         if due:
             if dead:
                 forget_the_gone()
+            if flight.renews:
+                why = KeyboardInterrupt() if dead else FlightTimeout(f"it took longer than {limit:g} s")
+                self._renew_later(flight, self.timer(), why)
             self.tell.unseated(flight)
         return True
 

@@ -15,8 +15,8 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "renewing"},
-    {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
+    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours"},
+    {"outcomes", "keys", "events", "turns", "_compile", "freshness", "renewing"},
     {"entries", "circles", "askers", "slots", "options", "testing"},
     {"queues", "order", "crowds"},
     {"locks", "boarding", "store"},
