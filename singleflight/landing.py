@@ -92,8 +92,9 @@ class Lander(Remembered):
         """Keep an exception for a while, where there is no value and nobody is to try again at once."""
         with mutex:
             retried = flight.followers and flight.retries != 0
-        served = self.store.index.get(flight.key)
-        if retried or flight.detached or (served is not None and served.serves_for(now) > 0):
+        before = self.store.index.get(flight.key)
+        served = before is not None and before.error is None and before.serves_for(now) > 0
+        if retried or flight.detached or served:
             return
         kept = copy_of(error, error.__traceback__)
         if kept is not error:

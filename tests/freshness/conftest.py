@@ -49,7 +49,7 @@ class Source:
                     return step
             return number
 
-        self.fetch: Pair = driver.decorate(fetch, timer=self.clock, listener=self.seen, **options)
+        self.fetch: Pair = driver.decorate(fetch, timer=self.clock, **{"listener": self.seen, **options})
 
     def call(self, *args: Any) -> Any:
         return self.driver.call(self.fetch, *args)
