@@ -54,7 +54,19 @@ class Work:
     All fields are touched on the loop's own thread alone, but for the two that say where it runs.
     """
 
-    __slots__ = ("_thread", "began", "error", "flight", "home", "loop", "memo", "overdue", "task", "value")
+    __slots__ = (
+        "_thread",
+        "began",
+        "error",
+        "flight",
+        "home",
+        "homeless",
+        "loop",
+        "memo",
+        "overdue",
+        "task",
+        "value",
+    )
 
     def __init__(self, memo: Memo | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
         self.memo = memo  # these two until the task has ended
@@ -67,6 +79,7 @@ class Work:
         self.error: BaseException | None = None
         self.began = False
         self.overdue = False
+        self.homeless = False  # nobody waits for it at home: it renews a value
 
     def stop(self) -> None:
         """Have the task cancelled; from any thread."""
@@ -87,6 +100,8 @@ class Work:
 
     def is_dead(self) -> bool:
         """Whether the loop is closed, or stands still on a thread that has ended."""
+        if self.homeless and not self.loop.is_running():
+            return True  # nobody keeps that loop running to see it end
         return is_gone(self.loop, self._thread)
 
     def told(self, memo: Memo, flight: Flight, error: BaseException) -> BaseException:
@@ -177,6 +192,7 @@ def _renew(
     renewal: Any = boarding.renewal
     work, task = _set_off(memo, renewal.flight, run, args, kwargs)
     work.home.set_result(None)  # nobody waits there
+    work.homeless = True
     memo.entrust(renewal, work, task)
     boarding.renewal = None
 
@@ -238,8 +254,10 @@ async def _fly(
 ) -> None:
     """The work: run the function and land its flight."""
     descends.set(True)
-    work.began = True
     try:
+        if flight.background:
+            await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
+        work.began = True
         if flight.told:
             memo.tell.fetching(flight)
         value = await run(*args, **kwargs)

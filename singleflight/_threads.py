@@ -104,7 +104,8 @@ def _renew(
     What it raises is counted and logged, and nobody's to see: it is nobody's call.
     """
     flight = renewal.flight
-    memo.begin(renewal, get_ident())
+    if not memo.begin(renewal, get_ident()):
+        return
     try:
         if flight.told:
             memo.tell.fetching(flight)

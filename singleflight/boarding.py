@@ -8,7 +8,7 @@ from typing import Any
 
 from .turns import Actor, Asker
 
-__all__ = ["HIT", "JOIN", "LEAD", "NONE", "SHARE", "Boarding", "Verdict", "background"]
+__all__ = ["HIT", "JOIN", "LEAD", "NONE", "SHARE", "Boarding", "Nobody", "Verdict", "background"]
 
 
 class Verdict(Enum):
@@ -35,15 +35,27 @@ class Boarding(Asker):
     it wherever an interrupt strikes.
     """
 
-    __slots__ = ("before", "flight", "gate", "key", "record", "renew", "renewal", "told", "verdict")
+    __slots__ = (
+        "before",
+        "flight",
+        "gate",
+        "key",
+        "overdue",
+        "record",
+        "renew",
+        "renewal",
+        "told",
+        "verdict",
+    )
 
     # The other fields are written with the verdict that they belong to: `flight` with LEAD, JOIN and SHARE,
-    # `gate` and what an asker has beside with JOIN, `record` and `renewal` (what this caller is to have
-    # renewed in the background, if anything) with HIT.
+    # `gate` and what an asker has beside with JOIN, `record`, `renewal` (what this caller is to have renewed
+    # in the background, if anything) and `overdue` (a renewal that takes too long) with HIT.
     flight: Any
     gate: Any
     record: Any
     renewal: Boarding | None
+    overdue: Any
     loop: Any = None  # the event loop that a task runs on
     follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)
 
@@ -60,7 +72,14 @@ class Boarding(Asker):
         self.before: int | None = None  # while it is noted as waiting: the waits there were before
 
 
+class Nobody:
+    """Leads a renewal until a thread is free for it."""
+
+    def __str__(self) -> str:
+        return "nobody yet"
+
+
 def background(key: Hashable) -> Boarding:
     """A boarding that no caller waits for: it renews a value. Who runs it is known once it begins."""
-    nobody = object()
+    nobody = Nobody()
     return Boarding(key, nobody, None, nobody, renew=True)

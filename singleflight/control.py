@@ -121,7 +121,7 @@ def explain(memo: Memo, key: Hashable) -> Explanation:
         fresh_for = max(0.0, record.fresh_for(now))
         entry = None if record.error is not None else record.snapshot(now)
         would = "hit" if fresh_for else "stale_hit"
-        return Explanation(key, would, entry, flight, fresh_for, record.serves_for(now) - fresh_for)
+        return Explanation(key, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
     would = "wait" if busy and not direct else "fetch"
     return Explanation(key, would, None, flight, 0.0, 0.0)
 

@@ -94,6 +94,7 @@ class Flight(Turn):
         "memo",
         "missing",
         "previous",
+        "renews",
         "retries",
         "slot",
         "started",
@@ -101,6 +102,7 @@ class Flight(Turn):
         "successor",
         "told",
         "traceback",
+        "unbegun",
         "value",
         "work",
     )
@@ -123,7 +125,9 @@ class Flight(Turn):
         self.lost = False  # set in a forked child that has only a copy of it
         self.told = False  # whether anybody may want its events
         self.kind = "call"
-        self.background = False  # nobody called for it: it renews a value that is still served
+        self.renews = False  # it was begun to renew a value that is still served, its `previous`
+        self.background = False  # nobody called for it
+        self.unbegun = False  # it waits for a thread to run it; whoever needs its outcome runs it instead
         self.error: BaseException | None = None
         self.missing: bool
         self.work: Work | None = None  # set once, by its leader, where a task runs it

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from math import inf
 from typing import TYPE_CHECKING
 
+from .boarding import Nobody
 from .entries import AgeingRecord, Record
 from .errors import FlightDeadlock, FlightTimeout
 from .events import log
@@ -60,7 +61,7 @@ class Lander(Remembered):
         stored = gone is not None
         if stored and self.batches:
             self.spoil(flight.key)
-        if flight.background and not stored:
+        if flight.renews and not stored and not flight.detached:
             self._renew_later(flight, now, None)
         if later is not None:
             later.append((flight, value, None, now, storable, ttl if stored else None, gone or []))
@@ -81,8 +82,10 @@ class Lander(Remembered):
             now = self.timer()
         except Exception:  # a broken clock must not keep the key
             now = flight.started
-        if flight.background:
+        if flight.renews and not flight.detached:
             self._renew_later(flight, now, error)
+        if flight.background:
+            pass
         elif self.options.failure_ttl and isinstance(error, Exception) and not is_unshared(error):
             self._store_failure(flight, error, now)
         if later is not None:
@@ -107,8 +110,9 @@ class Lander(Remembered):
         """Keep an exception for a while, where there is no value and nobody is to try again at once."""
         with mutex:
             retried = flight.followers and flight.retries != 0
-        served = self.store.index.get(flight.key)
-        if retried or flight.detached or (served is not None and served.serves_for(now) > 0):
+        before = self.store.index.get(flight.key)
+        served = before is not None and before.error is None and before.serves_for(now) > 0
+        if retried or flight.detached or served:
             return
         kept = copy_of(error, error.__traceback__)
         if kept is not error:
@@ -124,13 +128,26 @@ class Lander(Remembered):
             return
         failed = error is None or isinstance(error, Exception)
         with mutex:
-            first = failed and not record.failed
+            first = failed and not record.failed and record.serves_for(now) > 0
             if failed:
                 record.failed = True
             record.renew_at(now + self.options.ageing.retry_after if failed else now)
         if first:
             why = "it returned what is not stored" if error is None else repr(error)
             log.warning("%s: %r could not be renewed, its value is kept: %s", self.name, flight.key, why)
+
+    def call_off(self, flight: Flight) -> None:
+        """A renewal that nobody has begun, if so, ends as if it had never been."""
+        now = self.timer()
+        called_off = KeyboardInterrupt()
+        with mutex:
+            if not isinstance(flight.leader, Nobody):
+                return
+            flight.counted = True
+            flight.unbegun = False
+        if not flight.detached:
+            self._renew_later(flight, now, called_off)
+        self._finish(flight, None, called_off, now, storable=False, stored=False)
 
     def _asked_ttl(self, flight: Flight, value: object) -> float:
         now = self.timer()

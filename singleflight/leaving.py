@@ -83,7 +83,7 @@ class Leaver(Unseater):
         if boarding.before is not None:
             self._waits_no_more(boarding)
         if boarding.verdict is HIT and boarding.renewal is not None:
-            self.fail(boarding.renewal.flight, KeyboardInterrupt())  # an interrupt: nobody has begun it
+            self.call_off(boarding.renewal.flight)  # an interrupt: nobody has begun it
             boarding.renewal = None
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None

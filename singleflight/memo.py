@@ -71,8 +71,10 @@ class Memo(Server):
                     boarding.flight, boarding.verdict = turn, LEAD
                     turn.claim(boarding, now, record, self.options.flight_timeout)
                     slot.turn = turn
-                elif turn.leader is None:
+                elif turn.leader is None or turn.unbegun:
                     boarding.flight, boarding.verdict = turn, LEAD
+                    if turn.unbegun:
+                        self._take_over(turn)
                     turn.claim(boarding, now, record, self.options.flight_timeout)
                 else:
                     if type(turn) is not Flight:

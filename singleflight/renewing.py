@@ -10,18 +10,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from .sections import register
 
 __all__ = ["after_fork", "configure_renewal", "in_background"]
 
 
 class _Pool:
-    """All fields are guarded by `lock`."""
+    """All fields are guarded by `lock`, which is re-entrant only so that a handler finds out (`is_owned`)."""
 
     def __init__(self, threads: int, queued: int) -> None:
-        self.lock = threading.Lock()
+        lock: Any = threading.RLock()
+        self.lock = lock
+        self.is_owned: Callable[[], bool] = lock._is_owned
         self.threads, self.queued = threads, queued
         self.under_way = 0
         self.executor: ThreadPoolExecutor | None = None
+        register(self)  # nobody renews anything from within: see `inside_other`
 
     def submit(self, run: Callable[[], object]) -> bool:
         """Have it run by a thread; False where there is no place, or no more at all."""
@@ -30,16 +36,21 @@ class _Pool:
                 return False
             if self.executor is None:
                 self.executor = ThreadPoolExecutor(self.threads, thread_name_prefix="singleflight-renewal")
+            job = [run]
             try:
-                self.executor.submit(self._run, run)
+                self.executor.submit(self._run, job)
             except RuntimeError:  # the interpreter shuts down, or it cannot start a thread
+                job.clear()  # it may have been queued all the same
                 return False
             self.under_way += 1
         return True
 
-    def _run(self, run: Callable[[], object]) -> None:
+    def _run(self, job: list[Callable[[], object]]) -> None:
+        with self.lock:
+            if not job:
+                return
         try:
-            run()
+            job.pop()()
         finally:
             with self.lock:
                 self.under_way -= 1

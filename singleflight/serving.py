@@ -10,7 +10,7 @@ from .entries import AgeingRecord, Record
 from .flights import Flight, Work
 from .leaving import Leaver
 from .sections import inside_other
-from .turns import mutex
+from .turns import get_ident, mutex
 
 __all__ = ["Server"]
 
@@ -18,20 +18,45 @@ __all__ = ["Server"]
 class Server(Leaver):
     """Serves what one decorated function has stored, and sees that it is renewed."""
 
-    def begin(self, renewal: Boarding, thread: int) -> None:
-        """A renewal in the background is run from now on by this thread."""
+    def begin(self, renewal: Boarding, thread: int) -> bool:
+        """A renewal is run from now on by this thread; False if it is not to be run any more.
+
+        Somebody who needed its outcome runs it, or it lost its key while it waited for a thread.
+        """
+        now = self.timer()
         with mutex:
-            renewal.flight.leader = renewal.flight.thread = thread
+            flight = renewal.flight
+            wanted = flight.unbegun and not flight.detached
+            if wanted:
+                self._set_out(renewal, thread, thread, now)
+        if not wanted and flight.unbegun:
+            self.call_off(flight)
+        return wanted
 
     def entrust(self, renewal: Boarding, work: Work, task: Hashable) -> None:
-        """A renewal in the background is run from now on by this task."""
+        """A renewal is run from now on by this task of the loop that runs on this thread."""
         with mutex:
             renewal.flight.work = work
-            renewal.flight.leader = task
+            now = renewal.flight.started
+            self._set_out(renewal, task, get_ident(), now)
+
+    def _set_out(self, renewal: Boarding, actor: Hashable, thread: int, now: float) -> None:
+        flight = renewal.flight
+        renewal.actor, renewal.thread = actor, thread
+        flight.claim(renewal, now, flight.previous, self.options.flight_timeout)
+        flight.unbegun = False
+
+    def _take_over(self, flight: Flight) -> None:
+        """Whoever needs the outcome of a renewal that nobody runs yet is its caller; call under the mutex.
+
+        It might wait for a thread that the caller occupies.
+        """
+        flight.unbegun = flight.background = False
+        flight.kind = "call"
 
     def _serve(self, boarding: Boarding, record: Record, now: float) -> None:
         """Serve a record, and have it renewed if it is time; call under the mutex."""
-        boarding.renewal = None
+        boarding.renewal = boarding.overdue = None
         boarding.record = record
         boarding.verdict = HIT
         if record.error is not None:
@@ -39,33 +64,37 @@ class Server(Leaver):
         elif record.fresh_for(now) <= 0:
             self.counts.stale_hits += 1
             record.passed = -1  # it was used, though that is no hit
-        if record.refresh_at <= now and isinstance(record, AgeingRecord) and not inside_other():
+        if not isinstance(record, AgeingRecord) or inside_other():
+            return
+        if record.refresh_at <= now:
             self._claim_renewal(boarding, record, now)
+        elif record.refresh_at == inf and not record.fresh_for(now) > 0:
+            slot = self.locks.slot(record.key)
+            if slot is not None and isinstance(slot.turn, Flight) and slot.turn.is_due():
+                boarding.overdue = slot.turn  # what renews it takes too long: see `_served`
 
     def _claim_renewal(self, boarding: Boarding, record: AgeingRecord, now: float) -> None:
         slot = self.locks.enter(record.key)
-        turn = slot.turn
-        if turn is not None:
-            if isinstance(turn, Flight) and turn.is_due():
-                boarding.flight = turn  # the one that renews it takes too long: see `_served`
+        if slot.turn is not None:
             return
         renewal = background(record.key)
         renewal.told = boarding.told
-        flight = Flight(self, slot, self.options.follower_retries)
-        flight.background = True
-        renewal.flight = flight
-        boarding.renewal = renewal  # from here on `done` sees to it if nobody begins it
+        flight = renewal.flight = Flight(self, slot, self.options.follower_retries)
         flight.claim(renewal, now, record, self.options.flight_timeout)
+        flight.renews = flight.background = True
+        flight.unbegun = (
+            boarding.loop is None
+        )  # a task's renewal begins for certain, as soon as its loop goes on
+        boarding.renewal = renewal  # from here on `done` sees to it if nobody begins it
         slot.turn = flight
         record.renew_at(inf)
 
     def _served(self, boarding: Boarding, now: float) -> None:
         """After the mutex: count and tell."""
         record = boarding.record
-        if record.refresh_at <= now and boarding.renewal is None:
-            turn = getattr(boarding, "flight", None)
-            if turn is not None:
-                self.unseat(turn)
+        if boarding.overdue is not None:
+            self.unseat(boarding.overdue)
+            boarding.overdue = None
         if record.error is not None:
             return
         if record.fresh_for(now) <= 0:

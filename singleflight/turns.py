@@ -156,6 +156,8 @@ class Turn:
 
     __slots__ = ("depth", "gate", "key", "leader", "number", "thread")
 
+    unbegun = False  # whether it is a renewal that nobody runs yet: see `Flight`
+
     def __init__(self, key: Hashable, leader: Actor | None, thread: Actor | None) -> None:
         self.key = key
         self.leader = leader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .circles import forget_the_gone
+from .errors import FlightTimeout
 from .flights import UNSEATED, Flight
 from .landing import NOTHING, Lander, let_go
 from .turns import mutex
@@ -55,6 +56,10 @@ class Unseater(Lander):
         if due:
             if dead:
                 forget_the_gone()
+            if flight.renews:
+                limit = self.options.flight_timeout
+                why = KeyboardInterrupt() if dead else FlightTimeout(f"it took longer than {limit:g} s")
+                self._renew_later(flight, self.timer(), why)
             self.tell.unseated(flight)
         return True
 

@@ -15,8 +15,8 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies", "renewing"},
-    {"outcomes", "keys", "events", "turns", "_compile", "freshness"},
+    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies"},
+    {"outcomes", "keys", "events", "turns", "_compile", "freshness", "renewing"},
     {"entries", "circles", "askers", "options", "testing"},
     {"slots"},
     {"queues", "order", "crowds"},

@@ -1,0 +1,409 @@
+"""Freshness against a simple model: one thread plays all readers, the pool's threads and the loops.
+
+The model says what each reader gets and whether it is the one to start a renewal. So it is never a value past
+its grace, a fresh value is recomputed only ahead of time, two renewals never run at once, a stale value never
+outlives a newer landing, and what failed is not tried again before its time.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from singleflight import control
+from singleflight.boarding import Boarding, Verdict
+from singleflight.counts import Counts
+from singleflight.flights import FLYING, UNCLAIMED
+from singleflight.memo import Memo
+from singleflight.options import Options, is_not_none
+from singleflight.testing import FakeClock
+
+ACTORS = st.integers(0, 5)
+KEYS = st.sampled_from("AB")
+OUTCOMES = st.sampled_from(["value", "value", "none", "error", "error", "abort"])
+FATES = st.sampled_from(["queued", "queued", "in line", "task", "task", "interrupted"])
+TTL = 10.0
+
+
+@dataclass
+class Stored:
+    """What is stored for a key: until when it is fresh, until when it is served, and when to renew it."""
+
+    value: Any
+    end: float
+    gone: float
+    due: float
+    error: Any = None
+
+
+class Task(Boarding):
+    """A reader that is a task."""
+
+    loop = "a loop"
+
+
+class Loop:
+    """A task's work, as far as it is asked."""
+
+    began = True
+
+    def __init__(self):
+        self.loop, self.dead = object(), False
+
+    def is_dead(self):
+        return self.dead
+
+    def stop(self):
+        raise AssertionError("a renewal is not stopped")
+
+
+class FreshnessModel(RuleBasedStateMachine):
+    """Readers, renewals and landings in any order; values are dropped and put, the clock goes either way."""
+
+    grace, ahead, failure_ttl = 20.0, None, 0.0
+
+    def __init__(self):
+        super().__init__()
+        self.clock = FakeClock(1000.0)
+        options = Options.checked(
+            ttl=TTL,
+            maxsize=None,
+            max_idle_locks=0,
+            cache_if=is_not_none,
+            follower_retries=0,
+            wait_timeout=None,
+            timer=self.clock,
+            listener=None,
+            grace=self.grace,
+            refresh_ahead=self.ahead,
+            failure_ttl=self.failure_ttl,
+        )
+        self.floor = self.failure_ttl or 1.0
+        self.memo = Memo("model", options, Counts())
+        self.stored = {}  # key -> Stored
+        self.current = {}  # key -> the flight that has it
+        self.boardings = {}  # actor -> its boarding, while it leads or follows
+        self.queued = []  # renewals that wait for a thread
+        self.running = []  # renewals that run: the boarding, and the Loop where a task runs it
+        self.detached = set()
+        self.received = 0
+        self.counts = dict.fromkeys(
+            [
+                "hits",
+                "stale_hits",
+                "waits",
+                "fetches",
+                "errors",
+                "timeouts",
+                "calls",
+                "failures",
+                "uncached",
+                "refreshes",
+            ],
+            0,
+        )
+        self.numbers = iter(range(1, 10**9))
+
+    # -- what the model says ---------------------------------------------------------------------------
+
+    def store(self, key, value, error=None):
+        now = self.clock()
+        if error is not None:
+            end = gone = now + self.failure_ttl
+            due = inf
+        else:
+            end, gone = now + TTL, now + TTL + self.grace
+            due = end if self.grace else inf
+            due = due if self.ahead is None else min(due, now + TTL * self.ahead)
+        self.stored[key] = Stored(value, end, gone, due, error)
+
+    def served(self, key):
+        stored = self.stored.get(key)
+        return stored if stored is not None and self.clock() < stored.gone else None
+
+    def is_dead(self, flight):
+        return flight.work is not None and flight.work.dead
+
+    def unseated(self, key, flight):
+        """A dead renewal loses its key; its followers, if any, go to an unclaimed successor."""
+        self.detached.add(flight)
+        self.running = [(renewal, loop) for renewal, loop in self.running if renewal.flight is not flight]
+        self.current[key] = flight.successor
+        if flight.successor is None:
+            del self.current[key]
+
+    # -- readers -----------------------------------------------------------------------------------------
+
+    @rule(actor=ACTORS, key=KEYS, renew=st.sampled_from([False] * 5 + [True]), fate=FATES)
+    def call(self, actor, key, renew, fate):
+        if actor in self.boardings:
+            return
+        self.received += 1
+        self.boardings[actor] = (Task if fate == "task" else Boarding)(key, actor, actor, actor, renew)
+        self.boards(actor, fate)
+
+    def boards(self, actor, fate):
+        boarding = self.boardings[actor]
+        key, now = boarding.key, self.clock()
+        stored, flight = self.served(key), self.current.get(key)
+        verdict = self.memo.board(boarding)
+        if stored is None or boarding.renew:
+            if flight is not None and self.is_dead(flight):
+                self.unseated(key, flight)
+                flight = self.current.get(key)
+            unbegun = [renewal for renewal in self.queued if renewal.flight is flight]
+            if flight is None or flight.state is UNCLAIMED or unbegun or verdict is Verdict.LEAD:
+                assert verdict is Verdict.LEAD
+                assert flight is None or boarding.flight is flight
+                self.current[key] = boarding.flight
+            else:
+                assert verdict is Verdict.JOIN
+                assert boarding.flight is flight
+            return
+        assert verdict is Verdict.HIT
+        assert boarding.record.value == stored.value
+        assert boarding.record.error is stored.error or type(stored.error) is type(boarding.record.error)
+        if stored.error is not None:
+            self.counts["errors"] += 1
+        elif now < stored.end:
+            self.counts["hits"] += 1
+        else:
+            self.counts["stale_hits"] += 1
+        del self.boardings[actor]
+        assert (boarding.renewal is not None) == (now >= stored.due and flight is None)
+        if boarding.renewal is not None:
+            stored.due = inf
+            self.renewed(boarding, fate)
+        elif flight is not None and self.is_dead(flight) and now >= stored.end and stored.due == inf:
+            self.unseated(key, flight)
+            stored.due = now
+        self.memo.done(boarding)
+
+    def renewed(self, boarding, fate):
+        renewal, key = boarding.renewal, boarding.key
+        self.current[key] = renewal.flight
+        if fate == "interrupted":  # `done` sees to it
+            del self.current[key]
+            self.stored[key].due = self.clock()
+            return
+        boarding.renewal = None
+        if boarding.loop is not None:
+            loop = Loop()
+            self.memo.entrust(renewal, loop, loop)
+            self.running.append((renewal, loop))
+        else:
+            self.queued.append(renewal)
+            if fate == "in line":
+                self.begin(0, last=True)
+
+    @rule(actor=ACTORS)
+    def wake(self, actor):
+        boarding = self.boardings.get(actor)
+        if boarding is None or boarding.verdict is not Verdict.JOIN or not boarding.gate.wait(0):
+            return
+        key, now = boarding.key, self.clock()
+        verdict = self.memo.awake(boarding)
+        if verdict is Verdict.SHARE:
+            del self.boardings[actor]
+        elif verdict is Verdict.HIT:
+            stored = self.served(key)
+            assert boarding.record.value == stored.value
+            assert now < stored.end
+            self.counts["errors" if stored.error is not None else "waits"] += 1
+            del self.boardings[actor]
+            self.left(key)
+        elif verdict is Verdict.LEAD:
+            assert self.current[key] is boarding.flight
+        elif verdict is Verdict.NONE:
+            self.boards(actor, "queued")
+
+    @rule(actor=ACTORS)
+    def give_up(self, actor):
+        boarding = self.boardings.get(actor)
+        if boarding is not None and boarding.verdict is Verdict.JOIN and self.memo.leave(boarding, True):
+            self.counts["timeouts"] += 1
+            del self.boardings[actor]
+            self.left(boarding.key)
+
+    def left(self, key):
+        flight = self.current.get(key)
+        if flight is not None and flight.state is UNCLAIMED and not flight.followers:
+            del self.current[key]
+
+    # -- flights -----------------------------------------------------------------------------------------
+
+    @rule(number=st.integers(0, 9))
+    def begin(self, number, last=False):
+        if not self.queued:
+            return
+        renewal = self.queued.pop(-1 if last else number % len(self.queued))
+        flight = renewal.flight
+        wanted = flight.unbegun and flight not in self.detached
+        thread = 100 + next(self.numbers)
+        assert self.memo.begin(renewal, thread) == wanted
+        if wanted:
+            self.running.append((renewal, None))
+
+    @rule(number=st.integers(0, 9), how=OUTCOMES)
+    def end_renewal(self, number, how):
+        alive = [pair for pair in self.running if pair[1] is None or not pair[1].dead]
+        if alive:
+            pair = alive[number % len(alive)]
+            self.running.remove(pair)
+            self.ends(pair[0].flight, how, background=True)
+            self.memo.done(pair[0])
+
+    @rule(actor=ACTORS, how=OUTCOMES)
+    def end_call(self, actor, how):
+        boarding = self.boardings.get(actor)
+        if boarding is not None and boarding.verdict is Verdict.LEAD:
+            del self.boardings[actor]
+            self.ends(boarding.flight, how, background=False)
+
+    def ends(self, flight, how, background):
+        key, now, followers = flight.key, self.clock(), flight.followers
+        free, stored = flight not in self.detached, self.stored.get(key)
+        servable = self.served(key)
+        if how == "value":
+            value = next(self.numbers)
+            if free:
+                self.store(key, value)
+            self.memo.land(flight, value)
+        elif how == "none":
+            self.memo.land(flight, None)
+        else:
+            error = ValueError() if how == "error" else SystemExit()
+            self.memo.fail(flight, error)
+        if flight.renews and free and how != "value" and stored is not None:
+            stored.due = now if how == "abort" else now + self.floor
+        keeps = how == "error" and self.failure_ttl and free and not background
+        if keeps and (servable is None or servable.error is not None):
+            self.store(key, None, error)
+        counts, again = self.counts, how == "abort" and followers
+        counts["calls"] += 1
+        counts["refreshes"] += flight.kind == "refresh"
+        counts["failures"] += how == "error"
+        if how in ("value", "none"):
+            counts["fetches"] += not background
+            counts["waits"] += followers
+            counts["uncached"] += how == "none" or not free
+        else:
+            counts["errors"] += (not background) + (0 if again else followers)
+        if free:
+            assert self.current.pop(key) is flight
+            if again:
+                self.current[key] = flight.successor
+
+    # -- from outside --------------------------------------------------------------------------------------
+
+    def detach(self, key):
+        flight = self.current.get(key)
+        if flight is None or flight.state is not FLYING:
+            return False
+        self.detached.add(self.current.pop(key))
+        return True
+
+    @rule(key=KEYS)
+    def invalidate(self, key):
+        there = self.served(key) is not None
+        assert control.invalidate(self.memo, key) == (self.detach(key) or there)
+        self.stored.pop(key, None)
+
+    @rule(key=KEYS)
+    def put(self, key):
+        value = next(self.numbers)
+        control.put(self.memo, key, value)
+        self.detach(key)
+        self.store(key, value)
+
+    @rule(number=st.integers(0, 9))
+    def a_loop_dies(self, number):
+        loops = [loop for _, loop in self.running if loop is not None and not loop.dead]
+        if loops:
+            loops[number % len(loops)].dead = True
+
+    @rule(step=st.sampled_from([0.5, 1.0, 4.0, 5.0, 10.0, 20.0, 40.0, -1.0, -6.0, -25.0]))
+    def tick(self, step):
+        self.clock.advance(step)
+
+    # -- what holds after each step --------------------------------------------------------------------------
+
+    @invariant()
+    def the_same_counts_and_sums(self):
+        stats = control.stats(self.memo)  # drops what has run out, before the clock steps back
+        self.stored = {key: stored for key, stored in self.stored.items() if self.clock() < stored.gone}
+        assert {name: getattr(stats, name) for name in self.counts} == self.counts
+        six = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
+        gone = sum(flight.followers for flight in self.detached if self.is_dead(flight))
+        assert six + len(self.boardings) >= self.received - gone
+        assert stats.entries == len(self.stored)
+
+    @invariant()
+    def the_same_values(self):
+        for key in "AB":
+            entry, stored = control.entry(self.memo, key), self.served(key)
+            if stored is None or stored.error is not None:
+                assert entry is None
+            else:
+                assert entry.value == stored.value
+                assert entry.state == ("fresh" if self.clock() < stored.end else "stale")
+
+    @invariant()
+    def one_flight_for_a_key(self):
+        flying = {info.key for info in control.flights(self.memo) if not info.detached}
+        assert flying == {key for key, flight in self.current.items() if flight.state is FLYING}
+        mine = [renewal.flight.key for renewal, _ in self.running if renewal.flight not in self.detached]
+        assert len(mine) == len(set(mine))
+
+    def teardown(self):
+        for _ in range(100):
+            while self.queued:
+                self.begin(0)
+            for _, loop in self.running:
+                if loop is not None:
+                    loop.dead = False
+            while self.running:
+                self.end_renewal(0, "error")
+            for actor in list(self.boardings):
+                self.end_call(actor, "error")
+                self.wake(actor)
+            if not self.boardings:
+                break
+        assert not self.boardings
+        stats = control.stats(self.memo)
+        six = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
+        assert six == self.received
+        assert len(self.memo.locks) == 0
+        assert not self.memo.adrift
+
+
+class Ahead(FreshnessModel):
+    """Renewed ahead of time, and without grace."""
+
+    grace, ahead = 0.0, 0.5
+
+
+class Everything(FreshnessModel):
+    """All of it, with failures kept for longer than the floor."""
+
+    ahead, failure_ttl = 0.5, 4.0
+
+
+class FailuresOnly(FreshnessModel):
+    """Exceptions are kept, values live for their ttl."""
+
+    grace, failure_ttl = 0.0, 4.0
+
+
+TestGrace, TestAhead, TestEverything, TestFailures = (
+    FreshnessModel.TestCase,
+    Ahead.TestCase,
+    Everything.TestCase,
+    FailuresOnly.TestCase,
+)
+for case in (TestGrace, TestAhead, TestEverything, TestFailures):
+    case.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+del case  # or it would be collected once more
