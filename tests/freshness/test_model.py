@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight import control
 from singleflight.boarding import Boarding, Verdict
@@ -21,8 +21,9 @@ from singleflight.memo import Memo
 from singleflight.options import Options, is_not_none
 from singleflight.testing import FakeClock
 
-ACTORS = st.integers(0, 5)
-KEYS = st.sampled_from("AB")
+ACTORS = 4
+ANY = st.integers(0, 11)
+KEYS = st.sampled_from("AAAB")
 OUTCOMES = st.sampled_from(["value", "value", "none", "error", "error", "abort"])
 FATES = st.sampled_from(["queued", "queued", "in line", "task", "task", "interrupted"])
 TTL = 10.0
@@ -89,20 +90,14 @@ class FreshnessModel(RuleBasedStateMachine):
         self.queued = []  # renewals that wait for a thread
         self.running = []  # renewals that run: the boarding, and the Loop where a task runs it
         self.detached = set()
+        self.taken = set()  # flights that a caller leads
+        self.passed_on = set()  # those that had followers before they had a leader
         self.received = 0
         self.counts = dict.fromkeys(
-            [
-                "hits",
-                "stale_hits",
-                "waits",
-                "fetches",
-                "errors",
-                "timeouts",
-                "calls",
-                "failures",
-                "uncached",
-                "refreshes",
-            ],
+            (
+                *("hits", "stale_hits", "waits", "fetches", "errors", "timeouts"),
+                *("calls", "failures", "uncached", "refreshes"),
+            ),
             0,
         )
         self.numbers = iter(range(1, 10**9))
@@ -130,18 +125,39 @@ class FreshnessModel(RuleBasedStateMachine):
     def unseated(self, key, flight):
         """A dead renewal loses its key; its followers, if any, go to an unclaimed successor."""
         self.detached.add(flight)
+        if key in self.stored:
+            self.stored[key].due = self.clock()
         self.running = [(renewal, loop) for renewal, loop in self.running if renewal.flight is not flight]
         self.current[key] = flight.successor
+        self.passed_on.add(flight.successor)
         if flight.successor is None:
             del self.current[key]
 
     # -- readers -----------------------------------------------------------------------------------------
 
-    @rule(actor=ACTORS, key=KEYS, renew=st.sampled_from([False] * 5 + [True]), fate=FATES)
-    def call(self, actor, key, renew, fate):
-        if actor in self.boardings:
-            return
+    def those_who(self, verdict):
+        return [actor for actor, boarding in self.boardings.items() if boarding.verdict is verdict]
+
+    def can_call(self):
+        return len(self.boardings) < ACTORS
+
+    @precondition(lambda self: self.can_call() and self.served("A"))
+    @rule(
+        fate=FATES, age=st.sampled_from(["end", "due", "gone"]), late=st.sampled_from([0.0, 0.0, 0.5, -0.5])
+    )
+    def read_at_a_turning_point(self, fate, age, late):
+        """About when it is to be renewed, stops being fresh or is gone."""
+        when = getattr(self.stored["A"], age)
+        if when < inf:
+            self.clock.set(max(when + late, self.clock()))
+            self.the_same_counts_and_sums()
+        self.call("A", False, fate)
+
+    @precondition(can_call)
+    @rule(key=KEYS, renew=st.sampled_from([False] * 5 + [True]), fate=FATES)
+    def call(self, key, renew, fate):
         self.received += 1
+        actor = min(set(range(ACTORS)) - self.boardings.keys())
         self.boardings[actor] = (Task if fate == "task" else Boarding)(key, actor, actor, actor, renew)
         self.boards(actor, fate)
 
@@ -154,11 +170,13 @@ class FreshnessModel(RuleBasedStateMachine):
             if flight is not None and self.is_dead(flight):
                 self.unseated(key, flight)
                 flight = self.current.get(key)
-            unbegun = [renewal for renewal in self.queued if renewal.flight is flight]
-            if flight is None or flight.state is UNCLAIMED or unbegun or verdict is Verdict.LEAD:
+            unclaimed = flight is not None and flight in self.passed_on and flight not in self.taken
+            unbegun = flight not in self.taken and any(each.flight is flight for each in self.queued)
+            if flight is None or unclaimed or unbegun:
                 assert verdict is Verdict.LEAD
                 assert flight is None or boarding.flight is flight
                 self.current[key] = boarding.flight
+                self.taken.add(boarding.flight)
             else:
                 assert verdict is Verdict.JOIN
                 assert boarding.flight is flight
@@ -179,7 +197,6 @@ class FreshnessModel(RuleBasedStateMachine):
             self.renewed(boarding, fate)
         elif flight is not None and self.is_dead(flight) and now >= stored.end and stored.due == inf:
             self.unseated(key, flight)
-            stored.due = now
         self.memo.done(boarding)
 
     def renewed(self, boarding, fate):
@@ -199,10 +216,18 @@ class FreshnessModel(RuleBasedStateMachine):
             if fate == "in line":
                 self.begin(0, last=True)
 
-    @rule(actor=ACTORS)
-    def wake(self, actor):
-        boarding = self.boardings.get(actor)
-        if boarding is None or boarding.verdict is not Verdict.JOIN or not boarding.gate.wait(0):
+    def some_wait(self):
+        return bool(self.those_who(Verdict.JOIN))
+
+    @precondition(some_wait)
+    @rule(number=ANY)
+    def wake(self, number):
+        waiting = self.those_who(Verdict.JOIN)
+        self.wakes(waiting[number % len(waiting)])
+
+    def wakes(self, actor):
+        boarding = self.boardings[actor]
+        if not boarding.gate.wait(0):
             return
         key, now = boarding.key, self.clock()
         verdict = self.memo.awake(boarding)
@@ -217,13 +242,17 @@ class FreshnessModel(RuleBasedStateMachine):
             self.left(key)
         elif verdict is Verdict.LEAD:
             assert self.current[key] is boarding.flight
+            self.taken.add(boarding.flight)
         elif verdict is Verdict.NONE:
             self.boards(actor, "queued")
 
-    @rule(actor=ACTORS)
-    def give_up(self, actor):
-        boarding = self.boardings.get(actor)
-        if boarding is not None and boarding.verdict is Verdict.JOIN and self.memo.leave(boarding, True):
+    @precondition(some_wait)
+    @rule(number=ANY)
+    def give_up(self, number):
+        waiting = self.those_who(Verdict.JOIN)
+        actor = waiting[number % len(waiting)]
+        boarding = self.boardings[actor]
+        if self.memo.leave(boarding, True):
             self.counts["timeouts"] += 1
             del self.boardings[actor]
             self.left(boarding.key)
@@ -235,33 +264,35 @@ class FreshnessModel(RuleBasedStateMachine):
 
     # -- flights -----------------------------------------------------------------------------------------
 
-    @rule(number=st.integers(0, 9))
+    @precondition(lambda self: self.queued)
+    @rule(number=ANY)
     def begin(self, number, last=False):
-        if not self.queued:
-            return
         renewal = self.queued.pop(-1 if last else number % len(self.queued))
         flight = renewal.flight
-        wanted = flight.unbegun and flight not in self.detached
+        wanted = flight not in self.taken and flight not in self.detached
         thread = 100 + next(self.numbers)
         assert self.memo.begin(renewal, thread) == wanted
         if wanted:
             self.running.append((renewal, None))
 
-    @rule(number=st.integers(0, 9), how=OUTCOMES)
-    def end_renewal(self, number, how):
-        alive = [pair for pair in self.running if pair[1] is None or not pair[1].dead]
-        if alive:
-            pair = alive[number % len(alive)]
-            self.running.remove(pair)
-            self.ends(pair[0].flight, how, background=True)
-            self.memo.done(pair[0])
+    def alive(self):
+        return [pair for pair in self.running if pair[1] is None or not pair[1].dead]
 
-    @rule(actor=ACTORS, how=OUTCOMES)
-    def end_call(self, actor, how):
-        boarding = self.boardings.get(actor)
-        if boarding is not None and boarding.verdict is Verdict.LEAD:
-            del self.boardings[actor]
-            self.ends(boarding.flight, how, background=False)
+    @precondition(alive)
+    @rule(number=ANY, how=OUTCOMES)
+    def end_renewal(self, number, how):
+        alive = self.alive()
+        pair = alive[number % len(alive)]
+        self.running.remove(pair)
+        self.ends(pair[0].flight, how, background=True)
+        self.memo.done(pair[0])
+
+    @precondition(lambda self: self.those_who(Verdict.LEAD))
+    @rule(number=ANY, how=OUTCOMES)
+    def end_call(self, number, how):
+        leading = self.those_who(Verdict.LEAD)
+        boarding = self.boardings.pop(leading[number % len(leading)])
+        self.ends(boarding.flight, how, background=False)
 
     def ends(self, flight, how, background):
         key, now, followers = flight.key, self.clock(), flight.followers
@@ -296,6 +327,7 @@ class FreshnessModel(RuleBasedStateMachine):
             assert self.current.pop(key) is flight
             if again:
                 self.current[key] = flight.successor
+                self.passed_on.add(flight.successor)
 
     # -- from outside --------------------------------------------------------------------------------------
 
@@ -306,26 +338,34 @@ class FreshnessModel(RuleBasedStateMachine):
         self.detached.add(self.current.pop(key))
         return True
 
-    @rule(key=KEYS)
+    @rule(key=KEYS, how=st.sampled_from(["put", "invalidate", *["look"] * 6]))
+    def from_outside(self, key, how):
+        if how == "look":
+            assert control.explain(self.memo, key).key == key
+        else:
+            getattr(self, how)(key)
+
     def invalidate(self, key):
         there = self.served(key) is not None
         assert control.invalidate(self.memo, key) == (self.detach(key) or there)
         self.stored.pop(key, None)
 
-    @rule(key=KEYS)
     def put(self, key):
         value = next(self.numbers)
         control.put(self.memo, key, value)
         self.detach(key)
         self.store(key, value)
 
-    @rule(number=st.integers(0, 9))
-    def a_loop_dies(self, number):
-        loops = [loop for _, loop in self.running if loop is not None and not loop.dead]
-        if loops:
-            loops[number % len(loops)].dead = True
+    def loops(self):
+        return [loop for _, loop in self.alive() if loop is not None]
 
-    @rule(step=st.sampled_from([0.5, 1.0, 4.0, 5.0, 10.0, 20.0, 40.0, -1.0, -6.0, -25.0]))
+    @precondition(loops)
+    @rule(number=ANY, dies=st.sampled_from([False, False, True]))
+    def a_loop_dies(self, number, dies):
+        loops = self.loops()
+        loops[number % len(loops)].dead = dies
+
+    @rule(step=st.sampled_from([0.5, 1.0, 5.0, 5.0, 10.0, 10.0, 10.0, 20.0, 40.0, -1.0, -6.0, -25.0]))
     def tick(self, step):
         self.clock.advance(step)
 
@@ -367,9 +407,10 @@ class FreshnessModel(RuleBasedStateMachine):
                     loop.dead = False
             while self.running:
                 self.end_renewal(0, "error")
-            for actor in list(self.boardings):
-                self.end_call(actor, "error")
-                self.wake(actor)
+            while self.those_who(Verdict.LEAD):
+                self.end_call(0, "error")
+            for actor in self.those_who(Verdict.JOIN):
+                self.wakes(actor)
             if not self.boardings:
                 break
         assert not self.boardings
@@ -405,5 +446,5 @@ TestGrace, TestAhead, TestEverything, TestFailures = (
     FailuresOnly.TestCase,
 )
 for case in (TestGrace, TestAhead, TestEverything, TestFailures):
-    case.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+    case.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 del case  # or it would be collected once more
