@@ -164,9 +164,9 @@ def decorate(
 
     shared = {"_self_home": home, "_self_memo": home.memo}
     members = {"__call__": home.plain_call(), "__get__": first_bind, **shared}
-    mark = getattr(inspect, "_is_coroutine_marker", None)
-    if home.coroutine and mark is not None:  # for callable objects, whose class alone says it
-        members["_is_coroutine_marker"] = mark
+    if home.coroutine and hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
+        # Callable objects do not show it of themselves. On the class: the function itself is the user's.
+        members |= vars(inspect.markcoroutinefunction(lambda: None))
     kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
     home.kind = kind
     decorated: SingleFlightFunction[..., Any] = home.make()
