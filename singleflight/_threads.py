@@ -42,6 +42,7 @@ def call(
         return run(*args, **kwargs)
     thread = get_ident()
     boarding = ThreadBoarding(key, current_actor(), thread, thread, renew)
+    verdict = NONE
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:
@@ -59,7 +60,7 @@ def call(
         if verdict is LEAD:
             if boarding.flight.told:
                 memo.tell.fetching(boarding.flight)
-            value = run(*args, **kwargs)
+            value = run(*args, **kwargs) if kwargs else run(*args)
             if hasattr(type(value), "__await__"):
                 refuse_awaitable(memo.name, value)
             memo.land(boarding.flight, value)
@@ -71,9 +72,12 @@ def call(
         except BaseException as struck:  # an interrupt in its midst: once more, for what it left
             memo.abandon(boarding, struck)
             raise
+        finally:
+            memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         raise
     finally:
-        memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
+        if verdict is not LEAD:  # a leader that has landed holds nothing any more
+            memo.done(boarding)
         if late:
             settle_late()
 

@@ -110,20 +110,18 @@ class Flight(Turn):
     def __init__(self, memo: Unseats, slot: Slot, retries: int | None, followers: int = 0) -> None:
         self.memo = memo  # whose it is
         self.key: Hashable = slot.key
-        self.leader: Actor | None = None
-        self.thread: Actor | None = None
+        self.leader: Actor | None = None  # what `claim` sets beside is read of claimed flights alone
         self.gate: Gate | None = None
         self.slot = slot
         self.retries = retries
         self.followers = followers
         self.state = UNCLAIMED
-        self.depth = self.number = 0
+        self.number = 0
         self.counted = False  # so that a landing that is repeated after an interrupt counts once
         self.detached = False  # set once; from then on it must not be stored
         self.deserted = False  # set once, when its leader's caller has gone and left it to its followers
         self.doomed = False  # set once, when these have gone too: its work was told to stop
         self.lost = False  # set in a forked child that has only a copy of it
-        self.told = False  # whether anybody may want its events
         self.kind = "call"
         self.renews = False  # it was begun to renew a value that is still served, its `previous`
         self.background = False  # nobody called for it
@@ -135,7 +133,7 @@ class Flight(Turn):
 
     def claim(self, boarding: Boarding, now: float, previous: Record | None, timeout: float | None) -> None:
         """It has a leader from now on. (In this order: an interrupt leaves it unclaimed, or to be failed.)"""
-        self.told = boarding.told
+        self.told = boarding.told  # whether anybody may want its events
         if boarding.renew:
             self.kind = "refresh"
         if timeout is not None:

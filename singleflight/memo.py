@@ -60,7 +60,7 @@ class Memo(Server):
         found: list[Hashable] | None = None
         due = False
         with mutex:
-            record = self.store.index.get(key)
+            record = self.lookup(key)
             if record is not None and not boarding.renew and record.serves_for(now) > 0:
                 self._serve(boarding, record, now)
             else:

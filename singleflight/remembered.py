@@ -47,6 +47,7 @@ class Remembered:
         self.store = Store(options.maxsize)
         self.is_plain = options.ageing.is_plain
         self.renews = bool(options.grace) or options.refresh_ahead is not None
+        self.lookup = self.store.index.get
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)
         self.bypassed: list[
