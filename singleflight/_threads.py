@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
+from . import turns
 from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .locks import late, settle_late
@@ -41,7 +42,8 @@ def call(
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return run(*args, **kwargs)
     thread = get_ident()
-    boarding = ThreadBoarding(key, current_actor(), thread, thread, renew)
+    actor = thread if turns.running_loop() is None else current_actor()
+    boarding = ThreadBoarding(key, actor, thread, thread, renew)
     verdict = NONE
     try:
         verdict = memo.board(boarding)

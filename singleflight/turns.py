@@ -46,13 +46,25 @@ Actor = Hashable
 """Who holds and waits: a thread, by its identifier, an asyncio task, or a loop in one of its callbacks."""
 
 
+def _running_loop_if_any() -> Any:
+    """The event loop that runs on this thread; where nobody imported asyncio there is none."""
+    global running_loop
+    events = sys.modules.get("asyncio.events")
+    if events is None:
+        return None
+    running_loop = events._get_running_loop  # from now on without this detour
+    return running_loop()
+
+
+running_loop: Callable[[], Any] = _running_loop_if_any
+
+
 def current_actor() -> Actor:
     """The running task, or the thread where none runs.
 
     A loop's callback or signal handler is the loop: the thread is who waits for the loop to end.
     """
-    events = sys.modules.get("asyncio.events")  # where nobody imported asyncio there are no tasks
-    loop: Actor | None = None if events is None else events._get_running_loop()
+    loop: Actor | None = running_loop()
     if loop is None:
         return get_ident()
     task: Actor | None = sys.modules["asyncio"].current_task()
