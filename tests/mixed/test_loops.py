@@ -405,8 +405,9 @@ def test_a_waiter_for_a_lock_on_a_closed_loop_holds_nobody_up(loops, make_gate):
     assert behind.outcome(SOON) == "had it"
 
 
-def test_a_callback_that_leads_waits_for_no_task():
-    """What a loop's callback leads ends by itself, whatever the tasks of its loop wait for."""
+@pytest.mark.parametrize("leads", ["callback", "task"])
+def test_a_plain_leader_on_a_loop_waits_for_no_task(leads):
+    """What a callback or task leads as a plain function ends by itself, whatever else its loop waits for."""
     seen, may_ask, told = Recorder(), threading.Event(), []
 
     @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
@@ -434,7 +435,10 @@ def test_a_callback_that_leads_waits_for_no_task():
 
         async def have_it_lead():
             await eventually(lambda: thread in below)  # the thread waits for who waits for B
-            asyncio.get_running_loop().call_soon(plain, "A")
+            if leads == "task":
+                plain("A")
+            else:
+                asyncio.get_running_loop().call_soon(plain, "A")
 
         task = asyncio.create_task(have_it_lead())
         value = await coroutine("C")
