@@ -51,7 +51,7 @@ def job_of_this_thread() -> ThreadFuture[Any] | None:
 
 def above_job(future: ThreadFuture[Any]) -> set[Any]:
     """Every task and thread that cannot go on before an executor's job is done."""
-    return {None} | _climb(list(_of_thread_future(future)))
+    return _climb(list(_of_thread_future(future)))
 
 
 def _climb(todo: list[Any]) -> set[Any]:

@@ -27,8 +27,8 @@ __all__ = [
     "waits",
 ]
 
-# Who waits for which turn, the last on top (see begin_waiting). Written under the mutex, but taken out by
-# its own actor alone.
+# Who waits for which turn, the last on top (see begin_waiting). Written under the mutex; taken out by its own
+# actor without it, or under it once that actor's loop is gone.
 waiting: dict[Actor | None, tuple[Turn, ...]] = {}
 
 Circle = list[tuple[Hashable, Turn]]
