@@ -110,6 +110,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         Raises `TypeError` if its calls could not have the same keys, and what `single_flight_ttl` raises for
         functions that cannot be decorated. Safe to call from any thread.
 
+        >>> from singleflight import single_flight_ttl
         >>> @single_flight_ttl(ttl=60)
         ... def price(symbol):
         ...     return 984.75
