@@ -8,6 +8,7 @@ from .errors import FlightDeadlock, FlightTimeout, SingleFlightError, Unhashable
 from .events import Event, Listener, LoggingListener
 from .freshness import AdaptiveTTL, Landing
 from .keys import InstanceKey
+from .loader import BoundBulkLoader, BulkLoader
 from .locks import KeyedLocks
 from .options import is_not_none
 from .public import single_flight_ttl
@@ -19,7 +20,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaptiveTTL",
+    "BoundBulkLoader",
     "BoundSingleFlight",
+    "BulkLoader",
     "Entry",
     "Event",
     "Explanation",

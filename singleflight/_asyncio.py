@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ._threads import raise_shared
@@ -25,9 +26,9 @@ from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
 from .outcomes import copy_of
-from .turns import Actor, get_ident
+from .turns import Actor, get_ident, inside
 
-__all__ = ["call"]
+__all__ = ["TaskBoarding", "Work", "call"]
 
 
 class TaskBoarding(InTask, Boarding):
@@ -35,7 +36,7 @@ class TaskBoarding(InTask, Boarding):
 
     __slots__ = ("crowd", "future", "loop", "timer")
 
-    def __init__(self, key: Any, task: asyncio.Task[Any], thread: Actor, renew: bool) -> None:
+    def __init__(self, key: Any, task: Any, thread: Actor, renew: bool) -> None:
         # As `Boarding.__init__`, in line: a herd makes thousands of these.
         self.key = key
         self.actor = self.waiter = task
@@ -67,9 +68,9 @@ class Work:
         "value",
     )
 
-    def __init__(self, memo: Memo, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
-        self.memo: Memo | None = memo  # these two until the task has ended
-        self.flight: Flight | None = flight
+    def __init__(self, memo: Memo | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
+        self.memo = memo  # these two until the task has ended
+        self.flight = flight
         self.loop = loop
         self._thread = threading.current_thread()
         self.home: asyncio.Future[None] = loop.create_future()
@@ -88,6 +89,10 @@ class Work:
         with suppress(RuntimeError):  # the loop is closed, and the task gone with it
             self.loop.call_soon_threadsafe(self._cancel)
 
+    def may_stop(self) -> bool:
+        """It fetches nothing else."""
+        return True
+
     def _cancel(self) -> None:
         self.overdue = not self.home.done()  # its caller still waits: it is stopped for taking too long
         if self.task is not None:
@@ -98,6 +103,13 @@ class Work:
         if self.homeless and not self.loop.is_running():
             return True  # nobody keeps that loop running to see it end
         return is_gone(self.loop, self._thread)
+
+    def told(self, memo: Memo, flight: Flight, error: BaseException) -> BaseException:
+        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long."""
+        if self.overdue and isinstance(error, asyncio.CancelledError):
+            limit = memo.options.flight_timeout
+            return FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
+        return error
 
     def bring_home(self, value: Any, error: BaseException | None) -> bool:
         """Give the caller its outcome; False if it has gone."""
@@ -113,7 +125,7 @@ class Work:
         memo, flight = self.memo, self.flight
         self.memo = self.flight = None
         if memo is not None and flight is not None and not flight.has_ended():
-            error = asyncio.CancelledError()
+            error = self.told(memo, flight, asyncio.CancelledError())
             memo.fail(flight, error)
             self.bring_home(None, error)
 
@@ -127,13 +139,14 @@ async def call(
     renew: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
-    if memo.bypassed or switched_off():
+    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await run(*args, **kwargs)
-    task: Any = asyncio.current_task()
-    boarding = TaskBoarding(key, task, get_ident(), renew)
+    boarding = TaskBoarding(key, asyncio.current_task(), get_ident(), renew)
     waited = False
     try:
         verdict = memo.board(boarding)
+        if late:
+            settle_late()
         if verdict is JOIN:
             waited = True
             began = time.monotonic()
@@ -148,12 +161,11 @@ async def call(
                 if verdict is NONE:  # its flight was detached and had no outcome to share
                     verdict = memo.board(boarding)
             if verdict is SHARE:
-                flight = boarding.flight
                 if boarding.told:
-                    memo.tell.shared(flight, memo.timer(), time.monotonic() - began)
-                if flight.error is None:
-                    return flight.value
-                raise_shared(copy_of(flight.error, flight.traceback))
+                    memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
+                if boarding.flight.error is None:
+                    return boarding.flight.value
+                raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
         if verdict is LEAD:
             return await _lead(memo, boarding, run, args, kwargs)
         record = boarding.record
@@ -165,10 +177,10 @@ async def call(
     except BaseException as error:
         if waited:
             boarding.rise()
-        memo.abandon(boarding, error)
+        _at_once(memo.abandon, boarding, error)
         raise
     finally:
-        memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
+        _at_once(memo.done, boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
 
@@ -201,6 +213,14 @@ def _set_off(
     return work, task
 
 
+def _at_once(end: Callable[..., object], *arguments: object) -> None:
+    """End something; later, if the collector destroys a coroutine in the midst of a section."""
+    if inside():
+        late.append(partial(end, *arguments))
+    else:
+        end(*arguments)
+
+
 async def _lead(
     memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -210,7 +230,9 @@ async def _lead(
     try:
         await work.home
     except BaseException:
-        memo.desert(boarding)
+        if not work.loop.is_closed():
+            work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
+        _at_once(memo.desert, boarding)
         raise
     error, value = work.error, work.value
     work.error = work.value = None
@@ -242,11 +264,8 @@ async def _fly(
         memo.land(flight, value)
         work.bring_home(value, None)
     except BaseException as error:
-        told: BaseException = error
-        if work.overdue and isinstance(error, asyncio.CancelledError):
-            limit = memo.options.flight_timeout
-            told = FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
-        memo.fail(flight, told)
+        told = work.told(memo, flight, error)
+        _at_once(memo.fail, flight, told)
         if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself
         del told

@@ -38,7 +38,7 @@ _HIT = """\
     if _sf_record is not None and _sf_timer() < _sf_record.deadline:
         _sf_record.hits += 1{count}
         return _sf_record.value
-    return {call}(_sf_key, {args}, {kwargs})
+    return {call}(_sf_memo, {run}, _sf_key, {args}, {kwargs})
 """
 _SPLIT = """\
     try:
@@ -46,6 +46,9 @@ _SPLIT = """\
     except _sf_TypeError as _sf_error:
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return _sf_key, {args}, {kwargs}
+"""
+_ARGUMENTS = """\
+    return {args}, {kwargs}
 """
 # With a global lock the additions to records are the count of hits: the store's owner sums them up. So
 # nothing that lets another thread run (no call, no backward jump) may stand between the comparison with
@@ -103,6 +106,10 @@ class CallForms:
     def split(self, by_instance: bool, bound: bool) -> types.FunctionType:
         """For the control surface: returns key, args and kwargs of a plain or bound call."""
         return self._make(_SPLIT, "meet" if bound else "first" if by_instance else "", bound=False)
+
+    def arguments(self) -> types.FunctionType:
+        """For bulk loaders: returns args and kwargs of a call, in their canonical form."""
+        return self._make(_ARGUMENTS, "", bound=False)
 
     def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
         shapes = tuple((p.name, p.kind, p.default is not p.empty) for p in self._parameters)
@@ -172,7 +179,8 @@ def _text(shapes: tuple[_Shape, ...], body: str, meet: str, own_key: bool, bound
         "args": f"({', '.join(call)}{',' if len(call) == 1 else ''})",
         "kwargs": "{" + ", ".join(words + ([f"**{extra}"] if extra else [])) + "}",
         "count": _COUNT,
-        "call": ("await " if waits else "") + ("_sf_call_bound" if bound else "_sf_call"),
+        "call": ("await " if waits else "") + "_sf_driver",
+        "run": "_sf_run_bound" if bound else "_sf_run",
     }
     first = "_sf_bound, /, " if bound and not positional else ""
     head = f"{'async ' if waits else ''}def call({first}{_header(shapes)}):\n"

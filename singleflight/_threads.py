@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
+from . import turns
 from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .locks import late, settle_late
@@ -20,7 +21,7 @@ from .renewing import in_background
 from .sections import inside_other
 from .turns import current_actor, get_ident, inside
 
-__all__ = ["call", "raise_shared", "refuse_awaitable"]
+__all__ = ["ThreadBoarding", "call", "raise_shared", "refuse_awaitable", "warn_of_blocking"]
 
 
 class ThreadBoarding(InThread, Boarding):
@@ -41,7 +42,9 @@ def call(
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return run(*args, **kwargs)
     thread = get_ident()
-    boarding = ThreadBoarding(key, current_actor(), thread, thread, renew)
+    actor = thread if turns.running_loop() is None else current_actor()
+    boarding = ThreadBoarding(key, actor, thread, thread, renew)
+    verdict = NONE
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:
@@ -59,7 +62,7 @@ def call(
         if verdict is LEAD:
             if boarding.flight.told:
                 memo.tell.fetching(boarding.flight)
-            value = run(*args, **kwargs)
+            value = run(*args, **kwargs) if kwargs else run(*args)
             if hasattr(type(value), "__await__"):
                 refuse_awaitable(memo.name, value)
             memo.land(boarding.flight, value)
@@ -71,9 +74,12 @@ def call(
         except BaseException as struck:  # an interrupt in its midst: once more, for what it left
             memo.abandon(boarding, struck)
             raise
+        finally:
+            memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         raise
     finally:
-        memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
+        if verdict is not LEAD:  # a leader that has landed holds nothing any more
+            memo.done(boarding)
         if late:
             settle_late()
 
@@ -147,7 +153,7 @@ def refuse_awaitable(name: str, value: Any) -> NoReturn:
 
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
-    _warn_of_blocking(memo)
+    warn_of_blocking(memo)
     if boarding.told:
         memo.tell.waiting(boarding.flight)
     verdict = JOIN
@@ -165,7 +171,7 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     return verdict
 
 
-def _warn_of_blocking(memo: Memo) -> None:
+def warn_of_blocking(memo: Memo) -> None:
     """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it."""
     if memo.warned:
         return

@@ -5,7 +5,7 @@ from a task to whoever awaits it, directly or through gather, TaskGroup, wait, w
 of an executor, or the `run_until_complete` that a thread is blocked in. Nothing here is documented by
 CPython, so this is the only module that does it, and what it does not recognise it leaves out: then a
 caller waits that might have been refused. Only those count that cannot go on before the task is done; so
-`wait(..., return_when=FIRST_COMPLETED)` does not.
+`wait(..., return_when=FIRST_COMPLETED)` and `wait(..., timeout=...)` do not.
 
 This is a walk over private attributes on purpose. Python 3.14 has `asyncio.capture_call_graph`, which tells
 direct awaiters only.
@@ -18,11 +18,13 @@ import functools
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future as ThreadFuture
+from threading import get_ident
 from typing import Any
 
 __all__ = ["above_job", "above_task", "job_of_this_thread"]
 
 _AT_ONCE = (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION)
+_WAKE_UPS = ("task_wakeup", "__wakeup")  # of tasks written in C, and of those written in Python
 
 
 def above_task(task: asyncio.Task[Any]) -> set[Any]:
@@ -58,7 +60,11 @@ def _climb(todo: list[Any]) -> set[Any]:
         waiter = todo.pop()
         if waiter not in above:
             above.add(waiter)
-            if waiter is not None and not isinstance(waiter, int):
+            if isinstance(waiter, int):
+                # A loop runs on top of what this very thread does; perhaps that is a job of an executor.
+                job = job_of_this_thread() if waiter == get_ident() else None
+                todo += [] if job is None else _of_thread_future(job)
+            elif waiter is not None:
                 todo += _awaiters(waiter)
     return above
 
@@ -68,12 +74,14 @@ def _awaiters(future: asyncio.Future[Any]) -> Iterator[Any]:
     for callback, *_ in getattr(future, "_callbacks", None) or ():
         owner = getattr(callback, "__self__", None)
         if asyncio.isfuture(owner):
-            yield owner  # a task that awaits it
+            if getattr(callback, "__name__", "") in _WAKE_UPS:  # and not, say, its `cancel`
+                yield owner  # a task that awaits it
         elif isinstance(owner, asyncio.TaskGroup):
             if owner._on_completed_fut is not None:  # type: ignore[attr-defined]
                 yield owner._on_completed_fut  # type: ignore[attr-defined]
         elif isinstance(callback, functools.partial):
-            yield from _futures(callback.args)  # wait_for, Python 3.11
+            if getattr(callback.func, "__module__", "") == "asyncio.tasks":
+                yield from _futures(callback.args)  # wait_for, Python 3.11
         elif getattr(callback, "__name__", "") == "_run_until_complete_cb":
             yield getattr(
                 future.get_loop(), "_thread_id", None
@@ -95,8 +103,8 @@ def _closure(callback: Any) -> list[Any]:
             variables[name] = cell.cell_contents
         except ValueError:  # not filled yet
             continue
-    if variables.get("return_when") in _AT_ONCE:
-        return []
+    if variables.get("return_when") in _AT_ONCE or variables.get("timeout_handle") is not None:
+        return []  # `wait` may go on before
     return list(variables.values())
 
 

@@ -57,6 +57,7 @@ class Boarding(Asker):
     renewal: Boarding | None
     overdue: Any
     loop: Any = None  # the event loop that a task runs on
+    follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)
 
     def __init__(
         self, key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False

@@ -88,7 +88,7 @@ def _waits_of(turn: Turn) -> Iterator[tuple[Turn, Asker | None]]:
     if leader != thread:
         for wait in waiting.get(leader, ()):
             yield wait, None
-    for other in below.get(leader, ()):
+    for other in list(below.get(leader, ())):
         for wait in waiting.get(other.waiter, ()):
             yield wait, other
 
@@ -135,7 +135,7 @@ def keep_waiting(me: Actor, turn: Turn) -> None:
     waiting[me] = (*waiting.get(me, ())[:-1], turn)
 
 
-def end_waiting(me: Actor, before: int) -> None:
+def end_waiting(me: Actor | None, before: int) -> None:
     """Go back to the `waits` there were before; may be repeated. The entry is its actor's own."""
     if not before:
         waiting.pop(me, None)
@@ -143,16 +143,22 @@ def end_waiting(me: Actor, before: int) -> None:
         waiting[me] = waiting[me][:before]
 
 
-def forget_the_gone() -> None:
-    """A loop was found closed: its tasks wait no more, and are not to be kept alive."""
+def forget_the_gone() -> list[object]:
+    """A loop was found closed: its tasks wait no more, and are not to be kept alive.
+
+    Returns what is to be let go of when the mutex is free.
+    """
+    gone: list[object] = []
     with mutex:
         for actor in list(waiting):
             loop = getattr(actor, "get_loop", None)
             if loop is not None and loop().is_closed():
-                waiting.pop(actor, None)
+                gone += (actor, waiting.pop(actor, None))
         for asker in {asker: None for others in below.values() for asker in others}:
             if asker.waiter not in waiting:
                 note(asker, frozenset())
+                gone.append(asker)
+    return gone
 
 
 def reset_after_fork() -> None:

@@ -77,6 +77,8 @@ def clear(memo: Memo) -> None:
     """Drop all entries, detach all flights, forget idle locks and zero the counts."""
     with mutex:
         keys = [slot.key for slot in memo.locks.live()]
+        for batch in memo.batches:
+            batch.sealed = True
     for key in keys:
         _detach(memo, key)
     records = memo.store.clear()  # held until here: destroyed under no lock
@@ -194,6 +196,8 @@ def _flying(turn: object) -> bool:
 def _detach(memo: Memo, key: Hashable) -> bool:
     """From now on the flight in progress, if any, is its callers' alone; whether there was one."""
     gate = idle = None
+    if memo.batches:
+        memo.spoil(key)
     reentered = inside()  # by a finaliser or signal handler in the midst of a section: only mark it
     with mutex:
         slot = memo.locks.slot(key)

@@ -26,10 +26,11 @@ __all__ = ["Counts", "Stats", "ThreadedHits", "has_global_lock", "new_counts"]
 class Stats:
     """What one decorated function has seen and done; exact once its callers are quiet.
 
-    `hits`, `stale_hits`, `waits`, `fetches`, `errors` and `timeouts` sum to the calls received. `calls`
-    counts executions (refreshes included), `failures` those that raised an Exception, and `uncached`
-    those that returned a value which was not stored. `evictions` and `expirations` count dropped entries.
-    `in_flight`, `entries`, `locks` and `idle_locks` are of this moment.
+    `hits`, `stale_hits`, `waits`, `fetches`, `errors` and `timeouts` sum to the calls received. `timeouts`
+    are callers that received a `FlightTimeout`, `errors` those with any other exception, cancellation
+    included. `calls` counts executions (refreshes included), `failures` those that raised an Exception, and
+    `uncached` those that returned a value which was not stored. `evictions` and `expirations` count dropped
+    entries. `in_flight`, `entries`, `locks` and `idle_locks` are of this moment.
     """
 
     hits: int

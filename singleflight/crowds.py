@@ -31,18 +31,22 @@ class Crowd:
 
     Args:
         loop: theirs.
-        watcher: who is to look now and then while any of them waits; None where there is nothing to look for.
-        watched: at what.
     """
 
-    __slots__ = ("_watched", "_watcher", "loop", "members", "opened", "timer")
+    __slots__ = ("_left", "_watched", "_watcher", "loop", "members", "opened", "timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher | None, watched: Any) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.members: dict[InTask, None] = {}
+        self.members: list[InTask] = []  # some of which may have left
+        self._left = 0
         self.opened = False
-        self._watcher, self._watched = watcher, watched
+        self._watcher: Watcher | None = None
+        self._watched: Any = None
         self.timer: asyncio.TimerHandle | None = None
+
+    def watch(self, watcher: Watcher, watched: Any) -> None:
+        """Have this one look at that now and then, while any of them waits."""
+        self._watcher, self._watched = watcher, watched
 
     def open(self) -> None:
         """Wake them; called from any thread."""
@@ -52,21 +56,30 @@ class Crowd:
         try:
             self.loop.call_soon_threadsafe(self._wake)
         except RuntimeError:  # that loop is closed, and its tasks are gone with it
+            self._watcher = self._watched = None
             self.members.clear()
             forget_the_gone()
 
     def _wake(self) -> None:
         self.opened = True
+        self._watcher = self._watched = None  # the flight leads to its gate, and so to here
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        members, self.members = self.members, {}
+        members, self.members = self.members, []
         for member in members:
             future = member.future
             if future is not None and not future.done():
                 future.set_result(True)
                 if member.timer is not None:
                     member.timer.cancel()
+
+    def leave(self) -> None:
+        """One of them waits no more; now and then those that left are let go of."""
+        self._left += 1
+        if self._left * 2 > len(self.members):
+            self.members = [member for member in self.members if member.crowd is self]
+            self._left = 0
 
     def look_later(self, pause: float) -> None:
         """Have somebody look after so many seconds, if nobody is going to."""
@@ -95,7 +108,7 @@ class InTask:
         thread: Actor
         uneasy: bool
         loop: asyncio.AbstractEventLoop
-        crowd: Crowd
+        crowd: Any  # None once it has risen
         future: asyncio.Future[bool] | None
         timer: asyncio.TimerHandle | None
     else:
@@ -122,8 +135,10 @@ class InTask:
         loop = self.loop
         crowd: Any = gate.crowds.get(loop)
         if crowd is None:
-            crowd = gate.crowds[loop] = Crowd(loop, watcher, watched)
-        crowd.members[self] = None
+            crowd = gate.crowds[loop] = Crowd(loop)
+        if watcher is not None:  # else it stands there without looking, as `drain` does
+            crowd.watch(watcher, watched)
+        crowd.members.append(self)
         self.crowd = crowd
         self.future = self.timer = None
 
@@ -132,7 +147,7 @@ class InTask:
 
         `pause` is when somebody has to look on behalf of all.
         """
-        crowd = self.crowd
+        crowd: Crowd = self.crowd
         future = self.future = crowd.loop.create_future()
         if crowd.opened:  # by a finaliser or signal handler, between standing and sitting
             future.set_result(True)
@@ -150,7 +165,9 @@ class InTask:
 
     def rise(self) -> None:
         """It stood somewhere, and waits no more, for whatever reason."""
-        self.crowd.members.pop(self, None)
+        crowd, self.crowd = self.crowd, None
+        if crowd is not None:
+            crowd.leave()
         if self.timer is not None:
             self.timer.cancel()
 

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .bound import BoundSingleFlight, binder, show
+from .loader import MakesLoaders
 from .options import Options
+from .proxies import FunctionWrapper
 from .surface import Controls
 from .wiring import Home
 
 if TYPE_CHECKING:
     from .surface import TakesClass, TakesInstance
-
-    class _FunctionWrapper: ...
-else:
-    from wrapt import FunctionWrapper as _FunctionWrapper
 
 __all__ = ["BoundSingleFlight", "SingleFlightDecorator", "SingleFlightFunction", "decorate"]
 
@@ -27,8 +25,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
-    """A decorated function: called like the original, with the control surface beside.
+class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generic[P, R]):
+    """A decorated function: called (or awaited) like the original, with the control surface beside.
 
     Everything else about it (name, docstring, signature, annotations, `isinstance` answers) is that of
     the wrapped function, which is its `__wrapped__`.
@@ -108,7 +106,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
         calls the function that it is asked of.
 
         Raises `TypeError` if its calls could not have the same keys, and what `single_flight_ttl` raises for
-        functions that cannot be decorated. Safe to call from any thread.
+        functions that cannot be decorated. Safe to call from any thread, and so are both functions.
 
         >>> from singleflight import single_flight_ttl
         >>> @single_flight_ttl(ttl=60)
@@ -131,7 +129,7 @@ class SingleFlightFunction(Controls[P, R], _FunctionWrapper, Generic[P, R]):
 
 
 # What type checkers read above would be found before the wrapped function's own annotations.
-for _class in (Controls, SingleFlightFunction):
+for _class in (Controls, MakesLoaders, SingleFlightFunction):
     if "__annotations__" in vars(_class):
         del _class.__annotations__
 
@@ -166,9 +164,9 @@ def decorate(
 
     shared = {"_self_home": home, "_self_memo": home.memo}
     members = {"__call__": home.plain_call(), "__get__": first_bind, **shared}
-    mark = getattr(inspect, "_is_coroutine_mark", None)
-    if home.coroutine and mark is not None:  # for callable objects, whose class alone says it
-        members["_is_coroutine_mark"] = mark
+    if home.coroutine and hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
+        # Callable objects do not show it of themselves. On the class: the function itself is the user's.
+        members |= vars(inspect.markcoroutinefunction(lambda: None))
     kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
     home.kind = kind
     decorated: SingleFlightFunction[..., Any] = home.make()

@@ -11,7 +11,7 @@ from .circles import circle
 from .durations import patience
 from .errors import FlightDeadlock
 from .flights import Flight
-from .gates import LOOK, Gate
+from .gates import LOOK, LOOK_AGAIN, Gate
 from .registry import memos
 from .turns import Asker, mutex
 
@@ -22,11 +22,16 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
     """Wait in a task until no decorated function has a flight in progress; whether that came to be.
 
     Args:
-        timeout: how long to wait, in seconds; None (default) without a limit.
+        timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
 
-    Returns True once nothing is in flight, or False when the time ran out first. Flights that begin meanwhile
-    are waited for too: stop asking first. Nothing is cancelled. Raises `FlightDeadlock` when called from
-    within a flight, which would wait for itself.
+    Returns True once nothing is in flight anywhere in the process (on this loop, on others, in threads), or
+    False when the time ran out first. Flights that begin meanwhile are waited for too: stop asking first.
+    Flights that were detached, or are being cancelled, count as well; those whose event loop is closed do
+    not. The flights have landed then; tasks that waited for them may still have to be resumed.
+
+    Nothing is cancelled, and cancelling this disturbs no flight. Raises `FlightDeadlock` when called from
+    within a flight, which would wait for itself, and `TypeError` or `ValueError` for a bad `timeout`. Does
+    not block the event loop.
 
     >>> import asyncio
     >>> asyncio.run(drain(timeout=5))
@@ -47,7 +52,13 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
 
 
 def drain_sync(timeout: float | timedelta | None = None) -> bool:
-    """The same in a thread, which waits as a whole.
+    """Wait in a thread until no decorated function has a flight in progress; whether that came to be.
+
+    Args:
+        timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
+
+    Returns and raises what `drain` does. It blocks its thread: use `drain` where an event loop runs. On the
+    thread of a loop that runs a flight it raises `FlightDeadlock`.
 
     >>> drain_sync(timeout=5)
     True
@@ -70,20 +81,25 @@ class _Draining:
 
     def next_one(self) -> tuple[Flight, Gate] | None:
         """A flight in progress and the gate that opens when it ends; None when there is none."""
+        asker = self._asker
         with mutex:
-            for flight in _in_progress():
-                if circle(self._asker, flight) is not None:
-                    break
-                gate = flight.open_later()
-                self._asker.stand_at(gate)
-                return flight, gate
-            else:
-                return None
+            if asker.uneasy:
+                asker.look_again()  # somebody may have begun to wait for this very task
+            flights = list(_in_progress())
+            own = [flight for flight in flights if circle(asker, flight) is not None]
+            if not own:
+                if not flights:
+                    return None
+                gate = flights[0].open_later()
+                asker.stand_at(gate)
+                return flights[0], gate
+        flight = own[0]
         raise FlightDeadlock(f"draining from within the flight of {flight.key!r} would never end")
 
     def pause(self) -> float:
         """For how many seconds to wait before looking."""
-        return LOOK if self._give_up is None else max(0.0, min(LOOK, self._give_up - time.monotonic()))
+        pause = LOOK_AGAIN if self._asker.uneasy else LOOK
+        return pause if self._give_up is None else max(0.0, min(pause, self._give_up - time.monotonic()))
 
     def is_over(self) -> bool:
         """Whether there is no more time."""

@@ -12,15 +12,16 @@ class SingleFlightError(Exception):
 class FlightTimeout(SingleFlightError, TimeoutError):
     """A caller waited as long as it was allowed to; the others are not disturbed.
 
-    Raised in the one caller whose `wait_timeout` (or a keyed lock's `timeout`) ran out. Never shared
-    with other callers and never stored.
+    Raised in the one caller whose `wait_timeout` (or a keyed lock's `timeout`) ran out; in the one whose
+    coroutine function was cancelled because it took longer than `flight_timeout`; and in those who come while
+    too many such flights of their key are still running. Never shared with other callers and never stored.
     """
 
 
 class FlightDeadlock(SingleFlightError, RuntimeError):
     """Waiting would never end: this caller already holds, directly or in a circle, what it asks for.
 
-    Raised in the caller that would close the circle; the message names every key of it in order, as
+    Raised in the thread or task that would close the circle; the message names every key of it in order, as
     `'A' -> 'B' -> 'A'`. Never shared with other callers and never stored.
     """
 

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 __all__ = [
@@ -37,7 +38,8 @@ __all__ = [
 
 log = logging.getLogger("singleflight")
 log.addHandler(logging.NullHandler())
-_enabled = log.isEnabledFor
+is_debugging: Callable[[], bool] = partial(log.isEnabledFor, logging.DEBUG)
+"""Whether the library's own log lines are wanted now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +200,7 @@ class Listener(Protocol):
     """
 
     def __call__(self, event: Any, /) -> object:
-        """Receive one event, on the thread where it happened and outside every lock."""
+        """Receive one event, on the thread (or event loop) where it happened and outside every lock."""
 
 
 class LoggingListener:
@@ -235,19 +237,16 @@ class Emitter:
     """Tells one function's events to its listener and to the library's log."""
 
     # `_telling.active` is per thread; the other fields are written once, `_blamed` by whoever is first.
-    __slots__ = ("_blamed", "_listener", "_log", "_numbers", "_telling", "name")
+    __slots__ = ("_blamed", "_listener", "_log", "_numbers", "_telling", "has_listener", "name")
 
     def __init__(self, name: str, listener: Callable[[Any], object] | None) -> None:
         self.name = name
         self._listener = listener
+        self.has_listener = listener is not None
         self._log = LoggingListener()
         self._numbers = itertools.count(1)
         self._telling = threading.local()
         self._blamed = False
-
-    def quiet(self) -> bool:
-        """Whether nobody wants anything now: the usual case, asked once per step of a flight."""
-        return self._listener is None and not _enabled(logging.DEBUG)
 
     def wants(self, kind: str) -> bool:
         """Whether anybody wants events of this kind now (never inside the function's own listener)."""

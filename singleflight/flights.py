@@ -51,6 +51,10 @@ class Work(Protocol):
         """Have it cancelled; from any thread, under no lock."""
         ...
 
+    def may_stop(self) -> bool:
+        """Whether nobody wants what else it fetches (then that is doomed, too). Called under the mutex."""
+        ...
+
     def is_dead(self) -> bool:
         """Whether it will never end by itself: its event loop is closed, or that loop's thread is gone."""
         ...
@@ -71,7 +75,8 @@ class Flight(Turn):
     """One execution. All fields are written under the mutex, but for those of the landing.
 
     `value`, `error`, `traceback` and `landed` are written before the state becomes LANDED and read only
-    after it. `retries` is what is left of its chain's budget (None: no limit).
+    after it. `retries` is what is left of its chain's budget (None: no limit). `missing` is there where
+    `kind` is "bulk": whether the loader left its key out.
     """
 
     __slots__ = (
@@ -87,6 +92,7 @@ class Flight(Turn):
         "landed",
         "lost",
         "memo",
+        "missing",
         "previous",
         "renews",
         "retries",
@@ -104,31 +110,30 @@ class Flight(Turn):
     def __init__(self, memo: Unseats, slot: Slot, retries: int | None, followers: int = 0) -> None:
         self.memo = memo  # whose it is
         self.key: Hashable = slot.key
-        self.leader: Actor | None = None
-        self.thread: Actor | None = None
+        self.leader: Actor | None = None  # what `claim` sets beside is read of claimed flights alone
         self.gate: Gate | None = None
         self.slot = slot
         self.retries = retries
         self.followers = followers
         self.state = UNCLAIMED
-        self.depth = self.number = 0
+        self.number = 0
         self.counted = False  # so that a landing that is repeated after an interrupt counts once
         self.detached = False  # set once; from then on it must not be stored
         self.deserted = False  # set once, when its leader's caller has gone and left it to its followers
         self.doomed = False  # set once, when these have gone too: its work was told to stop
         self.lost = False  # set in a forked child that has only a copy of it
-        self.told = False  # whether anybody may want its events
         self.kind = "call"
         self.renews = False  # it was begun to renew a value that is still served, its `previous`
         self.background = False  # nobody called for it
         self.unbegun = False  # it waits for a thread to run it; whoever needs its outcome runs it instead
         self.error: BaseException | None = None
+        self.missing: bool
         self.work: Work | None = None  # set once, by its leader, where a task runs it
         self.due: float | None = None  # a time of `time.monotonic` after which it may be unseated
 
     def claim(self, boarding: Boarding, now: float, previous: Record | None, timeout: float | None) -> None:
         """It has a leader from now on. (In this order: an interrupt leaves it unclaimed, or to be failed.)"""
-        self.told = boarding.told
+        self.told = boarding.told  # whether anybody may want its events
         if boarding.renew:
             self.kind = "refresh"
         if timeout is not None:

@@ -35,19 +35,23 @@ class Gate:
     whatever opens the gate has not happened; so no crowd can miss it.
     """
 
-    __slots__ = ("_turnstile", "crowds")
+    __slots__ = ("_turnstile", "alone", "crowds")
 
     def __init__(self) -> None:
         self._turnstile = threading.Lock()
         self._turnstile.acquire()
         self.crowds: dict[Any, Crowd] = {}
+        self.alone: tuple[Any] | None = None  # the turn that all wait for: one note for a thousand waits
 
     def open(self) -> None:
         """Let everybody through."""
         with suppress(RuntimeError):  # open already
             self._turnstile.release()
-        for crowd in list(self.crowds.values()) if self.crowds else ():
-            crowd.open()
+        self.alone = None  # and no crowd from here on: they lead to the turn, which has this gate
+        if self.crowds:
+            crowds, self.crowds = self.crowds, {}
+            for crowd in crowds.values():
+                crowd.open()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait in a thread until the gate is open; False when `timeout` seconds passed first."""

@@ -9,7 +9,14 @@ from typing import Any
 
 from .errors import UnhashableKey
 
-__all__ = ["InstanceKey", "Instances", "check_key_function", "check_twin", "explain_unhashable"]
+__all__ = [
+    "InstanceKey",
+    "Instances",
+    "check_key_function",
+    "check_loader",
+    "check_twin",
+    "explain_unhashable",
+]
 
 
 class InstanceKey(weakref.ref[Any]):
@@ -136,6 +143,41 @@ def check_twin(function: str, signature: inspect.Signature, first: str, other: i
     raise TypeError(
         f"twin: {function}{signature} has other parameters than {first}{other}, so equal calls would not "
         f"have equal keys; give it the same ones in the same order, or pass key= to {first}"
+    )
+
+
+def check_loader(
+    function: str,
+    signature: inspect.Signature,
+    getter: str,
+    other: inspect.Signature,
+    of_instance: bool,
+) -> None:
+    """Refuse a bulk loader whose arguments are not those of its getter, place by place, at decoration."""
+    (ones, *rest), (others, *other_rest) = _shape(signature), _shape(other)
+    least = 2 if of_instance else 1
+    if not signature.parameters or (len(ones) < least and not rest[0]):
+        raise TypeError(f"bulk: {function}{signature} has too few parameters: none is left for the items")
+    named = {name: place for place, name in enumerate(ones)}
+    if (
+        len(ones) != len(others)
+        or rest != other_rest
+        or any(named.get(name, place) != place for place, name in enumerate(others))
+    ):
+        raise TypeError(
+            f"bulk: {function}{signature} has other parameters than {getter}{other}; give it the same ones "
+            f"in the same order, the first one after the instance being the items"
+        )
+
+
+def _shape(signature: inspect.Signature) -> tuple[list[str], bool, frozenset[str], bool]:
+    """The names of positional parameters; whether there are `*args`; keyword-only names; `**kwargs`."""
+    parameters = signature.parameters.values()
+    return (
+        [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)],
+        any(p.kind is p.VAR_POSITIONAL for p in parameters),
+        frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
+        any(p.kind is p.VAR_KEYWORD for p in parameters),
     )
 
 

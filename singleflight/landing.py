@@ -1,40 +1,46 @@
-"""How a flight ends: publish, then free the key, then tell; or it loses its key before that.
-
-The other half of the decision maker.
-"""
+"""How a flight ends: publish, then free the key, then tell. The other half of the decision maker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from math import inf
+from typing import TYPE_CHECKING
 
 from .boarding import Nobody
-from .circles import forget_the_gone
 from .entries import AgeingRecord, Record
 from .errors import FlightDeadlock, FlightTimeout
 from .events import log
-from .flights import FLYING, PASSED, UNSEATED, Flight
+from .flights import FLYING, LANDED, PASSED, UNSEATED, Flight
 from .freshness import Landing
+from .gates import Gate
 from .options import is_not_none
 from .outcomes import copy_of
 from .remembered import Remembered
 from .turns import Slot, mutex
 
-__all__ = ["NOTHING", "Lander", "Loose", "let_go"]
+__all__ = ["NOTHING", "Ending", "Lander", "Loose", "let_go"]
 
 Loose = tuple[Callable[[], object] | None, object]  # to call, and to let go of, once the mutex is free
 NOTHING: Loose = (None, None)
-
-_MOST_UNSEATED = 4  # executions of one key that may be left running at a time, so that they do not pile up
+# A flight that is about to end together with others: the flight, its value and error, when, whether the value
+# is storable, its ttl if it was stored, and the records that went for it.
+Ending = tuple[Flight, object, BaseException | None, float, bool, float | None, list[Record]]
 
 
 class Lander(Remembered):
     """Ends the flights of one decorated function."""
 
-    def land(self, flight: Flight, value: object) -> None:
+    if TYPE_CHECKING:
+
+        def unseat(self, flight: Flight, /) -> bool:
+            """See `unseating`, which adds it."""
+            ...
+
+    def land(self, flight: Flight, value: object, later: list[Ending] | None = None) -> None:
         """The function returned: publish the value, then free the key, then tell.
 
         Passes on what `cache_if` and `ttl` raise: the flight has not ended then, and is to `fail` with it.
+        With `later` it only publishes, and adds there what is left to be done.
         """
         options = self.options
         cache_if = options.cache_if
@@ -45,23 +51,32 @@ class Lander(Remembered):
         now = self.timer()
         gone: list[Record] | None = None
         if storable and ttl > 0 and not flight.detached:
-            record = self.new_record(flight.key, value, now, ttl, now - flight.started)
+            if self.is_plain:
+                record = Record(flight.key, value, now, ttl)
+            else:
+                record = self.new_record(flight.key, value, now, ttl, now - flight.started)
             if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
             gone = self.store.put(record, flight)
         stored = gone is not None
+        if stored and self.batches:
+            self.spoil(flight.key)
         if flight.renews and not stored and not flight.detached:
             self._renew_later(flight, now, None)
+        if later is not None:
+            later.append((flight, value, None, now, storable, ttl if stored else None, gone or []))
+            return
         ended = self._finish(flight, value, None, now, storable, stored)
         if flight.told:
             if ended is not None:
                 self.tell.landed(flight, ended, value, now, ttl if stored else None)
             self.tell.gone(gone or [], now)
 
-    def fail(self, flight: Flight, error: BaseException) -> None:
+    def fail(self, flight: Flight, error: BaseException, later: list[Ending] | None = None) -> None:
         """The function raised: an Exception is shared or tried again, anything else is an abort.
 
         Does nothing to a flight that has ended, so that a landing cut short by an interrupt can be mended.
+        With `later` it ends nothing, but adds there what is left to be done.
         """
         try:
             now = self.timer()
@@ -73,6 +88,9 @@ class Lander(Remembered):
             pass
         elif self.options.failure_ttl and isinstance(error, Exception) and not is_unshared(error):
             self._store_failure(flight, error, now)
+        if later is not None:
+            later.append((flight, None, error, now, False, None, []))
+            return
         ended = self._finish(flight, None, error, now, storable=False, stored=False)
         if ended is not None:
             self.tell.failed(flight, ended, error, now)
@@ -80,7 +98,7 @@ class Lander(Remembered):
     def new_record(self, key: Hashable, value: object, now: float, ttl: float, duration: float) -> Record:
         """A value that has just landed, with the times that it ages by."""
         ageing = self.options.ageing
-        if ageing.is_plain:
+        if self.is_plain:
             return Record(key, value, now, ttl)
         ttl = ageing.shortened(ttl)
         refresh_at = ageing.refresh_at(now, ttl, duration)
@@ -146,39 +164,51 @@ class Lander(Remembered):
         now: float,
         storable: bool,
         stored: bool,
+        later: list[Loose] | None = None,
     ) -> tuple[int, bool] | None:
-        """End a flight; how many followers it had and whether they fly again, or None if it has ended."""
+        """End a flight; how many followers it had and whether they fly again, or None if it has ended.
+
+        With `later` it opens no gates, but adds them there: then it may be called under the mutex.
+        """
         again = unshared = False
-        loose = NOTHING
+        next_gate = dropped = None  # to open, and to let go of, once the mutex is free
         with mutex:
             slot, followers, gate = flight.slot, flight.followers, flight.gate
-            ended = flight.lost or (flight.state is not FLYING and flight.state is not UNSEATED)
+            state = flight.state
+            current = slot.turn is flight
+            ended = flight.lost or (state is not FLYING and state is not UNSEATED)
             if ended:
                 # Perhaps an interrupt struck between its end and what follows from it: that is done now.
-                if slot.turn is flight and not flight.lost:
-                    loose = self._vacate(slot)
+                if current and not flight.lost:
+                    next_gate, dropped = self.locks.vacate(slot)
             else:
-                current = slot.turn is flight
                 if not current:
                     self.adrift.discard(flight)
-                self._count(flight, error, stored)
+                if not flight.counted:
+                    self._count(flight, error, stored)
                 if followers:
                     unshared = flight.doomed or (error is not None and is_unshared(error))
                     again = unshared or (current and not storable and flight.retries != 0)
-                if flight.state is UNSEATED:
+                if state is UNSEATED:
                     flight.state = PASSED
                 elif again:
                     self._fly_again(flight, spent=not unshared)
                 else:
                     if followers:
                         self._count_shared(followers, error)
-                    flight.land(value, error, now)
+                        flight.land(value, error, now)
+                    else:
+                        flight.state = LANDED  # nobody is to receive what it brought
                     if current:
-                        loose = self._vacate(slot)
+                        next_gate, dropped = self.locks.vacate(slot)
+        if later is not None:
+            later += (_opening(gate, None), _opening(next_gate, dropped))
+            return None if ended else (followers, again)
         if gate is not None:
             gate.open()
-        if loose[0] is not None:
-            loose[0]()
+        if next_gate is not None:
+            next_gate.open()
+        del dropped
         return None if ended else (followers, again)
 
     def _fly_again(self, flight: Flight, spent: bool) -> None:
@@ -194,13 +224,12 @@ class Lander(Remembered):
 
     def _count(self, flight: Flight, error: BaseException | None, stored: bool) -> None:
         """Count an execution and its leader (a caller that has gone was counted then), once."""
-        if flight.counted:
-            return
         counts = self.counts
         served = not (flight.deserted or flight.background)
-        failed = error is not None and isinstance(error, Exception)
+        bulk = flight.kind == "bulk"  # whose executions are counted by the batch
+        failed = error is not None and isinstance(error, Exception) and not bulk
         flight.counted = True
-        if flight.work is None or flight.work.began:
+        if not bulk and (flight.work is None or flight.work.began):
             counts.calls += 1
             if flight.kind == "refresh":
                 counts.refreshes += 1
@@ -222,63 +251,16 @@ class Lander(Remembered):
             self.counts.errors += followers
 
     def _vacate(self, slot: Slot) -> Loose:
-        gate, dropped = self.locks.vacate(slot)
-        return (None if gate is None else gate.open), dropped
-
-    # -- losing the key ------------------------------------------------------------------------------
-
-    def unseat(self, flight: Flight) -> bool:
-        """Take the key from a flight that is due; False if too many of that key are left running already.
-
-        Its followers move over to a successor. What it may still bring home is its own caller's alone.
-        """
-        loose = NOTHING
-        limit = self.options.flight_timeout
-        stop = gate = None
-        dead = False
-        with mutex:
-            due = flight.is_due()
-            if due:
-                dead = flight.work is not None and flight.work.is_dead()
-                slot, followers = flight.slot, flight.followers
-                if not dead and self._left_running(flight) >= _MOST_UNSEATED:
-                    return False
-                flight.detached = True
-                if not dead:
-                    self.adrift.add(flight)
-                    stop = flight.work
-                else:
-                    self.adrift.discard(flight)
-                gate, flight.gate = flight.gate, None
-                if slot.turn is not flight:
-                    flight.pass_on(None, UNSEATED)
-                elif followers:
-                    slot.turn = Flight(self, slot, flight.retries, followers)
-                    flight.pass_on(slot.turn, UNSEATED)
-                else:
-                    flight.pass_on(None, UNSEATED)
-                    loose = self._vacate(slot)
-        if gate is not None:
-            gate.open()
-        let_go(loose)
-        if stop is not None:
-            stop.stop()
-        if due:
-            if dead:
-                forget_the_gone()
-            if flight.renews:
-                why = KeyboardInterrupt() if dead else FlightTimeout(f"it took longer than {limit:g} s")
-                self._renew_later(flight, self.timer(), why)
-            self.tell.unseated(flight)
-        return True
-
-    def _left_running(self, flight: Flight) -> int:
-        return sum(other.state is UNSEATED and other.key == flight.key for other in self.adrift)
+        return _opening(*self.locks.vacate(slot))
 
 
 def is_unshared(error: BaseException) -> bool:
     """Whether it ends an execution without saying anything about its key."""
     return not isinstance(error, Exception) or isinstance(error, (FlightDeadlock, FlightTimeout))
+
+
+def _opening(gate: Gate | None, dropped: object) -> Loose:
+    return (None if gate is None else gate.open), dropped
 
 
 def let_go(loose: Loose) -> None:

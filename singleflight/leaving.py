@@ -7,13 +7,14 @@ from collections.abc import Hashable
 from .boarding import HIT, JOIN, LEAD, NONE, Boarding
 from .circles import begin_waiting, end_waiting, note, waiting, waits
 from .flights import FLYING, LANDED, UNCLAIMED, UNSEATED, Flight, Work, is_nobodys
-from .landing import NOTHING, Lander, Loose, let_go
+from .landing import NOTHING, Loose, let_go
 from .turns import mutex
+from .unseating import Unseater
 
 __all__ = ["Leaver"]
 
 
-class Leaver(Lander):
+class Leaver(Unseater):
     """Lets the callers of one decorated function go."""
 
     def leave(self, boarding: Boarding, timed_out: bool | None) -> bool:
@@ -86,6 +87,7 @@ class Leaver(Lander):
             boarding.renewal = None
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None
+        boarding.actor = boarding.waiter = None  # a task must not lead to itself through its exception
 
     @staticmethod
     def _waits_no_more(boarding: Boarding) -> None:
@@ -115,6 +117,8 @@ class Leaver(Lander):
     @staticmethod
     def _stop_if_unwanted(flight: Flight) -> Loose:
         if not flight.deserted or flight.followers or flight.doomed or flight.work is None:
+            return NOTHING
+        if not flight.work.may_stop():
             return NOTHING
         flight.doomed = flight.detached = True  # whoever comes now gets a flight of its own, after this one
         return flight.work.stop, None

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any
 
-from .askers import thread_asker
+from .askers import descends, thread_asker
 from .circles import begin_waiting, describe, end_waiting, note, reset_after_fork, waits
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
@@ -30,8 +32,9 @@ __all__ = ["Held", "KeyedLocks", "after_fork", "late", "settle_late"]
 class KeyedLocks(Slots):
     """A lock for every key, made when it is needed and forgotten when it is idle.
 
-    Whoever holds a key keeps everybody else out of that key alone; the order is first come, first served.
-    A lock that is held or awaited is never evicted, and a key never has two locks.
+    Whoever holds a key, a thread in a `with` block or a task in an `async with` block, keeps everybody else
+    out of that key alone; the order is first come, first served. A lock that is held or awaited is never
+    evicted, and a key never has two locks.
 
     Args:
         max_idle: how many locks that nobody holds or waits for are kept, least recently used first to
@@ -45,9 +48,18 @@ class KeyedLocks(Slots):
     ...     len(locks)
     2
 
-    Safe to use from any thread. Two statements that take several keys each never block one another for
-    ever, whatever order they name them in; nested statements can, and the one that would close the
-    circle raises `FlightDeadlock`, as does taking a key that this thread already holds.
+    >>> import asyncio
+    >>> async def in_a_task():
+    ...     async with locks("AAPL", timeout=1):
+    ...         return locks.held("AAPL")
+    >>> asyncio.run(in_a_task())
+    True
+
+    Safe to use from any thread and event loop. Two statements that take several keys each never block one
+    another for ever, whatever order they name them in; nested statements can, and the one that would close
+    the circle raises `FlightDeadlock`, as does taking a key that this thread or task already holds. A task
+    that waits in `async with` does not block its event loop, and may be cancelled; a plain `with` blocks it.
+    A child task does not share what its parent holds.
     """
 
     def __init__(self, max_idle: int | None = None) -> None:
@@ -59,14 +71,14 @@ class KeyedLocks(Slots):
         registries.add(self)
 
     def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
-        """A context manager that holds these keys inside its `with` block.
+        """A context manager that holds these keys inside its `with` or `async with` block.
 
         Args:
             keys: one or more; a key named twice is taken once.
             timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
 
         Entering raises `FlightTimeout` when the time runs out and `FlightDeadlock` when waiting would
-        never end. Bad arguments (`TypeError`, `UnhashableKey`) raise here.
+        never end; none of the keys is held then. Bad arguments (`TypeError`, `UnhashableKey`) raise here.
         """
         if not keys:
             raise TypeError("locks() needs at least one key")
@@ -193,7 +205,7 @@ class KeyedLocks(Slots):
 
     def _give_up(self, hold: Hold) -> None:
         if inside():  # a finaliser in the midst of a section: whoever leaves it does this then
-            late.append((self, hold))
+            late.append(partial(self.release, hold))
             return
         gates: list[Gate | None] = []
         evicted: list[object] = []  # destroyed after the mutex is free
@@ -251,26 +263,31 @@ class Held:
 
         hold = Hold(self._keys, task_asker(), self._locks.release)
         await self._locks.acquire_in_task(hold, self._timeout)
+        hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one
         self._hold = hold
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        hold = self._hold
         self.__exit__(kind, error, traceback)
+        if hold is not None and hold.token is not None:
+            with suppress(ValueError):  # left in another context than it was entered in
+                descends.reset(hold.token)
 
 
-late: deque[tuple[KeyedLocks, Hold]] = deque()
-"""Holds that were released in the midst of a section of the mutex; appended to by anybody."""
+late: deque[Callable[[], object]] = deque()
+"""What was to be given up in the midst of a section of the mutex; appended to by anybody."""
 
 
 def settle_late() -> None:
-    """Give up what was released in the midst of a section, now that this thread has left it."""
+    """Give up what could not be in the midst of a section, now that this thread has left it."""
     while late and not inside():
         try:
-            locks, hold = late.popleft()
+            give_up = late.popleft()
         except IndexError:  # another thread was faster
             return
-        locks.release(hold)
+        give_up()
 
 
 def after_fork() -> None:

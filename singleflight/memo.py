@@ -30,6 +30,7 @@ from typing import Any
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
 from .errors import FlightDeadlock, FlightTimeout
+from .events import is_debugging
 from .flights import FLYING, LANDED, UNCLAIMED, Flight
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .landing import NOTHING, let_go
@@ -52,14 +53,14 @@ class Memo(Server):
         this key took too long and are still running.
         """
         now = self.timer()
-        boarding.told = not self.tell.quiet()
+        boarding.told = self.tell.has_listener or is_debugging()
         key = boarding.key
         slot: Any = None
         turn: Any = None
         found: list[Hashable] | None = None
         due = False
         with mutex:
-            record = self.store.index.get(key)
+            record = self.lookup(key)
             if record is not None and not boarding.renew and record.serves_for(now) > 0:
                 self._serve(boarding, record, now)
             else:
@@ -113,8 +114,10 @@ class Memo(Server):
             flight = before.latest()
             record = self.store.index.get(boarding.key)
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
-                keep_waiting(boarding.waiter, flight)
                 boarding.flight, boarding.gate = flight, flight.open_later()
+                if boarding.before is None:
+                    return JOIN  # it follows, and waits for nothing yet
+                keep_waiting(boarding.waiter, flight)
                 boarding.stand_at(boarding.gate, self, flight)
                 return JOIN
             if flight is None:
@@ -151,9 +154,7 @@ class Memo(Server):
                 return self.awake(boarding)
             self.tell.timed_out(boarding.key, waited)
             raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {boarding.key!r}")
-        before = flight.slot.turn
-        if before is not None and before is not flight:
-            before.see_to()
+        self._see_to_the_one_before(flight)
         if flight.is_due():
             if not self.unseat(flight) and self.leave(boarding, timed_out=True):
                 raise FlightTimeout(self._too_many(boarding.key))
@@ -185,9 +186,16 @@ class Memo(Server):
 
         None: each of them has to look for itself.
         """
+        self._see_to_the_one_before(flight)
         if flight.is_due() and not self.unseat(flight):
             return None
         return LOOK if flight.due is None else self._until_due(flight)
+
+    @staticmethod
+    def _see_to_the_one_before(flight: Flight) -> None:
+        before = flight.slot.turn
+        if before is not None and before is not flight:
+            before.see_to()
 
     @staticmethod
     def _until_due(flight: Flight) -> float:
@@ -216,6 +224,10 @@ class Memo(Server):
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""
+        if boarding.follows:
+            boarding.flight, boarding.gate = flight, flight.open_later()
+            self._count_in(boarding, flight)
+            return None
         boarding.begin()
         waiter = boarding.waiter
         # The usual case in short: nobody but its own function holds the flight up.
@@ -234,12 +246,21 @@ class Memo(Server):
         boarding.flight, boarding.gate = flight, gate
         under_way = waiting.get(waiter)
         boarding.before = 0 if under_way is None else len(under_way)  # first: what an interrupt goes back to
-        waiting[waiter] = (flight,) if under_way is None else (*under_way, flight)
+        if under_way is None:
+            if gate.alone is None:
+                gate.alone = (flight,)
+            waiting[waiter] = gate.alone
+        else:
+            waiting[waiter] = (*under_way, flight)
         boarding.stand_at(gate, self, flight)
         if boarding.uneasy:
             note(boarding, boarding.climb())
+        self._count_in(boarding, flight)
+        return None
+
+    @staticmethod
+    def _count_in(boarding: Boarding, flight: Flight) -> None:
         flight.followers += 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:
             flight.slot.line_up(flight)
-        return None

@@ -81,7 +81,7 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
 ) -> Any:
-    """Make concurrent calls for the same thing one call, and keep its value for a while.
+    """Make concurrent calls of threads and tasks for the same thing one call, and keep its value for a while.
 
     Args:
         ttl: how long a value is served, counted from when it landed: seconds, a `timedelta`, or a callable
@@ -97,12 +97,12 @@ def single_flight_ttl(
         follower_retries: how often those who waited for a flight that failed, or whose value `cache_if`
             refused, try again, one after another, before the rest share the outcome (default 1; None:
             each tries).
-        wait_timeout: how long a caller waits for another's flight, in seconds (default None: no limit);
-            then `FlightTimeout` in that caller alone.
+        wait_timeout: how long a caller waits for another's flight, in seconds (default None: no limit, 0:
+            never); then `FlightTimeout` in that caller alone. Who leads is not bounded.
         flight_timeout: how long a flight may take, in seconds (default None: no limit). A longer one loses
-            its key: whoever waits, or comes, moves on to a new flight. Its own caller still gets what it
-            brings home, which is not stored; a task that runs it is cancelled. At most four per key are left
-            running like that; after that others get `FlightTimeout`.
+            its key as soon as anybody waits or comes; they move on to a new flight. A coroutine function is
+            then cancelled and its caller gets `FlightTimeout`; a thread runs on, and what it brings home is
+            its caller's alone. At most four per key run on; after that others get `FlightTimeout`.
         timer: the clock of all ages and durations, in seconds; monotonic.
         listener: called with an event for each thing that happens (see `Listener`).
         name: what events, log lines and `report()` call the function (default: its qualified name).
@@ -117,13 +117,17 @@ def single_flight_ttl(
             that what landed together does not run out together.
 
     Returns the decorated function with its control surface (`invalidate`, `put`, `refresh`, `stats`, ...).
-    All callers of a key receive the same object: a mutable value is shared.
+    All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl
+    and grace.
 
     Raises `TypeError` or `ValueError` at decoration, naming the option that is wrong. A call raises what
     the function raises (its followers receive a copy), `FlightDeadlock` where waiting would never end,
-    `FlightTimeout`, and `UnhashableKey`, naming the argument. Exceptions are stored for `failure_ttl` only.
+    `FlightTimeout`, and `UnhashableKey`, naming the argument. Exceptions are stored for `failure_ttl` only,
+    and these three are neither stored nor shared.
 
-    Safe to use from any thread; the function, `key`, `ttl`, `cache_if` and `listener` run under no lock.
+    Safe to use from any thread and event loop; the function and the options run under no lock. A coroutine
+    function runs in a task of its own, in a copy of its leader's context. Cancelling a caller disturbs no
+    other; when the last has gone, that task is cancelled. A plain one blocks its thread.
 
     >>> @single_flight_ttl(key=lambda symbol: symbol.upper(), ttl=60)
     ... def price(symbol):
@@ -132,6 +136,12 @@ def single_flight_ttl(
     >>> price("ASML"), price("asml")
     asking the broker
     (984.75, 984.75)
+    >>> import asyncio
+    >>> @single_flight_ttl(ttl=60)
+    ... async def rate(currency):
+    ...     return 1.08
+    >>> asyncio.run(rate("EUR"))
+    1.08
     """
     options = Options.checked(
         ttl=ttl,

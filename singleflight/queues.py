@@ -47,7 +47,7 @@ class Queued:
             if turn is not None and turn is not hold:
                 turn.see_to()
         with mutex:
-            granted = not hold.missing
+            granted = not hold.missing or hold.overtake()
             if not granted and hold.asker.uneasy:
                 hold.asker.look_again()
                 note(hold.asker, hold.asker.climb())

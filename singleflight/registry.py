@@ -66,7 +66,7 @@ def report() -> str:
         if held:
             mutex.release()
     # Outside the mutex: the keys' own __repr__, the clock, and the names of threads.
-    lines = [f"singleflight: {len(caches())} decorated functions"]
+    lines = [f"singleflight: {len(every)} decorated functions"]
     for memo, found in zip(every, turns, strict=True):
         lines += _told(memo, found)
     return "\n".join(lines)
@@ -84,7 +84,8 @@ def _told(memo: Any, found: list[tuple[Turn, int]]) -> list[str]:
     lines = [f"{memo.name}: {len(memo.store.index)} entries, {len(flying)} flights"]
     for turn, queued in found:
         if not isinstance(turn, Flight):
-            lines.append(f"  lock {turn.key!r}: held by {name_of(turn.leader)}, {queued} queued")
+            keys = ", ".join(map(repr, getattr(turn, "keys", (turn.key,))))
+            lines.append(f"  lock {keys}: held by {name_of(turn.leader)}, {queued} queued")
     return lines + [f"  {info(flight, memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
 
 

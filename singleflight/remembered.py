@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Protocol
 
 from .counts import Counts
 from .entries import AgeingRecord
@@ -13,9 +13,19 @@ from .locks import KeyedLocks
 from .options import Options, switched_off
 from .store import Store
 from .telling import Teller
-from .turns import get_ident
+from .turns import get_ident, mutex
 
 __all__ = ["Remembered"]
+
+
+class Batch(Protocol):
+    """A bulk load in progress, which may bring values for keys that nobody asked for."""
+
+    spoiled: set[Hashable]
+    """Keys that were dropped, put or landed since it began: its values are no news for them."""
+
+    sealed: bool
+    """Whether that goes for every key."""
 
 
 class Remembered:
@@ -35,7 +45,9 @@ class Remembered:
         self.timer = options.timer
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
         self.store = Store(options.maxsize)
+        self.is_plain = options.ageing.is_plain
         self.renews = bool(options.grace) or options.refresh_ahead is not None
+        self.lookup = self.store.index.get
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)
         self.bypassed: list[
@@ -44,7 +56,14 @@ class Remembered:
         self.switching = threading.RLock()  # re-entrant: a signal handler may open a block within one
         self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
+        self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex
         self.warned = False  # that it blocks an event loop; once
+
+    def spoil(self, key: Hashable) -> None:
+        """What a bulk load in progress may bring for this key, unasked, is not to be stored any more."""
+        with mutex:
+            for batch in self.batches:
+                batch.spoiled.add(key)
 
     def shut(self) -> None:
         """Send every call the longer way."""
@@ -63,6 +82,9 @@ class Remembered:
         for flight in self.adrift:
             flight.orphan()
         self.adrift.clear()
+        for batch in self.batches:
+            batch.sealed = True
+        self.batches.clear()
         self.counts.after_fork()
         self.store.after_fork()
         if self.renews:

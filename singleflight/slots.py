@@ -11,6 +11,7 @@ import time
 from collections.abc import Hashable
 from math import inf
 
+from .circles import forget_the_gone
 from .gates import Gate
 from .keys import InstanceKey
 from .turns import Hold, Slot, get_ident
@@ -115,24 +116,33 @@ class Slots:
 
         Returns a gate to open and something to let go of, both once the mutex is free.
         """
-        if slot.queue and slot.turn is not None:
-            slot.step_out(slot.turn)  # an interrupt may have kept it in the queue when its turn came
-        while slot.queue and slot.queue[0].is_dead():
-            slot.step_out(slot.queue[0])  # it would never go on, nor let anybody after it
+        gone = self._drop_the_dead(slot) if slot.queue else None
         if slot.queue:
             slot.turn = following = slot.queue[0]  # this assignment is what gives it the slot
             slot.step_out(following)
-            return following.admit(), None
+            return following.admit(), gone
         key = slot.key
         live = self._live.get(key) is slot
         if live:
             del self._live[key]  # first: an interrupt after it leaves nothing behind
         slot.turn = None
         if self._max_idle == 0 or not live:
-            return None, slot
+            return None, (slot, gone)
         if type(key) is tuple and key and type(key[0]) is InstanceKey:  # nothing is to outlive an instance
-            return None, slot
-        return None, self._idle.add(key, time.monotonic())
+            return None, (slot, gone)
+        evicted = self._idle.add(key, time.monotonic())
+        return None, evicted if gone is None else (evicted, gone)
+
+    def _drop_the_dead(self, slot: Slot) -> object:
+        """Out of the queue with those at its front that would never go on, nor let anybody after them."""
+        if slot.turn is not None:
+            slot.step_out(slot.turn)  # an interrupt may have kept it in the queue when its turn came
+        gone: list[object] = []
+        while slot.queue and slot.queue[0].is_dead():
+            gone.append(slot.queue[0])
+            slot.step_out(slot.queue[0])
+            gone += forget_the_gone()
+        return gone or None
 
     def forget(self, key: Hashable) -> object:
         """Take a key's idle lock out, so that nothing keeps the key alive; returns it, to be let go of."""

@@ -41,8 +41,9 @@ class Controls(Generic[P, R]):
     """Control methods, the same on a decorated function and on a bound method.
 
     `invalidate`, `entry`, `put`, `refresh` and `explain` take the arguments of a call (on a bound method
-    without the instance); the others concern the whole function, all instances. All of them may be used
-    from any thread, and none runs anything of the user's under a lock.
+    without the instance); the others concern the whole function, all instances, and its twins. All of them
+    may be used from any thread and event loop, none but `refresh` waits for a flight, and none runs anything
+    of the user's under a lock.
     """
 
     __slots__ = ()
@@ -84,10 +85,20 @@ class Controls(Generic[P, R]):
         control.put(self._self_memo, self._split(args, kwargs)[0], value)
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function now, store what it returns, and return it.
+        """Call the function now, store what it returns, and return it; on a coroutine function, await this.
 
         Joins the flight for this key if there is one. Readers are served the old value meanwhile, and
         keep it if the function raises. Counts as a call received (a fetch, or a wait).
+
+        Returns what every caller that joined gets, the same object; raises what a call raises.
+
+        >>> import asyncio
+        >>> from singleflight import single_flight_ttl
+        >>> @single_flight_ttl(ttl=60)
+        ... async def rate(currency):
+        ...     return 1.08
+        >>> asyncio.run(rate.refresh("EUR"))
+        1.08
         """
         result: R = self._renew(args, kwargs)
         return result
@@ -130,5 +141,5 @@ class Controls(Generic[P, R]):
 
     @property
     def locks(self) -> KeyedLocks:
-        """The keyed locks it runs on; `with fn.locks(key):` keeps flights of that key out."""
+        """The keyed locks it runs on; `with` or `async with fn.locks(key):` keeps flights of that key out."""
         return self._self_memo.locks

@@ -43,16 +43,32 @@ inside: Callable[[], bool] = mutex._is_owned
 """Whether this very thread is inside a section of the mutex, as only a re-entering caller can find."""
 
 Actor = Hashable
-"""Who holds and waits: a thread, by its identifier, or an asyncio task."""
+"""Who holds and waits: a thread, by its identifier, an asyncio task, or a loop in one of its callbacks."""
+
+
+def _running_loop_if_any() -> Any:
+    """The event loop that runs on this thread; where nobody imported asyncio there is none."""
+    global running_loop
+    events = sys.modules.get("asyncio.events")
+    if events is None:
+        return None
+    running_loop = events._get_running_loop  # from now on without this detour
+    return running_loop()
+
+
+running_loop: Callable[[], Any] = _running_loop_if_any
 
 
 def current_actor() -> Actor:
-    """The running task, or the thread where none runs."""
-    events = sys.modules.get("asyncio.events")  # where nobody imported asyncio there are no tasks
-    if events is None or events._get_running_loop() is None:
+    """The running task, or the thread where none runs.
+
+    A loop's callback or signal handler is the loop: the thread is who waits for the loop to end.
+    """
+    loop: Actor | None = running_loop()
+    if loop is None:
         return get_ident()
     task: Actor | None = sys.modules["asyncio"].current_task()
-    return get_ident() if task is None else task
+    return loop if task is None else task
 
 
 class Asker:
@@ -199,7 +215,7 @@ class Hold(Turn):
     goes on when no slot is `missing`. A slot is its own by being assigned to it, and nothing else counts.
     """
 
-    __slots__ = ("_release", "asker", "keys", "slots")
+    __slots__ = ("_release", "asker", "keys", "slots", "token")
 
     def __init__(
         self, keys: tuple[Hashable, ...], asker: Asker, release: Callable[[Hold], None] | None = None
@@ -207,6 +223,7 @@ class Hold(Turn):
         super().__init__(keys, asker.actor, asker.thread)
         self.asker = asker
         self._release = release  # how its owner gives it up
+        self.token: Any = None  # what its owner's context is to go back to
         self.number = next(numbers)
         self.keys = keys
         self.slots: list[Slot] = []
@@ -215,6 +232,23 @@ class Hold(Turn):
     def missing(self) -> bool:
         """Whether a slot that it queues for is not its own yet."""
         return any(slot.turn is not self for slot in self.slots)
+
+    def overtake(self) -> bool:
+        """Take what is missing, if callers have it of whom none has come to lead; whether it has all then.
+
+        They may all be gone. All or nothing: who takes a slot that way waits for nobody after it.
+        """
+        missing = [slot for slot in self.slots if slot.turn is not self]
+        for slot in missing:
+            first = next(iter(slot.queue), None)
+            if slot.turn is None or slot.turn.leader is not None or first is not self:
+                return False
+        for slot in missing:
+            assert slot.turn is not None
+            slot.line_up(slot.turn)  # first: an interrupt after it loses nobody
+            slot.turn = self
+            slot.step_out(self)
+        return True
 
     def see_to(self) -> None:
         """One of a task that will never run again is given up on its behalf."""

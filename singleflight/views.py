@@ -17,8 +17,9 @@ __all__ = ["Explanation", "FlightInfo", "info", "name_of"]
 class FlightInfo:
     """A flight in progress, as it was at one moment.
 
-    `name` is the function's; `leader` names the thread or task that runs it; `elapsed` is in seconds;
-    `followers` wait for it; `kind` is "call" or "refresh"; a `detached` one will not be stored.
+    `name` is the function's; `leader` names the thread or task that runs it (such a task is named after the
+    function); `elapsed` is in seconds; `followers` wait for it; `kind` is "call", "refresh" or "bulk"; a
+    `detached` one will not be stored.
     """
 
     name: str

@@ -108,8 +108,10 @@ class Home:
             self.coroutine,
             lookup=self.memo.store.index.get,
             timer=options.timer,
-            call=partial(driver, self.memo, function),
-            call_bound=partial(driver, self.memo, self._bound_run()),
+            driver=driver,
+            memo=self.memo,
+            run=function,
+            run_bound=self._bound_run(),
             counts=self.memo.counts,
             make_key=key,
             known=self.family.instances.known,
@@ -153,7 +155,7 @@ class Home:
     def see_instances(self) -> None:
         """From now on plain calls look for instances."""
         if self.family.of_methods:
-            self.forms.namespace["_sf_call"] = self.forms.namespace["_sf_call_bound"]
+            self.forms.namespace["_sf_run"] = self.forms.namespace["_sf_run_bound"]
         if not self.by_instance and self.memo.own_key is None:
             self.by_instance = True
             if hasattr(self, "kind"):
@@ -169,8 +171,8 @@ class Home:
 
     def renew(self, bound: bool, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function now, whatever is stored."""
-        call = self.forms.namespace["_sf_call_bound" if bound else "_sf_call"]
-        return call(key, args, kwargs, renew=True)
+        run = self.forms.namespace["_sf_run_bound" if bound else "_sf_run"]
+        return self._driver()(self.memo, run, key, args, kwargs, renew=True)
 
     def named(self, owner: type[Any]) -> None:
         """It is an attribute of this class: is it a method? Then all plain calls are given instances."""

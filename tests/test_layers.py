@@ -15,20 +15,25 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours"},
+    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies"},
     {"outcomes", "keys", "events", "turns", "_compile", "freshness", "renewing"},
-    {"entries", "circles", "askers", "slots", "options", "testing"},
+    {"entries", "circles", "askers", "options", "testing"},
+    {"slots"},
     {"queues", "order", "crowds"},
     {"locks", "boarding", "store"},
     {"flights"},
     {"telling", "views"},
     {"remembered"},
     {"landing"},
+    {"unseating"},
     {"leaving"},
     {"serving"},
     {"memo"},
-    {"_threads", "control"},
-    {"_asyncio", "surface", "registry"},
+    {"_threads", "control", "batches"},
+    {"_asyncio", "surface", "registry", "bulk"},
+    {"requested"},
+    {"_bulk_threads", "_bulk_asyncio"},
+    {"loader"},
     {"wiring", "draining"},
     {"bound"},
     {"decorator"},
@@ -38,7 +43,7 @@ LAYERS = [
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
 # The only third parties, and the only modules that import them.
-DOORS = {"cachetools": {"order"}, "wrapt": {"decorator"}, "alpaca": {"accounts"}, "requests": {"accounts"}}
+DOORS = {"cachetools": {"order"}, "wrapt": {"proxies"}, "alpaca": {"accounts"}, "requests": {"accounts"}}
 
 
 def running(tree):
@@ -79,7 +84,7 @@ def test_arrows_point_one_way(path):
 
 
 def test_each_dependency_has_one_door():
-    """Only the order imports cachetools, only the decorator wrapt, only accounts alpaca; nothing else is."""
+    """Only the order imports cachetools, only the proxies wrapt, only accounts alpaca; nothing else is."""
     found = {}
     for path in EVERYTHING:
         for imported in imports(path):
@@ -106,11 +111,16 @@ def test_the_core_has_no_event_loop():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True
     )
     assert {"singleflight._threads"} <= set(done.stdout.split())
-    assert not {f"singleflight.{name}" for name in ("_asyncio", "awaiting", "crowds")} & set(
+    assert not {f"singleflight.{name}" for name in ("_asyncio", "_bulk_asyncio", "awaiting", "crowds")} & set(
         done.stdout.split()
     )
     users = {path.stem for path in EVERYTHING if "asyncio" in {name.split(".")[0] for name in imports(path)}}
-    assert users == {"_asyncio", "awaiting", "crowds"}
+    assert users - {"workers"} == {
+        "_asyncio",
+        "_bulk_asyncio",
+        "awaiting",
+        "crowds",
+    }  # the workers are the accounts'
 
 
 def test_importing_is_light():

@@ -7,19 +7,29 @@ import math
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import Landing, single_flight_ttl
+from .workers import Workers
 
-__all__ = ["PRICE_TYPES", "AccountInterface", "price_cache_time"]
+__all__ = [
+    "LONGEST_FLIGHT",
+    "MOST_KEPT",
+    "PRICE_TYPES",
+    "AccountInterface",
+    "normal_symbol",
+    "price_cache_time",
+]
 
 log = logging.getLogger("singleflight.accounts")
 
 PRICE_TYPES = ("bid", "ask", "mid", "last")
 DEFAULT_PRICE_CACHE_TIME = 60.0
 _LONGEST_SYMBOL = 64  # characters that a log line shows
-_KEPT = 16_384  # prices of all accounts together: a market's symbols, not only a screen's
+MOST_KEPT = 16_384  # values of all accounts together: a market's symbols, not only a screen's
+MOST_AT_ONCE = 50  # symbols in one request
+LONGEST_FLIGHT = 60.0  # seconds: no healthy request takes that long, and its price would be a minute old
 
 _complained: set[str] = set()  # values of PRICE_CACHE_TIME that were logged; guarded by `_complaining`
 _complaining = threading.Lock()
@@ -68,13 +78,24 @@ def in_line(symbol: str) -> str:
     return shown if len(shown) <= _LONGEST_SYMBOL else f"{shown[:_LONGEST_SYMBOL]}..."
 
 
-def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -> tuple[Hashable, str, str]:
-    """What makes two price calls the same, or an error that names the argument that is wrong."""
+def normal_symbol(symbol: str) -> str:
+    """A symbol as brokers write it, or an error that says what is wrong with it."""
     if not isinstance(symbol, str):
         raise TypeError(f"symbol: expected a string, got {symbol!r}")
     normal = symbol.strip().upper()
     if not normal:
         raise ValueError("symbol: cannot be empty")
+    return normal
+
+
+def distinct(normal: Mapping[str, str]) -> list[str]:
+    """The symbols to ask for, each once."""
+    return list(dict.fromkeys(normal.values()))
+
+
+def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -> tuple[Hashable, str, str]:
+    """What makes two price calls the same, or an error that names the argument that is wrong."""
+    normal = normal_symbol(symbol)
     if price_type not in PRICE_TYPES:
         raise ValueError(f"price_type: expected one of {', '.join(PRICE_TYPES)}, got {price_type!r}")
     return account.id, normal, price_type
@@ -148,11 +169,13 @@ class AccountInterface(ABC):
         except TypeError:
             raise TypeError(f"id: must be hashable, got {id!r}") from None
         self.id = id
+        self._workers = Workers()
 
     @single_flight_ttl(
         key=price_key,
         ttl=_price_ttl,
-        maxsize=_KEPT,
+        maxsize=MOST_KEPT,
+        flight_timeout=LONGEST_FLIGHT,
         listener=PriceLog(),
         name="get_instrument_current_price",
     )
@@ -171,11 +194,98 @@ class AccountInterface(ABC):
         is no string, before anything is asked; `FlightDeadlock` where waiting would never end; and what
         the account raises because it is not set up to ask.
 
-        Safe to use from any thread; symbols and accounts do not hold each other up.
+        A request that hangs keeps its own caller for as long as it hangs, and all others for a minute: then
+        they make a new one, and a price that comes later is not kept. While four hang already, the others
+        get `FlightTimeout`.
+
+        Safe to use from any thread; symbols and accounts do not hold each other up. On an event loop's thread
+        it would block that loop: await `aget_instrument_current_price` there.
         """
         _, symbol, price_type = price_key(self, symbol, price_type)
         return self._get_instrument_current_price_impl(symbol, price_type)
 
+    @get_instrument_current_price.twin
+    async def aget_instrument_current_price(self, symbol: str, price_type: str = "bid") -> float | None:
+        """The same price, for tasks: awaited, and asked for once however many threads and tasks ask.
+
+        Arguments, return value and what is raised are those of `get_instrument_current_price`. It raises,
+        too, `FlightTimeout` in the caller whose own request took longer than a minute while others waited.
+
+        A caller may be cancelled, or put a timeout around it, without anybody else noticing. When the last
+        one has gone the request still runs to its end in its thread, since it cannot be taken back, and its
+        price is dropped; whoever asks meanwhile makes a new one.
+
+        Safe to use on any number of event loops, and with callers in threads.
+        """
+        _, symbol, price_type = price_key(self, symbol, price_type)
+        return await self._aget_instrument_current_price_impl(symbol, price_type)
+
+    @get_instrument_current_price.bulk(max_batch=MOST_AT_ONCE)
+    def get_instrument_current_prices(
+        self, symbols: Iterable[str], price_type: str = "bid"
+    ) -> dict[str, float]:
+        """Many current prices, of which only those that nobody has or is asking for are asked for, at once.
+
+        Args:
+            symbols: the instruments; a symbol's case and the white space around it do not matter.
+            price_type: "bid" (the default), "ask", "mid" or "last".
+
+        Returns the prices in the order asked and by the symbols as they were spelt. They are those of
+        `get_instrument_current_price`, stored one by one, so that either finds what the other has fetched,
+        and waits for what it is fetching.
+
+        A symbol whose price is not to be had is missing, whatever the reason: where
+        `get_instrument_current_price` gives None. So the symbols of a request that failed are all missing,
+        with one WARNING for the request. Compare the answer with what you asked for, and never take a
+        missing price for a price of nothing. Who waits for it as a single caller receives None.
+
+        More than 50 are asked for in several requests, one after another. Raises what
+        `get_instrument_current_price` raises, and `TypeError` for a string in place of the symbols. Safe to
+        use from any thread; on an event loop's thread await `aget_instrument_current_prices`.
+        """
+        normal = self._normal(symbols, price_type)
+        return self._as_asked(normal, self._get_instrument_current_prices_impl(distinct(normal), price_type))
+
+    @get_instrument_current_price.bulk(max_batch=MOST_AT_ONCE)
+    async def aget_instrument_current_prices(
+        self, symbols: Iterable[str], price_type: str = "bid"
+    ) -> dict[str, float]:
+        """The same prices, for tasks: see `get_instrument_current_prices`."""
+        normal = self._normal(symbols, price_type)
+        found = await self._aget_instrument_current_prices_impl(distinct(normal), price_type)
+        return self._as_asked(normal, found)
+
+    def _normal(self, symbols: Iterable[str], price_type: str) -> dict[str, str]:
+        return {symbol: price_key(self, symbol, price_type)[1] for symbol in symbols}
+
+    @staticmethod
+    def _as_asked(normal: Mapping[str, str], found: Mapping[str, float]) -> dict[str, float]:
+        return {symbol: found[one] for symbol, one in normal.items() if found.get(one) is not None}
+
     @abstractmethod
     def _get_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
         """Ask the broker, once; None where there is no price. The symbol is stripped and in upper case."""
+
+    async def _aget_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
+        """Ask the broker from a task: here with the blocking call, in a thread.
+
+        Override it for a broker whose client can be awaited.
+        """
+        return await self._workers.run(self._get_instrument_current_price_impl, symbol, price_type)
+
+    def _get_instrument_current_prices_impl(
+        self, symbols: Sequence[str], price_type: str
+    ) -> dict[str, float]:
+        """Ask the broker for many prices: here one by one. Symbols without a price are left out.
+
+        Override it for a broker that takes many symbols at once. The symbols are stripped, in upper case
+        and distinct. A broker's failure leaves its symbols out, as it makes one price None.
+        """
+        found = {symbol: self._get_instrument_current_price_impl(symbol, price_type) for symbol in symbols}
+        return {symbol: price for symbol, price in found.items() if price is not None}
+
+    async def _aget_instrument_current_prices_impl(
+        self, symbols: Sequence[str], price_type: str
+    ) -> dict[str, float]:
+        """Ask the broker for many prices from a task: here with the blocking call, in a thread."""
+        return await self._workers.run(self._get_instrument_current_prices_impl, symbols, price_type)

@@ -9,8 +9,17 @@ import pytest
 
 from singleflight.accounts import AccountInterface, AlpacaAccount
 
+from ..drivers import LoopThread
+
 PATIENCE = 20.0
 getter = AccountInterface.get_instrument_current_price
+DECORATED = (
+    getter,
+    AlpacaAccount.get_account,
+    AlpacaAccount.get_positions,
+    AlpacaAccount.get_clock,
+    AlpacaAccount.get_asset,
+)
 
 
 def load_market_server():
@@ -33,9 +42,11 @@ def clean(monkeypatch):
     for name in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY", "PRICE_CACHE_TIME", "SINGLEFLIGHT_DISABLED"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    getter.cache_clear()
+    for function in DECORATED:
+        function.cache_clear()
     yield
-    getter.cache_clear()
+    for function in DECORATED:
+        function.cache_clear()
 
 
 @pytest.fixture
@@ -69,7 +80,7 @@ def until():
     def wait_for(condition):
         give_up = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < give_up, f"never so; in flight: {getter.flights()}"
+            assert time.monotonic() < give_up, f"never so; in flight: {[f.flights() for f in DECORATED]}"
             time.sleep(0)
 
     return wait_for
@@ -77,10 +88,10 @@ def until():
 
 @pytest.fixture
 def followers(until):
-    """Waits until so many callers wait for the getter's flights."""
+    """Waits until so many callers wait for a function's flights; the price getter's, if none is named."""
 
-    def wait_for(count):
-        until(lambda: sum(flight.followers for flight in getter.flights()) == count)
+    def wait_for(count, function=getter):
+        until(lambda: sum(flight.followers for flight in function.flights()) == count)
 
     return wait_for
 
@@ -98,3 +109,24 @@ def meeting():
         return meet
 
     return make
+
+
+@pytest.fixture
+def loops():
+    """Makes loops in threads of their own; nothing may have been reported to them."""
+    made = []
+
+    def make():
+        made.append(LoopThread())
+        return made[-1]
+
+    yield make
+    for loop in made:
+        loop.close()
+    assert [report for loop in made for report in loop.reports] == []
+
+
+@pytest.fixture
+def loop(loops):
+    """One of them."""
+    return loops()

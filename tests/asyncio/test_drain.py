@@ -151,3 +151,20 @@ def test_a_cancelled_drain_disturbs_nothing(play):
         assert await flight == 1
 
     play(main)
+
+
+def test_draining_within_a_flight_that_awaits_it_later(play):
+    """A drain that was begun before its flight awaited it is told, too."""
+
+    async def main():
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            draining = asyncio.create_task(singleflight.drain())
+            await asyncio.sleep(0)
+            return await draining
+
+        with pytest.raises(singleflight.FlightDeadlock):
+            await fetch()
+        assert fetch.flights() == ()
+
+    play(main)

@@ -446,3 +446,28 @@ def test_a_lock_taken_inside_its_own_flight(play):
         assert len(fetch.locks) == fetch.locks.idle
 
     play(main)
+
+
+@pytest.mark.parametrize("shape", ["awaited", "gathered"])
+def test_an_owner_that_awaits_a_child_which_wants_its_key(play, shape):
+    """The child is told, as within a flight; and once the lock is free, a later child gets it."""
+    locks = KeyedLocks()
+
+    async def child():
+        async with locks("a"):
+            return "had it"
+
+    async def main():
+        with pytest.raises(FlightDeadlock, match="'a' -> 'a'"):
+            async with locks("a"):
+                if shape == "awaited":
+                    await asyncio.create_task(child())
+                else:
+                    await asyncio.gather(child(), asyncio.sleep(0))
+        async with locks("a"):
+            later = asyncio.create_task(child())  # nobody waits for it: it is not accused
+            await asyncio.sleep(0)
+        assert await later == "had it"
+        assert len(locks) == locks.idle
+
+    play(main)

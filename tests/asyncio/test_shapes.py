@@ -230,12 +230,35 @@ async def waited_for_the_first(case):
     assert done == {other}
 
 
+async def waited_for_a_while(case):
+    case.later.append(asyncio.create_task(case.ask()))
+    done, _ = await asyncio.wait(case.later, timeout=CONTENT)
+    assert not done
+
+
+async def to_be_cancelled_by(case):
+    case.later.append(asyncio.create_task(case.ask()))
+    case.later[0].add_done_callback(asyncio.current_task().cancel)
+    await case.waits()
+    await asyncio.sleep(CONTENT)
+
+
+async def named_to_a_callback(case):
+    case.later.append(asyncio.create_task(case.ask()))
+    case.later[0].add_done_callback(functools.partial(lambda *_: None, asyncio.current_task()))
+    await case.waits()
+    await asyncio.sleep(CONTENT)
+
+
 INNOCENT = [
     fire_and_forget,
     fire_and_forget_from_a_task,
     fire_and_forget_a_thread,
     fire_and_forget_a_bare_thread,
     waited_for_the_first,
+    waited_for_a_while,
+    to_be_cancelled_by,
+    named_to_a_callback,
 ]
 
 
@@ -369,5 +392,20 @@ def test_a_background_task_may_ask_after_the_flight(play):
         assert await fetch() == 1
         after.set()
         assert await tasks[0] == [1, 1]
+
+    play(main)
+
+
+def test_a_circle_through_a_loop_in_a_worker_thread(play):
+    """A flight awaits a worker thread that runs a loop of its own, whose task asks for the flight's key."""
+
+    async def main():
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            return await asyncio.to_thread(lambda: asyncio.run(fetch()))
+
+        with pytest.raises(FlightDeadlock):
+            await fetch()
+        assert fetch.flights() == ()
 
     play(main)

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import gc
 import itertools
 import logging
 import warnings
+import weakref
 
 import pytest
 
@@ -253,5 +255,38 @@ def test_the_leader_of_an_async_flight_has_a_name(play):
         assert "1 flights" in report()
         open_.set()
         await task
+
+    play(main)
+
+
+def test_a_failure_keeps_no_frame_alive(play):
+    """Once nobody has the exceptions any more, what the failing frames held is gone without the collector."""
+
+    class Local:
+        pass
+
+    async def main():
+        alive, entered = [], asyncio.Event()
+
+        @single_flight_ttl(ttl=60, follower_retries=0)
+        async def fetch():
+            local = Local()
+            alive.append(weakref.ref(local))
+            await entered.wait()
+            raise ValueError(local.__class__)
+
+        gc.collect()
+        gc.disable()
+        try:
+            callers = [asyncio.create_task(fetch()) for _ in range(3)]
+            await eventually(lambda: fetch.flights() and fetch.flights()[0].followers == 2)
+            entered.set()
+            outcomes = await asyncio.gather(*callers, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [ValueError] * 3
+            del callers, outcomes
+            await asyncio.sleep(0)
+            assert [ref() for ref in alive] == [None]
+        finally:
+            gc.enable()
 
     play(main)

@@ -1,6 +1,6 @@
 """Time ratios against peers, in one process, in interleaved rounds; the best of many short rounds counts.
 
-    python tests/benchmarks/run.py [--quick] [--only hits|misses|herd|memory|startup]
+    python tests/benchmarks/run.py [--quick] [--only hits|misses|herd|tasks|memory|startup]
 
 Each peer does the same work with the same key function. Nothing is asserted: machines are shared and noisy.
 Peers that are not installed (the extra `bench` has them) are left out, with a line saying so.
@@ -282,6 +282,34 @@ def herd(rounds: int) -> None:
     )
 
 
+def task_herd(rounds: int) -> None:
+    """Tasks that ask for one cold key at once: from the first to the last that has its value."""
+
+    async def slow(number):
+        await asyncio.sleep(0.01)
+        return number
+
+    async def every(fetch, number, count):
+        began = time.perf_counter_ns()
+        await asyncio.gather(*[fetch(number) for _ in range(count)])
+        return (time.perf_counter_ns() - began - 10_000_000) / count
+
+    async def measured(candidates, count):
+        best = dict.fromkeys(candidates, float("inf"))
+        for number in range(rounds):
+            for name, fetch in candidates.items():
+                gc.collect()
+                best[name] = min(best[name], await every(fetch, number, count))
+        return best
+
+    for size, target in ((5000, 0.65), (10_000, 0.8)):
+        candidates = {OURS: single_flight_ttl(ttl=600)(slow)}
+        if async_lru:
+            candidates["async-lru"] = async_lru.alru_cache(1024, ttl=600)(slow)
+        best = asyncio.run(measured(candidates, size))
+        table(f"{size} tasks on one cold key, per task", best, {"async-lru": target})
+
+
 def memory(entries: int = 20_000) -> None:
     def used(decorate):
         gc.collect()
@@ -332,7 +360,7 @@ def startup() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", choices=["hits", "misses", "herd", "memory", "startup"])
+    parser.add_argument("--only", choices=["hits", "misses", "herd", "tasks", "memory", "startup"])
     options = parser.parse_args()
     rounds = 20 if options.quick else 150
     print(
@@ -344,6 +372,7 @@ def main() -> None:
         "hits": lambda: (hits(rounds, 2000), coroutine_hits(rounds, 5000)),
         "misses": lambda: misses(rounds, 1000),
         "herd": lambda: herd(3 if options.quick else 8),
+        "tasks": lambda: task_herd(5 if options.quick else 20),
         "memory": memory,
         "startup": startup,
     }

@@ -278,8 +278,10 @@ def test_events_of_a_retry(driver):
     seen.wait_for("wait")
     gate.set()
     driver.outcomes()
-    assert seen.kinds() == ["fetch", "wait", "land", "fetch", "land"]
-    assert [land.retried for land in seen.of("land")] == [True, False]
+    # A landing is told after its transition: the retry may be told before it.
+    assert seen.kinds()[:2] == ["fetch", "wait"]
+    assert sorted(seen.kinds()) == ["fetch", "fetch", "land", "land", "wait"]
+    assert sorted(land.retried for land in seen.of("land")) == [False, True]
 
 
 def test_an_unhashable_argument_is_named(driver):

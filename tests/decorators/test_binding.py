@@ -5,6 +5,7 @@ import functools
 import gc
 import inspect
 import pydoc
+import sys
 import weakref
 
 import pytest
@@ -130,7 +131,8 @@ def test_a_wrapt_decorator_below_is_told_the_class():
         pass
 
     assert (Wrapped.method(), Child.method()) == ([Wrapped], [Child])
-    assert seen == [Wrapped, Child]
+    # From Python 3.13 on a class method no longer binds what is below it by itself.
+    assert seen == [Wrapped, Child] or (sys.version_info >= (3, 13) and seen == [None, None])
 
 
 def passing_on(function):

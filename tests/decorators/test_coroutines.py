@@ -103,7 +103,8 @@ def test_it_is_a_coroutine_function(name):
     assert inspect.iscoroutinefunction(plain)
     assert inspect.iscoroutinefunction(getattr(Owner(), name))
     assert inspect.iscoroutinefunction(getattr(Owner, name))
-    assert inspect.iscoroutinefunction(getattr(Owner, name).__call__)
+    if name != "of_class_below" or sys.version_info < (3, 13):  # there it is a bound method, as Python has it
+        assert inspect.iscoroutinefunction(getattr(Owner, name).__call__)
     assert str(inspect.signature(plain)) == "(a: int, b: int = 2) -> list[int]"
     assert pickle.loads(pickle.dumps(plain)) is plain
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,39 @@ class TestPriceBoard:
         assert "10 widgets x 5 symbols ..." in done.stderr
         assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout + done.stderr)
 
+    @pytest.mark.parametrize(
+        ("mode", "by"), [("threads", "10 threads"), ("tasks", "10 tasks"), ("mixed", "5 threads and 5 tasks")]
+    )
+    def test_each_mode(self, mode, by):
+        """The same numbers whatever the widgets are; the table and the log say what that is."""
+        done = run("price_board.py", "--latency", "0.05", "--mode", mode)
+        assert done.returncode == 0, done.stderr
+        assert requests_made(done.stdout) == {"undecorated": 50, "decorated": 5}
+        assert f"10 widgets x 5 symbols, at once, by {by}, against" in done.stdout
+        assert f"decorated, {mode}: 10 widgets x 5 symbols ...\n" in done.stderr
+        logs = re.findall(r"^From the log of the (\w+):\n  \d\d:.* \[Account 1\] ", done.stdout, re.MULTILINE)
+        assert logs == by.replace("10 ", "").replace("5 ", "").split(" and ")
+        assert len(done.stderr.splitlines()) == 3  # no traceback, no warning
+
+    def test_a_single_widget(self):
+        """Half of one is a thread."""
+        done = run("price_board.py", "--mode", "mixed", "--widgets", "1", "--symbols", "ASML")
+        assert "1 widget x 1 symbol, at once, by 1 thread, against" in done.stdout, done.stderr
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent in another way")
+    def test_an_interrupt(self):
+        """It ends the board with one line, though requests are being made."""
+        command = [sys.executable, str(EXAMPLES / "price_board.py"), "--latency", "1", "--mode", "mixed"]
+        board = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert board.stderr.readline() == "importing alpaca-py ...\n"
+            assert "widgets" in board.stderr.readline()  # the burst is about to begin
+            board.send_signal(signal.SIGINT)
+            told, progress = board.communicate(timeout=30)
+        finally:
+            board.kill()
+        assert (board.returncode, told, progress) == (130, "", "price_board: interrupted\n")
+
     def test_other_sizes(self):
         """Symbols named twice count once; crypto is a symbol like others."""
         done = run("price_board.py", "--latency", "0", "--widgets", "3", "--symbols", "asml,BTC/USD,ASML,XYZ")
@@ -57,6 +91,40 @@ class TestPriceBoard:
         assert "WARNING [Account 1] Failed to fetch bid price for" in done.stdout
         assert "HTTP 500" in done.stdout
 
+    @pytest.mark.parametrize(("mode", "most"), [("threads", 2), ("tasks", 1), ("mixed", 2)])
+    def test_bulk(self, mode, most):
+        """Ten requests, and one instead of them; threads that meet in the same microsecond may make two."""
+        done = run("price_board.py", "--bulk", "--latency=0.05", f"--mode={mode}")
+        assert done.returncode == 0, done.stderr
+        made = requests_made(done.stdout)
+        assert made["undecorated"] == 10
+        assert 1 <= made["decorated"] <= most
+        assert "each in one call" in done.stdout
+        assert "no price" not in done.stdout
+
+    def test_an_outage(self, tmp_path):
+        """Without grace the price is gone while the server fails; with it nobody notices, nor waits."""
+        done = run("price_board.py", "--outage=1", "--latency=0.05", "--widgets=4", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        rows = re.findall(r"^ *[\d.]+ s  (up|DOWN) +\|(.*)\|(.*)$", done.stdout, re.MULTILINE)
+        down = [(without, graced) for told, without, graced in rows if told == "DOWN"]
+        assert any("no price" in without for without, _ in down)
+        assert not any("no price" in graced for _, graced in down)
+        assert any(" stale " in graced for _, graced in down)
+        assert rows[-1][0] == "up"
+        assert "no price" not in rows[-1][1] + rows[-1][2]
+        assert re.search(r"^with grace: +0 of \d+ looks found no price", done.stdout, re.MULTILINE)
+        assert "could not be renewed, its value is kept" in done.stdout
+        assert done.stderr == "importing alpaca-py ...\n"
+        assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout)
+
+    @pytest.mark.parametrize("more", ["--live", "--mode=tasks", "--bulk", "--latency=1"])
+    def test_an_outage_of_something_else(self, more):
+        """It needs a server of ours, threads, and a latency that it can be told from."""
+        done = run("price_board.py", "--outage", more, APCA_API_KEY_ID="key", APCA_API_SECRET_KEY="secret")
+        assert done.returncode == 2
+        assert "argument --outage: " in done.stderr
+
     def test_a_rate_limit(self):
         """Undecorated the burst runs into the limit."""
         done = run("price_board.py", "--latency", "0", "--rate-limit", "5")
@@ -65,6 +133,7 @@ class TestPriceBoard:
     @pytest.mark.parametrize(
         ("flag", "text"),
         [
+            ("--mode", "processes"),
             ("--widgets", "0"),
             ("--widgets", "many"),
             ("--symbols", " ,"),
@@ -73,6 +142,7 @@ class TestPriceBoard:
             ("--ttl", "inf"),
             ("--rate-limit", "0"),
             ("--failures", "1.5"),
+            ("--outage", "0.5"),
         ],
     )
     def test_bad_flags(self, flag, text):
@@ -109,3 +179,23 @@ def test_the_http_fetch():
     """Thirty calls, three requests."""
     done = run("http_fetch.py")
     assert "30 calls, 3 requests" in done.stdout, done.stderr
+
+
+def test_the_fastapi_prices(tmp_path):
+    """Forty requests at a service, undecorated and decorated."""
+    for needed in ("fastapi", "httpx", "uvicorn"):
+        pytest.importorskip(needed)
+    done = run("fastapi_prices.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^undecorated +40 calls upstream, 40 x \$984\.75, ", done.stdout, re.MULTILINE)
+    assert re.search(r"^decorated +1 calls upstream, 40 x \$984\.75, ", done.stdout, re.MULTILINE)
+    assert done.stderr == ""
+
+
+def test_the_fastapi_prices_without_fastapi(tmp_path):
+    """It says what to install."""
+    (tmp_path / "fastapi.py").write_text("raise ImportError('no fastapi here')")
+    done = run("fastapi_prices.py", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert done.returncode == 1
+    assert "pip install -e '.[web]'" in done.stderr
+    assert "Traceback" not in done.stderr

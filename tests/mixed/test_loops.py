@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from singleflight import KeyedLocks, single_flight_ttl
+from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
+from singleflight.circles import below
 from singleflight.testing import Recorder
 
-from ..drivers import Executions, InThread, until
+from ..drivers import Executions, InThread, eventually, until
 
 SOON = 5.0  # seconds: what is noticed within one must be over by then, also on a busy machine
 
@@ -402,3 +403,46 @@ def test_a_waiter_for_a_lock_on_a_closed_loop_holds_nobody_up(loops, make_gate):
     gate.set()
     assert holder.outcome() is None
     assert behind.outcome(SOON) == "had it"
+
+
+def test_a_callback_that_leads_waits_for_no_task():
+    """What a loop's callback leads ends by itself, whatever the tasks of its loop wait for."""
+    seen, may_ask, told = Recorder(), threading.Event(), []
+
+    @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
+    def plain(key):
+        if key == "A":  # led by a callback, until the thread asks
+            may_ask.set()
+            until(lambda: plain.locks.waiting("A") or told)
+            return "A"
+        assert may_ask.wait(SOON)  # led by a thread
+        try:
+            return "B" + plain("A")
+        except FlightDeadlock:
+            told.append("B")
+            raise
+
+    @plain.twin
+    async def coroutine(key):
+        return key + await coroutine("B")
+
+    async def ask():
+        return plain("B")
+
+    async def main():
+        thread = threading.get_ident()
+
+        async def have_it_lead():
+            await eventually(lambda: thread in below)  # the thread waits for who waits for B
+            asyncio.get_running_loop().call_soon(plain, "A")
+
+        task = asyncio.create_task(have_it_lead())
+        value = await coroutine("C")
+        await task
+        return value
+
+    leader = InThread(ask, ())
+    until(lambda: plain.flights())
+    assert asyncio.run(main()) == "CBA"
+    assert leader.outcome() == "BA"
+    assert told == []

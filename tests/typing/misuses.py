@@ -109,11 +109,29 @@ async def later(account: AsyncAccount) -> None:
 price.twin(3)  # error
 price.twin()  # error
 
+
+# Bulk loaders
+@price.bulk
+def prices(symbols: list[str]) -> dict[str, float]:
+    return {}
+
+
+prices("A")  # error
+prices([1])  # error
+prices()  # error
+prices.invalidate(["A"])  # error
+_names: list[str] = prices(["A"])  # error
+price.bulk(3)  # error
+price.bulk(max_batch="many")  # error
+price.bulk(batch=3)  # error
+
 # Options
 single_flight_ttl(ttl="60")  # error
 single_flight_ttl()  # error
 single_flight_ttl(60)  # error
-single_flight_ttl(ttl=1, grace=3)  # error
+single_flight_ttl(ttl=1, shelf_life=3)  # error
+single_flight_ttl(ttl=1, grace="long")  # error
+single_flight_ttl(ttl=1, refresh_ahead="early")  # error
 single_flight_ttl(ttl=1, key="symbol")  # error
 single_flight_ttl(ttl=1, maxsize="many")  # error
 single_flight_ttl(ttl=1, maxsize=1.5)  # error

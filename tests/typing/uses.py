@@ -1,12 +1,17 @@
 """Typical uses, which mypy and pyright must accept; checked, never run."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, assert_type
 
+from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
+from alpaca.trading.requests import MarketOrderRequest
+
 from singleflight import (
+    BoundBulkLoader,
     BoundSingleFlight,
+    BulkLoader,
     Entry,
     Explanation,
     FlightDeadlock,
@@ -23,6 +28,7 @@ from singleflight import (
     report,
     single_flight_ttl,
 )
+from singleflight.accounts import AccountInterface, AlpacaAccount
 from singleflight.events import Event, Land
 from singleflight.testing import FakeClock, Recorder
 
@@ -331,6 +337,80 @@ async def twins(account: TwinAccount) -> None:
     assert_type(await account.astatic.refresh("A"), complex)
 
 
+# -- bulk loaders: their own parameters and return type, bound and unbound ----------------------------------
+
+
+@price.bulk
+def many_prices(symbols: Iterable[str], price_type: str = "bid", *, exact: bool = False) -> dict[str, float]:
+    return {}
+
+
+@price.bulk(max_batch=50)
+async def aprices(symbols: list[str], price_type: str = "bid", *, exact: bool = False) -> dict[str, int]:
+    return {}
+
+
+class BulkAccount:
+    @single_flight_ttl(ttl=60)
+    def get(self, symbol: str) -> int:
+        return 1
+
+    @get.bulk
+    def many(self, symbols: Iterable[str]) -> dict[str, int]:
+        return {}
+
+    @get.bulk(max_batch=None)
+    async def amany(self, symbols: Iterable[str]) -> Mapping[str, float]:
+        return {}
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def of_class(cls, name: str) -> bytes:
+        return b""
+
+    @of_class.bulk
+    @classmethod
+    def of_class_many(cls, names: Iterable[str]) -> dict[str, bytes]:
+        return {}
+
+    @of_class.bulk(max_batch=2)
+    @classmethod
+    async def of_class_batch(cls, names: Iterable[str]) -> dict[str, bytes]:
+        return {}
+
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def static(symbol: str) -> complex:
+        return 1j
+
+    @static.bulk
+    @staticmethod
+    def static_many(symbols: Iterable[str]) -> dict[str, complex]:
+        return {}
+
+
+loader: BulkLoader[[BulkAccount, Iterable[str]], dict[str, int]] = BulkAccount.many
+bound_loader: BoundBulkLoader[[Iterable[str]], dict[str, int]] = BulkAccount().many
+loads: Callable[[Iterable[str]], dict[str, float]] = many_prices
+
+
+async def bulk(account: BulkAccount) -> None:
+    assert_type(many_prices(["A"], "ask", exact=True), dict[str, float])
+    assert_type(many_prices(symbols={"A"}), dict[str, float])
+    assert_type(many_prices.__wrapped__(["A"]), dict[str, float])
+    assert_type(many_prices.max_batch, int | None)
+    assert_type(await aprices(["A"]), dict[str, int])
+    assert_type(account.many(["A"]), dict[str, int])
+    assert_type(account.many.max_batch, int | None)
+    assert_type(BulkAccount.many(account, ["A"]), dict[str, int])
+    assert_type(await account.amany(("A", "B")), Mapping[str, float])
+    assert_type(BulkAccount.of_class_many(["A"]), dict[str, bytes])
+    assert_type(account.of_class_many(["A"]), dict[str, bytes])
+    assert_type(await account.of_class_batch(["A"]), dict[str, bytes])
+    assert_type(account.static_many(["A"]), dict[str, complex])
+    assert_type(BulkAccount.static_many(["A"]), dict[str, complex])
+
+
 # -- locks, the process, errors ------------------------------------------------------------------------------
 
 locks = KeyedLocks(max_idle=3)
@@ -348,3 +428,25 @@ for cached in caches():
     cached.cache_clear()
 problems: list[type[Exception]] = [FlightDeadlock, FlightTimeout, UnhashableKey]
 late: type[TimeoutError] = FlightTimeout
+
+
+async def prices(account: AccountInterface) -> None:
+    assert_type(account.get_instrument_current_price("A", "ask"), float | None)
+    assert_type(await account.aget_instrument_current_price("A", price_type="ask"), float | None)
+    assert_type(await account.aget_instrument_current_price.refresh("A"), float | None)
+    assert_type(account.get_instrument_current_prices(["A"], "ask"), dict[str, float])
+    assert_type(await account.aget_instrument_current_prices(("A",), price_type="ask"), dict[str, float])
+
+
+async def trading(account: AlpacaAccount, order: MarketOrderRequest) -> None:
+    assert_type(account.get_account(), TradeAccount)
+    assert_type(await account.aget_account(), TradeAccount)
+    assert_type(account.get_account.invalidate(), bool)
+    assert_type(account.get_positions(), tuple[Position, ...])
+    assert_type(await account.aget_positions(), tuple[Position, ...])
+    assert_type(account.get_clock().is_open, bool)
+    assert_type(await account.aget_clock(), Clock)
+    assert_type(account.get_asset("A"), Asset)
+    assert_type(await account.aget_asset.refresh("A"), Asset)
+    assert_type(account.submit_order(order), Order)
+    assert_type(await account.asubmit_order(order), Order)

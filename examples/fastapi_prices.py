@@ -1,0 +1,131 @@
+"""A web service whose pages all want the same price: forty requests at once, one call upstream.
+
+One endpoint awaits a decorated coroutine. The other is a plain function, which FastAPI runs in a thread, and
+calls the coroutine's twin: both share each call. The service, the market it asks and the browsers that ask
+it are real HTTP, and all on loopback. It needs FastAPI, httpx and uvicorn; in a checkout:
+
+    pip install -e '.[web]'
+    python examples/fastapi_prices.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+from market_server import MarketServer
+
+import singleflight
+from singleflight import single_flight_ttl
+
+try:
+    import httpx
+    import uvicorn
+    from fastapi import FastAPI, HTTPException
+except ImportError as error:
+    sys.exit(f"fastapi_prices: {error}; install what it needs: pip install -e '.[web]'")
+
+QUOTES = "/v2/stocks/quotes/latest"
+
+
+class Market:
+    """The prices of a market that is asked over HTTP, by tasks and by threads."""
+
+    def __init__(self, url: str) -> None:
+        self.tasks = httpx.AsyncClient(base_url=url, timeout=10, trust_env=False)  # no proxy: it is loopback
+        self.threads = httpx.Client(base_url=url, timeout=10, trust_env=False)
+
+    # Without a `key` the market counts by identity and the arguments as they are: spell a symbol in one way.
+    @single_flight_ttl(ttl=60, flight_timeout=30)
+    async def aprice(self, symbol: str) -> float | None:
+        return bid(await self.tasks.get(QUOTES, params={"symbols": symbol}), symbol)
+
+    @aprice.twin
+    def price(self, symbol: str) -> float | None:
+        return bid(self.threads.get(QUOTES, params={"symbols": symbol}), symbol)
+
+    async def close(self) -> None:
+        await self.tasks.aclose()
+        self.threads.close()
+
+
+def bid(answer: httpx.Response, symbol: str) -> float | None:
+    """The bid in an answer; None, which is not stored, where the market has none."""
+    quote = answer.raise_for_status().json()["quotes"].get(symbol)
+    return float(quote["bp"]) if quote else None
+
+
+def make_app(market_url: str) -> FastAPI:
+    market = Market(market_url)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await singleflight.drain(timeout=10)  # calls that are being made use the connections
+        await market.close()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/prices/{symbol}")
+    async def price(symbol: str) -> dict[str, float | str]:
+        return shown(symbol, await market.aprice(symbol.upper()))
+
+    @app.get("/prices-in-a-thread/{symbol}")
+    def price_in_a_thread(symbol: str) -> dict[str, float | str]:
+        return shown(symbol, market.price(symbol.upper()))
+
+    return app
+
+
+def shown(symbol: str, price: float | None) -> dict[str, float | str]:
+    if price is None:
+        raise HTTPException(404, f"no price for {symbol}")
+    return {"symbol": symbol.upper(), "price": price}
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The app's origin, for as long as uvicorn serves it on a free port of loopback."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+        # It listens already: who asks before uvicorn is ready waits, instead of being refused.
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(15)
+
+
+async def burst(origin: str, browsers: int) -> list[float]:
+    """What so many browsers see that ask at once, every other one at the endpoint in a thread."""
+    pages = [f"/{'prices-in-a-thread' if number % 2 else 'prices'}/asml" for number in range(browsers)]
+    limits = httpx.Limits(max_connections=browsers)
+    async with httpx.AsyncClient(base_url=origin, timeout=20, limits=limits, trust_env=False) as client:
+        answers = await asyncio.gather(*map(client.get, pages))
+    return [float(answer.raise_for_status().json()["price"]) for answer in answers]
+
+
+def main(browsers: int = 40) -> None:
+    with MarketServer(latency=0.2) as market, serving(make_app(market.url)) as origin:
+        print(f"{browsers} browsers at once, half of them at each endpoint of {origin}")
+        for name in ("undecorated", "decorated"):
+            market.reset()
+            with Market.aprice.bypass() if name == "undecorated" else contextlib.nullcontext():
+                began = time.perf_counter()
+                prices = asyncio.run(burst(origin, browsers))
+            took = time.perf_counter() - began
+            ((price, times),) = Counter(prices).items()
+            print(f"{name:12} {len(market.requests):3} calls upstream, {times} x ${price:.2f}, {took:.2f} s")
+        print(Market.aprice.stats())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""How a task asks for many keys at once. No policy: `bulk` decides.
+
+What a task leads is loaded by *work* in a task of its own, as a single flight is (see `_asyncio`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ._asyncio import TaskBoarding, Work
+from ._threads import raise_shared
+from .askers import descends
+from .batches import Batch
+from .boarding import JOIN, Boarding
+from .bulk import BulkCall
+from .errors import FlightTimeout
+from .locks import late, settle_late
+from .options import switched_off
+from .requested import Request
+from .turns import get_ident
+
+__all__ = ["call"]
+
+
+class ItemBoarding(TaskBoarding):
+    """One key of a task's bulk call."""
+
+    __slots__ = ()
+    follows = True
+
+
+class BatchWork(Work):
+    """One batch's task, and the way back to the caller that leads it."""
+
+    __slots__ = ("batch",)
+
+    def __init__(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(None, None, loop)
+        self.batch: Batch | None = batch  # until the task has ended
+
+    def may_stop(self) -> bool:
+        """Whether nobody wants any of its flights."""
+        return self.batch is None or self.batch.may_stop()
+
+    def ended(self, _task: asyncio.Task[None]) -> None:
+        """The task is done. Usually all is settled; but it may have been cancelled before it began."""
+        batch, self.batch = self.batch, None
+        if batch is not None and not self.began:
+            error = asyncio.CancelledError()
+            batch.fail(error)
+            batch.close()
+            self.bring_home(None, error)
+
+
+async def call(request: Request) -> Any:
+    """Serve a bulk call of a loader that is a coroutine function."""
+    memo = request.memo
+    if memo.bypassed or switched_off():
+        return await _direct(request)
+    task: Any = asyncio.current_task()
+    thread = get_ident()
+    bulk = request.bulk_call(lambda key: ItemBoarding(key, task, thread, False))
+    if bulk.look():
+        return bulk.answer()
+    try:
+        bulk.board()
+        renewal = bulk.renewal()
+        if renewal is not None:
+            work, task = _set_off(renewal, request.run)
+            work.home.set_result(None)  # nobody waits there
+            renewal.entrust(task, None, work)
+        while True:
+            follower = bulk.sweep()
+            if bulk.failed is not None:
+                raise_shared(bulk.failure())
+            if bulk.led:
+                await _lead(bulk.batch(), request.run)
+            elif follower is not None:
+                await _wait(bulk, follower)
+            else:
+                return bulk.answer()
+    except BaseException as error:
+        bulk.give_up(error)
+        raise
+    finally:
+        bulk.done()
+        if late:
+            settle_late()
+
+
+async def _direct(request: Request) -> Any:
+    """Run the loader for everything that is asked for, without looking, sharing or storing."""
+    chunks = request.chunks()
+    if chunks is None:
+        return await request.run(request.items)
+    loaded: dict[Any, Any] = {}
+    for items in chunks:
+        loaded.update(await request.run(items))
+    return loaded
+
+
+def _set_off(
+    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]
+) -> tuple[BatchWork, asyncio.Task[None]]:
+    """Have a batch loaded in a task of its own."""
+    loop = asyncio.get_running_loop()
+    work = BatchWork(batch, loop)
+    flown = _fly(batch, work, run)
+    try:
+        task = work.task = loop.create_task(flown, name=batch.name)
+    except BaseException as struck:
+        flown.close()
+        batch.fail(struck)
+        raise
+    task.add_done_callback(work.ended)
+    return work, task
+
+
+async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+    """The same, and wait until it is home."""
+    work, task = _set_off(batch, run)
+    batch.hand_over(work, task)
+    try:
+        await work.home
+    except BaseException:
+        batch.desert()
+        raise
+    finally:
+        batch.end()
+    error = work.error
+    work.error = None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # or this frame and the exception would keep each other
+
+
+async def _fly(batch: Batch, work: BatchWork, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+    """The work: run the loader until all is loaded, and land what it brings."""
+    descends.set(True)
+    work.began = True
+    try:
+        while items := batch.begin():
+            batch.land(await run(items))
+        batch.close()
+        work.bring_home(None, None)
+    except BaseException as error:
+        told: BaseException = error
+        if work.overdue and isinstance(error, asyncio.CancelledError):
+            told = FlightTimeout(batch.too_long())
+        batch.fail(told)
+        batch.close()
+        if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise  # nobody is left to raise it but the loop itself
+        del told
+    finally:
+        del batch, work  # an exception that callers receive leads to this frame
+
+
+async def _wait(bulk: BulkCall, boarding: Boarding) -> None:
+    """Wait for a flight that is followed, until there is something else to do."""
+    memo, seat = bulk.memo, boarding
+    began = time.monotonic() - bulk.waited
+    if not bulk.begin(boarding):
+        return
+    assert isinstance(seat, ItemBoarding)
+    try:
+        if boarding.told:
+            memo.tell.waiting(boarding.flight)
+        verdict = JOIN
+        while verdict is JOIN:
+            future = seat.sit(*memo.pauses(boarding, began))
+            verdict = memo.awake(boarding) if await future else memo.look(boarding, began)
+    except BaseException:
+        seat.rise()
+        raise
+    bulk.has_waited(boarding, verdict, began)

@@ -1,0 +1,139 @@
+"""How a thread asks for many keys at once. No policy: `bulk` decides."""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from ._threads import ThreadBoarding, raise_shared, refuse_awaitable, warn_of_blocking
+from .batches import Batch
+from .boarding import JOIN, Boarding
+from .bulk import BulkCall
+from .locks import late, settle_late
+from .options import switched_off
+from .renewing import in_background
+from .requested import Request
+from .sections import inside_other
+from .turns import get_ident, inside
+
+__all__ = ["call"]
+
+
+class ItemBoarding(ThreadBoarding):
+    """One key of a thread's bulk call."""
+
+    __slots__ = ()
+    follows = True
+
+
+def call(request: Request) -> Any:
+    """Serve a bulk call of a plain loader."""
+    memo = request.memo
+    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+        return _direct(request)
+    thread = get_ident()
+    bulk = request.bulk_call(lambda key: ItemBoarding(key, thread, thread, thread))
+    if bulk.look():
+        return bulk.answer()
+    if inside_other():  # in a finaliser or signal handler: waiting here could hang others
+        return _direct(request)
+    try:
+        bulk.board()
+        renewal = bulk.renewal()
+        if renewal is not None:
+            _renew(bulk, renewal, request.run)
+        while True:
+            follower = bulk.sweep()
+            if bulk.failed is not None:
+                raise_shared(bulk.failure())
+            if bulk.led:
+                _fly(bulk.batch(), request.run)
+            elif follower is not None:
+                _wait(bulk, follower)
+            else:
+                return bulk.answer()
+    except BaseException as error:
+        try:
+            bulk.give_up(error)
+        except BaseException as struck:  # an interrupt in its midst: once more, for what it left
+            bulk.give_up(struck)
+            raise
+        raise
+    finally:
+        if bulk.loading is not None:
+            bulk.loading.close()  # an interrupt may have kept it open
+        bulk.done()
+        if late:
+            settle_late()
+
+
+def _direct(request: Request) -> Any:
+    """Run the loader for everything that is asked for, without looking, sharing or storing."""
+    chunks = request.chunks()
+    if chunks is None:
+        return request.run(request.items)
+    loaded: dict[Any, Any] = {}
+    for items in chunks:
+        loaded.update(request.run(items))
+    return loaded
+
+
+def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+    """Run the loader until all is loaded, and land what it brings."""
+    try:
+        while items := batch.begin():
+            loaded = run(items)
+            if hasattr(type(loaded), "__await__"):
+                refuse_awaitable(batch.name, loaded)
+            batch.land(loaded)
+    except BaseException as error:
+        try:
+            batch.fail(error)
+        except BaseException as struck:  # an interrupt in its midst: once more, for what it left
+            batch.fail(struck)
+            raise
+        raise
+    finally:
+        batch.close()
+
+
+def _renew(bulk: BulkCall, batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+    """Have values renewed in the background, or, where there is no place, in line."""
+    renew = partial(contextvars.copy_context().run, partial(_fly_for_nobody, batch, run))
+    if not in_background(renew):
+        renew()
+        bulk.values.update(batch.values)
+
+
+def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+    """What it raises is counted and logged, and nobody's to see: it is nobody's call."""
+    thread = get_ident()
+    batch.entrust(thread, thread, None)
+    with suppress(Exception):
+        _fly(batch, run)
+
+
+def _wait(bulk: BulkCall, boarding: Boarding) -> None:
+    """Wait for a flight that is followed, until there is something else to do."""
+    memo = bulk.memo
+    began = time.monotonic() - bulk.waited
+    if not bulk.begin(boarding):
+        return
+    warn_of_blocking(memo)
+    if boarding.told:
+        memo.tell.waiting(boarding.flight)
+    verdict = JOIN
+    while verdict is JOIN:
+        pause, own_pause = memo.pauses(boarding, began)
+        pause = pause if own_pause is None else min(pause, own_pause)
+        if boarding.gate.wait(pause) or boarding.flight.has_opened(boarding.gate):
+            verdict = memo.awake(boarding)
+        else:
+            verdict = memo.look(boarding, began)
+        if late:
+            settle_late()
+    bulk.has_waited(boarding, verdict, began)

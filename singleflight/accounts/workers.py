@@ -1,0 +1,56 @@
+"""Threads in which a coroutine has its blocking requests made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import ParamSpec, TypeVar
+
+__all__ = ["Workers"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MOST = 64  # threads at a time; those that are idle are kept
+
+
+class Workers:
+    """One account's threads, made when they are first needed; a forked child makes its own.
+
+    Not the event loop's own pool, which `asyncio.to_thread` uses. That one has four threads more than there
+    are processors, and everybody's work is in it. Full of threads that wait for a price, it would have none
+    left to fetch that price in; and a broker that hangs would hold up all that the application does there.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[int, ThreadPoolExecutor] = {}  # by process: a fork copies no threads
+
+    def __reduce__(self) -> tuple[type[Workers], tuple[()]]:
+        return Workers, ()  # a copy of an account has threads of its own
+
+    async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it in a thread, in a copy of this context.
+
+        A request cannot be taken back: where the task is cancelled, the thread goes on to the call's end, and
+        what it brings is dropped.
+        """
+        context = copy_context()
+
+        def work() -> R:
+            try:
+                return context.run(call, *args, **kwargs)
+            except StopIteration as error:  # a future cannot carry it: whoever awaits would hang
+                raise RuntimeError(f"{call!r} raised StopIteration") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool(), work)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        here = os.getpid()
+        pool = self._pools.get(here)
+        if pool is None:  # of several made at a time one stays; the others have no threads yet
+            made = ThreadPoolExecutor(_MOST, thread_name_prefix="singleflight-account")
+            pool = self._pools.setdefault(here, made)
+        return pool

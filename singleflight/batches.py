@@ -1,0 +1,259 @@
+"""The loader calls of one bulk call: what they bring lands key by key, on flights that one caller leads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping
+from typing import Any, Protocol
+
+from .boarding import NONE, Boarding
+from .circles import waiting, waits
+from .flights import FLYING, UNSEATED, Flight, Work, is_nobodys
+from .landing import Ending, Loose, let_go
+from .memo import Memo
+from .turns import Actor, mutex
+
+__all__ = ["Batch", "Uncalled"]
+
+
+class Uncalled(BaseException):
+    """Ends a flight for which the loader was never called, so that there is nothing to share."""
+
+
+class Asks(Protocol):
+    """What a batch knows of the call that it is for; `bulk` has it."""
+
+    spelt: dict[Hashable, Any]
+    """Every key with its item, as the loader is to be asked for it."""
+
+    max_batch: int | None
+    """How many items the loader takes at once."""
+
+    def key_of(self, item: Any, /) -> Hashable:
+        """The key of an item."""
+        ...
+
+
+class Batch:
+    """The flights that one bulk call leads at once, and the loader calls that bring their values.
+
+    Its fields are touched by whoever runs the loader; `flights` is read, and `spoiled` and `sealed` are
+    written, by anybody, under the mutex.
+    """
+
+    __slots__ = (
+        *("_call", "_called", "_extra", "_memo", "_pending"),
+        *("flights", "led", "name", "sealed", "spoiled", "values"),
+    )
+
+    def __init__(self, memo: Memo, led: list[Boarding], call: Asks, values: dict[Hashable, Any]) -> None:
+        self._call = call
+        self._memo = memo
+        self.name = memo.name
+        self.led = led
+        self._pending: dict[Hashable, Flight] = {boarding.key: boarding.flight for boarding in led}
+        self._called: dict[Hashable, Flight] | None = None  # those that the loader is running for
+        self._extra: Hashable = None  # the key that was claimed last, beside those
+        self.flights = list(self._pending.values())
+        for flight in self.flights:
+            flight.missing, flight.kind = False, "bulk"
+            flight.number = self.flights[0].number  # all at once, and none of them within another
+        self.values = values  # where they go
+        self.spoiled: set[Hashable] = set()
+        self.sealed = False
+
+    def begin(self) -> list[Any]:
+        """The loader is about to be called with these items; none when all is loaded."""
+        keys = list(self._pending)[: self._call.max_batch]
+        if not keys:
+            return []
+        memo, spelt = self._memo, self._call.spelt
+        late = self._called is not None  # not the first call: its flights have waited for those before
+        self._called = {key: self._pending.pop(key) for key in keys}
+        now, limit = memo.timer(), memo.options.flight_timeout
+        with mutex:
+            memo.counts.calls += 1
+            memo.counts.refreshes += self.flights[0].background
+            memo.batches.add(self)
+            self.spoiled.clear()
+            for flight in self._called.values() if late else ():
+                if flight.state is FLYING:
+                    flight.started = now
+                    flight.due = None if limit is None else time.monotonic() + limit
+        for flight in self._called.values():
+            if flight.told:
+                memo.tell.fetching(flight)
+        return [spelt[key] for key in keys]
+
+    def land(self, loaded: Any) -> None:
+        """The loader returned: land each key of its answer, and what was asked for and is not there."""
+        memo, key_of = self._memo, self._call.key_of
+        if not isinstance(loaded, Mapping):
+            kind = type(loaded).__name__
+            raise TypeError(f"{memo.name}: a bulk loader returns a mapping of items to values, not {kind!r}")
+        values = {key_of(item): value for item, value in loaded.items()}
+        called = self._called
+        assert called is not None
+        for key in [key for key in self._pending if key in values]:  # more than it was asked for this time
+            called[key] = self._pending.pop(key)
+        endings: list[Ending] = []
+        struck: Exception | None = None
+        try:
+            for key, flight in called.items():
+                if key in values:
+                    self.values[key] = values[key]
+                    try:
+                        memo.land(flight, values[key], endings)
+                    except Exception as error:  # of `cache_if` or `ttl`: that flight's failure
+                        struck = struck or error
+                        memo.fail(flight, error, endings)
+                else:
+                    self._lack(flight, endings)
+            self._end(endings)
+            self._add({key: value for key, value in values.items() if key not in called}, called)
+            if struck is not None:
+                raise struck
+        finally:
+            del endings, struck
+        called.clear()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more is loaded: those it was called for end with the error, the rest with none to share.
+
+        Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended.
+        """
+        memo, called = self._memo, self._called or {}
+        rest = Uncalled("the loader was not called") if isinstance(error, Exception) else error
+        endings: list[Ending] = []
+        mine = set(called.values())
+        for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
+            if flight.has_ended():  # but perhaps an interrupt struck before its key was free
+                endings.append((flight, None, error, flight.started, False, None, []))
+            else:
+                memo.fail(flight, error if flight in mine else rest, endings)
+        self._end(endings)
+        if called and isinstance(error, Exception):
+            with mutex:
+                memo.counts.failures += 1
+        called.clear()
+        self._pending.clear()
+
+    def close(self) -> None:
+        """All is loaded, or has failed. May be repeated."""
+        gate = dropped = None
+        with mutex:
+            self._memo.batches.discard(self)
+            slot = self._memo.locks.slot(self._extra)
+            if slot is not None and is_nobodys(slot.turn):  # an interrupt struck before it was claimed
+                gate, dropped = self._memo.locks.vacate(slot)
+        if gate is not None:
+            gate.open()
+        del dropped
+        self.flights = []  # an exception's traceback leads here, and must not lead back to the exception
+
+    def _lack(self, flight: Flight, endings: list[Ending]) -> None:
+        """The loader left its key out: nothing to store, and None for those who wait for it alone."""
+        memo = self._memo
+        now = memo.timer()
+        flight.missing = True
+        if flight.background:
+            memo._renew_later(flight, now, None)
+        endings.append((flight, None, None, now, False, None, []))
+
+    def _end(self, endings: list[Ending]) -> None:
+        """End these flights in one section, then open their gates, then tell."""
+        memo = self._memo
+        loose: list[Loose] = []
+        ended: list[tuple[int, bool] | None] = []
+        try:
+            with mutex:
+                for flight, value, error, now, storable, ttl, _ in endings:
+                    ended.append(memo._finish(flight, value, error, now, storable, ttl is not None, loose))
+        finally:
+            for each in loose:
+                let_go(each)
+        for (flight, value, error, now, _, ttl, gone), told in zip(endings, ended, strict=True):
+            if error is not None and told is not None:
+                memo.tell.failed(flight, told, error, now)
+            elif flight.told and told is not None:
+                memo.tell.landed(flight, told, value, now, ttl)
+            memo.tell.gone(gone, now)
+
+    def _add(self, values: Mapping[Hashable, Any], called: dict[Hashable, Flight]) -> None:
+        """Store what nobody asked for."""
+        memo = self._memo
+        for key, value in values.items():
+            flight = self._claim(key, called)
+            if flight is not None:
+                try:
+                    memo.land(flight, value)
+                except Exception as error:  # of `cache_if` or `ttl`: nobody asked for it
+                    memo.fail(flight, error)
+                del called[key]
+
+    def _claim(self, key: Hashable, called: dict[Hashable, Flight]) -> Flight | None:
+        """A flight for a moment, which nobody is counted for; None if the key is not to be touched."""
+        memo, like = self._memo, self.flights[0]
+        now = memo.timer()
+        with mutex:
+            if self.sealed or key in self.spoiled or like.lost:
+                return None
+            slot = memo.locks.slot(key)
+            if slot is not None and not is_nobodys(slot.turn):
+                return None
+            self._extra = key
+            slot = memo.locks.enter(key)
+            flight = Flight(memo, slot, memo.options.follower_retries)
+            boarding = Boarding(key, like.leader, like.thread, like.leader)
+            boarding.told = like.told
+            flight.claim(boarding, now, memo.store.index.get(key), None)
+            flight.counted, flight.missing, flight.kind = True, False, "bulk"
+            called[key] = flight  # an interrupt finds it there
+            slot.turn = flight
+        return flight
+
+    # -- run by somebody else than its caller --------------------------------------------------------
+
+    def hand_over(self, work: Work, leader: Actor) -> None:
+        """From here on this work runs the loader, and the leader's caller waits for all of its flights."""
+        first = self.led[0]
+        with mutex:
+            self.entrust(leader, None, work)
+            first.begin()
+            first.before = waits(first.waiter)
+            waiting[first.waiter] = (*waiting.get(first.waiter, ()), *self.flights)
+            for boarding in self.led:
+                boarding.verdict = NONE
+
+    def too_long(self) -> str:
+        """What to say when the loader was cancelled for taking too long."""
+        limit, keys = self._memo.options.flight_timeout, ", ".join(map(repr, self._called or ()))
+        return f"{self.name}: {keys} took longer than {limit:g} s: cancelled"
+
+    def entrust(self, leader: Actor, thread: Actor, work: Work | None) -> None:
+        """From here on this thread, or the work in this task, runs the loader."""
+        with mutex:
+            for flight in self.flights:
+                flight.leader, flight.work = leader, work
+                if thread is not None:
+                    flight.thread = thread
+
+    def desert(self) -> None:
+        """The leader's caller goes and leaves the flights to their followers; without any they stop."""
+        for boarding in self.led:
+            self._memo.desert(boarding)
+
+    def end(self) -> None:
+        """The leader's caller does not wait for it any more."""
+        for boarding in self.led:
+            self._memo.done(boarding)
+        self.led = []
+
+    def may_stop(self) -> bool:
+        """Whether nobody wants any of it; then all of it is doomed. Called under the mutex."""
+        flying = [flight for flight in self.flights if flight.state is FLYING or flight.state is UNSEATED]
+        if any(flight.followers or not flight.deserted for flight in flying):
+            return False
+        for flight in flying:
+            flight.doomed = flight.detached = True
+        return True

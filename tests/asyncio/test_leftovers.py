@@ -1,0 +1,119 @@
+"""What is left when a call is over: nothing that only the collector could find."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from singleflight import FlightTimeout, single_flight_ttl
+
+from . import steps
+
+
+class Thing:
+    """Can be weakly referenced."""
+
+
+class Uncopyable(Exception):
+    """Reaches followers as the very object."""
+
+    @property
+    def __dict__(self):
+        raise RuntimeError
+
+
+@pytest.fixture
+def without_collector():
+    """What is dropped goes at once, or stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("callers", [1, 2, 3])
+@pytest.mark.parametrize("error", [None, ValueError, Uncopyable])
+def test_nothing_keeps_what_was_not_stored(without_collector, callers, error):
+    """Neither a value nor the frames of a failure outlive the last caller."""
+    things = []
+
+    @single_flight_ttl(ttl=0, follower_retries=0)
+    async def fetch():
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if error is not None:
+            raise error(thing)
+        return thing
+
+    async def ask():
+        try:
+            await fetch()
+        except error or ():
+            pass
+
+    async def main():
+        tasks = [asyncio.create_task(ask()) for _ in range(callers)]
+        await asyncio.wait(tasks)
+        tasks.clear()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        (thing,) = things
+        assert thing() is None
+
+    steps.run(steps.StepLoop(), main())
+
+
+def test_a_caller_that_is_closed_by_hand():
+    """A coroutine that is closed instead of cancelled leaves like any other: quietly."""
+    ended = []
+
+    @single_flight_ttl(ttl=60)
+    async def fetch():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def main():
+        call = fetch()
+        call.send(None)
+        while not fetch.stats().in_flight:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        call.close()
+        while fetch.flights():
+            await asyncio.sleep(0)
+
+    loop = steps.StepLoop()
+    steps.run(loop, main())
+    gc.collect()
+    assert loop.reports == []
+    assert ended == ["cancelled"]
+    assert (fetch.stats().errors, fetch.stats().timeouts) == (1, 0)
+
+
+def test_work_that_is_overdue_before_it_began():
+    """A caller whose flight lost its key before the first step is told so; nobody has cancelled it."""
+    loop = steps.StepLoop()
+
+    @single_flight_ttl(ttl=60, flight_timeout=1000)
+    async def fetch():
+        return 1
+
+    def unseat():
+        (flight,) = (slot.turn for slot in fetch.locks.live())
+        flight.due = 0.0
+        assert fetch._self_memo.unseat(flight)
+
+    async def main():
+        call = asyncio.create_task(fetch())
+        loop.at(loop.steps + 1, unseat)  # after the caller's first step, which makes the work
+        with pytest.raises(FlightTimeout):
+            await call
+
+    steps.run(loop, main())
+    assert (fetch.stats().timeouts, fetch.stats().calls, fetch.flights()) == (1, 0, ())

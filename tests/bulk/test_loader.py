@@ -1,0 +1,308 @@
+"""The loader as a function and as a method: what it looks like, how it binds, and what is refused."""
+
+import asyncio
+import copy
+import gc
+import inspect
+import pickle
+import weakref
+
+import pytest
+
+from singleflight import single_flight_ttl
+
+
+@single_flight_ttl(ttl=60)
+def price(symbol, kind="bid"):
+    """One price."""
+    return f"{symbol} {kind}"
+
+
+@price.bulk
+def prices(symbols, kind="bid"):
+    """Many prices."""
+    return {symbol: f"{symbol} {kind}" for symbol in symbols}
+
+
+class Account:
+    def __init__(self, name="account"):
+        self.name = name
+        self.loads = []
+
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol, kind="bid"):
+        return f"{self.name} {symbol} {kind}"
+
+    @price.bulk(max_batch=2)
+    def prices(self, symbols, kind="bid"):
+        """Many prices."""
+        self.loads.append(symbols)
+        return {symbol: f"{self.name} {symbol} {kind}" for symbol in symbols}
+
+    @price.bulk
+    async def aprices(self, symbols, kind="bid"):
+        self.loads.append(symbols)
+        return {symbol: f"{self.name} {symbol} {kind}" for symbol in symbols}
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def of_class(cls, symbol):
+        return f"{cls.__name__} {symbol}"
+
+    @of_class.bulk
+    @classmethod
+    def of_class_many(cls, symbols):
+        return {symbol: f"{cls.__name__} {symbol}" for symbol in symbols}
+
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def static(symbol):
+        return symbol
+
+    @static.bulk
+    @staticmethod
+    def static_many(symbols):
+        return {symbol: symbol for symbol in symbols}
+
+
+class Special(Account):
+    pass
+
+
+def test_it_looks_like_its_function():
+    """Name, docstring, signature, annotations, module and __wrapped__ are the function's own."""
+    assert (prices.__name__, prices.__doc__, prices.__module__) == ("prices", "Many prices.", __name__)
+    assert str(inspect.signature(prices)) == "(symbols, kind='bid')"
+    assert inspect.isfunction(prices)
+    assert prices.__wrapped__(["A"]) == {"A": "A bid"}
+    assert prices.max_batch is None
+    assert inspect.iscoroutinefunction(Account.aprices)
+    assert inspect.iscoroutinefunction(Account().aprices)
+    assert not inspect.iscoroutinefunction(Account().prices)
+
+
+def test_a_bound_loader_looks_like_a_method():
+    """On an instance the instance is applied, in the signature too."""
+    account = Account()
+    assert str(inspect.signature(account.prices)) == "(symbols, kind='bid')"
+    assert (account.prices.__name__, account.prices.__doc__) == ("prices", "Many prices.")
+    assert account.prices.__self__ is account
+    assert account.prices.__wrapped__(["A"]) == {"A": "account A bid"}
+    assert account.prices == account.prices
+    assert (account.prices.max_batch, Account.prices.max_batch) == (2, 2)
+
+
+def test_methods_load_for_their_instance():
+    """Keys are the getter's, each instance has its own, and a call through the class is the same call."""
+    one, two = Account("one"), Account("two")
+    assert one.prices(["A", "B"]) == {"A": "one A bid", "B": "one B bid"}
+    assert two.prices(["A"]) == {"A": "two A bid"}
+    assert Account.prices(one, ["B", "C"]) == {"B": "one B bid", "C": "one C bid"}
+    assert Account.prices(self=one, symbols=["C"]) == {"C": "one C bid"}
+    assert (one.loads, two.loads) == ([["A", "B"], ["C"]], [["A"]])
+    assert one.price.entry("A").value == "one A bid"
+    assert one.price("C") == "one C bid"
+    assert asyncio.run(one.aprices(["A", "C"])) == {"A": "one A bid", "C": "one C bid"}
+    assert len(one.loads) == 2
+
+
+def test_class_and_static_methods():
+    """They bind as their getters do."""
+    assert Account.of_class_many(["A"]) == {"A": "Account A"}
+    assert Special().of_class_many(["A"]) == {"A": "Special A"}
+    assert (Account.of_class("A"), Special.of_class("A")) == ("Account A", "Special A")
+    assert Account.of_class.stats().calls == 2
+    assert Account.static_many(["A"]) == Account().static_many(["A"]) == {"A": "A"}
+    assert Account.static.stats().calls == 1
+
+
+def test_a_user_key_sees_the_item():
+    """`key` is called as for a single call, with one item in the place of the items."""
+    seen = []
+
+    def key(self, symbol, kind):
+        seen.append((symbol, kind))
+        return self.name, symbol.upper(), kind
+
+    class Account:
+        name = "main"
+
+        @single_flight_ttl(ttl=60, key=key)
+        def price(self, symbol, kind="bid"):
+            return 1
+
+        @price.bulk
+        def prices(self, symbols, kind="ask"):
+            return {symbol.upper(): 2 for symbol in symbols}
+
+    account = Account()
+    assert account.prices(symbol for symbol in ("a", "b")) == {"a": 2, "b": 2}
+    assert seen[:2] == [("a", "ask"), ("b", "ask")]
+    assert account.price("A", "ask") == 2
+    assert account.price("A") == 1
+
+
+def test_keyword_only_and_collected_arguments():
+    """They have their place in the key, whatever the order they are passed in."""
+
+    @single_flight_ttl(ttl=60)
+    def get(item, *rest, exact, **more):
+        return "single"
+
+    loads = []
+
+    @get.bulk
+    def many(items, *rest, exact, **more):
+        loads.append((items, rest, exact, more))
+        return dict.fromkeys(items, "bulk")
+
+    assert many(["A"], 1, 2, exact=True, a=1, b=2) == {"A": "bulk"}
+    assert get("A", 1, 2, b=2, a=1, exact=True) == "bulk"
+    assert get("A", 1, exact=True) == "single"
+    assert loads == [(["A"], (1, 2), True, {"a": 1, "b": 2})]
+
+
+def test_an_instance_is_not_kept_alive():
+    """Neither the loader nor what it stored keeps an instance, and its entries go with it."""
+    account = Account()
+    account.prices(["A"])
+    entries = Account.price.stats().entries
+    ref = weakref.ref(account)
+    del account
+    gc.collect()
+    assert ref() is None
+    assert Account.price.stats().entries < entries
+
+
+class Slotted:
+    __slots__ = ("__weakref__", "name")
+
+    def __init__(self, name):
+        self.name = name
+
+    @single_flight_ttl(ttl=60, key=lambda self, item: (self.name, item))
+    def get(self, item):
+        return item
+
+    @get.bulk
+    def many(self, items):
+        return {item: item for item in items}
+
+
+def test_an_account_can_be_pickled_with_its_loaders():
+    """Loaders pickle by reference, bound ones with their instance."""
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(prices, protocol)) is prices
+        bound = pickle.loads(pickle.dumps(Account("copied").prices, protocol))
+        assert bound(["A"]) == {"A": "copied A bid"}
+        assert pickle.loads(pickle.dumps(Account.of_class_many, protocol))(["A"]) == {"A": "Account A"}
+        assert pickle.loads(pickle.dumps(Account.static_many, protocol))(["A"]) == {"A": "A"}
+        assert pickle.loads(pickle.dumps(Account.prices, protocol))(Account("x"), ["A"]) == {"A": "x A bid"}
+    assert copy.copy(prices) is copy.deepcopy(prices) is prices
+    assert copy.deepcopy(Account("deep").prices)(["A"]) == {"A": "deep A bid"}
+    assert Slotted("s").many(["A"]) == {"A": "A"}
+
+
+def test_a_twin_makes_loaders_too():
+    """Loaders of twins are loaders of the same values."""
+
+    @single_flight_ttl(ttl=60)
+    def get(item):
+        return "plain"
+
+    @get.twin
+    async def aget(item):
+        return "coroutine"
+
+    @aget.bulk
+    def many(items):
+        return dict.fromkeys(items, "bulk")
+
+    assert many(["A"]) == {"A": "bulk"}
+    assert get("A") == asyncio.run(aget("A")) == "bulk"
+
+
+def test_several_loaders_share_the_values():
+    """A function may have any number of loaders, in both colours."""
+    account = Account("many")
+    assert asyncio.run(account.aprices(["A"])) == account.prices(["A"])
+    assert account.loads == [["A"]]
+
+
+def nothing():
+    return {}
+
+
+async def spring(items):
+    yield items
+
+
+def stream(items):
+    yield items
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (nothing, "too few"),
+        (lambda items: {}, "parameters"),
+        (lambda kind, symbols: {}, "parameters"),
+        (lambda symbols, kind, more: {}, "parameters"),
+        (lambda symbols, *kind: {}, "parameters"),
+        (lambda symbols, *, kind: {}, "parameters"),
+        (stream, "generator"),
+        (spring, "generator"),
+        (Account, "class"),
+        (5, "callables"),
+        (classmethod(lambda cls, symbols, kind: {}), "class method"),
+    ],
+)
+def test_loaders_that_do_not_fit_are_refused(loader, message):
+    """At decoration, saying that it is `bulk` and why."""
+    with pytest.raises(TypeError, match=rf"bulk: .*{message}"):
+        price.bulk(loader)
+
+
+def test_a_getter_without_an_item_has_no_loader():
+    """There must be a parameter that takes the items."""
+
+    @single_flight_ttl(ttl=60)
+    def clock():
+        return 1
+
+    with pytest.raises(TypeError, match=r"bulk: .*too few"):
+        clock.bulk(nothing)
+    with pytest.raises(TypeError, match=r"bulk: .*too few"):
+
+        class Account:
+            @single_flight_ttl(ttl=60)
+            def clock(self):
+                return 1
+
+            @clock.bulk
+            def clocks(self):
+                return {}
+
+
+@pytest.mark.parametrize("wrong", [True, False, 1.0, "2"])
+def test_max_batch_is_a_whole_number(wrong):
+    """Anything else raises at decoration, naming the option."""
+    with pytest.raises(TypeError, match="max_batch"):
+        price.bulk(max_batch=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_max_batch_is_at_least_one(wrong):
+    """Fewer raises at decoration, naming the option."""
+    with pytest.raises(ValueError, match="max_batch"):
+        price.bulk(prices.__wrapped__, max_batch=wrong)
+
+
+def test_wrong_calls_raise_as_the_function_does():
+    """What the loader cannot take is a TypeError that names it."""
+    with pytest.raises(TypeError, match="prices"):
+        prices()
+    with pytest.raises(TypeError, match="prices"):
+        prices(["A"], other=1)
+    with pytest.raises(TypeError, match="prices"):
+        Account().prices()
