@@ -25,9 +25,14 @@ class _Pool:
         self.lock = lock
         self.is_owned: Callable[[], bool] = lock._is_owned
         self.threads, self.queued = threads, queued
-        self.under_way = 0
+        self._jobs: dict[int, list[Callable[[], object]]] = {}  # that have a place, by identity
         self.executor: ThreadPoolExecutor | None = None
         register(self)  # nobody renews anything from within: see `inside_other`
+
+    @property
+    def under_way(self) -> int:
+        """How many renewals run or wait for a thread."""
+        return len(self._jobs)
 
     def submit(self, run: Callable[[], object]) -> bool:
         """Have it run by a thread; False where there is no place, or no more at all."""
@@ -36,13 +41,18 @@ class _Pool:
                 return False
             if self.executor is None:
                 self.executor = ThreadPoolExecutor(self.threads, thread_name_prefix="singleflight-renewal")
-            job = [run]
-            try:
-                self.executor.submit(self._run, job)
-            except RuntimeError:  # the interpreter shuts down, or it cannot start a thread
-                job.clear()  # it may have been queued all the same
+            return self._hand_over([run], self.executor)
+
+    def _hand_over(self, job: list[Callable[[], object]], executor: ThreadPoolExecutor) -> bool:
+        try:
+            self._jobs[id(job)] = job
+            executor.submit(self._run, job)
+        except BaseException as error:
+            job.clear()  # it may have been queued all the same
+            self._jobs.pop(id(job), None)
+            if isinstance(error, RuntimeError):  # the interpreter shuts down, or it cannot start a thread
                 return False
-            self.under_way += 1
+            raise  # an interrupt
         return True
 
     def _run(self, job: list[Callable[[], object]]) -> None:
@@ -53,7 +63,7 @@ class _Pool:
             job.pop()()
         finally:
             with self.lock:
-                self.under_way -= 1
+                del self._jobs[id(job)]
 
 
 _pool = _Pool(threads=4, queued=60)

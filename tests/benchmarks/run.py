@@ -44,6 +44,8 @@ except ImportError:
     print("moka-py is not installed: left out")
 
 OURS = "singleflight"
+ALL_ON = "singleflight, everything on"
+EVERYTHING: dict[str, Any] = {"grace": 600, "refresh_ahead": 0.9, "jitter": 0.1, "failure_ttl": 5}
 
 
 def key(symbol, price_type="bid"):
@@ -118,6 +120,7 @@ def hits(rounds: int, size: int) -> None:
     timed = cachetools.TTLCache
     candidates = {
         OURS: single_flight_ttl(key=key, ttl=60)(function),
+        ALL_ON: single_flight_ttl(key=key, ttl=60, **EVERYTHING)(function),
         "cachetools lock=": cachetools.cached(timed(1024, 60), key, lock=threading.Lock(), info=True)(
             function
         ),
@@ -142,6 +145,9 @@ def hits(rounds: int, size: int) -> None:
     class Account:
         id = 1
         ours = single_flight_ttl(key=method_key, ttl=60)(lambda self, symbol, price_type="bid": 984.75)
+        all_on = single_flight_ttl(key=method_key, ttl=60, **EVERYTHING)(
+            lambda self, symbol, price_type="bid": 984.75
+        )
         tools = cachetools.cachedmethod(lambda self: self.cache, key=method_key, lock=lambda self: self.lock)(
             lambda self, symbol, price_type="bid": 984.75
         )
@@ -163,7 +169,11 @@ def hits(rounds: int, size: int) -> None:
         space["run"](1)
         return space["run"]
 
-    methods = {OURS: attribute("ours"), "cachetools cachedmethod lock=": attribute("tools")}
+    methods = {
+        OURS: attribute("ours"),
+        ALL_ON: attribute("all_on"),
+        "cachetools cachedmethod lock=": attribute("tools"),
+    }
     if cachebox:
         methods["cachebox"] = attribute("box")
         methods["cachebox postprocess=None"] = attribute("bare")
@@ -193,7 +203,10 @@ def coroutine_hits(rounds: int, size: int) -> None:
         run(1)
         return run
 
-    candidates = {OURS: single_flight_ttl(key=key, ttl=60)(coroutine_function)}
+    candidates = {
+        OURS: single_flight_ttl(key=key, ttl=60)(coroutine_function),
+        ALL_ON: single_flight_ttl(key=key, ttl=60, **EVERYTHING)(coroutine_function),
+    }
     if async_lru:
         candidates["async-lru (its own key)"] = async_lru.alru_cache(1024, ttl=60)(coroutine_function)
     if cachebox:
