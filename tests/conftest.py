@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-# What was started in the background ignores Ctrl-C, and so would the processes that tests start and interrupt.
+# What was started in the background ignores Ctrl-C, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
