@@ -55,7 +55,8 @@ _ARGUMENTS = """\
 # `deadline` and the addition: a record that is dropped in between would take a hit with it uncounted.
 _COUNT = "" if has_global_lock() else "\n        _sf_counts.hit()"
 # Under names of ours: a parameter may be called `sorted`.
-_BUILTINS = {"hash": hash, "id": id, "sorted": sorted, "tuple": tuple, "TypeError": TypeError}
+# (`nothing` is one empty dictionary for all calls without keyword arguments; nobody writes to it.)
+_BUILTINS = {"nothing": {}, "hash": hash, "id": id, "sorted": sorted, "tuple": tuple, "TypeError": TypeError}
 _TAKERS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 _Shape = tuple[str, Any, bool]  # a parameter's name and kind, and whether it has a default
 
@@ -174,10 +175,11 @@ def _text(shapes: tuple[_Shape, ...], body: str, meet: str, own_key: bool, bound
             parts.append(f"_sf_tuple(_sf_sorted({extra}.items())) if {extra} else ()")
         lines.append(f"    _sf_key = ({', '.join(parts)}{',' if len(parts) == 1 else ''})")
     words = [f"{name!r}: {name}" for name in named]
+    more = [f"**{extra}"] if extra else []
     values = {
         "named": "{" + ", ".join(told) + "}",
         "args": f"({', '.join(call)}{',' if len(call) == 1 else ''})",
-        "kwargs": "{" + ", ".join(words + ([f"**{extra}"] if extra else [])) + "}",
+        "kwargs": "{" + ", ".join([*words, *more]) + "}" if words or more else "_sf_nothing",
         "count": _COUNT,
         "call": ("await " if waits else "") + "_sf_driver",
         "run": "_sf_run_bound" if bound else "_sf_run",

@@ -33,13 +33,14 @@ class Crowd:
         loop: theirs.
     """
 
-    __slots__ = ("_left", "_watched", "_watcher", "loop", "members", "opened", "timer")
+    __slots__ = ("_left", "_watched", "_watcher", "is_watched", "loop", "members", "opened", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.members: list[InTask] = []  # some of which may have left
         self._left = 0
         self.opened = False
+        self.is_watched = False
         self._watcher: Watcher | None = None
         self._watched: Any = None
         self.timer: asyncio.TimerHandle | None = None
@@ -47,6 +48,7 @@ class Crowd:
     def watch(self, watcher: Watcher, watched: Any) -> None:
         """Have this one look at that now and then, while any of them waits."""
         self._watcher, self._watched = watcher, watched
+        self.is_watched = True
 
     def open(self) -> None:
         """Wake them; called from any thread."""
@@ -136,7 +138,7 @@ class InTask:
         crowd: Any = gate.crowds.get(loop)
         if crowd is None:
             crowd = gate.crowds[loop] = Crowd(loop)
-        if watcher is not None:  # else it stands there without looking, as `drain` does
+        if watcher is not None and not crowd.is_watched:  # without one it does not look, as in `drain`
             crowd.watch(watcher, watched)
         crowd.members.append(self)
         self.crowd = crowd
