@@ -164,9 +164,10 @@ def decorate(
 
     shared = {"_self_home": home, "_self_memo": home.memo}
     members = {"__call__": home.plain_call(), "__get__": first_bind, **shared}
-    if home.coroutine and hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
+    mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
+    if home.coroutine and mark is not None:
         # Callable objects do not show it of themselves. On the class: the function itself is the user's.
-        members |= vars(inspect.markcoroutinefunction(lambda: None))
+        members |= vars(mark(lambda: None))
     kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
     home.kind = kind
     decorated: SingleFlightFunction[..., Any] = home.make()
