@@ -20,7 +20,7 @@ from .askers import descends
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding
 from .crowds import InTask, is_gone
 from .errors import FlightTimeout
-from .flights import Flight
+from .flights import LANDED, Flight
 from .gates import LOOK
 from .locks import late, settle_late
 from .memo import Memo
@@ -157,7 +157,11 @@ async def call(
                     future = boarding.sit(LOOK, None)
                 else:
                     future = boarding.sit(*memo.pauses(boarding, began))
-                verdict = memo.awake(boarding) if await future else memo.look(boarding, began)
+                opened = await future
+                if opened and boarding.flight.state is LANDED:
+                    verdict = SHARE  # what `awake` says, in short: thousands may wake at once
+                    break
+                verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
                 if verdict is NONE:  # its flight was detached and had no outcome to share
                     verdict = memo.board(boarding)
             if verdict is SHARE:

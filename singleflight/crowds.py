@@ -150,7 +150,8 @@ class InTask:
         `pause` is when somebody has to look on behalf of all.
         """
         crowd: Crowd = self.crowd
-        future = self.future = crowd.loop.create_future()
+        future: asyncio.Future[bool]
+        future = self.future = asyncio.Future(loop=crowd.loop)
         if crowd.opened:  # by a finaliser or signal handler, between standing and sitting
             future.set_result(True)
             return future
