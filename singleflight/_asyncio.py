@@ -42,7 +42,6 @@ class TaskBoarding(InTask, Boarding):
         self.actor = self.waiter = task
         self.thread = thread
         self.renew = renew
-        self.told = False
         self.verdict = NONE
         self.before = None
         self.loop = task.get_loop()

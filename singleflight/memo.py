@@ -36,7 +36,7 @@ from .gates import LOOK, LOOK_AGAIN, Gate
 from .landing import NOTHING, let_go
 from .queues import keys_of
 from .serving import Server
-from .turns import Slot, mutex
+from .turns import NOBODY, Slot, mutex
 
 __all__ = ["Memo"]
 
@@ -228,7 +228,7 @@ class Memo(Server):
             boarding.flight, boarding.gate = flight, flight.open_later()
             self._count_in(boarding, flight)
             return None
-        boarding.begin()
+        boarding.uneasy, boarding._above, boarding.noted = False, None, NOBODY  # as `begin`, in line
         waiter = boarding.waiter
         # The usual case in short: nobody but its own function holds the flight up.
         leader = flight.leader

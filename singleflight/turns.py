@@ -24,6 +24,7 @@ from typing import Any
 from .gates import Gate
 
 __all__ = [
+    "NOBODY",
     "Actor",
     "Asker",
     "Hold",
@@ -71,6 +72,9 @@ def current_actor() -> Actor:
     return loop if task is None else task
 
 
+NOBODY: AbstractSet[Actor] = frozenset()
+
+
 class Asker:
     """Somebody who asks for a turn and may have to wait for it.
 
@@ -91,7 +95,7 @@ class Asker:
         """It is going to ask; nothing is known of who may be above it."""
         self.uneasy = False
         self._above: AbstractSet[Actor] | None = None
-        self.noted: AbstractSet[Actor] = frozenset()  # what `circles` knows to be above it
+        self.noted: AbstractSet[Actor] = NOBODY  # what `circles` knows to be above it
 
     def is_below(self, turn: Turn) -> bool:
         """Whether that turn's leader waits, outside this library, for this asker."""
