@@ -101,8 +101,9 @@ class KeyedLocks(Slots):
             slot = self._live.get(key)
             if slot is None:
                 return 0
-            queued = sum(turn.waiters() + (turn.leader is not None) for turn in slot.queue)
-            return queued + (slot.turn.waiters() if slot.turn is not None else 0)
+            waiting = sum(turn.waiters() + (turn.leader is not None) for turn in slot.queue)
+            waiting += slot.turn.waiters() if slot.turn is not None else 0
+        return waiting  # not within: an interrupt between a call and a return may leave the mutex held
 
     @property
     def idle(self) -> int:
@@ -112,7 +113,8 @@ class KeyedLocks(Slots):
     def __len__(self) -> int:
         """How many locks there are, idle ones included."""
         with mutex:
-            return len(self._live) + len(self._idle)
+            live, idle = len(self._live), len(self._idle)
+        return live + idle
 
     def __bool__(self) -> bool:
         """Always true: a registry without locks is still a registry."""
