@@ -28,7 +28,7 @@ from .options import switched_off
 from .outcomes import copy_of
 from .turns import Actor, get_ident, inside
 
-__all__ = ["TaskBoarding", "Work", "call"]
+__all__ = ["TaskBoarding", "Work", "at_once", "call"]
 
 
 class TaskBoarding(InTask, Boarding):
@@ -180,10 +180,10 @@ async def call(
     except BaseException as error:
         if waited:
             boarding.rise()
-        _at_once(memo.abandon, boarding, error)
+        at_once(memo.abandon, boarding, error)
         raise
     finally:
-        _at_once(memo.done, boarding)  # a traceback must not lead back to the exception it belongs to
+        at_once(memo.done, boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
 
@@ -216,7 +216,7 @@ def _set_off(
     return work, task
 
 
-def _at_once(end: Callable[..., object], *arguments: object) -> None:
+def at_once(end: Callable[..., object], *arguments: object) -> None:
     """End something; later, if the collector destroys a coroutine in the midst of a section."""
     if inside():
         late.append(partial(end, *arguments))
@@ -235,7 +235,7 @@ async def _lead(
     except BaseException:
         if not work.loop.is_closed():
             work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
-        _at_once(memo.desert, boarding)
+        at_once(memo.desert, boarding)
         raise
     error, value = work.error, work.value
     work.error = work.value = None
@@ -268,7 +268,7 @@ async def _fly(
         work.bring_home(value, None)
     except BaseException as error:
         told = work.told(memo, flight, error)
-        _at_once(memo.fail, flight, told)
+        at_once(memo.fail, flight, told)
         if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself
         del told

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ._asyncio import TaskBoarding, Work
+from ._asyncio import TaskBoarding, Work, at_once
 from ._threads import raise_shared
 from .askers import descends
 from .batches import Batch
@@ -20,7 +20,7 @@ from .errors import FlightTimeout
 from .locks import late, settle_late
 from .options import switched_off
 from .requested import Request
-from .turns import get_ident
+from .turns import get_ident, inside
 
 __all__ = ["call"]
 
@@ -45,11 +45,17 @@ class BatchWork(Work):
         """Whether nobody wants any of its flights."""
         return self.batch is None or self.batch.may_stop()
 
+    def told_of(self, batch: Batch, error: BaseException) -> BaseException:
+        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long."""
+        if self.overdue and isinstance(error, asyncio.CancelledError):
+            return FlightTimeout(batch.too_long())
+        return error
+
     def ended(self, _task: asyncio.Task[None]) -> None:
         """The task is done. Usually all is settled; but it may have been cancelled before it began."""
         batch, self.batch = self.batch, None
         if batch is not None and not self.began:
-            error = asyncio.CancelledError()
+            error = self.told_of(batch, asyncio.CancelledError())
             batch.fail(error)
             batch.close()
             self.bring_home(None, error)
@@ -58,7 +64,7 @@ class BatchWork(Work):
 async def call(request: Request) -> Any:
     """Serve a bulk call of a loader that is a coroutine function."""
     memo = request.memo
-    if memo.bypassed or switched_off():
+    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await _direct(request)
     task: Any = asyncio.current_task()
     thread = get_ident()
@@ -67,11 +73,15 @@ async def call(request: Request) -> Any:
         return bulk.answer()
     try:
         bulk.board()
+        if late:
+            settle_late()
         renewal = bulk.renewal()
         if renewal is not None:
-            work, task = _set_off(renewal, request.run)
+            work, task = _set_off(renewal, request.run, background=True)
             work.home.set_result(None)  # nobody waits there
-            renewal.entrust(task, None, work)
+            work.homeless = True
+            renewal.renew_by(work, task)
+            bulk.handed_over()
         while True:
             follower = bulk.sweep()
             if bulk.failed is not None:
@@ -83,10 +93,10 @@ async def call(request: Request) -> Any:
             else:
                 return bulk.answer()
     except BaseException as error:
-        bulk.give_up(error)
+        at_once(bulk.give_up, error)
         raise
     finally:
-        bulk.done()
+        at_once(bulk.done)
         if late:
             settle_late()
 
@@ -103,12 +113,12 @@ async def _direct(request: Request) -> Any:
 
 
 def _set_off(
-    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]
+    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool = False
 ) -> tuple[BatchWork, asyncio.Task[None]]:
     """Have a batch loaded in a task of its own."""
     loop = asyncio.get_running_loop()
     work = BatchWork(batch, loop)
-    flown = _fly(batch, work, run)
+    flown = _fly(batch, work, run, background)
     try:
         task = work.task = loop.create_task(flown, name=batch.name)
     except BaseException as struck:
@@ -126,10 +136,12 @@ async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any
     try:
         await work.home
     except BaseException:
-        batch.desert()
+        if not work.loop.is_closed():
+            work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
+        at_once(batch.desert)
         raise
     finally:
-        batch.end()
+        at_once(batch.end)
     error = work.error
     work.error = None
     if error is not None:
@@ -139,21 +151,23 @@ async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any
             del error  # or this frame and the exception would keep each other
 
 
-async def _fly(batch: Batch, work: BatchWork, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+async def _fly(
+    batch: Batch, work: BatchWork, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool
+) -> None:
     """The work: run the loader until all is loaded, and land what it brings."""
     descends.set(True)
-    work.began = True
     try:
+        if background:
+            await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
+        work.began = True
         while items := batch.begin():
             batch.land(await run(items))
         batch.close()
         work.bring_home(None, None)
     except BaseException as error:
-        told: BaseException = error
-        if work.overdue and isinstance(error, asyncio.CancelledError):
-            told = FlightTimeout(batch.too_long())
-        batch.fail(told)
-        batch.close()
+        told = work.told_of(batch, error)
+        at_once(batch.fail, told)
+        at_once(batch.close)
         if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself
         del told

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from . import turns
 from ._threads import ThreadBoarding, raise_shared, refuse_awaitable, warn_of_blocking
 from .batches import Batch
 from .boarding import JOIN, Boarding
@@ -18,7 +19,7 @@ from .options import switched_off
 from .renewing import in_background
 from .requested import Request
 from .sections import inside_other
-from .turns import get_ident, inside
+from .turns import current_actor, get_ident, inside
 
 __all__ = ["call"]
 
@@ -36,7 +37,8 @@ def call(request: Request) -> Any:
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return _direct(request)
     thread = get_ident()
-    bulk = request.bulk_call(lambda key: ItemBoarding(key, thread, thread, thread))
+    actor = thread if turns.running_loop() is None else current_actor()
+    bulk = request.bulk_call(lambda key: ItemBoarding(key, actor, thread, thread))
     if bulk.look():
         return bulk.answer()
     if inside_other():  # in a finaliser or signal handler: waiting here could hang others
@@ -104,15 +106,16 @@ def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
 def _renew(bulk: BulkCall, batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """Have values renewed in the background, or, where there is no place, in line."""
     renew = partial(contextvars.copy_context().run, partial(_fly_for_nobody, batch, run))
-    if not in_background(renew):
+    accepted = in_background(renew)
+    bulk.handed_over()
+    if not accepted:
         renew()
         bulk.values.update(batch.values)
 
 
 def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """What it raises is counted and logged, and nobody's to see: it is nobody's call."""
-    thread = get_ident()
-    batch.entrust(thread, thread, None)
+    batch.renew_in(get_ident())
     with suppress(Exception):
         _fly(batch, run)
 

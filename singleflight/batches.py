@@ -55,12 +55,15 @@ class Batch:
         self._called: dict[Hashable, Flight] | None = None  # those that the loader is running for
         self._extra: Hashable = None  # the key that was claimed last, beside those
         self.flights = list(self._pending.values())
-        for flight in self.flights:
-            flight.missing, flight.kind = False, "bulk"
-            flight.number = self.flights[0].number  # all at once, and none of them within another
         self.values = values  # where they go
         self.spoiled: set[Hashable] = set()
         self.sealed = False
+
+    def mark(self) -> None:
+        """These flights are loaded together: all at once, and none of them within another."""
+        for flight in self.flights:
+            flight.missing, flight.kind = False, "bulk"
+            flight.number = self.flights[0].number
 
     def begin(self) -> list[Any]:
         """The loader is about to be called with these items; none when all is loaded."""
@@ -156,7 +159,7 @@ class Batch:
         memo = self._memo
         now = memo.timer()
         flight.missing = True
-        if flight.background:
+        if flight.renews and not flight.detached:
             memo._renew_later(flight, now, None)
         endings.append((flight, None, None, now, False, None, []))
 
@@ -195,21 +198,20 @@ class Batch:
         """A flight for a moment, which nobody is counted for; None if the key is not to be touched."""
         memo, like = self._memo, self.flights[0]
         now = memo.timer()
+        flight = None
         with mutex:
-            if self.sealed or key in self.spoiled or like.lost:
-                return None
             slot = memo.locks.slot(key)
-            if slot is not None and not is_nobodys(slot.turn):
-                return None
-            self._extra = key
-            slot = memo.locks.enter(key)
-            flight = Flight(memo, slot, memo.options.follower_retries)
-            boarding = Boarding(key, like.leader, like.thread, like.leader)
-            boarding.told = like.told
-            flight.claim(boarding, now, memo.store.index.get(key), None)
-            flight.counted, flight.missing, flight.kind = True, False, "bulk"
-            called[key] = flight  # an interrupt finds it there
-            slot.turn = flight
+            busy = slot is not None and not is_nobodys(slot.turn)
+            if not (busy or self.sealed or key in self.spoiled or like.lost):
+                self._extra = key
+                slot = memo.locks.enter(key)
+                flight = Flight(memo, slot, memo.options.follower_retries)
+                boarding = Boarding(key, like.leader, like.thread, like.leader)
+                boarding.told = like.told
+                flight.claim(boarding, now, memo.lookup(key), None)
+                flight.counted, flight.missing, flight.kind = True, False, "bulk"
+                called[key] = flight  # an interrupt finds it there
+                slot.turn = flight
         return flight
 
     # -- run by somebody else than its caller --------------------------------------------------------
@@ -218,7 +220,8 @@ class Batch:
         """From here on this work runs the loader, and the leader's caller waits for all of its flights."""
         first = self.led[0]
         with mutex:
-            self.entrust(leader, None, work)
+            for flight in self.flights:
+                flight.leader, flight.work = leader, work
             first.begin()
             first.before = waits(first.waiter)
             waiting[first.waiter] = (*waiting.get(first.waiter, ()), *self.flights)
@@ -227,16 +230,22 @@ class Batch:
 
     def too_long(self) -> str:
         """What to say when the loader was cancelled for taking too long."""
-        limit, keys = self._memo.options.flight_timeout, ", ".join(map(repr, self._called or ()))
+        keys = ", ".join(map(repr, self._called or self._pending))
+        limit = self._memo.options.flight_timeout
         return f"{self.name}: {keys} took longer than {limit:g} s: cancelled"
 
-    def entrust(self, leader: Actor, thread: Actor, work: Work | None) -> None:
-        """From here on this thread, or the work in this task, runs the loader."""
-        with mutex:
-            for flight in self.flights:
-                flight.leader, flight.work = leader, work
-                if thread is not None:
-                    flight.thread = thread
+    def renew_in(self, thread: int) -> None:
+        """This thread runs the renewals that it was made for: those that are still to be run."""
+        begun = {renewal.key for renewal in self.led if self._memo.begin(renewal, thread)}
+        self._pending = {key: flight for key, flight in self._pending.items() if key in begun}
+        self.flights = list(self._pending.values())
+        self.mark()
+
+    def renew_by(self, work: Work, task: Actor) -> None:
+        """This task runs the renewals that it was made for."""
+        for renewal in self.led:
+            self._memo.entrust(renewal, work, task)
+        self.mark()
 
     def desert(self) -> None:
         """The leader's caller goes and leaves the flights to their followers; without any they stop."""

@@ -102,7 +102,7 @@ class BulkCall:
     def look(self) -> bool:
         """The first check: take every fresh value; whether that was all."""
         memo, values = self.memo, self.values
-        lookup, now = memo.store.index.get, memo.timer()
+        lookup, now = memo.lookup, memo.timer()
         count = getattr(memo.counts, "hit", None)
         for key in self.spelt:
             record = lookup(key)
@@ -177,20 +177,23 @@ class BulkCall:
         Raises `FlightDeadlock` if waiting would never end; it has left then.
         """
         memo = self.memo
+        found = None
         with mutex:
             flight = boarding.flight.latest()
-            if flight is None or flight.state is LANDED or flight.may_be_claimed():
-                return False
-            boarding.begin()
-            found = keys_of(circle(boarding, flight), flight)
-            if found is None:
-                boarding.flight, boarding.gate = flight, flight.open_later()
-                boarding.before = waits(boarding.waiter)
-                begin_waiting(boarding.waiter, flight)
-                boarding.stand_at(boarding.gate, memo, flight)
-                if boarding.uneasy:
-                    note(boarding, boarding.climb())
-                return True
+            waits_for = False
+            if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
+                waits_for = True
+                boarding.begin()
+                found = keys_of(circle(boarding, flight), flight)
+                if found is None:
+                    boarding.flight, boarding.gate = flight, flight.open_later()
+                    boarding.before = waits(boarding.waiter)
+                    begin_waiting(boarding.waiter, flight)
+                    boarding.stand_at(boarding.gate, memo, flight)
+                    if boarding.uneasy:
+                        note(boarding, boarding.climb())
+        if found is None:
+            return waits_for
         flight = None  # it may come to hold this very error
         if memo.leave(boarding, timed_out=False):
             memo.refuse(boarding.key, found)
@@ -206,17 +209,18 @@ class BulkCall:
         """What it leads now is to be loaded."""
         led, self.led = self.led, []
         self.loading = Batch(self.memo, led, self, self.values)
+        self.loading.mark()
         return self.loading
 
     def renewal(self) -> Batch | None:
         """What it was served and is to have renewed, in one batch that it does not wait for."""
-        served, self._served = self._served, []
-        if not served:
-            return None
-        batch = Batch(self.memo, [boarding.renewal for boarding in served if boarding.renewal], self, {})
-        for boarding in served:
+        renewals = [boarding.renewal for boarding in self._served if boarding.renewal is not None]
+        return Batch(self.memo, renewals, self, {}) if renewals else None
+
+    def handed_over(self) -> None:
+        """Somebody sees to the renewals: until then `done` does."""
+        for boarding in self._served:
             boarding.renewal = None
-        return batch
 
     def answer(self) -> dict[Any, Any]:
         """Every item that has a value, as its caller spelt it, in the order asked."""
@@ -252,5 +256,5 @@ class BulkCall:
         """The call is over, in whatever way. (Tracebacks must not lead back to their exceptions.)"""
         for boarding in self._boardings:
             self.memo.done(boarding)
-        self._boardings, self._followed, self.led = [], [], []
+        self._boardings, self._followed, self._served, self.led = [], [], [], []
         self.failed = self.loading = None

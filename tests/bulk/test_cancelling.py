@@ -264,6 +264,34 @@ def test_threads_and_tasks_share_one_batch(driver):
     assert held.loads == ["AB"]
 
 
+def test_a_call_that_is_closed_by_hand_leaves_as_one_that_is_cancelled(driver):
+    """Its work is stopped if nobody else wants any of it, and goes on if somebody does."""
+    held = Held(driver)
+    calls = []
+
+    async def begin(symbols):
+        calls.append(held.prices(symbols))
+        calls[-1].send(None)
+
+    async def close():
+        calls.pop(0).close()
+
+    driver.call(begin, ["A", "B"])
+    held.begun.wait_for(1)
+    driver.call(close)
+    until(lambda: held.cancelled == ["AB"])
+    until(lambda: not held.price.flights())
+    driver.call(begin, ["A", "B"])
+    held.begun.wait_for(2)
+    follower = driver.start(held.price, "B")
+    held.seen.wait_for("wait")
+    driver.call(close)
+    held.gate.set()
+    assert follower.outcome() == "B"
+    assert held.loads == ["AB", "AB"]
+    assert held.received() == 5
+
+
 class Refused(Exception):
     pass
 

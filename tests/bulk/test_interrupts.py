@@ -48,9 +48,8 @@ class Scene:
     def __init__(self, kind):
         self.others, self.gate, self.kind = [], threading.Event(), kind
         self.outcomes = []
-        options = {"grace": 60} if kind == "renews" else {}
 
-        @single_flight_ttl(ttl=60, key=lambda symbol: symbol, **options)
+        @single_flight_ttl(ttl=60, key=lambda symbol: symbol)
         def price(symbol):
             assert self.gate.wait(5)
             return symbol
