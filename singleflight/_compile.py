@@ -32,12 +32,11 @@ ANY = inspect.Signature(
 # through `*args, **kwargs`.
 _HIT = """\
     try:
-        _sf_record = _sf_lookup(_sf_key)
+        if _sf_timer() < (_sf_record := _sf_lookup(_sf_key, _sf_absent)).deadline:
+            _sf_record.hits += 1.0{count}
+            return _sf_record.value
     except _sf_TypeError as _sf_error:
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
-    if _sf_record is not None and _sf_timer() < _sf_record.deadline:
-        _sf_record.hits += 1{count}
-        return _sf_record.value
     return {call}(_sf_memo, {run}, _sf_key, {args}, {kwargs})
 """
 _SPLIT = """\
@@ -50,10 +49,12 @@ _SPLIT = """\
 _ARGUMENTS = """\
     return {args}, {kwargs}
 """
+# The clock is read first: with nothing between the look-up and the comparison, CPython has less to do. A
+# value that was fresh at some moment of the call may be served.
 # With a global lock the additions to records are the count of hits: the store's owner sums them up. So
 # nothing that lets another thread run (no call, no backward jump) may stand between the comparison with
 # `deadline` and the addition: a record that is dropped in between would take a hit with it uncounted.
-_COUNT = "" if has_global_lock() else "\n        _sf_counts.hit()"
+_COUNT = "" if has_global_lock() else "\n            _sf_counts.hit()"
 # Under names of ours: a parameter may be called `sorted`.
 # (`nothing` is one empty dictionary for all calls without keyword arguments; nobody writes to it.)
 _BUILTINS = {"nothing": {}, "hash": hash, "id": id, "sorted": sorted, "tuple": tuple, "TypeError": TypeError}
@@ -80,10 +81,11 @@ class CallForms:
         function: gives the calls its name.
         signature: the parameters.
         own_key: whether the key is the user's.
-        coroutine: whether the calls are coroutine functions, whose `call` and `call_bound` are awaited.
-        names: what the text refers to: `lookup`, `timer`, `counts`, `unhashable`; `call` and `call_bound` for
-            what is not a hit; `make_key` for a key of the user's, or `known`, `meet` and `first` for the keys
-            of instances (`meet`: it is one; `first`: of a first argument that may be one).
+        coroutine: whether the calls are coroutine functions, which await the driver.
+        names: what the text refers to: `lookup`, `absent` (what to find where nothing is), `timer`, `counts`
+            and `unhashable`; `driver`, `memo`, `run` and `run_bound` for what is not a hit; `make_key` for a
+            key of the user's, or `known`, `meet` and `first` for the keys of instances (`meet`: it is one;
+            `first`: of a first argument that may be one).
     """
 
     def __init__(

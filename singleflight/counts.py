@@ -95,7 +95,7 @@ class Counts:
         if record.older is None:  # it has left the store, and its hits have been added up
             self.hits += 1
         else:
-            record.hits += 1
+            record.hits += 1.0
 
     def all_hits(self, store: Store) -> int:
         """How many hits there were."""
@@ -130,7 +130,7 @@ class ThreadedHits(Counts):
 
     def served(self, record: Record) -> None:
         """Count one hit the longer way."""
-        record.hits += 1
+        record.hits += 1.0
         self.hit()
 
     def hit(self) -> None:

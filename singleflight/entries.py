@@ -9,7 +9,7 @@ from typing import Any
 
 from .freshness import fresh_for
 
-__all__ = ["AgeingRecord", "Entry", "Record"]
+__all__ = ["ABSENT", "AgeingRecord", "Entry", "Record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class Record:
     ttl, or earlier where reads are to take the longer way (a listener that wants hits).
 
     `older` and `newer` are its neighbours in the store's ring, None once it has left; `sooner` and `later`
-    those in its batch, where a store has batches. `passed` is what `hits` was when the hand came by.
+    those in its batch, where a store has batches. `passed` is what `hits` was when the hand came by. Both
+    are floats, which CPython adds faster than integers and exactly up to 2**53.
 
     No hit is lost or counted twice (with a global interpreter lock; other builds count in `ThreadedHits`).
     A record that leaves gets `deadline = -inf` and no neighbours, and only then its hits are added up. A
@@ -74,7 +75,7 @@ class Record:
     def __init__(self, key: Hashable, value: Any, landed: float, ttl: float) -> None:
         self.key, self.value, self.landed, self.ttl = key, value, landed, ttl
         self.deadline = landed + ttl
-        self.hits = self.passed = 0
+        self.hits = self.passed = 0.0
 
     def fresh_for(self, now: float) -> float:
         """For how many more seconds it is fresh; 0 or less when it is not."""
@@ -98,7 +99,7 @@ class Record:
     def snapshot(self, now: float) -> Entry:
         """What users see of it."""
         state = "fresh" if self.fresh_for(now) > 0 else "stale" if self.serves_for(now) > 0 else "expired"
-        return Entry(self.key, self.value, max(0.0, now - self.landed), self.ttl, state, self.hits)
+        return Entry(self.key, self.value, max(0.0, now - self.landed), self.ttl, state, int(self.hits))
 
 
 class AgeingRecord(Record):
@@ -123,7 +124,7 @@ class AgeingRecord(Record):
         self.key, self.value, self.landed, self.ttl = key, value, landed, ttl
         self.grace, self.refresh_at, self.error = grace, refresh_at, error
         self.failed = False
-        self.hits = self.passed = 0
+        self.hits = self.passed = 0.0
         self.deadline = self.fast_until()
 
     def renew_at(self, when: float) -> None:
@@ -137,3 +138,7 @@ class AgeingRecord(Record):
         if self.error is not None:
             return -inf
         return min(self.landed + self.ttl, self.refresh_at)
+
+
+ABSENT = Record(None, None, 0.0, -inf)
+"""What a look-up finds where there is no record: it has run out before all time."""

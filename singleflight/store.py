@@ -44,7 +44,7 @@ class Store:
     def __init__(self, maxsize: int | None) -> None:
         self.index: dict[Hashable, Record] = {}  # read by anybody, written under the lock
         self.evictions = self.expirations = 0  # written under the lock
-        self._hits_of_gone = 0  # the hits of records that have left; written under the lock
+        self._hits_of_gone = 0.0  # the hits of records that have left; written under the lock
         self._maxsize = inf if maxsize is None else maxsize
         self._new_lock()
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
@@ -62,7 +62,7 @@ class Store:
         """How often a stored record has served (with a global interpreter lock; see `Record`)."""
         with self._lock:
             hits, records = self._hits_of_gone, list(self.index.values())
-        return hits + sum(record.hits for record in records)
+        return int(hits + sum(record.hits for record in records))
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -145,7 +145,8 @@ class Store:
             for record in records:
                 record.deadline = -inf
                 record.older = record.newer = record.sooner = record.later = None
-            self._hits_of_gone = self.evictions = self.expirations = 0
+            self.evictions = self.expirations = 0
+            self._hits_of_gone = 0.0
             self._rebuild()
         if self._unwanted:
             self.settle()

@@ -13,6 +13,7 @@ from . import _threads
 from ._compile import ANY, CallForms, can_bind, parameters_of
 from .colours import is_coroutine_function, refuse_unfit
 from .counts import new_counts
+from .entries import ABSENT
 from .keys import Instances, check_key_function, check_twin, explain_unhashable
 from .memo import Memo
 from .options import Options, switched_off
@@ -107,6 +108,7 @@ class Home:
             key is not None,
             self.coroutine,
             lookup=self.memo.store.index.get,
+            absent=ABSENT,
             timer=options.timer,
             driver=driver,
             memo=self.memo,

@@ -109,6 +109,24 @@ def test_every_way_of_leaving_keeps_the_count():
     assert fetch.stats().hits == 3
 
 
+def test_users_see_whole_numbers():
+    """Records count in floats; entries, statistics and their texts show integers."""
+
+    @single_flight_ttl(ttl=60, key=lambda key: key)
+    def fetch(key):
+        return key
+
+    for _ in range(3):
+        fetch("k")
+    assert "has served 2 callers" in str(fetch.explain("k"))
+    counts = [fetch.entry("k").hits, fetch.stats().hits, fetch.cache_info().hits]
+    fetch.invalidate("k")
+    counts.append(fetch.stats().hits)
+    fetch.cache_clear()
+    counts.append(fetch.stats().hits)
+    assert repr(counts) == "[2, 2, 2, 2, 0]"
+
+
 @pytest.mark.skipif(not has_global_lock(), reason="a record that has left counts like any other there")
 def test_a_late_reader_is_counted_elsewhere():
     """Who found a record, and comes to count in it after it has left, does so outside it."""
