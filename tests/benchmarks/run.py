@@ -1,6 +1,6 @@
 """Time ratios against peers, in one process, in interleaved rounds; the best of many short rounds counts.
 
-    python tests/benchmarks/run.py [--quick] [--only hits|misses|herd|tasks|memory|startup]
+    python tests/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|memory|startup]
 
 Each peer does the same work with the same key function. Nothing is asserted: machines are shared and noisy.
 Peers that are not installed (the extra `bench` has them) are left out, with a line saying so.
@@ -183,6 +183,42 @@ def hits(rounds: int, size: int) -> None:
         best_of(methods, rounds, size),
         {"cachebox": 1.2, "cachebox postprocess=None": 1.2},
     )
+
+
+def hits_of_threads(rounds: int, size: int) -> None:
+    """Four threads read the same entries of one function at once: from their start to the end of the last."""
+
+    def together(call):
+        def run(size):
+            start = threading.Barrier(5)
+
+            def read():
+                start.wait(30)
+                for _ in range(size // 4):
+                    call("ASML")
+
+            threads = [threading.Thread(target=read) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            start.wait(30)
+            for thread in threads:
+                thread.join(60)
+
+        return run
+
+    candidates = {
+        OURS: single_flight_ttl(key=key, ttl=60)(function),
+        "cachetools lock=": cachetools.cached(cachetools.TTLCache(1024, 60), key, lock=threading.Lock())(
+            function
+        ),
+        "by hand, two locks and a dict": by_hand(function),
+    }
+    if cachebox:
+        candidates["cachebox"] = cachebox.cached(cachebox.TTLCache(1024, 60), key_maker=key)(function)
+    for call in candidates.values():
+        call("ASML")
+    best = best_of({name: together(call) for name, call in candidates.items()}, rounds, size)
+    table("A hit on a function, four threads at once, in total", best, {"cachebox": 1.0})
 
 
 async def coroutine_function(symbol, price_type="bid"):
@@ -379,7 +415,7 @@ def startup() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", choices=["hits", "misses", "herd", "tasks", "memory", "startup"])
+    parser.add_argument("--only", choices=["hits", "threads", "misses", "herd", "tasks", "memory", "startup"])
     options = parser.parse_args()
     rounds = 20 if options.quick else 150
     print(
@@ -389,6 +425,7 @@ def main() -> None:
     print(f", cachebox {cachebox.__version__}" if cachebox else "")
     jobs: dict[str, Callable[[], object]] = {
         "hits": lambda: (hits(rounds, 2000), coroutine_hits(rounds, 5000)),
+        "threads": lambda: hits_of_threads(max(5, rounds // 5), 40_000),
         "misses": lambda: misses(rounds, 1000),
         "herd": lambda: herd(3 if options.quick else 8),
         "tasks": lambda: task_herd(5 if options.quick else 20),
