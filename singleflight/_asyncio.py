@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ._threads import raise_shared
 from .askers import descends
@@ -28,7 +28,7 @@ from .options import switched_off
 from .outcomes import copy_of
 from .turns import Actor, get_ident, inside
 
-__all__ = ["TaskBoarding", "Work", "at_once", "call"]
+__all__ = ["TaskBoarding", "Work", "at_once", "call", "task_boarding"]
 
 
 class TaskBoarding(InTask, Boarding):
@@ -36,15 +36,21 @@ class TaskBoarding(InTask, Boarding):
 
     __slots__ = ("crowd", "future", "loop", "timer")
 
-    def __init__(self, key: Any, task: Any, thread: Actor, renew: bool) -> None:
-        # As `Boarding.__init__`, in line: a herd makes thousands of these.
-        self.key = key
-        self.actor = self.waiter = task
-        self.thread = thread
-        self.renew = renew
-        self.verdict = NONE
-        self.before = None
-        self.loop = task.get_loop()
+
+B = TypeVar("B", bound=TaskBoarding)
+
+
+def task_boarding(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) -> B:
+    """A call of a task, as `boarding_of` makes others."""
+    boarding = kind()
+    boarding.key = key
+    boarding.actor = boarding.waiter = task
+    boarding.thread = thread
+    boarding.renew = renew
+    boarding.verdict = NONE
+    boarding.before = None
+    boarding.loop = task.get_loop()
+    return boarding
 
 
 class Work:
@@ -140,7 +146,7 @@ async def call(
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await run(*args, **kwargs)
-    boarding = TaskBoarding(key, asyncio.current_task(), get_ident(), renew)
+    boarding = task_boarding(TaskBoarding, key, asyncio.current_task(), get_ident(), renew)
     waited = False
     try:
         verdict = memo.board(boarding)

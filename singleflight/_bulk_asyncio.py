@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ._asyncio import TaskBoarding, Work, at_once
+from ._asyncio import TaskBoarding, Work, at_once, task_boarding
 from ._threads import raise_shared
 from .askers import descends
 from .batches import Batch
@@ -68,7 +68,7 @@ async def call(request: Request) -> Any:
         return await _direct(request)
     task: Any = asyncio.current_task()
     thread = get_ident()
-    bulk = request.bulk_call(lambda key: ItemBoarding(key, task, thread, False))
+    bulk = request.bulk_call(lambda key: task_boarding(ItemBoarding, key, task, thread, False))
     if bulk.look():
         return bulk.answer()
     try:

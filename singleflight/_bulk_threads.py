@@ -12,7 +12,7 @@ from typing import Any
 from . import turns
 from ._threads import ThreadBoarding, raise_shared, refuse_awaitable, warn_of_blocking
 from .batches import Batch
-from .boarding import JOIN, Boarding
+from .boarding import JOIN, Boarding, boarding_of
 from .bulk import BulkCall
 from .locks import late, settle_late
 from .options import switched_off
@@ -38,7 +38,7 @@ def call(request: Request) -> Any:
         return _direct(request)
     thread = get_ident()
     actor = thread if turns.running_loop() is None else current_actor()
-    bulk = request.bulk_call(lambda key: ItemBoarding(key, actor, thread, thread))
+    bulk = request.bulk_call(lambda key: boarding_of(ItemBoarding, key, actor, thread, thread))
     if bulk.look():
         return bulk.answer()
     if inside_other():  # in a finaliser or signal handler: waiting here could hang others

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from . import turns
 from .askers import InThread
-from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
+from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
 from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
@@ -22,6 +22,10 @@ from .sections import inside_other
 from .turns import current_actor, get_ident, inside
 
 __all__ = ["ThreadBoarding", "call", "raise_shared", "refuse_awaitable", "warn_of_blocking"]
+
+
+# Asking a class for what it has not is slow: CPython makes an error of it and throws that away.
+_NEVER_AWAITED = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict, set, frozenset))
 
 
 class ThreadBoarding(InThread, Boarding):
@@ -43,7 +47,7 @@ def call(
         return run(*args, **kwargs)
     thread = get_ident()
     actor = thread if turns.running_loop() is None else current_actor()
-    boarding = ThreadBoarding(key, actor, thread, thread, renew)
+    boarding = boarding_of(ThreadBoarding, key, actor, thread, thread, renew)
     verdict = NONE
     try:
         verdict = memo.board(boarding)
@@ -63,7 +67,7 @@ def call(
             if boarding.flight.told:
                 memo.tell.fetching(boarding.flight)
             value = run(*args, **kwargs) if kwargs else run(*args)
-            if hasattr(type(value), "__await__"):
+            if type(value) not in _NEVER_AWAITED and hasattr(type(value), "__await__"):
                 refuse_awaitable(memo.name, value)
             memo.land(boarding.flight, value)
             return value

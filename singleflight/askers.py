@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .turns import Actor, Asker, Turn, current_actor, get_ident
 
-__all__ = ["InThread", "descends", "thread_asker"]
+__all__ = ["InThread", "asker_of", "descends", "thread_asker"]
+
+A = TypeVar("A", bound=Asker)
 
 descends: ContextVar[bool] = ContextVar("singleflight_descends", default=False)
 """Whether this context comes from the work of a flight that a task runs, which may come to wait for it."""
@@ -49,7 +51,17 @@ class ThreadAsker(InThread, Asker):
     __slots__ = ("job",)
 
 
+def asker_of(kind: type[A], actor: Actor, thread: Actor, waiter: Actor) -> A:
+    """One of this kind that is going to ask (no `__init__`: see `turns.new_slot`)."""
+    asker = kind()
+    asker.actor = actor
+    asker.thread = thread
+    asker.waiter = waiter
+    asker.begin()
+    return asker
+
+
 def thread_asker() -> ThreadAsker:
     """Whoever runs on this thread now."""
     thread = get_ident()
-    return ThreadAsker(current_actor(), thread, thread)
+    return asker_of(ThreadAsker, current_actor(), thread, thread)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
-from .boarding import NONE, Boarding
+from .boarding import NONE, Boarding, boarding_of
 from .circles import waiting, waits
-from .flights import FLYING, UNSEATED, Flight, Work, is_nobodys
+from .flights import FLYING, UNSEATED, Flight, Work, is_nobodys, new_flight
 from .landing import Ending, Loose, let_go
 from .memo import Memo
 from .turns import Actor, mutex
@@ -205,8 +205,8 @@ class Batch:
             if not (busy or self.sealed or key in self.spoiled or like.lost):
                 self._extra = key
                 slot = memo.locks.enter(key)
-                flight = Flight(memo, slot, memo.options.follower_retries)
-                boarding = Boarding(key, like.leader, like.thread, like.leader)
+                flight = new_flight(memo, slot, memo.options.follower_retries)
+                boarding = boarding_of(Boarding, key, like.leader, like.thread, like.leader)
                 boarding.told = like.told
                 flight.claim(boarding, now, memo.lookup(key), None)
                 flight.counted, flight.missing, flight.kind = True, False, "bulk"

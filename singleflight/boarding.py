@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from .turns import Actor, Asker
 
-__all__ = ["HIT", "JOIN", "LEAD", "NONE", "SHARE", "Boarding", "Nobody", "Verdict", "background"]
+__all__ = [
+    "HIT",
+    "JOIN",
+    "LEAD",
+    "NONE",
+    "SHARE",
+    "Boarding",
+    "Nobody",
+    "Verdict",
+    "background",
+    "boarding_of",
+]
 
 
 class Verdict(Enum):
@@ -31,6 +42,8 @@ HIT, LEAD, JOIN, SHARE, NONE = Verdict  # reading a member of an enum class runs
 class Boarding(Asker):
     """One call on its way: who asks for which key, and what was decided. Its own caller's alone.
 
+    Made by `boarding_of`, or for tasks by `_asyncio.task_boarding`.
+
     The fields are written in the same critical section as the decision itself, so that `abandon` can undo
     it wherever an interrupt strikes.
     """
@@ -48,6 +61,11 @@ class Boarding(Asker):
         "verdict",
     )
 
+    key: Hashable
+    renew: bool  # a fresh value does not satisfy this call
+    told: bool  # whether anybody may want its events
+    verdict: Verdict
+    before: int | None  # while it is noted as waiting: the waits there were before
     # The other fields are written with the verdict that they belong to: `flight` with LEAD, JOIN and SHARE,
     # `gate` and what an asker has beside with JOIN, `record`, `renewal` (what this caller is to have renewed
     # in the background, if anything) and `overdue` (a renewal that takes too long) with HIT.
@@ -59,17 +77,24 @@ class Boarding(Asker):
     loop: Any = None  # the event loop that a task runs on
     follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)
 
-    def __init__(
-        self, key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False
-    ) -> None:
-        self.key = key
-        self.actor = actor
-        self.thread = thread
-        self.waiter = waiter
-        self.renew = renew  # a fresh value does not satisfy this call
-        self.told = False  # whether anybody may want its events
-        self.verdict = NONE
-        self.before: int | None = None  # while it is noted as waiting: the waits there were before
+
+B = TypeVar("B", bound=Boarding)
+
+
+def boarding_of(
+    kind: type[B], key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False
+) -> B:
+    """A call of this kind for which nothing is decided yet (no `__init__`: see `turns.new_slot`)."""
+    boarding = kind()
+    boarding.key = key
+    boarding.actor = actor
+    boarding.thread = thread
+    boarding.waiter = waiter
+    boarding.renew = renew
+    boarding.told = False
+    boarding.verdict = NONE
+    boarding.before = None
+    return boarding
 
 
 class Nobody:
@@ -82,4 +107,4 @@ class Nobody:
 def background(key: Hashable) -> Boarding:
     """A boarding that no caller waits for: it renews a value. Who runs it is known once it begins."""
     nobody = Nobody()
-    return Boarding(key, nobody, None, nobody, renew=True)
+    return boarding_of(Boarding, key, nobody, None, nobody, renew=True)

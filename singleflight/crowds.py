@@ -7,7 +7,7 @@ import threading
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .askers import descends
+from .askers import asker_of, descends
 from .awaiting import above_task
 from .circles import forget_the_gone
 from .gates import Gate
@@ -180,10 +180,8 @@ class TaskAsker(InTask, Asker):
 
     __slots__ = ("_runs", "crowd", "future", "loop", "timer")
 
-    def __init__(self, task: asyncio.Task[Any], thread: Actor) -> None:
-        super().__init__(task, thread, task)
-        self.loop = task.get_loop()
-        self._runs = threading.current_thread()
+    loop: asyncio.AbstractEventLoop
+    _runs: threading.Thread
 
     def is_dead(self) -> bool:
         """Whether its loop is closed, or stands still on a thread that has ended."""
@@ -200,4 +198,7 @@ def is_gone(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
 def task_asker() -> TaskAsker:
     """The task that runs now."""
     task: Any = asyncio.current_task()
-    return TaskAsker(task, get_ident())
+    asker = asker_of(TaskAsker, task, get_ident(), task)
+    asker.loop = task.get_loop()
+    asker._runs = threading.current_thread()
+    return asker

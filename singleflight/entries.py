@@ -9,7 +9,7 @@ from typing import Any
 
 from .freshness import fresh_for
 
-__all__ = ["ABSENT", "AgeingRecord", "Entry", "Record"]
+__all__ = ["ABSENT", "AgeingRecord", "Entry", "Record", "record_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Entry:
 class Record:
     """The store's own form of an entry.
 
-    The writer fills it before it is published; afterwards readers write `hits` only, and the holder of the
-    store's lock everything else, but for `reopen`. A read is a hit while `now < deadline`: the end of its
-    ttl, or earlier where reads are to take the longer way (a listener that wants hits).
+    Made by `record_of`. The writer fills it before it is published; afterwards readers write `hits` only, and
+    the holder of the store's lock everything else, but for `reopen`. A read is a hit while `now < deadline`:
+    the end of its ttl, or earlier where reads are to take the longer way (a listener that wants hits).
 
     `older` and `newer` are its neighbours in the store's ring, None once it has left; `sooner` and `later`
     those in its batch, where a store has batches. `passed` is what `hits` was when the hand came by. Both
@@ -61,6 +61,13 @@ class Record:
         "ttl",
         "value",
     )
+    key: Hashable
+    value: Any
+    landed: float
+    ttl: float
+    deadline: float
+    hits: float
+    passed: float
     older: Any
     newer: Any
     sooner: Any
@@ -71,11 +78,6 @@ class Record:
     refresh_at = inf
     failed = False
     error: BaseException | None = None
-
-    def __init__(self, key: Hashable, value: Any, landed: float, ttl: float) -> None:
-        self.key, self.value, self.landed, self.ttl = key, value, landed, ttl
-        self.deadline = landed + ttl
-        self.hits = self.passed = 0.0
 
     def fresh_for(self, now: float) -> float:
         """For how many more seconds it is fresh; 0 or less when it is not."""
@@ -140,5 +142,17 @@ class AgeingRecord(Record):
         return min(self.landed + self.ttl, self.refresh_at)
 
 
-ABSENT = Record(None, None, 0.0, -inf)
+def record_of(key: Hashable, value: Any, landed: float, ttl: float) -> Record:
+    """A value that has just landed, in no order yet (no `__init__`: see `turns.new_slot`)."""
+    record = Record()
+    record.key = key
+    record.value = value
+    record.landed = landed
+    record.ttl = ttl
+    record.deadline = landed + ttl
+    record.hits = record.passed = 0.0
+    return record
+
+
+ABSENT = record_of(None, None, 0.0, -inf)
 """What a look-up finds where there is no record: it has run out before all time."""

@@ -12,9 +12,20 @@ from .boarding import Boarding
 from .circles import waiting
 from .entries import Record
 from .gates import Gate
-from .turns import Actor, Slot, Told, Turn, ahead, numbers
+from .turns import Slot, Told, Turn, ahead, numbers
 
-__all__ = ["FLYING", "LANDED", "PASSED", "UNCLAIMED", "UNSEATED", "Flight", "State", "Work", "is_nobodys"]
+__all__ = [
+    "FLYING",
+    "LANDED",
+    "PASSED",
+    "UNCLAIMED",
+    "UNSEATED",
+    "Flight",
+    "State",
+    "Work",
+    "is_nobodys",
+    "new_flight",
+]
 
 
 class State(Enum):
@@ -75,8 +86,7 @@ class Flight(Turn):
     """One execution. All fields are written under the mutex, but for those of the landing.
 
     `value`, `error`, `traceback` and `landed` are written before the state becomes LANDED and read only
-    after it. `retries` is what is left of its chain's budget (None: no limit). `missing` is there where
-    `kind` is "bulk": whether the loader left its key out.
+    after it. What `claim` sets is read of claimed flights alone. Made by `new_flight`.
     """
 
     __slots__ = (
@@ -107,33 +117,31 @@ class Flight(Turn):
         "work",
     )
 
-    def __init__(self, memo: Unseats, slot: Slot, retries: int | None, followers: int = 0) -> None:
-        self.memo = memo  # whose it is
-        self.key: Hashable = slot.key
-        self.leader: Actor | None = None  # what `claim` sets beside is read of claimed flights alone
-        self.gate: Gate | None = None
-        self.slot = slot
-        self.retries = retries
-        self.followers = followers
-        self.state = UNCLAIMED
-        self.number = 0
-        self.counted = False  # so that a landing that is repeated after an interrupt counts once
-        self.detached = False  # set once; from then on it must not be stored
-        self.deserted = False  # set once, when its leader's caller has gone and left it to its followers
-        self.doomed = False  # set once, when these have gone too: its work was told to stop
-        self.lost = False  # set in a forked child that has only a copy of it
-        self.kind = "call"
-        self.renews = False  # it was begun to renew a value that is still served, its `previous`
-        self.background = False  # nobody called for it
-        self.unbegun = False  # it waits for a thread to run it; whoever needs its outcome runs it instead
-        self.error: BaseException | None = None
-        self.missing: bool
-        self.work: Work | None = None  # set once, by its leader, where a task runs it
-        self.due: float | None = None  # a time of `time.monotonic` after which it may be unseated
+    memo: Unseats  # whose it is
+    slot: Slot
+    retries: int | None  # what is left of its chain's budget (None: no limit)
+    followers: int
+    state: State
+    counted: bool  # so that a landing that is repeated after an interrupt counts once
+    detached: bool  # set once; from then on it must not be stored
+    deserted: bool  # set once, when its leader's caller has gone and left it to its followers
+    doomed: bool  # set once, when these have gone too: its work was told to stop
+    lost: bool  # set in a forked child that has only a copy of it
+    kind: str  # "call", "refresh" or "bulk"
+    renews: bool  # it was begun to renew a value that is still served, its `previous`
+    background: bool  # nobody called for it
+    unbegun: bool  # it waits for a thread to run it; whoever needs its outcome runs it instead
+    missing: bool  # there where `kind` is "bulk": whether the loader left its key out
+    work: Work | None  # set once, by its leader, where a task runs it
+    due: float | None  # a time of `time.monotonic` after which it may be unseated
+    told: bool  # whether anybody may want its events
+    value: Any
+    error: BaseException | None
+    traceback: TracebackType | None
 
     def claim(self, boarding: Boarding, now: float, previous: Record | None, timeout: float | None) -> None:
         """It has a leader from now on. (In this order: an interrupt leaves it unclaimed, or to be failed.)"""
-        self.told = boarding.told  # whether anybody may want its events
+        self.told = boarding.told
         if boarding.renew:
             self.kind = "refresh"
         if timeout is not None:
@@ -152,7 +160,7 @@ class Flight(Turn):
         self.value = value
         self.error = error
         self.landed = now
-        self.traceback: TracebackType | None = None
+        self.traceback = None
         if error is not None:
             # Without the leader's own frame: a follower should see where the function failed.
             traceback = error.__traceback__
@@ -233,6 +241,33 @@ class Flight(Turn):
     def waiters(self) -> int:
         """Its followers."""
         return self.followers
+
+
+def new_flight(memo: Unseats, slot: Slot, retries: int | None, followers: int = 0) -> Flight:
+    """One that nobody has claimed (no `__init__`: see `turns.new_slot`)."""
+    flight = Flight()
+    flight.memo = memo
+    flight.key = slot.key
+    flight.leader = None
+    flight.gate = None
+    flight.slot = slot
+    flight.retries = retries
+    flight.followers = followers
+    flight.state = UNCLAIMED
+    flight.number = 0
+    flight.counted = False
+    flight.detached = False
+    flight.deserted = False
+    flight.doomed = False
+    flight.lost = False
+    flight.kind = "call"
+    flight.renews = False
+    flight.background = False
+    flight.unbegun = False
+    flight.error = None
+    flight.work = None
+    flight.due = None
+    return flight
 
 
 def is_nobodys(turn: Turn | None) -> bool:

@@ -7,10 +7,10 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .boarding import Nobody
-from .entries import AgeingRecord, Record
+from .entries import AgeingRecord, Record, record_of
 from .errors import FlightDeadlock, FlightTimeout
 from .events import log
-from .flights import FLYING, LANDED, PASSED, UNSEATED, Flight
+from .flights import FLYING, LANDED, PASSED, UNSEATED, Flight, new_flight
 from .freshness import Landing
 from .gates import Gate
 from .options import is_not_none
@@ -48,11 +48,12 @@ class Lander(Remembered):
         ttl = options.fixed_ttl
         if ttl is None:
             ttl = self._asked_ttl(flight, value) if storable else 0.0
-        now = self.timer()
+        timer = self.timer
+        now = timer()
         gone: list[Record] | None = None
-        if storable and ttl > 0 and not flight.detached:
+        if storable and ttl > 0.0 and not flight.detached:
             if self.is_plain:
-                record = Record(flight.key, value, now, ttl)
+                record = record_of(flight.key, value, now, ttl)
             else:
                 record = self.new_record(flight.key, value, now, ttl, now - flight.started)
             if flight.told and self.tell.wants("hit"):
@@ -99,7 +100,7 @@ class Lander(Remembered):
         """A value that has just landed, with the times that it ages by."""
         ageing = self.options.ageing
         if self.is_plain:
-            return Record(key, value, now, ttl)
+            return record_of(key, value, now, ttl)
         ttl = ageing.shortened(ttl)
         refresh_at = ageing.refresh_at(now, ttl, duration)
         if ageing.grace:
@@ -219,7 +220,7 @@ class Lander(Remembered):
             return
         if spent and retries is not None:
             retries -= 1
-        slot.turn = Flight(self, slot, retries, flight.followers)
+        slot.turn = new_flight(self, slot, retries, flight.followers)
         flight.pass_on(slot.turn)
 
     def _count(self, flight: Flight, error: BaseException | None, stored: bool) -> None:

@@ -31,7 +31,7 @@ from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
 from .errors import FlightDeadlock, FlightTimeout
 from .events import is_debugging
-from .flights import FLYING, LANDED, UNCLAIMED, Flight
+from .flights import FLYING, LANDED, UNCLAIMED, Flight, new_flight
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .landing import NOTHING, let_go
 from .queues import keys_of
@@ -52,7 +52,8 @@ class Memo(Server):
         Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
         this key took too long and are still running.
         """
-        now = self.timer()
+        timer, lookup = self.timer, self.lookup  # CPython is slow to call what an attribute holds
+        now = timer()
         boarding.told = self.tell.has_listener or is_debugging()
         key = boarding.key
         slot: Any = None
@@ -60,14 +61,14 @@ class Memo(Server):
         found: list[Hashable] | None = None
         due = False
         with mutex:
-            record = self.lookup(key)
+            record = lookup(key)
             if record is not None and not boarding.renew and record.serves_for(now) > 0:
                 self._serve(boarding, record, now)
             else:
                 slot = self.locks.enter(key)
                 turn = slot.turn
                 if turn is None or turn.is_over():
-                    turn = Flight(self, slot, self.options.follower_retries)
+                    turn = new_flight(self, slot, self.options.follower_retries)
                     boarding.flight, boarding.verdict = turn, LEAD
                     turn.claim(boarding, now, record, self.options.flight_timeout)
                     slot.turn = turn
@@ -220,7 +221,7 @@ class Memo(Server):
         for turn in slot.queue:
             if type(turn) is Flight:
                 return turn
-        return Flight(self, slot, self.options.follower_retries)
+        return new_flight(self, slot, self.options.follower_retries)
 
     def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
         """Follow a flight, unless waiting for it would close a circle: then that circle."""

@@ -7,7 +7,7 @@ from math import inf
 
 from .boarding import HIT, Boarding, background
 from .entries import AgeingRecord, Record
-from .flights import Flight, Work
+from .flights import Flight, Work, new_flight
 from .leaving import Leaver
 from .sections import inside_other
 from .turns import get_ident, mutex
@@ -79,7 +79,7 @@ class Server(Leaver):
             return
         renewal = background(record.key)
         renewal.told = boarding.told
-        flight = renewal.flight = Flight(self, slot, self.options.follower_retries)
+        flight = renewal.flight = new_flight(self, slot, self.options.follower_retries)
         flight.claim(renewal, now, record, self.options.flight_timeout)
         flight.renews = flight.background = True
         flight.unbegun = (

@@ -14,7 +14,7 @@ from math import inf
 from .circles import forget_the_gone
 from .gates import Gate
 from .keys import InstanceKey
-from .turns import Hold, Slot, get_ident
+from .turns import Hold, Slot, get_ident, new_slot
 
 __all__ = ["Idle", "Slots"]
 
@@ -108,7 +108,7 @@ class Slots:
             idle = self._idle.pop(key)
             if idle is not None:
                 key = idle[0]  # the registry's own key object, so that it is not destroyed in here
-            slot = self._live[key] = Slot(key)
+            slot = self._live[key] = new_slot(key)
         return slot
 
     def vacate(self, slot: Slot) -> tuple[Gate | None, object]:

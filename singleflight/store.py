@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable
 from math import inf
 from typing import Any, Protocol
 
-from .entries import Record
+from .entries import Record, record_of
 from .keys import InstanceKey
 from .order import Order
 from .sections import register
@@ -50,7 +50,7 @@ class Store:
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
         self._unwanted: deque[Hashable] = deque()  # keys and InstanceKeys to drop; appended to by anybody
         self._of_instance: dict[InstanceKey, set[Hashable]] = {}
-        self._ring = Record(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
+        self._ring = record_of(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
         self._rebuild()
         register(self)
 

@@ -36,6 +36,7 @@ __all__ = [
     "get_ident",
     "inside",
     "mutex",
+    "new_slot",
     "numbers",
 ]
 
@@ -84,18 +85,18 @@ class Asker:
     """
 
     __slots__ = ("_above", "actor", "noted", "thread", "uneasy", "waiter")
-
-    def __init__(self, actor: Actor, thread: Actor, waiter: Actor) -> None:
-        self.actor = actor
-        self.thread = thread
-        self.waiter = waiter
-        self.begin()
+    actor: Actor
+    thread: Actor
+    waiter: Actor
+    uneasy: bool
+    noted: AbstractSet[Actor]  # what `circles` knows to be above it
+    _above: AbstractSet[Actor] | None
 
     def begin(self) -> None:
         """It is going to ask; nothing is known of who may be above it."""
         self.uneasy = False
-        self._above: AbstractSet[Actor] | None = None
-        self.noted: AbstractSet[Actor] = NOBODY  # what `circles` knows to be above it
+        self._above = None
+        self.noted = NOBODY
 
     def is_below(self, turn: Turn) -> bool:
         """Whether that turn's leader waits, outside this library, for this asker."""
@@ -133,15 +134,13 @@ class Slot:
     """A key's place in the registry. All fields are guarded by the mutex.
 
     `turn` occupies the slot; `queue` holds the turns that will, first come, first served. A key has a
-    slot while it is live; when it is live again it is another one.
+    slot while it is live; when it is live again it is another one. Made by `new_slot`.
     """
 
     __slots__ = ("key", "queue", "turn")
-
-    def __init__(self, key: Hashable) -> None:
-        self.key = key
-        self.turn: Turn | None = None
-        self.queue: deque[Turn] | tuple[()] = ()  # a deque from the first waiter on: it is large
+    key: Hashable
+    turn: Turn | None
+    queue: deque[Turn] | tuple[()]  # a deque from the first waiter on: it is large
 
     def line_up(self, turn: Turn) -> None:
         """The last in the queue."""
@@ -158,6 +157,19 @@ class Slot:
                 self.queue = ()
 
 
+def new_slot(key: Hashable) -> Slot:
+    """The place of a key that becomes live.
+
+    A Python-level `__init__` runs in an interpreter loop of its own, which costs as much as the object. So
+    functions make what every miss needs one of: slots, flights, records and boardings.
+    """
+    slot = Slot()
+    slot.key = key
+    slot.turn = None
+    slot.queue = ()
+    return slot
+
+
 Told = dict[Slot, int]
 
 numbers = count(1)
@@ -171,16 +183,13 @@ class Turn:
     """
 
     __slots__ = ("depth", "gate", "key", "leader", "number", "thread")
-
+    key: Hashable
+    leader: Actor | None
+    thread: Actor | None
+    number: int  # when it was claimed, among all turns
+    depth: int  # how many waits its leader had begun before; those do not hold this turn up
+    gate: Gate | None
     unbegun = False  # whether it is a renewal that nobody runs yet: see `Flight`
-
-    def __init__(self, key: Hashable, leader: Actor | None, thread: Actor | None) -> None:
-        self.key = key
-        self.leader = leader
-        self.thread = thread
-        self.number = 0  # when it was claimed, among all turns
-        self.depth = 0  # how many waits its leader had begun before; those do not hold this turn up
-        self.gate: Gate | None = None
 
     def is_over(self) -> bool:
         """Whether nothing is to be expected of it any more by those who wait."""
@@ -224,12 +233,13 @@ class Hold(Turn):
     def __init__(
         self, keys: tuple[Hashable, ...], asker: Asker, release: Callable[[Hold], None] | None = None
     ) -> None:
-        super().__init__(keys, asker.actor, asker.thread)
+        self.key = self.keys = keys
+        self.leader, self.thread = asker.actor, asker.thread
+        self.depth, self.gate = 0, None
         self.asker = asker
         self._release = release  # how its owner gives it up
         self.token: Any = None  # what its owner's context is to go back to
         self.number = next(numbers)
-        self.keys = keys
         self.slots: list[Slot] = []
 
     @property

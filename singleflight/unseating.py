@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .circles import forget_the_gone
 from .errors import FlightTimeout
-from .flights import UNSEATED, Flight
+from .flights import UNSEATED, Flight, new_flight
 from .landing import NOTHING, Lander, let_go
 from .turns import mutex
 
@@ -42,7 +42,7 @@ class Unseater(Lander):
                 if slot.turn is not flight:
                     flight.pass_on(None, UNSEATED)
                 elif followers:
-                    slot.turn = Flight(self, slot, flight.retries, followers)
+                    slot.turn = new_flight(self, slot, flight.retries, followers)
                     flight.pass_on(slot.turn, UNSEATED)
                 else:
                     flight.pass_on(None, UNSEATED)

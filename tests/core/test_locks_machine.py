@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from singleflight import locks as locks_module
 from singleflight import slots as slots_module
+from singleflight.askers import asker_of
 from singleflight.circles import end_waiting
 from singleflight.errors import FlightDeadlock, FlightTimeout
 from singleflight.locks import KeyedLocks
@@ -107,7 +108,7 @@ class LocksMachine(RuleBasedStateMachine):
     def take(self, actor, keys, at_once):
         if actor in self.waiting:
             return
-        hold = Hold(keys, Asker(actor, actor, actor))
+        hold = Hold(keys, asker_of(Asker, actor, actor, actor))
         self.queue(hold)
         granted, circle = self.is_granted(hold), not self.is_granted(hold) and self.closes_circle(hold)
         try:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from singleflight import control
-from singleflight.boarding import Boarding, Verdict
+from singleflight.boarding import Boarding, Verdict, boarding_of
 from singleflight.counts import Counts
 from singleflight.errors import FlightDeadlock
 from singleflight.memo import Memo
@@ -65,7 +65,7 @@ class MemoMachine(RuleBasedStateMachine):
         if actor in self.under_way:
             return
         self.received += 1
-        boarding = self.under_way[actor] = Boarding(key, actor, actor, actor)
+        boarding = self.under_way[actor] = boarding_of(Boarding, key, actor, actor, actor)
         self.settle_board(actor, boarding)
 
     @rule(actor=ACTORS)

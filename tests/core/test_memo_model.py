@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from singleflight import control
-from singleflight.boarding import Boarding, Verdict
+from singleflight.boarding import Boarding, Verdict, boarding_of
 from singleflight.counts import Counts
 from singleflight.memo import Memo
 from singleflight.options import Options, is_not_none
@@ -91,7 +91,7 @@ class MemoModel(RuleBasedStateMachine):
     @rule(actor=ACTORS, key=KEYS)
     def call(self, actor, key):
         if actor not in self.boardings:
-            self.boardings[actor] = Boarding(key, actor, actor, actor)
+            self.boardings[actor] = boarding_of(Boarding, key, actor, actor, actor)
             self.boards(actor)
 
     @rule(actor=ACTORS)

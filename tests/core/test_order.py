@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from singleflight.entries import Record
+from singleflight.entries import record_of
 from singleflight.order import Order
 
 LIFE = 60.0
@@ -31,7 +31,7 @@ class OrderMachine(RuleBasedStateMachine):
     def add(self, ttl):
         if self.order.due <= self.now:
             self.expire()
-        record = Record(object(), None, self.now, ttl if self.life is None else self.life)
+        record = record_of(object(), None, self.now, ttl if self.life is None else self.life)
         self.order.add(record)
         self.model.append(record)
 
@@ -114,7 +114,7 @@ def test_nothing_that_left_is_kept_alive():
         for number in range(50):
             value = Value()
             seen.append(weakref.ref(value))
-            records.append(Record(object(), value, number * 0.5, 60.0))
+            records.append(record_of(object(), value, number * 0.5, 60.0))
             order.add(records[-1])
         del value
         for _ in range(10):
@@ -135,14 +135,14 @@ def test_there_are_few_batches():
         now = number * 0.05
         if order.due <= now:
             order.expire(now)
-        order.add(Record(number, None, now, 60.0))
+        order.add(record_of(number, None, now, 60.0))
     assert len(order._batches) <= 65
 
 
 @pytest.mark.parametrize("life", [1e-12, 5e-324])
 def test_a_life_too_short_for_the_clock(life):
     """Where `landed + ttl` is `landed`, it has run out at once and is told so once."""
-    order, record = Order(), Record("key", None, 1e6, life)
+    order, record = Order(), record_of("key", None, 1e6, life)
     order.add(record)
     assert order.expire(1e6) == [record]
     assert order.expire(1e6) == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight.durations import lifetime, patience, seconds
-from singleflight.entries import Record
+from singleflight.entries import record_of
 from singleflight.outcomes import copy_of
 from singleflight.store import Store
 
@@ -29,7 +29,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, ttl=st.sampled_from([1.0, 5.0, 10.0, 50.0]))
     def put(self, key, ttl):
-        record = Record(key, object(), self.now, ttl if self.per_entry else 10.0)
+        record = record_of(key, object(), self.now, ttl if self.per_entry else 10.0)
         gone = self.store.put(record)
         for old in gone:
             if old.fresh_for(self.now) > 0:
@@ -75,7 +75,7 @@ class StoreMachine(RuleBasedStateMachine):
     def interrupted_put(self, data):
         """An interrupt after the order was written and before the index."""
         key = data.draw(st.sampled_from(sorted(self.model)))
-        self.store._order.add(Record(key, None, self.now, 1.0))
+        self.store._order.add(record_of(key, None, self.now, 1.0))
         self.store._torn = True
 
     @invariant()
@@ -109,24 +109,24 @@ def test_second_chance():
     """What was used since the hand last passed stays; what was not goes; the chances are bounded."""
     store = Store(3)
     for key in "abc":
-        store.put(Record(key, key, 0.0, 10.0))
+        store.put(record_of(key, key, 0.0, 10.0))
     store.index["a"].hits += 1
-    assert [record.key for record in store.put(Record("d", "d", 0.0, 10.0))] == ["b"]
-    assert [record.key for record in store.put(Record("e", "e", 0.0, 10.0))] == ["c"]
+    assert [record.key for record in store.put(record_of("d", "d", 0.0, 10.0))] == ["b"]
+    assert [record.key for record in store.put(record_of("e", "e", 0.0, 10.0))] == ["c"]
     big = Store(100)
     for key in range(100):
-        big.put(Record(key, key, 0.0, 10.0))
+        big.put(record_of(key, key, 0.0, 10.0))
         big.index[key].hits += 1
-    assert len(big.put(Record("new", 1, 0.0, 10.0))) == 1
+    assert len(big.put(record_of("new", 1, 0.0, 10.0))) == 1
 
 
 def test_a_step_back_of_the_clock_loses_nothing():
     """Lives are lengthened by the step; nothing is raised."""
     store = Store(3)
-    store.put(Record("a", 1, 100.0, 10.0))
-    store.put(Record("b", 1, 50.0, 10.0))
+    store.put(record_of("a", 1, 100.0, 10.0))
+    store.put(record_of("b", 1, 50.0, 10.0))
     assert store.index["a"].fresh_for(50.0) == 60.0
-    store.put(Record("a", 2, 50.0, 10.0))
+    store.put(record_of("a", 2, 50.0, 10.0))
     assert len(store.expire(200.0)) == 2
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight import store as store_module
-from singleflight.entries import Record
+from singleflight.entries import record_of
 from singleflight.keys import Instances
 from singleflight.store import Store
 
@@ -46,7 +46,7 @@ class StoreModel(RuleBasedStateMachine):
         return gone
 
     def put_record(self, key, ttl):
-        record = Record(key, object(), self.now, ttl if self.per_entry else 10.0)
+        record = record_of(key, object(), self.now, ttl if self.per_entry else 10.0)
         expected, chances = [], CHANCES
         expired = self.drop_expired()
         if self.at(key) is not None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singleflight import AdaptiveTTL, Entry, Landing
-from singleflight.entries import AgeingRecord, Record
+from singleflight.entries import AgeingRecord, record_of
 from singleflight.freshness import Ageing
 from singleflight.options import Options, is_not_none
 
@@ -52,7 +52,7 @@ def test_states(now, state, fresh_for, serves_for):
 
 def test_a_snapshot_is_never_younger_than_nothing():
     """Its age is 0 when the clock has stepped back behind its landing."""
-    assert Record("A", 1, 100.0, 10.0).snapshot(50.0) == Entry("A", 1, 0.0, 10.0, "fresh", 0)
+    assert record_of("A", 1, 100.0, 10.0).snapshot(50.0) == Entry("A", 1, 0.0, 10.0, "fresh", 0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight import control
-from singleflight.boarding import Boarding, Verdict
+from singleflight.boarding import Boarding, Verdict, boarding_of
 from singleflight.counts import Counts
 from singleflight.flights import FLYING, UNCLAIMED
 from singleflight.memo import Memo
@@ -158,7 +158,8 @@ class FreshnessModel(RuleBasedStateMachine):
     def call(self, key, renew, fate):
         self.received += 1
         actor = min(set(range(ACTORS)) - self.boardings.keys())
-        self.boardings[actor] = (Task if fate == "task" else Boarding)(key, actor, actor, actor, renew)
+        kind = Task if fate == "task" else Boarding
+        self.boardings[actor] = boarding_of(kind, key, actor, actor, actor, renew)
         self.boards(actor, fate)
 
     def boards(self, actor, fate):

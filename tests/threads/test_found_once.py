@@ -7,6 +7,8 @@ import weakref
 import pytest
 
 from singleflight import FlightDeadlock, KeyedLocks, circles, control, single_flight_ttl, turns
+from singleflight.askers import asker_of
+from singleflight.boarding import Boarding, boarding_of
 from singleflight.testing import Recorder
 
 
@@ -49,13 +51,11 @@ def test_put_wins_over_a_flight_that_began_before_it_stored(monkeypatch):
         if publisher is not None or led:
             return store_put(record, publisher)
         led.append(1)
-        boarding = singleflight_boarding((), "another", "another", "another")
+        boarding = boarding_of(Boarding, (), "another", "another", "another")
         memo.board(boarding)  # begins: nothing is stored yet
         stored = store_put(record)
         memo.land(boarding.flight, next(answers))  # lands: the put value is there
         return stored
-
-    from singleflight.boarding import Boarding as singleflight_boarding
 
     monkeypatch.setattr(memo.store, "put", put_amid_a_flight)
     control.put(memo, (), "put")
@@ -189,9 +189,9 @@ def test_a_wait_of_a_signal_handler_does_not_hide_the_one_below_it(crowd, make_g
     with locks("x"):
         # What the handler and the wait below it look like from outside: two waits, one on top.
         x_turn = locks.slot("x").turn
-        y_turn = turns.Hold(("y",), turns.Asker("nobody", "nobody", "nobody"))
+        y_turn = turns.Hold(("y",), asker_of(turns.Asker, "nobody", "nobody", "nobody"))
         with turns.mutex:
-            circles.begin_waiting(me[0], turns.Hold(("x",), turns.Asker(me[0], me[0], me[0])))
+            circles.begin_waiting(me[0], turns.Hold(("x",), asker_of(turns.Asker, me[0], me[0], me[0])))
             circles.waiting[me[0]][0].slots = [locks.slot("x")]
             circles.begin_waiting(me[0], y_turn)
         try:
@@ -231,10 +231,10 @@ def test_lining_up_names_each_waiter_once(crowd, gate, monkeypatch):
         while locks.waiting("k") <= number:
             pass
     monkeypatch.setattr(turns, "ahead", counted)
-    probe = turns.Hold(("k",), turns.Asker("probe", "probe", "probe"))
+    probe = turns.Hold(("k",), asker_of(turns.Asker, "probe", "probe", "probe"))
     with turns.mutex:
         probe.slots = [locks.slot("k")]
-        assert circles.circle(turns.Asker("probe", "probe", "probe"), probe) is None
+        assert circles.circle(asker_of(turns.Asker, "probe", "probe", "probe"), probe) is None
     assert len(named) <= 31
     gate.set()
 
