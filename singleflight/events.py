@@ -12,7 +12,6 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 __all__ = [
@@ -38,8 +37,6 @@ __all__ = [
 
 log = logging.getLogger("singleflight")
 log.addHandler(logging.NullHandler())
-is_debugging: Callable[[], bool] = partial(log.isEnabledFor, logging.DEBUG)
-"""Whether the library's own log lines are wanted now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

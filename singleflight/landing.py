@@ -226,24 +226,25 @@ class Lander(Remembered):
     def _count(self, flight: Flight, error: BaseException | None, stored: bool) -> None:
         """Count an execution and its leader (a caller that has gone was counted then), once."""
         counts = self.counts
-        served = not (flight.deserted or flight.background)
-        bulk = flight.kind == "bulk"  # whose executions are counted by the batch
-        failed = error is not None and isinstance(error, Exception) and not bulk
         flight.counted = True
+        bulk = flight.kind == "bulk"  # whose executions are counted by the batch
         if not bulk and (flight.work is None or flight.work.began):
             counts.calls += 1
             if flight.kind == "refresh":
                 counts.refreshes += 1
         if error is None:
-            counts.fetches += served
             if not stored:
                 counts.uncached += 1
+        elif isinstance(error, Exception) and not bulk:
+            counts.failures += 1
+        if flight.deserted or flight.background:
+            return
+        if error is None:
+            counts.fetches += 1
+        elif isinstance(error, FlightTimeout):
+            counts.timeouts += 1
         else:
-            counts.failures += failed
-            if isinstance(error, FlightTimeout):
-                counts.timeouts += served
-            else:
-                counts.errors += served
+            counts.errors += 1
 
     def _count_shared(self, followers: int, error: BaseException | None) -> None:
         if error is None:

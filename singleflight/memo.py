@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
+from logging import DEBUG
 from typing import Any
 
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
 from .errors import FlightDeadlock, FlightTimeout
-from .events import is_debugging
+from .events import log
 from .flights import FLYING, LANDED, UNCLAIMED, Flight, new_flight
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .landing import NOTHING, let_go
@@ -54,7 +55,7 @@ class Memo(Server):
         """
         timer, lookup = self.timer, self.lookup  # CPython is slow to call what an attribute holds
         now = timer()
-        boarding.told = self.tell.has_listener or is_debugging()
+        boarding.told = self.tell.has_listener or log.isEnabledFor(DEBUG)
         key = boarding.key
         slot: Any = None
         turn: Any = None

@@ -11,16 +11,15 @@ handlers run anywhere) changes nothing; what it wanted dropped is dropped by the
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 from math import inf
-from typing import Any, Protocol
+from typing import Protocol
 
 from .entries import Record, record_of
 from .keys import InstanceKey
 from .order import Order
-from .sections import register
+from .sections import new_lock, register
 
 __all__ = ["Store"]
 
@@ -198,8 +197,7 @@ class Store:
         self._hits_of_gone = -sum(record.hits for record in self.index.values())
 
     def _new_lock(self) -> None:
-        lock: Any = threading.RLock()
-        self._lock = lock
+        self._lock = lock = new_lock()
         self.is_owned: Callable[[], bool] = lock._is_owned  # as threading.Condition asks it
 
     def _let_go(self) -> None:

@@ -13,7 +13,6 @@ back in the midst of a section can notice (`inside`) and keep out, instead of ha
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from collections.abc import Set as AbstractSet
@@ -22,6 +21,7 @@ from threading import get_ident
 from typing import Any
 
 from .gates import Gate
+from .sections import new_lock
 
 __all__ = [
     "NOBODY",
@@ -40,7 +40,7 @@ __all__ = [
     "numbers",
 ]
 
-mutex: Any = threading.RLock()
+mutex: Any = new_lock()
 inside: Callable[[], bool] = mutex._is_owned
 """Whether this very thread is inside a section of the mutex, as only a re-entering caller can find."""
 
