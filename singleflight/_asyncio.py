@@ -189,7 +189,10 @@ async def call(
         at_once(memo.abandon, boarding, error)
         raise
     finally:
-        at_once(memo.done, boarding)  # a traceback must not lead back to the exception it belongs to
+        if inside():
+            late.append(partial(memo.done, boarding))
+        else:  # as `at_once`, in line: thousands may come this way at once
+            memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         if late:
             settle_late()
 

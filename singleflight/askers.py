@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .turns import Actor, Asker, Turn, current_actor, get_ident
 
-__all__ = ["InThread", "asker_of", "descends", "thread_asker"]
+__all__ = ["InThread", "asker_of", "descends", "is_descendant", "thread_asker"]
 
 A = TypeVar("A", bound=Asker)
 
 descends: ContextVar[bool] = ContextVar("singleflight_descends", default=False)
+is_descendant: Callable[[], bool] = descends.get  # bound once: every follower asks
 """Whether this context comes from the work of a flight that a task runs, which may come to wait for it."""
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .askers import asker_of, descends
+from .askers import asker_of, is_descendant
 from .awaiting import above_task
 from .circles import forget_the_gone
 from .gates import Gate
@@ -118,7 +118,7 @@ class InTask:
 
     def is_below(self, turn: Turn) -> bool:
         """Whether that turn's leader waits, outside this library, for this task."""
-        if turn.leader != self.thread and not descends.get():
+        if turn.leader != self.thread and not is_descendant():
             return False  # the usual case, in short
         return super().is_below(turn)  # type: ignore[misc, no-any-return]
 

@@ -37,6 +37,8 @@ __all__ = [
 
 log = logging.getLogger("singleflight")
 log.addHandler(logging.NullHandler())
+is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss asks
+"""Whether the library's own log lines of this level are wanted now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

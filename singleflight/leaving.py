@@ -89,8 +89,7 @@ class Leaver(Unseater):
         boarding.flight = boarding.gate = boarding.record = None
         boarding.actor = boarding.waiter = None  # a task must not lead to itself through its exception
 
-    @staticmethod
-    def _waits_no_more(boarding: Boarding) -> None:
+    def _waits_no_more(self, boarding: Boarding) -> None:
         before = boarding.before
         if before is not None:
             if before:

@@ -31,7 +31,7 @@ from typing import Any
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
 from .errors import FlightDeadlock, FlightTimeout
-from .events import log
+from .events import is_logging
 from .flights import FLYING, LANDED, UNCLAIMED, Flight, new_flight
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .landing import NOTHING, let_go
@@ -55,7 +55,7 @@ class Memo(Server):
         """
         timer, lookup = self.timer, self.lookup  # CPython is slow to call what an attribute holds
         now = timer()
-        boarding.told = self.tell.has_listener or log.isEnabledFor(DEBUG)
+        boarding.told = self.tell.has_listener or is_logging(DEBUG)
         key = boarding.key
         slot: Any = None
         turn: Any = None
@@ -246,22 +246,23 @@ class Memo(Server):
         if gate is None:
             gate = flight.gate = Gate()
         boarding.flight, boarding.gate = flight, gate
-        under_way = waiting.get(waiter)
-        boarding.before = 0 if under_way is None else len(under_way)  # first: what an interrupt goes back to
-        if under_way is None:
+        # `before` first: it is what an interrupt goes back to.
+        if waiter in waiting:
+            under_way = waiting[waiter]
+            boarding.before = len(under_way)
+            waiting[waiter] = (*under_way, flight)
+        else:
+            boarding.before = 0
             if gate.alone is None:
                 gate.alone = (flight,)
             waiting[waiter] = gate.alone
-        else:
-            waiting[waiter] = (*under_way, flight)
         boarding.stand_at(gate, self, flight)
         if boarding.uneasy:
             note(boarding, boarding.climb())
         self._count_in(boarding, flight)
         return None
 
-    @staticmethod
-    def _count_in(boarding: Boarding, flight: Flight) -> None:
+    def _count_in(self, boarding: Boarding, flight: Flight) -> None:
         flight.followers += 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:
