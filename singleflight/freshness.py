@@ -24,7 +24,7 @@ __all__ = ["TTL", "AdaptiveTTL", "Ageing", "Landing", "fresh_for"]
 _RETRY_FLOOR = 1.0  # seconds between attempts to renew a value when renewing fails
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: that takes five times as long to make
 class Landing:
     """What a callable `ttl` decides on: one flight that has just ended well.
 
