@@ -137,6 +137,7 @@ class Memo(Server):
                     self.counts.errors += 1
                 loose = self._unjoin(flight)
             else:
+                self._waits_no_more(boarding)  # first: a wait that is over does not hold up what it leads now
                 flight.followers -= 1
                 boarding.flight, boarding.verdict = flight, LEAD
                 flight.claim(boarding, now, record, self.options.flight_timeout)

@@ -318,3 +318,29 @@ def test_users_keys_are_destroyed_outside_the_locks():
     fetch.cache_clear()
     assert inside
     assert not any(inside)
+
+
+def test_a_follower_that_leads_next_can_close_a_circle(crowd, gate):
+    """Its own wait was counted as one from before what it leads, so what it waited for next was not seen."""
+    seen, leaders = Recorder(wants={"fetch", "wait"}), iter(["it aborts", "it asks for C"])
+
+    @single_flight_ttl(ttl=60, listener=seen)
+    def fetch(key):
+        if key == "C":
+            seen.wait_for("wait", 2)  # the follower, which leads now, waits for this
+            return fetch("B")
+        if next(leaders) == "it aborts":
+            gate.pass_()
+            raise SystemExit
+        crowd.add(fetch, "C")
+        seen.wait_for("fetch", 3)
+        return fetch("C")
+
+    crowd.add(fetch, "B")
+    seen.wait_for("fetch")
+    crowd.add(fetch, "B")
+    seen.wait_for("wait")
+    gate.set()
+    aborted, *others = crowd.join()
+    assert type(aborted) is SystemExit
+    assert FlightDeadlock in {type(outcome) for outcome in others}

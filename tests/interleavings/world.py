@@ -1,0 +1,287 @@
+"""A decorated function under the scheduler, and what actors do with it.
+
+A *scene* fills a world with actors. `explored` runs it under every schedule with a few preemptions, and the
+rules of the design are checked after each: what `oracle` says of every value; every call is counted; nobody
+waited for time to pass; nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from ..scheduler import primitives
+from ..scheduler.baton import Schedule, Scheduler
+from ..scheduler.explore import Model, explore
+from ..scheduler.library import Library
+from ..scheduler.loops import ActorLoop, play
+from .oracle import Execution, Oracle, Refused
+
+__all__ = ["Scene", "World", "explored", "model"]
+
+
+class World:
+    """One run.
+
+    Args:
+        fails: which executions raise `Refused`, in their order.
+        nested: which key a key's function asks for, before it returns.
+        lasts: how long an execution takes, in seconds; 0 for a mere scheduling point.
+        options: the decorator's.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        schedule: Schedule,
+        tracer: Any = None,
+        *,
+        fails: tuple[bool, ...] = (),
+        nested: dict[Any, Any] | None = None,
+        lasts: float = 0,
+        **options: Any,
+    ) -> None:
+        self.library, self.scheduler = library, Scheduler(schedule, tracer)
+        options = {"ttl": 60, "max_idle_locks": 0, "key": lambda key: key, "timer": self.now, **options}
+        self.oracle = Oracle(
+            self.now,
+            lives=options["ttl"] + options.get("grace", 0),
+            overdue=options.get("flight_timeout"),
+            stores_failures="failure_ttl" in options,
+        )
+        self.plain = library.package.single_flight_ttl(**options)(self._execute)
+        self.coroutine = self.plain.twin(self._execute_in_task)
+        self.loader, self.task_loader = self._loaders()
+        self.locks = library.package.KeyedLocks(max_idle=0)
+        self.received = 0  # how many keys were asked for, in all calls
+        self.may_raise: tuple[type[BaseException], ...] = (Refused,)
+        self.may_wait_out = False  # whether somebody may have to wait for time to pass
+        self.most_executions: int | None = None  # for all keys together; None: one for each key asked for
+        self.loops: list[ActorLoop] = []
+        self._fails, self._nested, self._lasts = iter(fails), nested or {}, lasts
+        self._inside: set[Any] = set()
+
+    def now(self) -> float:
+        return self.scheduler.now
+
+    # -- the function ---------------------------------------------------------------------------------
+
+    def _loaders(self) -> tuple[Any, Any]:
+        def load(keys: list[Any]) -> dict[Any, int]:
+            with self.oracle.executing(*keys) as mine:
+                primitives.sleep(self._lasts)
+                return dict(zip(keys, self._outcome(mine), strict=True))
+
+        async def load_in_task(keys: list[Any]) -> dict[Any, int]:
+            with self.oracle.executing(*keys) as mine:
+                await asyncio.sleep(self._lasts)
+                return dict(zip(keys, self._outcome(mine), strict=True))
+
+        return self.plain.bulk(load), self.coroutine.bulk(load_in_task)
+
+    def _execute(self, key: Any) -> int:
+        with self.oracle.executing(key) as mine:
+            primitives.sleep(self._lasts)
+            if key in self._nested:
+                self.call(self._nested[key], may_raise=())
+            return self._outcome(mine)[0]
+
+    async def _execute_in_task(self, key: Any) -> int:
+        with self.oracle.executing(key) as mine:
+            await asyncio.sleep(self._lasts)
+            if key in self._nested:
+                await self.call_in_task(self._nested[key], may_raise=())
+            return self._outcome(mine)[0]
+
+    def _outcome(self, mine: list[Execution]) -> list[int]:
+        if next(self._fails, False):
+            raise Refused(*(execution.number for execution in mine))
+        return [execution.number for execution in mine]
+
+    # -- what actors do -------------------------------------------------------------------------------
+
+    def call(self, *keys: Any, may_raise: tuple[type[BaseException], ...] | None = None) -> None:
+        """Ask for these keys, one after another."""
+        for key in keys:
+            self.received += 1
+            with self.oracle.calling(key, may_raise=self.may_raise if may_raise is None else may_raise) as (
+                call,
+            ):
+                call.value = self.plain(key)
+
+    async def call_in_task(
+        self, *keys: Any, may_raise: tuple[type[BaseException], ...] | None = None
+    ) -> None:
+        for key in keys:
+            self.received += 1
+            with self.oracle.calling(key, may_raise=self.may_raise if may_raise is None else may_raise) as (
+                call,
+            ):
+                call.value = await self.coroutine(key)
+
+    def load(self, *keys: Any) -> None:
+        """Ask for all of these keys at once."""
+        self.received += len(keys)
+        with self.oracle.calling(*keys, may_raise=self.may_raise) as calls:
+            loaded = self.loader(keys)
+            for call in calls:
+                call.value = loaded[call.key]
+
+    async def load_in_task(self, *keys: Any) -> None:
+        self.received += len(keys)
+        with self.oracle.calling(*keys, may_raise=self.may_raise) as calls:
+            loaded = await self.task_loader(keys)
+            for call in calls:
+                call.value = loaded[call.key]
+
+    def invalidate(self, key: Any) -> None:
+        with self.oracle.touching(key):
+            self.plain.invalidate(key)
+
+    def put(self, key: Any) -> None:
+        with self.oracle.putting(key) as value:
+            self.plain.put(value, key)
+
+    def take(self, *keys: Any) -> None:
+        """Hold these keys of `locks` for a moment."""
+        with self.locks(*keys):
+            self._hold(keys)
+            primitives.sleep(0)
+            self._inside.difference_update(keys)
+
+    async def take_in_task(self, *keys: Any) -> None:
+        async with self.locks(*keys):
+            self._hold(keys)
+            try:
+                await asyncio.sleep(0)
+            finally:
+                self._inside.difference_update(keys)
+
+    def _hold(self, keys: tuple[Any, ...]) -> None:
+        assert not self._inside.intersection(keys), f"two hold one of {keys} at once"
+        self._inside.update(keys)
+
+    def fork(self, *keys: Any) -> None:
+        """A forked child asks for these keys; nobody else is there."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            told = b"the child ended otherwise"
+            try:
+                signal.alarm(10)
+                self.scheduler.forked()
+                self.library.after_fork()
+                self.oracle.forked()
+                for key in keys:
+                    assert self.plain(key) is not None
+                assert self.plain.stats().in_flight == 0
+                told = b""
+            except BaseException as error:
+                told = repr(self.scheduler.failure or error).encode()
+            finally:
+                os.write(writer, told)
+                os._exit(0)
+        os.close(writer)
+        with open(reader, "rb") as answer:
+            told = answer.read()
+        _, status = os.waitpid(child, 0)
+        assert (told, status) == (b"", 0), f"in the child: {told.decode()}, status {status}"
+
+    # -- actors ---------------------------------------------------------------------------------------
+
+    def thread(self, run: Callable[..., Any], *args: Any) -> None:
+        self.scheduler.spawn(lambda: run(*args))
+
+    def tasks(self, *runs: tuple[Any, ...], cancelled_by_a_thread: bool = False, dies: bool = False) -> None:
+        """A loop in a thread of its own, with a task for each of these `(function, *arguments)`.
+
+        A thread of its own cancels the first, or the loop is closed before they have ended.
+        """
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def main(loop: ActorLoop) -> None:
+            self.loops.append(loop)
+            tasks.extend(loop.create_task(run(*args)) for run, *args in runs)
+            if dies:
+                loop.died = True
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                return
+            await asyncio.wait(tasks)
+            while work := asyncio.all_tasks(loop) - {asyncio.current_task()}:
+                await asyncio.wait(work)
+            for task in tasks:
+                if not (task.cancelled() and cancelled_by_a_thread):
+                    task.result()
+
+        def cancel() -> None:
+            if tasks:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self.loops[0].call_soon_threadsafe(tasks[0].cancel)
+
+        self.scheduler.spawn(play(main))
+        if cancelled_by_a_thread:
+            self.scheduler.spawn(cancel)
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def run(self) -> World:
+        try:
+            self.scheduler.run()
+            self.oracle.check()
+            self._check_counts()
+            self._check_nothing_left()
+            waited_out = self.scheduler.waited_out
+            assert self.may_wait_out or not waited_out, f"{waited_out} had to wait for time: a lost wake-up"
+        except BaseException as error:
+            self.library.reset()
+            error.add_note("\n".join(("what happened, at which point:", *self.scheduler.trace[:60])))
+            raise
+        return self
+
+    def _check_counts(self) -> None:
+        stats = self.plain.stats()
+        counted = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
+        assert counted == self.received, f"{self.received} calls were made: {stats}"
+        assert stats.calls == self.oracle.runs, f"{self.oracle.runs} executions: {stats}"
+        executed = [execution for execution in self.oracle.executions if not execution.was_put]
+        asked = {call.key for call in self.oracle.calls}
+        most = len(asked) if self.most_executions is None else self.most_executions
+        assert len(executed) <= most, f"at most {most} executions were expected: {executed}"
+
+    def _check_nothing_left(self) -> None:
+        module = self.library.module
+        if any(loop.died for loop in self.loops):
+            module(
+                "circles"
+            ).forget_the_gone()  # who waited there is noted until somebody finds the loop closed
+        assert self.plain.flights() == ()
+        assert (len(self.plain.locks), len(self.locks)) == (0, 0)
+        assert module("circles").waiting == {}
+        assert module("circles").below == {}
+        assert not module("locks").late
+        assert not self._inside
+        assert not any(loop.reports for loop in self.loops)
+
+
+Scene = Callable[[World], None]
+
+
+def model(library: Library, scene: Scene, tracer: Any = None, **options: Any) -> Model:
+    """What `explore` runs."""
+
+    def run(schedule: Schedule) -> Scheduler:
+        world = World(library, schedule, tracer, **options)
+        scene(world)
+        return world.run().scheduler
+
+    return run
+
+
+def explored(library: Library, scene: Scene, preemptions: int = 2, **options: Any) -> int:
+    """How many schedules there are with so many preemptions; under all of them the scene went well."""
+    return explore(model(library, scene, **options), preemptions)
