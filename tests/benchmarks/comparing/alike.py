@@ -124,16 +124,17 @@ def reused_id(colour, peer):
     ask, Account = Asking(colour), account(colour, peer)
     first = Account("first")
     ask(first.price, "ASML")
-    place, watched = id(first), weakref.ref(first)
+    watched = weakref.ref(first)
     del first
     gc.collect()
     if watched() is not None:
         return "n/a, kept alive"
-    others = []
-    for _ in range(20_000):
-        others.append(Account("second"))
-        if id(others[-1]) == place:
-            return "its own value" if ask(others[-1].price, "ASML") == "second" else "the dead one's value"
-        if len(others) == 50:
-            others.clear()  # what they hold may have taken the place
+    for _ in range(2000):
+        first = Account("first")
+        ask(first.price, "ASML")
+        place = id(first)
+        del first
+        second = Account("second")
+        if id(second) == place:
+            return "its own value" if ask(second.price, "ASML") == "second" else "the dead one's value"
     return "no id was used again"

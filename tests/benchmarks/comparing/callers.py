@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 
 PATIENCE = 4.0  # seconds after which a caller is said to hang
 HANGS = "hangs"
+NAMES = {"old": "the old value"}
 
 
 class Work:
@@ -93,7 +93,7 @@ class Caller(threading.Thread):
 
 
 def settled(peer, call, followers: list[Caller]) -> None:
-    """Wait until nobody moves: the library says who waits, or else each thread stands where it stood for a while."""
+    """Wait until nobody moves: the library says who waits, or else no thread has run for a while."""
     deadline = time.monotonic() + PATIENCE
     seen, since = None, time.monotonic()
     while time.monotonic() < deadline:
@@ -101,17 +101,24 @@ def settled(peer, call, followers: list[Caller]) -> None:
         counted = peer.waiting(call)
         if counted is not None and counted >= len(alive):
             return
-        frames = sys._current_frames()
-        now = [(thread.ident, _place(frames.get(thread.ident))) for thread in alive]
+        now = [(thread.native_id, _switches(thread.native_id)) for thread in alive]
         if now != seen:
             seen, since = now, time.monotonic()
         elif counted is None and time.monotonic() - since > 0.25:
             return
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
-def _place(frame) -> tuple[int, int] | None:
-    return frame and (id(frame), frame.f_lasti)
+def _switches(thread: int) -> list[str]:
+    """How often the system has let a thread run: a thread that waits, and not for its interpreter, is not let run.
+
+    (`sys._current_frames` would tell on any system, but can deadlock with a garbage collection of its own.)
+    """
+    try:
+        with open(f"/proc/self/task/{thread}/status", encoding="ascii") as file:
+            return [line for line in file if "ctxt_switches" in line]
+    except OSError:
+        return []
 
 
 def ask_at_once(peer, call, work: Work, size: int = 10) -> list[Any]:
@@ -168,16 +175,22 @@ def kind(got: Any) -> str:
     return type(got).__name__ if isinstance(got, BaseException) else str(got)
 
 
+def others(got: list[Any], wanted: str) -> list[str]:
+    """Who got something else, by what it is."""
+    counts = Counter(kind(one) for one in got if kind(one) != wanted)
+    hung = counts.pop(HANGS, 0)
+    parts = [f"{count} get {NAMES.get(name, name)}" for name, count in sorted(counts.items())]
+    return parts + ([f"{hung} hang"] if hung else [])
+
+
 def told(work: Work, got: list[Any], wanted: str) -> str:
     """`1 call`, and what else happened than that everybody got what was wanted."""
     cell = times(work.calls)
     if work.calls > 2:
         cell += " at once" if work.most > 1 else " in turn"
-    others = Counter(kind(one) for one in got if kind(one) != wanted)
-    return ", ".join([cell, *(f"{count} × {name}" for name, count in sorted(others.items()))])
+    return ", ".join([cell, *others(got, wanted)])
 
 
 def tell(got: list[Any], wanted: str, fine: str) -> str:
     """`fine` where all got what was wanted, else what the others got."""
-    others = Counter(kind(one) for one in got if kind(one) != wanted)
-    return ", ".join(f"{count} × {name}" for name, count in sorted(others.items())) or fine
+    return ", ".join(others(got, wanted)) or fine

@@ -9,7 +9,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from comparing.peers import Peer, named
@@ -72,9 +74,8 @@ def either(group: str, title: str):
 
 def load() -> dict[str, Case]:
     """All cases, in the order of the page."""
-    from comparing import alike, tasks, threads
-
-    assert alike and tasks and threads
+    for module in ("threads", "tasks", "alike"):
+        import_module(f"comparing.{module}")
     ordered = sorted(CASES.values(), key=lambda case: (COLOURS.index(case.colour), GROUPS.index(case.group)))
     return {case.name: case for case in ordered}
 
@@ -106,10 +107,8 @@ def cell(peer: str, name: str, limit: float = LIMIT, program: Iterable[str] = ()
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Also what the case forked; it may have left nobody."""
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
 
 

@@ -44,8 +44,7 @@ class Peer:
         raise NotImplementedError
 
     def second(self, call, function):
-        """A function of the other colour for the same values, if there can be one."""
-        return None
+        """A function of the other colour for the same values, or None if there can be none."""
 
     def waiting(self, call) -> int | None:
         """How many callers wait for others, for a library that can tell."""

@@ -16,6 +16,7 @@ from comparing.callers import (
     kind,
     settled,
     tell,
+    times,
     told,
 )
 from comparing.cases import case
@@ -116,7 +117,7 @@ def system_exit(peer):
             return work.result
 
     got = ask_at_once(peer, peer.decorate(price), work)
-    return tell(got[1:], "value", f"all 9 get a value, {work.calls - 1} more call")
+    return tell(got[1:], "value", f"all 9 get a value, {times(work.calls - 1, 'more call')}")
 
 
 @case("threads", "Waiting in a circle", "the function asks for its own key")
