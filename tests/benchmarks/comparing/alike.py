@@ -129,11 +129,13 @@ def reused_id(colour, peer):
     gc.collect()
     if watched() is not None:
         return "n/a, kept alive"
-    for _ in range(2000):
+    for _ in range(500):
         first = Account("first")
         ask(first.price, "ASML")
-        place = id(first)
+        place, watched = id(first), weakref.ref(first)
         del first
+        if watched() is not None:
+            gc.collect()
         second = Account("second")
         if id(second) == place:
             return "its own value" if ask(second.price, "ASML") == "second" else "the dead one's value"

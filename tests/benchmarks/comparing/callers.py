@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
 from typing import Any
 
-PATIENCE = 4.0  # seconds after which a caller is said to hang
+PATIENCE = float(os.environ.get("COMPARING_PATIENCE", "4"))  # seconds after which a caller is said to hang
 HANGS = "hangs"
 NAMES = {"old": "the old value"}
 

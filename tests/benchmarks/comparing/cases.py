@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from comparing.peers import Peer, named
+from comparing.peers import Peer
+from comparing.variants import named
 
 LIMIT = 12.0  # seconds for a case that needs about one
 MARK = "cell: "
@@ -74,7 +75,7 @@ def either(group: str, title: str):
 
 def load() -> dict[str, Case]:
     """All cases, in the order of the page."""
-    for module in ("threads", "tasks", "alike"):
+    for module in ("threads", "tasks", "loops", "alike"):
         import_module(f"comparing.{module}")
     ordered = sorted(CASES.values(), key=lambda case: (COLOURS.index(case.colour), GROUPS.index(case.group)))
     return {case.name: case for case in ordered}
@@ -124,10 +125,12 @@ def _read(code: int, out: str, err: str) -> str:
     return f"crashes ({last.split(':')[0].rsplit('.')[-1]})"
 
 
-def cells(peers: Iterable[Peer], at_once: int = 4) -> dict[tuple[str, str], str]:
+def cells(
+    peers: Iterable[Peer], at_once: int = 4, leaving_out: Iterable[str] = ()
+) -> dict[tuple[str, str], str]:
     """Every case with every library, by (library, case)."""
-    wanted = [
-        (peer.name, case.name) for case in load().values() for peer in peers if case.colour in peer.colours
-    ]
+    cases = [case for case in load().values() if case.name not in set(leaving_out)]
+    wanted = [(peer.name, case.name) for case in cases for peer in peers if case.colour in peer.colours]
     with ThreadPoolExecutor(at_once) as pool:
-        return dict(zip(wanted, pool.map(lambda pair: cell(*pair), wanted), strict=True))
+        found = pool.map(lambda pair: cell(*pair, LIMIT), wanted)
+        return dict(zip(wanted, found, strict=True))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from comparing.peers import PEERS, Peer
 
 OURS = PEERS[0].name
-OTHERWISE = "singleflight, other options"
 
 MADE_BY_HAND = """\
 ---
@@ -18,14 +17,14 @@ hide-toc: true
 
 # Beside other libraries
 
-What this library and seven others do in the same situations, and how long the same work takes them. All of this page
-comes from one run of
+What this library and seven others do in the same situations, and how long the same work takes them. The whole page is
+written by
 
     <COMMAND>
 
-on <MACHINE>. It needs the extra `bench` and some minutes; with `--quick` less. Each library is set up as its own
-documentation recommends it against stampedes, with its store in the process's memory, a ttl of a minute and
-room for 1024 entries:
+which needs the extra `bench` and some minutes (with `--quick` less). This one was made on <DATE> with <MACHINE>.
+Each library is set up as its own documentation recommends it against stampedes, with its store in the
+process's memory, a ttl of a minute, and room for 1024 entries:
 
 <SETUPS>
 
@@ -36,18 +35,18 @@ room for 1024 entries:
 Each cell is a process of its own, in which the case is played with real threads or tasks. **hangs** means that nothing
 came of it in several seconds (the process itself is stopped after <LIMIT>); **crashes**, that the process ended with
 something other than an answer. The rest is what the callers saw: "1 call" means that the function ran once and everybody
-got its value, "10 calls in turn" that it ran for one caller after another, "10 calls at once" that it ran for all of them.
-Libraries that do not serve threads, or coroutine functions, are not in that table.
+got its value, "2 calls" that it ran again, "10 calls in turn" that it ran for one caller after another, "10 calls at
+once" that it ran for all of them. Libraries that do not serve threads, or coroutine functions, are not in that table.
 
 ### Threads ask
 
-:::{div} wide
+:::{container} wide
 <THREADS>
 :::
 
 ### Tasks ask
 
-:::{div} wide
+:::{container} wide
 <TASKS>
 :::
 
@@ -55,9 +54,11 @@ Libraries that do not serve threads, or coroutine functions, are not in that tab
 
 ### Set up otherwise
 
-Other ways to set up the same libraries, where they show something else than above.
+Other ways to set up the same libraries, where they show something else than above:
 
-:::{div} wide
+<OTHERS>
+
+:::{container} wide
 <VARIANTS>
 :::
 
@@ -67,7 +68,7 @@ The time of this library, and its ratio to the others' time for the same work: 0
 that they are faster. One process, all libraries in turns, the best of many rounds; where a library takes a key
 function, it is the same one. Ratios carry over to other machines better than times, but not far.
 
-:::{div} wide
+:::{container} wide
 <TIMES>
 :::
 

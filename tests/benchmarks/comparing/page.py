@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
 
 from comparing.cases import LIMIT, cells, load
 from comparing.notes import MADE_BY_HAND, notes
-from comparing.peers import PEERS, VARIANTS, Peer, installed
+from comparing.peers import PEERS, Peer, installed
 from comparing.ratios import WORK, Times, measured
+from comparing.variants import VARIANTS
 
 OURS = PEERS[0].name
 COMMAND = "python tests/benchmarks/run.py --page docs/peers.md"
@@ -74,7 +76,9 @@ def variants_table(found: Cells, peers: list[Peer]) -> str:
 
     def rows():
         for variant in VARIANTS:
-            main = next(peer for peer in peers if peer.distribution == variant.distribution)
+            main = next((peer for peer in peers if peer.distribution == variant.distribution), None)
+            if main is None:
+                continue
             name = variant.name
             for case in load().values():
                 cell = found.get((variant.name, case.name))
@@ -82,13 +86,15 @@ def variants_table(found: Cells, peers: list[Peer]) -> str:
                 if cell is not None and cell != usual:
                     yield [name, f"{case.colour}: {case.title}", shown(usual), shown(cell)]
                     name = ""
+            if name:
+                yield [name, "all", "", "the same"]
 
     return table(["set-up", "case", "as above", "so"], rows())
 
 
 def setups_table(peers: list[Peer]) -> str:
     rows = (
-        [peer.name, peer.version or "", " ".join(filter(None, [peer.setup, peer.note]))] for peer in peers
+        [peer.name, peer.version or "", ". ".join(filter(None, [peer.setup, peer.note]))] for peer in peers
     )
     return table(["library", "version", "set up as"], rows)
 
@@ -96,7 +102,7 @@ def setups_table(peers: list[Peer]) -> str:
 def machine() -> str:
     return (
         f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} "
-        f"({platform.machine()}), {os.cpu_count()} cores, {datetime.date.today().isoformat()}"
+        f"({platform.machine()}), {os.cpu_count()} cores"
     )
 
 
@@ -137,7 +143,9 @@ def text(times: dict[str, Times], found: Cells, peers: list[Peer], variants: lis
         "MACHINE": machine(),
         "COMMAND": COMMAND,
         "LIMIT": f"{LIMIT:g}",
-        "SETUPS": setups_table(peers + variants),
+        "DATE": datetime.date.today().isoformat(),
+        "SETUPS": setups_table(peers),
+        "OTHERS": "\n".join(f"- *{peer.name}*: {peer.setup}" for peer in variants),
         "TIMES": time_table(times, peers),
         "THREADS": behaviour_table(found, peers, "threads"),
         "TASKS": behaviour_table(found, peers, "tasks"),
@@ -148,7 +156,7 @@ def text(times: dict[str, Times], found: Cells, peers: list[Peer], variants: lis
     page = MADE_BY_HAND
     for name, part in parts.items():
         page = page.replace(f"<{name}>", part)
-    return page.rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", page).rstrip() + "\n"
 
 
 def write(path: str, quick: bool) -> None:

@@ -1,6 +1,6 @@
 """How each library is set up: as its own documentation recommends it against stampedes.
 
-`PEERS` are the columns of the tables. `VARIANTS` are other set-ups of the same libraries, shown where they differ.
+`PEERS` are the columns of the tables; `variants` has other set-ups of the same libraries.
 """
 
 from __future__ import annotations
@@ -72,12 +72,6 @@ class Ours(Peer):
         return sum(flight.followers for flight in call.flights())
 
 
-class OursOtherwise(Ours):
-    name = "singleflight, other options"
-    setup = "`single_flight_ttl(ttl=…, grace=60, follower_retries=0, cache_if=lambda value: True)`"
-    options = {"grace": 60, "follower_retries": 0, "cache_if": lambda value: True}
-
-
 class Cachetools(Peer):
     name = distribution = "cachetools"
     setup = "`cached(TTLCache(1024, …), condition=Condition(), info=True)`, methods with `cachedmethod`"
@@ -107,12 +101,6 @@ class Cachetools(Peer):
     def forget(self, call, symbol):
         with call.cache_lock or call.cache_condition:
             call.cache.pop(call.cache_key(symbol), None)
-
-
-class CachetoolsLock(Cachetools):
-    name = "cachetools, lock="
-    setup = "`cached(TTLCache(1024, …), lock=Lock(), info=True)`"
-    waits = False
 
 
 class Cachebox(Peer):
@@ -148,7 +136,7 @@ class Cachebox(Peer):
 class Moka(Peer):
     name = distribution = "moka-py"
     setup = "`cached(maxsize=1024, ttl=…, wait_concurrent=True)`"
-    note = "It takes no key function, and drops all values or none."
+    note = "It takes no key function, and forgets all values or none."
     own_key = True
     options: dict[str, Any] = {}
 
@@ -159,12 +147,6 @@ class Moka(Peer):
 
     def forget(self, call, symbol):
         call.cache_clear()
-
-
-class MokaWeigher(Moka):
-    name = "moka-py, weigher="
-    setup = "`cached(maxsize=1024, ttl=…, wait_concurrent=True, weigher=lambda key, value: 1)`"
-    options = {"weigher": lambda key, value: 1}
 
 
 class AsyncLru(Peer):
@@ -204,24 +186,6 @@ class Dogpile(Peer):
         call.invalidate(symbol)
 
 
-def _in_a_thread(region, key, creator, mutex):
-    def run():
-        try:
-            region.set(key, creator())
-        finally:
-            mutex.release()
-
-    threading.Thread(target=run, daemon=True).start()
-
-
-class DogpileRunner(Dogpile):
-    name = "dogpile.cache, async_creation_runner="
-    setup = "`make_region(async_creation_runner=…)` with a thread for each renewal"
-
-    def __init__(self):
-        self.runner = _in_a_thread
-
-
 class Cashews(Peer):
     name = distribution = "cashews"
     setup = (
@@ -251,28 +215,6 @@ class Cashews(Peer):
         await self.cache.delete(f"{self.prefix}price:{symbol}")
 
 
-class CashewsPlain(Cashews):
-    name = "cashews, no lock="
-    setup = "`@cache(ttl=…)`"
-    options: dict[str, Any] = {}
-
-
-class CashewsLockOnly(Cashews):
-    name = "cashews, protected=False"
-    setup = "`@cache(ttl=…, lock=True, protected=False)`"
-    options = {"lock": True, "protected": False}
-
-
-class CashewsEarly(Cashews):
-    name = "cashews, early"
-    setup = "`@cache.early(ttl=…, early_ttl=0.2)`"
-    kind, prefix = "early", "early:v2:"
-    options = {"early_ttl": 0.2}
-
-    def _decorator(self, ttl, **more):
-        return super()._decorator(max(ttl, 60), **more)
-
-
 class Aiocache(Peer):
     name = distribution = "aiocache"
     setup = "`@cached_stampede(ttl=…)` with its memory cache"
@@ -291,19 +233,6 @@ class Aiocache(Peer):
 
 
 PEERS = [Ours(), Cachetools(), Cachebox(), Moka(), Dogpile(), AsyncLru(), Cashews(), Aiocache()]
-VARIANTS = [
-    OursOtherwise(),
-    CachetoolsLock(),
-    MokaWeigher(),
-    DogpileRunner(),
-    CashewsPlain(),
-    CashewsLockOnly(),
-    CashewsEarly(),
-]
-
-
-def named(name: str) -> Peer:
-    return next(peer for peer in PEERS + VARIANTS if peer.name == name)
 
 
 def installed(peers: list[Peer]) -> list[Peer]:

@@ -16,6 +16,7 @@ from comparing import peers as setups
 from comparing.callers import PATIENCE, Caller, Work, settled, ticks
 from comparing.cases import HERE
 from comparing.peers import Peer
+from comparing.variants import named
 
 Times = dict[str, float]  # by the name of the library
 
@@ -190,7 +191,7 @@ def resident() -> int:
 
 def fill(name: str) -> None:
     """In a process of its own: print how many bytes the process grows by for each entry."""
-    peer = setups.named(name)
+    peer = named(name)
     setups.SIZE = ENTRIES
     colour = peer.colours[0]
     with asyncio.Runner() as runner:
