@@ -97,7 +97,7 @@ def idle(peer):
         call = peer.decorate(price)
         began = time.process_time()
         await outcomes([asyncio.create_task(call("ASML")) for _ in range(10)])
-        return "a processor" if time.process_time() - began > 0.25 else "next to nothing"
+        return "a processor" if time.process_time() - began > 0.1 else "next to nothing"
 
     return asyncio.run(main())
 
