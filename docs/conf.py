@@ -19,3 +19,6 @@ napoleon_numpy_docstring = False
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
+
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]

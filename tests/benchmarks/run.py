@@ -1,6 +1,10 @@
 """Time ratios against peers, in one process, in interleaved rounds; the best of many short rounds counts.
 
+<<<<<<< HEAD
     python tests/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|memory|startup]
+=======
+    python tests/benchmarks/run.py [--quick] [--only hits|misses|herd|tasks|memory|startup|peers|behaviour]
+    python tests/benchmarks/run.py [--quick] --page docs/peers.md
 
 Each peer does the same work with the same key function. Nothing is asserted: machines are shared and noisy.
 Peers that are not installed (the extra `bench` has them) are left out, with a line saying so.
@@ -25,6 +29,7 @@ from itertools import count
 from typing import Any
 
 import cachetools
+from comparing import page
 
 from singleflight import single_flight_ttl
 
@@ -415,8 +420,17 @@ def startup() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", choices=["hits", "threads", "misses", "herd", "tasks", "memory", "startup"])
+    parser.add_argument(
+        "--only",
+        choices=["hits", "threads", "misses", "herd", "tasks", "memory", "startup", "peers", "behaviour"],
+    )
+    parser.add_argument(
+        "--page", metavar="FILE", help="compare with every library, and write that page of the docs"
+    )
     options = parser.parse_args()
+    if options.page:
+        page.write(options.page, options.quick)
+        return
     rounds = 20 if options.quick else 150
     print(
         f"Python {platform.python_version()}, {os.cpu_count()} cores, cachetools {cachetools.__version__}",
@@ -431,6 +445,8 @@ def main() -> None:
         "tasks": lambda: task_herd(5 if options.quick else 20),
         "memory": memory,
         "startup": startup,
+        "peers": lambda: page.print_times(options.quick),
+        "behaviour": page.print_behaviour,
     }
     for name, job in jobs.items():
         if options.only in (None, name):

@@ -6,6 +6,7 @@ lies between two ticks, so that every check here is one that no right library ca
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import itertools
@@ -33,6 +34,8 @@ class Call:
     until: float = inf
     value: Any = None
     error: BaseException | None = None
+    joined: int | None = None
+    """When it was known to follow a flight, if anybody listened."""
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Execution:
     call: Call
     """That it is for."""
     begun: int
+    loop: Any
     ended: int | None = None
     was_put: bool = False
 
@@ -75,9 +79,12 @@ class Oracle:
     ) -> None:
         self._clock, self._lives, self._overdue = clock, lives, overdue
         self._stores_failures = stores_failures
+        self.retries: int | None = None  # `follower_retries`, where those who wait are told
         self.executions: list[Execution] = []
         self.calls: list[Call] = []
         self.runs = 0  # of the function or a loader
+        self.lost = 0  # of these on loops that died
+        self.unfinished = 0  # how many keys are asked for, by calls that have not ended
         self._touches: list[Touch] = []
         self._ticks = itertools.count(1)
 
@@ -89,6 +96,7 @@ class Oracle:
         begun, before = next(self._ticks), _call.get(None)
         calls = [Call(key, begun, self._clock()) for key in keys]
         _call.set(calls[0])
+        self.unfinished += len(keys)
         error: BaseException | None = None
         try:
             yield calls
@@ -103,6 +111,7 @@ class Oracle:
             for call in calls:
                 call.ended, call.until, call.error = ended, self._clock(), error
             self.calls += calls
+            self.unfinished -= len(keys)
 
     @contextlib.contextmanager
     def executing(self, *keys: Any) -> Iterator[list[Execution]]:
@@ -123,7 +132,8 @@ class Oracle:
                 execution.ended = ended
 
     def _new(self, key: Any, call: Call, begun: int) -> Execution:
-        execution = Execution(key, len(self.executions) + 1, call, begun)
+        loop = asyncio._get_running_loop()
+        execution = Execution(key, len(self.executions) + 1, call, begun, loop)
         self.executions.append(execution)
         return execution
 
@@ -133,6 +143,13 @@ class Oracle:
         if any(touch.key == other.key and (touch.ended or since) >= since for touch in self._touches):
             return True
         return self._overdue is not None and self._clock() >= other.call.since + self._overdue
+
+    def stopped(self, loop: Any) -> None:
+        """This loop is closed: what ran there runs no more."""
+        for execution in self.executions:
+            if execution.loop is loop and execution.ended is None:
+                execution.ended = next(self._ticks)
+                self.lost += 1
 
     def forked(self) -> None:
         """In a forked child: nothing runs."""
@@ -157,6 +174,10 @@ class Oracle:
             yield value.number
         value.begun, call.until = touch.ended or 0, self._clock()
 
+    def told(self, event: Any) -> None:
+        """A listener that wants to know who waits; called by whoever does."""
+        _call.get().joined = next(self._ticks)
+
     # -- what may not be ------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -172,8 +193,22 @@ class Oracle:
                 landed = max(execution.call.ended for execution in failed)
                 shared = landed >= call.begun or self._stores_failures
                 assert shared, f"{call} got an error that was there before it: {failed}"
+                self._check_chain(call, failed[-1])
             elif call.error is None:
                 self._check_value(call, executions[call.value])
+
+    def _check_chain(self, call: Call, last: Execution) -> None:
+        """From the flight that it joined to the one that it got were no more than its retries allow."""
+        if call.joined is None or self.retries is None or self._touches:
+            return
+        chain = [
+            execution
+            for execution in self.executions
+            if execution.key == call.key
+            and (execution.ended or 0) > call.joined
+            and execution.number <= last.number
+        ]
+        assert len(chain) <= 1 + self.retries, f"{call} waited for more flights than it may: {chain}"
 
     def _check_value(self, call: Call, execution: Execution) -> None:
         assert execution.key == call.key, f"{call} got another key's value: {execution}"

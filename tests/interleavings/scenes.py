@@ -98,6 +98,11 @@ def fails_always(world: World) -> None:
     three_threads(world)
 
 
+@scene("it fails always, and who waits is told", fails=(True,) * 9, listens=True)
+def fails_always_and_tells(world: World) -> None:
+    fails_always(world)
+
+
 @scene("it fails always, every follower tries", fails=(True,) * 9, follower_retries=None)
 def fails_for_everybody(world: World) -> None:
     fails_always(world)
@@ -158,13 +163,18 @@ def fails_and_invalidated(world: World) -> None:
 @scene("one of two tasks is cancelled", preemptions=3)
 def cancelled(world: World) -> None:
     world.most_executions = 2
-    world.tasks((world.call_in_task, "A"), (world.call_in_task, "A"), cancelled_by_a_thread=True)
+    world.tasks((world.call_in_task, "A"), (world.call_in_task, "A"), cancels=0)
+
+
+@scene("the other of two tasks is cancelled", preemptions=3)
+def follower_cancelled(world: World) -> None:
+    world.tasks((world.call_in_task, "A"), (world.call_in_task, "A"), cancels=1)
 
 
 @scene("a task is cancelled, a thread wants its value")
 def cancelled_with_a_thread(world: World) -> None:
     world.most_executions = 2
-    world.tasks((world.call_in_task, "A"), cancelled_by_a_thread=True)
+    world.tasks((world.call_in_task, "A"), cancels=0)
     world.thread(world.call, "A")
 
 
@@ -184,8 +194,22 @@ def takes_too_long(world: World) -> None:
 @scene("a loop dies, a thread wants the value")
 def loop_dies(world: World) -> None:
     world.may_wait_out, world.most_executions = True, 2
-    world.tasks((world.call_in_task, "A"), dies=True)
+    world.tasks((world.call_in_task, "A"), dies=2)
     world.thread(world.call, "A")
+
+
+@scene("a loop dies amid a chain of flights that fail", fails=(True,))
+def loop_dies_amid_a_chain(world: World) -> None:
+    world.may_wait_out, world.most_executions = True, 3
+    world.tasks((world.call_in_task, "A"), (world.call_in_task, "A"), dies=4)
+    world.thread(world.call, "A")
+
+
+@scene("a thread comes when a loop has died amid a chain", fails=(True,))
+def comes_after_a_dead_loop(world: World) -> None:
+    world.most_executions = 2
+    dead = world.tasks((world.call_in_task, "A"), (world.call_in_task, "A"), dies=2)
+    world.thread(world.call, "A", after=dead)
 
 
 # -- circles -------------------------------------------------------------------------------------------
@@ -245,7 +269,7 @@ def locks_crosswise(world: World) -> None:
 
 @scene("a task that waits for a lock is cancelled")
 def lock_cancelled(world: World) -> None:
-    world.tasks((world.take_in_task, "a"), cancelled_by_a_thread=True)
+    world.tasks((world.take_in_task, "a"), cancels=0)
     world.thread(world.take, "a")
 
 
@@ -287,7 +311,7 @@ def bulk_fails(world: World) -> None:
 @scene("a bulk call in a task is cancelled")
 def bulk_cancelled(world: World) -> None:
     world.most_executions = 4
-    world.tasks((world.load_in_task, "A", "B"), cancelled_by_a_thread=True)
+    world.tasks((world.load_in_task, "A", "B"), cancels=0)
     world.thread(world.load, "B", "A")
 
 

@@ -46,13 +46,20 @@ class Library:
         self._mutation = mutation or {}
         self._at_fork: list[Callable[[], object]] = []
         self._codes: dict[str, list[CodeType]] = {}
-        sys.meta_path.insert(0, _Finder(self))
+        self._finder = _Finder(self)
+        sys.meta_path.insert(0, self._finder)
         self.package: Any = importlib.import_module(self.name)
         for path in sorted(_folder.glob("*.py")):  # also those that are imported when they are needed
             importlib.import_module(f"{self.name}.{path.stem}")
         missed = set(self._mutation) - set(self._codes)
         assert not missed, f"no such modules: {missed}"
         self.module("renewing").ThreadPoolExecutor = Pool
+
+    def forget(self) -> None:
+        """It is not used any more."""
+        sys.meta_path.remove(self._finder)
+        for name in [name for name in sys.modules if name.partition(".")[0] == self.name]:
+            del sys.modules[name]
 
     def module(self, name: str) -> Any:
         return sys.modules[f"{self.name}.{name}"]

@@ -1,0 +1,140 @@
+"""The page that compares: this library's column is what it promises, and the harness tells what happened."""
+
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CALLS_AGAIN, ITS_OWN = "calls again", "its own value"
+ONE, TWO = "1 call", "2 calls"
+
+# What the page shows of this library, set up with a ttl alone.
+PROMISED = {
+    "threads.cold": ONE,
+    "threads.other_key": "is not held up",
+    "threads.expired": ONE,
+    "threads.failing": TWO,
+    "threads.after_failure": CALLS_AGAIN,
+    "threads.traceback": "does not grow",
+    "threads.nothing": "2 calls, not stored",
+    "threads.system_exit": "1 more call",
+    "threads.own_key": "FlightDeadlock",
+    "threads.circle": "FlightDeadlock",
+    "threads.fork": CALLS_AGAIN,
+    "threads.invalidated": "not stored",
+    "threads.newcomer": "the new value",
+    "tasks.cold": ONE,
+    "tasks.other_key": "is not held up",
+    "tasks.expired": ONE,
+    "tasks.slow": ONE,
+    "tasks.both_colours": ONE,
+    "tasks.failing": TWO,
+    "tasks.after_failure": CALLS_AGAIN,
+    "tasks.traceback": "does not grow",
+    "tasks.nothing": "2 calls, not stored",
+    "tasks.first_cancelled": ONE,
+    "tasks.follower_cancelled": ONE,
+    "tasks.all_cancelled": "ends too",
+    "tasks.own_key": "FlightDeadlock",
+    "tasks.circle": "FlightDeadlock",
+    "tasks.four_loops": ONE,
+    "tasks.second_loop": "found",
+    "tasks.ended_loop": CALLS_AGAIN,
+    "tasks.fork": CALLS_AGAIN,
+    "tasks.invalidated": "not stored",
+    "tasks.newcomer": "the new value",
+} | {
+    f"{colour}.{name}": cell
+    for colour in ("threads", "tasks")
+    for name, cell in {
+        "spelling": "are one call",
+        "mutable": "see it",
+        "let_go": "let go",
+        "two_instances": ITS_OWN,
+        "kept_alive": "let go",
+        "reused_id": ITS_OWN,
+    }.items()
+}
+MEASURED = {"tasks.idle"}  # processor time: shown, and not tested
+
+
+@pytest.fixture
+def comparing(monkeypatch):
+    """Imports a module of the benchmarks, which are no package of the suite."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
+    yield lambda name: importlib.import_module(f"comparing.{name}")
+    for name in [name for name in sys.modules if name.split(".")[0] == "comparing"]:
+        del sys.modules[name]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="two cases fork")
+def test_this_librarys_column_shows_what_it_promises(comparing, monkeypatch):
+    """Every case of the comparison, each in a process of its own, ends as the docs say."""
+    monkeypatch.setenv("COMPARING_PATIENCE", "20")
+    cases, ours = comparing("cases"), comparing("peers").PEERS[0]
+    monkeypatch.setattr(cases, "LIMIT", 50)
+    found = {case: cell for (_, case), cell in cases.cells([ours], leaving_out=MEASURED).items()}
+    assert found == PROMISED
+
+
+def test_the_promises_are_those_of_the_page(comparing):
+    """No case is left out of this file."""
+    assert set(comparing("cases").load()) == set(PROMISED) | MEASURED
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [
+        ("import time; time.sleep(60)", "hangs"),
+        ("import os; os.abort()", "crashes (SIGABRT)"),
+        ("1 / 0", "crashes (ZeroDivisionError)"),
+        ("print('cell: 1 call'); 1 / 0", "1 call"),
+        ("pass", "crashes (no word)"),
+    ],
+)
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes end in another way")
+def test_what_became_of_a_case_is_told(comparing, program, shown):
+    """A case that hangs is stopped and told as hanging, one that crashes as crashing."""
+    limit = 1.0 if shown == "hangs" else 50.0
+    assert comparing("cases").cell("any", "any", limit, [sys.executable, "-c", program]) == shown
+
+
+def test_the_cases_see_a_library_that_does_nothing(comparing):
+    """Asked of functions that are not decorated at all, they show a stampede, and a cell for every fault."""
+    Peer = comparing("peers").Peer
+
+    class Nothing(Peer):
+        name = "nothing"
+
+        def decorate(self, function, ttl=60.0, key=None):
+            return function
+
+        def forget(self, call, symbol):
+            pass
+
+    cases = comparing("cases").load()
+    expected = {
+        "threads.cold": "10 calls at once",
+        "threads.own_key": "RecursionError",
+        "threads.failing": "10 calls at once",
+        "threads.traceback": "not shared",
+        "tasks.cold": "10 calls at once",
+        "tasks.circle": "RecursionError",
+        "tasks.four_loops": "4 calls at once",
+        "tasks.second_loop": "called again",
+        "threads.spelling": "are two calls",
+    }
+    assert {name: cases[name].run(Nothing()) for name in expected} == expected
+
+
+def test_the_page_has_every_case_and_every_library(comparing):
+    """The page in the docs was written by the cases that there are now."""
+    page = (ROOT / "docs" / "peers.md").read_text(encoding="utf-8")
+    for case in comparing("cases").load().values():
+        assert f"| {case.title} |" in page
+    for peer in comparing("peers").PEERS:
+        assert f"| {peer.name} | " in page

@@ -1,0 +1,156 @@
+"""Bugs planted in the library are found, each, and the schedule that is printed shows them again."""
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from ..scheduler.explore import Found, explore
+from ..scheduler.library import Library, Mutation
+from .scenes import FORKS, SCENES
+from .world import model
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A bug, the scene that shows it, and what is said of it."""
+
+    scene: str
+    said: str | None
+    mutation: Mutation
+
+
+PLANTED = {
+    "a lock is evicted between look-up and acquire": Planted(
+        "three threads take a lock",
+        "two hold one of",
+        {
+            "locks": {
+                """        with mutex:
+            for key in hold.keys:
+                self._queue(hold, self.enter(key))
+""": """        with mutex:
+            looked_up = [self.enter(key) for key in hold.keys]
+        with mutex:
+            for slot in looked_up:
+                self._queue(hold, slot)
+"""
+            }
+        },
+    ),
+    "the key is free before the value is published": Planted(
+        "two threads, one key",
+        "at most 1 executions were expected",
+        {
+            "landing": {
+                "            gone = self.store.put(record, flight)\n": "            gone = []\n",
+                "        ended = self._finish(flight, value, None, now, storable, stored)\n": (
+                    "        ended = self._finish(flight, value, None, now, storable, stored)\n"
+                    "        if stored:\n"
+                    "            self.store.put(record, flight)\n"
+                ),
+            }
+        },
+    ),
+    "a wake-up is lost": Planted(
+        "two threads, one key",
+        "a lost wake-up",
+        {
+            "landing": {
+                """        with mutex:
+            slot, followers, gate = flight.slot, flight.followers, flight.gate
+""": """        gate = flight.gate
+        with mutex:
+            slot, followers = flight.slot, flight.followers
+"""
+            }
+        },
+    ),
+    "a newcomer renews the budget of retries": Planted(
+        "it fails always, and who waits is told",
+        "waited for more flights than it may",
+        {
+            "memo": {
+                """                elif turn.leader is None or turn.unbegun:
+                    boarding.flight, boarding.verdict = turn, LEAD
+""": """                elif turn.leader is None or turn.unbegun:
+                    boarding.flight, boarding.verdict = turn, LEAD
+                    turn.retries = self.options.follower_retries
+"""
+            }
+        },
+    ),
+    "an invalidation between landing and storing is overlooked": Planted(
+        "two threads and an invalidation",
+        "which is older than",
+        {"store": {"publisher.detached or (": "False or ("}},
+    ),
+    "a cancelled follower is still counted": Planted(
+        "the other of two tasks is cancelled",
+        "2 calls were made",
+        {
+            "leaving": {
+                """        flight.followers -= 1
+        if flight.followers:
+""": """        if flight.followers:
+"""
+            }
+        },
+    ),
+    "the baton is handed to a loop that is dead": Planted(
+        "a thread comes when a loop has died amid a chain",
+        "a lost wake-up",
+        {
+            "memo": {
+                "                elif turn.leader is None or turn.unbegun:\n": (
+                    "                elif (turn.leader is None and not turn.followers) or turn.unbegun:\n"
+                ),
+                "        if flight.state is UNCLAIMED and flight not in flight.slot.queue:\n": (
+                    "        if flight.state is UNCLAIMED and flight.slot.turn is not flight"
+                    " and flight not in flight.slot.queue:\n"
+                ),
+            }
+        },
+    ),
+    "the own wait of a follower that leads next hides others": Planted(
+        "three threads in a circle",
+        "still running after",
+        {
+            "memo": {
+                "                self._waits_no_more(boarding)  # first: a wait that is over does not hold up"
+                " what it leads now\n": ""
+            }
+        },
+    ),
+    "a stale flight disturbs its successor": Planted(
+        "two threads and an invalidation",
+        None,
+        {"landing": {"            current = slot.turn is flight\n": "            current = True\n"}},
+    ),
+    "the fork hook is missing": Planted(
+        "a thread forks while another fetches",
+        "in the child",
+        {"registry": {"    os.register_at_fork(after_in_child=_after_fork)\n": "    pass\n"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
+def test_a_planted_bug_is_found(library, planted):
+    """Within two preemptions; its schedule shows it again; and the library as it is passes there."""
+    if planted.scene in FORKS and not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    scene, _, options = {**SCENES, **FORKS}[planted.scene]
+    mutant = Library(planted.mutation)
+    try:
+        broken = model(mutant, scene, **options)
+        with pytest.raises(Found, match=planted.said) as found:
+            explore(broken, preemptions=2)
+        schedule, why = found.value.schedule, found.value.why
+        assert repr(schedule) in str(found.value)
+        with pytest.raises(type(why)) as again:
+            broken(schedule)
+        assert len(again.value.__notes__[0]) == len(why.__notes__[0])
+    finally:
+        mutant.forget()
+    model(library, scene, **options)(schedule)
