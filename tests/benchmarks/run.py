@@ -1,9 +1,6 @@
 """Time ratios against peers, in one process, in interleaved rounds; the best of many short rounds counts.
 
-<<<<<<< HEAD
-    python tests/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|memory|startup]
-=======
-    python tests/benchmarks/run.py [--quick] [--only hits|misses|herd|tasks|memory|startup|peers|behaviour]
+    python tests/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|memory|startup|peers|behaviour]
     python tests/benchmarks/run.py [--quick] --page docs/peers.md
 
 Each peer does the same work with the same key function. Nothing is asserted: machines are shared and noisy.
