@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -298,9 +299,13 @@ def model(library: Library, scene: Scene, tracer: Any = None, **options: Any) ->
     """What `explore` runs."""
 
     def run(schedule: Schedule) -> Scheduler:
-        world = World(library, schedule, tracer, **options)
-        scene(world)
-        return world.run().scheduler
+        gc.disable()  # nothing is to run at a moment that is not the schedule's
+        try:
+            world = World(library, schedule, tracer, **options)
+            scene(world)
+            return world.run().scheduler
+        finally:
+            gc.enable()
 
     return run
 

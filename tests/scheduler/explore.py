@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,22 +38,16 @@ def explore(model: Model, preemptions: int = 2, most: int = 200_000) -> int:
     todo: list[list[_Branch]] = [[] for _ in range(preemptions + 1)]  # those with the fewest first
     todo[0].append(_Branch((), 0, 0))
     runs = 0
-    gc.disable()  # nothing is to run at a moment that is not the schedule's
-    try:
-        while branches := next(filter(None, todo), None):
-            branch = branches.pop()
-            runs += 1
-            assert runs <= most, f"there are more than {most} schedules"
-            try:
-                choices = model(branch.schedule).choices
-            except Exception as error:
-                raise Found(branch.schedule, runs, error) from error
-            for longer in _longer(branch, choices, preemptions):
-                todo[longer.preemptions].append(longer)
-            if runs % 200 == 0:
-                gc.collect()
-    finally:
-        gc.enable()
+    while branches := next(filter(None, todo), None):
+        branch = branches.pop()
+        runs += 1
+        assert runs <= most, f"there are more than {most} schedules"
+        try:
+            choices = model(branch.schedule).choices
+        except Exception as error:
+            raise Found(branch.schedule, runs, error) from error
+        for longer in _longer(branch, choices, preemptions):
+            todo[longer.preemptions].append(longer)
     return runs
 
 

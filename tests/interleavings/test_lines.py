@@ -1,0 +1,58 @@
+"""The same scenes, switching at any line of the library: amid what it reads and writes without a lock."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .scenes import SCENES
+from .world import explored, model
+
+EVERY_LINE = [
+    "two threads, one key",
+    "two threads, two keys crosswise",
+    "a value may run out meanwhile",
+    "a thread and two tasks, one key",
+    "it fails once, two threads",
+    "two threads and an invalidation",
+    "two threads and a put",
+    "a task is cancelled, a thread wants its value",
+    "a flight takes too long",
+    "two threads in a circle",
+    "three threads take a lock",
+    "two bulk calls overlap",
+    "two threads find a stale value",
+    "a value is put while the stale one is renewed",
+]
+SEVERAL = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 3)), max_size=6)
+
+
+@pytest.fixture(scope="module")
+def lines(library):
+    """A point at each line of everything that decides or keeps."""
+    modules = "memo serving leaving unseating landing remembered flights boarding store order entries"
+    modules += (
+        " turns slots locks queues circles gates crowds _threads _asyncio bulk batches _bulk_threads control"
+    )
+    with library.lines(*modules.split()) as lines:
+        yield lines
+
+
+@pytest.mark.parametrize("name", EVERY_LINE)
+def test_one_switch_at_every_line(library, lines, name):
+    """Wherever one actor stops, and whoever goes on until it blocks."""
+    scene, _, options = SCENES[name]
+    assert explored(library, scene, preemptions=1, tracer=lines, **options) > 50
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_several_switches_at_any_lines(library, lines, name):
+    """As many as Hypothesis likes."""
+    scene, _, options = SCENES[name]
+    run = model(library, scene, lines, **options)
+
+    @settings(max_examples=40, deadline=None)
+    @given(SEVERAL)
+    def check(schedule):
+        run(schedule)
+
+    check()
