@@ -1,7 +1,7 @@
 """Stresses the library on this interpreter: `python tests/stress/run.py --seconds 60`.
 
-With a global interpreter lock threads take turns as often as they can. Without one (`python3.14t`) they run at
-the same time, and the task says whether that was so.
+With a global interpreter lock threads take turns as often as they can. Without one (`python3.14t`) they run
+at the same time, and the task says whether that was so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.stress.cases import CASES
+from tests.stress import calls, surroundings  # noqa: F401  # they add their cases
+from tests.stress.together import CASES
 
 
 def describe() -> str:

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from .cases import CASES
+from . import calls, surroundings  # noqa: F401  # they add their cases
+from .together import CASES
 
 
 @pytest.fixture(autouse=True)

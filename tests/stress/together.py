@@ -1,4 +1,4 @@
-"""Threads that do something at the same time until told to stop, and pass on what goes wrong."""
+"""The stress cases, and how they have threads do something at the same time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from collections.abc import Callable
 
 import singleflight
 
-__all__ = ["received", "together"]
+__all__ = ["CASES", "case", "received", "together"]
+
+CASES: dict[str, Callable[[float], object]] = {}
 
 PATIENCE = 60.0
+
+
+def case(run: Callable[[float], object]) -> Callable[[float], object]:
+    """One of them; it takes the seconds that it may go on for."""
+    CASES[run.__name__] = run
+    return run
 
 
 def together(seconds: float, *runs: Callable[[int], object]) -> list[int]:

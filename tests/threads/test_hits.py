@@ -131,7 +131,7 @@ def test_a_late_reader_is_counted_elsewhere():
 
 @pytest.mark.parametrize("enabled", [False, True])
 def test_the_global_lock_may_come_and_go(monkeypatch, enabled):
-    """A free-threaded interpreter may have the lock when a function is decorated, or not: hits are counted."""
+    """Hits are counted whether a free-threaded interpreter has the lock at decoration or not."""
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: enabled, raising=False)
 
     @single_flight_ttl(ttl=60)

@@ -1,7 +1,7 @@
 """What must hold however threads run at the same time: with a global interpreter lock, and without one.
 
-Each case takes the seconds that it may go on for. They share as little as they can beside what they test: what
-would keep the threads apart would hide what they are looking for.
+Each case takes the seconds that it may go on for. They share as little as they can beside what they test:
+what would keep the threads apart would hide what they are looking for.
 """
 
 from __future__ import annotations
@@ -10,28 +10,16 @@ import asyncio
 import gc
 import threading
 from collections import deque
-from collections.abc import Callable
 
 import singleflight
-from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, single_flight_ttl
-from singleflight.testing import FakeClock
+from singleflight import single_flight_ttl
 
-from .together import received, together
-
-__all__ = ["CASES"]
-
-CASES: dict[str, Callable[[float], object]] = {}
-
-
-def case(run: Callable[[float], object]) -> Callable[[float], object]:
-    """One of them."""
-    CASES[run.__name__] = run
-    return run
+from .together import case, received, together
 
 
 @case
 def every_hit_is_counted(seconds: float) -> None:
-    """Readers of four keys beside one who invalidates, puts, evicts and looks: all calls are counted, once."""
+    """Readers beside one who invalidates, puts, evicts and looks: all calls are counted, once."""
 
     @single_flight_ttl(ttl=60, maxsize=8, key=lambda key: key)
     def fetch(key):
@@ -95,8 +83,7 @@ def one_flight_for_a_key(seconds: float) -> None:
         try:
             got = fetch(key)
         except Failed as error:
-            assert error.__traceback__ is not None
-            got = list(error.args)
+            got = [*error.args, error.__traceback__.tb_next]
         assert got[0] == key
         assert isinstance(got[1], int)
 
@@ -163,129 +150,8 @@ def instances_have_values_of_their_own(seconds: float) -> None:
 
 
 @case
-def keyed_locks_exclude(seconds: float) -> None:
-    """One holder for a key, by one key or several, while others give up, and idle locks go."""
-    locks = KeyedLocks(max_idle=2)
-    holders = [0, 0, 0]
-
-    def hold(*keys):
-        for key in keys:
-            holders[key] += 1
-            assert holders[key] == 1
-        for key in keys:
-            holders[key] -= 1
-
-    def one(number):
-        with locks(number % 3):
-            hold(number % 3)
-
-    def several(number):
-        with locks(2, number % 2):
-            hold(2, number % 2)
-
-    def impatient(number):
-        try:
-            with locks(number % 3, timeout=0):
-                hold(number % 3)
-        except FlightTimeout:
-            locks.evict_idle()
-
-    together(seconds, one, one, several, several, impatient)
-    assert (holders, len(locks) - locks.idle) == ([0, 0, 0], 0)
-
-
-@case
-def circles_are_told_while_registries_come_and_go(seconds: float) -> None:
-    """Two who want each other's lock: one is refused; meanwhile other registries are made and forgotten."""
-    locks = KeyedLocks()
-
-    def cross(first, second):
-        def run(number):
-            try:
-                with locks(first):
-                    with locks(second):
-                        pass
-            except FlightDeadlock as error:
-                assert sorted(str(error).rsplit(": ", 1)[1].split(" -> "))[0] == "'A'"
-
-        return run
-
-    def make(number):
-        for _ in range(10):
-            with KeyedLocks()("other"):
-                pass
-
-    together(seconds, cross("A", "B"), cross("B", "A"), make, make)
-    assert len(locks) == locks.idle == 2
-
-
-@case
-def functions_come_and_go(seconds: float) -> None:
-    """Decorated in several threads, while all of them are listed."""
-
-    def make(number):
-        @single_flight_ttl(ttl=60)
-        def fetch(key=number % 7, *, other=1):
-            return key, other
-
-        assert fetch() == fetch(other=1) == (number % 7, 1)
-        stats = fetch.stats()
-        assert (stats.hits, stats.fetches) == (1, 1), stats
-
-    def look(number):
-        for cached in singleflight.caches():
-            cached.stats()
-        singleflight.report()
-
-    together(seconds, make, make, make, look)
-
-
-@case
-def events_are_numbered(seconds: float) -> None:
-    """Every event has a number of its own, and none is left out."""
-    numbers: deque[int] = deque()
-
-    @single_flight_ttl(ttl=60, key=lambda key: key, listener=lambda event: numbers.append(event.sequence))
-    def fetch(key):
-        return key
-
-    together(seconds, *[lambda number: fetch(number % 3)] * 3, lambda number: fetch.invalidate(number % 3))
-    assert sorted(numbers) == list(range(1, len(numbers) + 1))
-
-
-@case
-def a_clock_adds_up(seconds: float) -> None:
-    """A fake clock that several threads advance."""
-    clock = FakeClock()
-    steps = together(seconds, *[lambda number: clock.advance(1)] * 4)
-    assert clock() == sum(steps)
-
-
-@case
-def bypassing_while_others_ask(seconds: float) -> None:
-    """Blocks that are entered and left leave the fast path as it was."""
-
-    @single_flight_ttl(ttl=60)
-    def fetch():
-        return "value"
-
-    def bypass(number):
-        with fetch.bypass():
-            assert fetch() == "value"
-
-    def ask(number):
-        assert fetch() == "value"
-
-    together(seconds, bypass, bypass, ask, ask)
-    before = fetch.stats()
-    assert fetch() == fetch() == "value"
-    assert received(fetch.stats()) == received(before) + 2
-    assert fetch.stats().calls - before.calls <= 1
-
-
-@case
 def loops_and_threads_share(seconds: float) -> None:
-    """Tasks of two loops and two threads ask for the same keys, one by one and in bulk; some are cancelled."""
+    """Tasks of two loops and two threads want the same keys, one by one and in bulk; some are cancelled."""
     calls = deque()
 
     @single_flight_ttl(ttl=60, key=lambda key: key)
@@ -329,3 +195,26 @@ def loops_and_threads_share(seconds: float) -> None:
     stats = fetch.stats()
     assert (stats.calls, stats.in_flight, stats.locks) == (len(calls), 0, stats.idle_locks), stats
     assert not singleflight.circles.waiting
+
+
+@case
+def chains_over_loops(seconds: float) -> None:
+    """Flights wait for one another through tasks of several loops; each wait looks for a circle."""
+
+    @single_flight_ttl(ttl=0, key=lambda key: key)
+    async def fetch(key):
+        await asyncio.sleep(0)
+        if key == 5:
+            return [key]
+        tasks = [asyncio.create_task(fetch(key + step)) for step in (1, 2) if key + step <= 5]
+        return [key, *(await asyncio.gather(*tasks))[0]]
+
+    async def ask(number):
+        first = number % 3
+        for got in await asyncio.gather(*[fetch(first) for _ in range(3)]):
+            assert got == list(range(first, 6))
+
+    together(seconds, *[lambda number: asyncio.run(ask(number))] * 3)
+    assert fetch.stats().errors == 0
+    assert not singleflight.circles.waiting
+    assert not singleflight.circles.below
