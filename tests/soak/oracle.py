@@ -35,7 +35,8 @@ class Story:
     barrier: int = 0
     dropping: int = 0  # drops under way
     dropped: int = 0  # when the last drop was over
-    nothing: int = 0  # when the last execution ended with None
+    nothing: int = 0  # when the last flight that brought None was over
+    landing: set[Execution] = field(default_factory=set)  # have ended, but their flights perhaps not yet
     running: dict[Execution, None] = field(default_factory=dict)
     kept: Execution | None = None  # whose value is stored, as far as anybody can know
     told: deque[str] = field(default_factory=lambda: deque(maxlen=30))
@@ -76,6 +77,7 @@ class Oracle:
         with self.lock:
             now, story = self._next(), self._story(call.kind, call.key)
             story.told.append(f"{now}: {call.how} since {call.began} received {_name(outcome)}")
+            self._is_over(call)
             if isinstance(outcome, BaseException):
                 timed_out = isinstance(outcome, TimeoutError)
                 self.count(call.kind, "timeouts" if timed_out else "errors")
@@ -85,7 +87,8 @@ class Oracle:
                 source.received = source.received or now
                 wrong = self._judge(call, source, call.kind.life)
             elif outcome is None:
-                late = story.nothing < call.began
+                none = any(execution.outcome == "nothing" for execution in story.landing)
+                late = not none and story.nothing < call.began
                 wrong = "received None, which no execution since its beginning returned" if late else ""
             else:
                 wrong = f"received {outcome!r}"
@@ -97,6 +100,8 @@ class Oracle:
         source = getattr(error, "source", None)
         keys = () if source is None else (source.key, *source.others)
         with self.lock:
+            for call in calls:
+                self._is_over(call)
             self.call_ends(next((call for call in calls if call.key in keys), calls[0]), error)
 
     def execution_begins(self, kind: Kind, key: Hashable, call: Call | None, is_refresh: bool) -> Execution:
@@ -110,6 +115,8 @@ class Oracle:
             if kind.keeps and call is not None and not is_refresh:
                 self._judge_need(execution, story)
             story.running[execution] = None
+            if call is not None:
+                call.led.append(execution)
             story.told.append(f"{now}: execution {execution.number} begins, asked for at {execution.asked}")
             return execution
 
@@ -127,9 +134,8 @@ class Oracle:
             now, story = self._next(), self._story(execution.kind, execution.key)
             execution.ended, execution.outcome = now, outcome
             story.running.pop(execution, None)
-            if outcome == "nothing":
-                story.nothing = now
-            elif outcome == "value":
+            story.landing.add(execution)
+            if outcome == "value":
                 story.kept = execution
             elif outcome == "extra":
                 story.kept = None  # it may have replaced what was there, or not
@@ -158,7 +164,7 @@ class Oracle:
                 story.barrier = max(story.barrier, began)
                 story.told.append(f"{now}: what began at {began} is over")
             if put is not None:
-                put.ended, put.outcome = now, "value"
+                put.ended, put.outcome, put.over = now, "value", now
 
     def put_begins(self, kind: Kind, key: Hashable) -> Execution:
         """What is about to be put."""
@@ -172,6 +178,8 @@ class Oracle:
             self._steps = [(self._next(), self.clock.now)]
             for story in self._stories.values():
                 story.kept = None
+                for execution in list(story.landing):
+                    self.flight_is_over(execution)
 
     def forget(self, kind: Kind, key: Hashable) -> None:
         """Nobody will ask for this key again."""
@@ -183,6 +191,7 @@ class Oracle:
         self.complaints.clear()
         for story in self._stories.values():
             story.running.clear()
+            story.landing.clear()
             story.dropping = 0
             story.kept = None
 
@@ -191,6 +200,26 @@ class Oracle:
         with self.lock:
             before = "\n    ".join(self._story(kind, key).told)
             self.complaints.append(f"{kind.name}({key!r}): {wrong}\n    {before}")
+
+    def flight_is_over(self, execution: Execution) -> None:
+        """Whoever comes from now on comes too late to follow it."""
+        with self.lock:
+            now = self._next()
+            execution.over = int(min(execution.over, now))
+            story = self._story(execution.kind, execution.key)
+            story.landing.discard(execution)
+            if execution.outcome == "nothing":
+                story.nothing = max(story.nothing, execution.over)
+
+    def _is_over(self, call: Call) -> None:
+        """The caller has what it led, so those flights have ended; others may come too late for them now.
+
+        A leader that was cancelled went before: how long its flights take is not known then.
+        """
+        for execution in call.led if not call.ended else ():
+            if execution.ended is not None:
+                self.flight_is_over(execution)
+        call.ended = True
 
     # -- judging; under the lock ---------------------------------------------------------------------
 
@@ -202,7 +231,7 @@ class Oracle:
         over = source.ended if source.is_put else source.began
         if over is not None and over < call.barrier:
             return f"received what was dropped at {call.barrier}: {source}"
-        if source.ended is not None and source.ended < call.began:
+        if source.over < call.began:
             lowest = self._lowest_since(call.began)
             if lowest >= source.landed + life:
                 return f"received what landed at {source.landed} when it was at least {lowest}: {source}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 __all__ = ["Broken", "Call", "Clock", "Execution", "Kind", "Value"]
@@ -31,6 +31,7 @@ class Execution:
     asked: int  # when the call that leads it began
     began: int
     ended: int | None = None
+    over: float = inf  # when its flight had ended for certain: its function returns a little before that
     outcome: str = "running"
     landed: float = -inf  # what the clock said at most when its value was stored
     landed_from: float = inf  # and at least: the values of one loader call land one after another
@@ -69,6 +70,8 @@ class Call:
     began: int
     barrier: int  # when the last of the drops began that were over when the call began
     cancelled: bool = False
+    ended: bool = False
+    led: list[Execution] = field(default_factory=list)
 
 
 class Clock:
@@ -82,8 +85,9 @@ class Clock:
         self._landing = threading.local()
 
     def lands(self, executions: list[Execution]) -> None:
-        """These end now; the next readings, one for each, are when."""
-        self._landing.pending = (executions, len(executions))
+        """These end now; the next readings, one for each (and one more for what was unasked), are when."""
+        unasked = sum(execution.outcome == "extra" for execution in executions)
+        self._landing.pending = (executions, len(executions) + unasked)
 
     def __call__(self) -> float:
         now = self.now

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from singleflight import single_flight_ttl
+from singleflight.events import Event, Land
 
 from .oracle import Oracle
 from .parts import Broken, Call, Execution, Kind, Value
@@ -52,7 +53,7 @@ class World:
             maxsize=len(ITEMS) // 2,
             max_idle_locks=3,
             wait_timeout=0.005,
-            listener=lambda _event: None,
+            listener=self._hear,
         )
         self._make_loaders()
         self.account = self._make_class()
@@ -69,6 +70,11 @@ class World:
             return await self._run_in_task(kind, item)
 
         self.functions[kind], self.twins[kind] = fetch, twin
+
+    def _hear(self, event: Event) -> None:
+        """A flight has ended, perhaps one that nobody called for."""
+        if isinstance(event, Land) and (event.value is not None or event.error is not None):
+            self.oracle.flight_is_over((event.error or event.value).source)
 
     def _make_class(self) -> type[Any]:
         world, kind = self, self.method
@@ -158,7 +164,10 @@ class World:
         unasked = (items[0] + 1) % len(ITEMS)
         if unasked in items or executions[0].number % 3:
             return executions, None
-        return executions, self.oracle.unasked_begins(kind, unasked)
+        extra = self.oracle.unasked_begins(kind, unasked)
+        if call is not None:
+            call.led.append(extra)
+        return executions, extra
 
     def _end_all(
         self, kind: Kind, executions: list[Execution], extra: Execution | None, outcome: str
