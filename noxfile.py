@@ -50,3 +50,17 @@ def bench(session: nox.Session) -> None:
     """Print the benchmark tables."""
     session.install("-q", "-e", ".[bench]")
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Put a seeded load on the library for a minute and judge every value that it returns."""
+    session.install("-q", "-e", ".")
+    session.run("python", "tests/soak/run.py", *session.posargs)
+
+
+@nox.session
+def stress(session: nox.Session) -> None:
+    """Have threads run at the same time for a minute, on this interpreter or (`-P python3.14t`) another."""
+    session.install("-q", "-e", ".")
+    session.run("python", "tests/stress/run.py", *session.posargs)

@@ -46,9 +46,11 @@ def invalidate_where(memo: Memo, predicate: Callable[[Any], object]) -> int:
     """Invalidate every key that the predicate picks; how many there were. It runs under no lock."""
     if not callable(predicate):
         raise TypeError(f"predicate: expected a callable of the key, got {predicate!r}")
-    keys = dict.fromkeys(list(memo.store.index))
     with mutex:
-        keys.update(dict.fromkeys(slot.key for slot in memo.locks.live()))
+        keys = dict.fromkeys(slot.key for slot in memo.locks.live())
+        for batch in memo.batches:
+            batch.sealed = True  # what it brings unasked is not known yet, so none of that is stored
+    keys.update(dict.fromkeys(list(memo.store.index)))  # second: a flight is stored before it leaves its slot
     return sum(invalidate(memo, key) for key in keys if predicate(key))
 
 

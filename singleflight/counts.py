@@ -9,7 +9,7 @@ lost). On free-threaded builds every thread counts for itself as well, and the s
 
 from __future__ import annotations
 
-import sys
+import sysconfig
 import threading
 import weakref
 from dataclasses import dataclass
@@ -158,9 +158,16 @@ class ThreadedHits(Counts):
         return cell
 
 
+_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
 def has_global_lock() -> bool:
-    """Whether this interpreter runs one thread at a time."""
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+    """Whether this interpreter was built to run one thread at a time.
+
+    Asked of the build, not of the moment: a free-threaded one may have the lock for a while, as when some
+    module without support for it is imported, and what was compiled with one answer is used with the other.
+    """
+    return not _FREE_THREADED
 
 
 def new_counts() -> Counts:

@@ -17,7 +17,8 @@ class Entry:
     """A stored value with its times, as it was at one moment.
 
     `age` and `ttl` are in seconds (`math.inf`: never runs out), `state` is "fresh" or "stale", and `hits`
-    counts the callers it has served. The value is the very object that all callers receive.
+    counts the callers it has served (on free-threaded builds about: threads at the same time may count as
+    one). The value is the very object that all callers receive.
     """
 
     key: Hashable

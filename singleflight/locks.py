@@ -21,7 +21,7 @@ from .circles import begin_waiting, describe, end_waiting, note, reset_after_for
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
 from .gates import LOOK, Gate
-from .queues import Queued, registries
+from .queues import Queued, register, registries
 from .sections import inside_other
 from .slots import Slots
 from .turns import Asker, Hold, Slot, inside, mutex
@@ -68,7 +68,7 @@ class KeyedLocks(Slots):
         if max_idle is not None and max_idle < 0:
             raise ValueError(f"max_idle: cannot be negative, got {max_idle}")
         super().__init__(max_idle)
-        registries.add(self)
+        register(self)
 
     def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
         """A context manager that holds these keys inside its `with` or `async with` block.
@@ -296,5 +296,5 @@ def after_fork() -> None:
     """In a forked child: nobody else holds or waits for anything."""
     reset_after_fork()
     late.clear()
-    for locks in list(registries):
+    for locks in registries():
         locks.after_fork()

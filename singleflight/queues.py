@@ -12,10 +12,23 @@ from .gates import LOOK, LOOK_AGAIN, Gate
 from .slots import Slots
 from .turns import Hold, Turn, mutex
 
-__all__ = ["Queued", "keys_of", "registries"]
+__all__ = ["Queued", "keys_of", "register", "registries"]
 
-registries: weakref.WeakSet[Slots] = weakref.WeakSet()
-"""Every registry of keyed locks alive."""
+# By identity, which is free again only after the reference has left. Touched in single operations of the
+# dictionary alone, so no lock is needed: a registry may be made, or die, on any thread while others look.
+# (A `WeakSet` is iterated over step by step, and raises when something dies meanwhile.)
+_registries: dict[int, weakref.ref[Slots]] = {}
+
+
+def register(slots: Slots) -> None:
+    """Remember a registry for as long as it lives."""
+    identity, forget = id(slots), _registries.pop
+    _registries[identity] = weakref.ref(slots, lambda _: forget(identity, None))
+
+
+def registries() -> list[Slots]:
+    """Every registry of keyed locks alive."""
+    return [slots for ref in list(_registries.values()) if (slots := ref()) is not None]
 
 
 class Queued:
@@ -66,7 +79,7 @@ def keys_of(found: Circle | None, wanted: Turn) -> list[Hashable] | None:
     """
     if found is None:
         return None
-    live = [slot for locks in list(registries) for slot in locks.live()]
+    live = [slot for locks in registries() for slot in locks.live()]
     turns = [(slot.key, slot.turn) for slot in live if slot.turn is not None and slot.turn is not wanted]
     turns.sort(key=lambda pair: pair[1].number)
     keys: list[Hashable] = []

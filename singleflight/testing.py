@@ -30,6 +30,7 @@ class FakeClock:
 
     def __init__(self, now: float = 0.0) -> None:
         self._now = float(now)
+        self._lock = threading.RLock()  # for who moves it; re-entrant, as signal handlers may
 
     def __call__(self) -> float:
         """The time, in seconds."""
@@ -37,11 +38,13 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Move the time by so many seconds; a negative number steps back."""
-        self._now += seconds
+        with self._lock:
+            self._now += seconds
 
     def set(self, now: float) -> None:
         """Move the time to `now` seconds."""
-        self._now = float(now)
+        with self._lock:
+            self._now = float(now)
 
     def __repr__(self) -> str:
         return f"FakeClock({self._now!r})"

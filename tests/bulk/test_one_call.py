@@ -172,6 +172,29 @@ def test_an_extra_key_never_replaces_something_newer(driver, act):
     assert (entry and entry.value) == wanted
 
 
+def test_an_extra_key_is_not_stored_after_invalidate_where(driver):
+    """A predicate may pick what a running loader brings unasked, though there is nothing of it yet."""
+    gate, begun = driver.gate(), driver.gate()
+
+    async def price(symbol):
+        return "fetched"
+
+    async def prices(symbols):
+        begun.set()
+        await gate
+        return {"A": "new", "X": "extra"}
+
+    price = driver.decorate(price)
+    prices = driver.loader(price, prices)
+    caller = driver.start(prices, ["A"])
+    begun.pass_()
+    assert price.invalidate_where(lambda key: key == ("X",)) == 0
+    gate.set()
+    assert caller.outcome() == {"A": "new"}
+    assert price.entry("A").value == "new"
+    assert price.entry("X") is None
+
+
 def test_an_extra_key_replaces_what_was_there_before(driver):
     """A value that was stored before the loader was called gives way to the one that it brings."""
     broker = Broker(driver, extra=["X"])

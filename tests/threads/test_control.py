@@ -63,6 +63,36 @@ def test_invalidate_where_sees_flights_too(held, crowd, gate):
     assert held.entry() is None
 
 
+def test_invalidate_where_misses_nothing_that_lands_meanwhile(crowd, gate):
+    """What was in flight when it began is dropped, also where it lands while the keys are gathered."""
+    seen = Recorder(wants={"fetch"})
+
+    class Trap:
+        armed = False
+
+        def __hash__(self):
+            if self.armed:
+                self.armed = False
+                gate.set()
+                crowd.join()
+            return 1
+
+    @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
+    def fetch(key):
+        if key == "A":
+            gate.pass_()
+        return key
+
+    trap = Trap()
+    fetch(trap)
+    crowd.add(fetch, "A")
+    seen.wait_for("fetch", 2)
+    trap.armed = True
+    assert fetch.invalidate_where(lambda key: key == "A") == 1
+    assert gate.is_set()
+    assert fetch.entry("A") is None
+
+
 def test_explain_says_what_would_happen(held, gate, crowd):
     """wait, hit and fetch, each with a sentence."""
     assert held.explain().would == "wait"

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.counts import has_global_lock
+from singleflight.counts import ThreadedHits, has_global_lock
 from singleflight.entries import Record
 from singleflight.testing import FakeClock, Recorder
 
@@ -145,6 +145,40 @@ def test_a_late_reader_is_counted_elsewhere():
     assert fetch.stats().hits == 2
     record.reopen()
     assert record.deadline == -float("inf")
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_global_lock_may_come_and_go(monkeypatch, enabled):
+    """Hits are counted whether a free-threaded interpreter has the lock at decoration or not."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: enabled, raising=False)
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        return "value"
+
+    fetch(), fetch(), fetch()
+    assert (fetch.stats().hits, fetch.entry().hits) == (2, 2)
+
+
+def test_free_threaded_builds_count_for_each_thread(crowd):
+    """The hits of threads that run and of those that have ended add up, and the ended ones' cells go."""
+    counts = ThreadedHits()
+
+    def hit():
+        for _ in range(100):
+            counts.hit()
+
+    for _ in range(5):
+        crowd.add(hit, count=3)
+        crowd.join()
+        crowd.threads.clear()
+    counts.hit()
+    assert counts.all_hits(None) == 1501
+    assert len(counts._cells) <= 2
+    counts.reset()
+    assert counts.all_hits(None) == 0
+    counts.hit()
+    assert counts.all_hits(None) == 1
 
 
 def test_a_listener_that_turns_away_gives_the_fast_path_back():
