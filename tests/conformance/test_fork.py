@@ -202,7 +202,7 @@ def test_a_bypass_of_a_thread_that_is_gone_ends(crowd, gate):
     assert in_child(lambda: fetch() is fetch()) == "True"
 
 
-@pytest.mark.parametrize("moment", range(1, 6))
+@pytest.mark.parametrize("moment", range(1, 12))
 def test_a_store_that_is_caught_in_mid_mutation_works(crowd, gate, moment):
     """A fork while another thread is in a critical section: store and locks of the child work."""
     compared, parent = [], os.getpid()
@@ -221,13 +221,20 @@ def test_a_store_that_is_caught_in_mid_mutation_works(crowd, gate, moment):
                     gate.pass_()
             return self.name == other.name
 
-    fetch = single_flight_ttl(ttl=60, maxsize=1, max_idle_locks=None, key=lambda key: key)(
-        lambda key: key.name
-    )
-    fetch(Slow("stored"))
+    @single_flight_ttl(ttl=60, maxsize=2, max_idle_locks=None, key=lambda key: key)
+    def fetch(key):
+        return key.name
+
+    fetch(Slow("stored")), fetch(Slow("older"))
     crowd.add(fetch, Slow("new"))
     until(lambda: len(compared) == moment)
-    names = ["new", "stored", "new", "other"]
-    assert in_child(lambda: [fetch(Slow(name)) for name in names]) == repr(names)
+
+    def child():
+        values = [fetch(Slow(name)) for name in names]
+        entries = [name for name in names if fetch.entry(Slow(name)) is not None]
+        return values == names, len(entries), fetch.stats().entries, len(fetch.locks) - fetch.locks.idle
+
+    names = ["new", "stored", "other", "older", "another"]
+    assert in_child(child) == "(True, 2, 2, 0)"
     gate.set()
     assert crowd.join() == ["new"]
