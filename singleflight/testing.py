@@ -1,4 +1,4 @@
-"""Help for testing code that uses the decorator: a clock to set and a listener that remembers."""
+"""Help for testing code that uses the decorator: a clock, a listener that remembers, a stampede."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import time
 from collections.abc import Collection, Hashable
 
 from .events import ALL_KINDS, Event
+from .herds import Caller
+from .stampedes import Stampede, stampede
 
-__all__ = ["FakeClock", "Recorder"]
+__all__ = ["Caller", "FakeClock", "Recorder", "Stampede", "stampede"]
 
 
 class FakeClock:

@@ -15,8 +15,8 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies"},
-    {"outcomes", "keys", "events", "turns", "_compile", "freshness", "renewing"},
+    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies", "herds"},
+    {"outcomes", "keys", "events", "turns", "_compile", "freshness", "renewing", "stampedes"},
     {"entries", "circles", "askers", "options", "testing"},
     {"slots"},
     {"queues", "order", "crowds"},
@@ -120,6 +120,7 @@ def test_the_core_has_no_event_loop():
         "_bulk_asyncio",
         "awaiting",
         "crowds",
+        "herds",
     }  # the workers are the accounts'
 
 

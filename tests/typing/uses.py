@@ -30,7 +30,7 @@ from singleflight import (
 )
 from singleflight.accounts import AccountInterface, AlpacaAccount
 from singleflight.events import Event, Land
-from singleflight.testing import FakeClock, Recorder
+from singleflight.testing import FakeClock, Recorder, Stampede, stampede
 
 T = TypeVar("T")
 
@@ -450,3 +450,16 @@ async def trading(account: AlpacaAccount, order: MarketOrderRequest) -> None:
     assert_type(await account.aget_asset.refresh("A"), Asset)
     assert_type(account.submit_order(order), Order)
     assert_type(await account.asubmit_order(order), Order)
+
+
+# -- testing -------------------------------------------------------------------------------------------------
+
+
+async def stampedes(account: AccountInterface) -> None:
+    plain = stampede(account.get_instrument_current_price, n=5, args=("A",), timeout=3)
+    assert_type(plain, Stampede[float | None])
+    assert_type(plain.values, list[float | None])
+    assert_type(plain.calls, int)
+    awaited = await stampede(account.aget_instrument_current_price, args=("A",), kwargs={"price_type": "ask"})
+    assert_type(awaited, Stampede[float | None])
+    assert_type(stampede(lambda: 1, counting=lambda: 2).values, list[int])
