@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
 from ..scheduler import primitives
-from ..scheduler.baton import Actor, Schedule, Scheduler
+from ..scheduler.baton import Abort, Actor, Schedule, Scheduler
+from ..scheduler.children import in_child
 from ..scheduler.explore import Model, explore
 from ..scheduler.library import Library
 from ..scheduler.loops import ActorLoop, play
@@ -174,29 +173,20 @@ class World:
 
     def fork(self, *keys: Any) -> None:
         """A forked child asks for these keys; nobody else is there."""
-        reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            told = b"the child ended otherwise"
+
+        def ask() -> None:
+            self.scheduler.forked()
+            self.library.after_fork()
+            self.oracle.forked()
             try:
-                signal.alarm(10)
-                self.scheduler.forked()
-                self.library.after_fork()
-                self.oracle.forked()
                 for key in keys:
                     assert self.plain(key) is not None
-                assert self.plain.stats().in_flight == 0
-                told = b""
-            except BaseException as error:
-                told = repr(self.scheduler.failure or error).encode()
-            finally:
-                os.write(writer, told)
-                os._exit(0)
-        os.close(writer)
-        with open(reader, "rb") as answer:
-            told = answer.read()
-        _, status = os.waitpid(child, 0)
-        assert (told, status) == (b"", 0), f"in the child: {told.decode()}, status {status}"
+            except Abort:
+                raise self.scheduler.failure or AssertionError from None
+            assert self.plain.stats().in_flight == 0
+
+        told = in_child(ask)
+        assert not told, f"in the child: {told}"
 
     # -- actors ---------------------------------------------------------------------------------------
 
