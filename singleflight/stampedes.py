@@ -12,9 +12,11 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
 
 from .colours import is_coroutine_function
+from .control import stats
 from .counts import Stats
 from .durations import seconds
 from .herds import Caller, in_tasks, in_threads
+from .registry import memos
 
 __all__ = ["Caller", "Stampede", "stampede"]
 
@@ -38,7 +40,7 @@ class Stampede(Generic[R_co]):
 
     @property
     def calls(self) -> int:
-        """How many times the function that is counted has run, by whomever, while the callers were at it.
+        """How many times what is counted has run, by whomever, while the callers were at it.
 
         Raises `LookupError` where that is not known, saying why.
         """
@@ -136,9 +138,10 @@ def stampede(
         args: the positional arguments of each call.
         kwargs: its keyword arguments.
         counting: what `Stampede.calls` counts. By default `fn`, if it is a decorated function (or a bound
-            method, a `partial` or a `functools.wraps` wrapper of one). Name the decorated function here
-            where `fn` is something around it, such as a lambda; for anything else pass a function that
-            takes no arguments and says how many calls there have been.
+            method, a `partial` or a `functools.wraps` wrapper of one); else all decorated functions of the
+            process that are called meanwhile, as for a lambda around one; where there are none, the runs of
+            `fn` itself. Name a decorated function to count that one alone, or pass a function that takes no
+            arguments and says how many calls there have been.
         timeout: how many seconds they may take, all together.
 
     Returns a `Stampede`. Whatever a caller raises, `SystemExit` and `KeyboardInterrupt` included, is an
@@ -201,11 +204,13 @@ class _Counter:
         self._received = callers if counting is None else 1
         if counting is not None and not callable(counting):
             raise TypeError(f"counting: expected a decorated function or a function, got {counting!r}")
+        self._fn, self._callers = fn, callers
         self.begin()
 
     def begin(self) -> None:
         """Count from now on."""
         self._before = self._now()
+        self._before_all = _counts_of_all() if self._source is None else {}
 
     def _now(self) -> tuple[int, int]:
         """How many times it has run, and how many calls it has received."""
@@ -216,19 +221,50 @@ class _Counter:
             if isinstance(number, bool) or not isinstance(number, int):
                 raise TypeError(f"counting: expected it to return an int, got {number!r}")
             return number, 0
-        stats: Stats = self._source.stats()
-        return stats.calls, stats.hits + stats.stale_hits + stats.misses + stats.errors + stats.timeouts
+        return _counts(self._source.stats())
 
     def calls(self) -> int | str:
         """The difference, or why there is none to tell."""
         if self._source is None:
-            return f"{self.name} is not a decorated function; say with counting= what is to be counted"
+            return self._calls_of_any()
         calls, received = (now - before for now, before in zip(self._now(), self._before, strict=True))
         if calls < 0 or received < 0:
             return "the count was set back meanwhile"
         if _is_decorated(self._source) and received < self._received:
             return f"{_name(self._source)} has not counted its callers: was it called, and not in a bypass()?"
         return calls
+
+    def _calls_of_any(self) -> int | str:
+        """Of all decorated functions that were called, or, where there was none, of `fn` itself."""
+        total, called = 0, False
+        for memo, now in _counts_of_all().items():
+            before = self._before_all.get(memo, (0, 0))
+            total += now[0] - before[0]
+            called = called or now[1] > before[1]
+            if now[0] < before[0] or now[1] < before[1]:
+                return "a count was set back meanwhile"
+        if called:
+            return total
+        if _runs_itself(self._fn):
+            return self._callers
+        return f"{self.name} is not a decorated function; say with counting= what is to be counted"
+
+
+def _counts(stats: Stats) -> tuple[int, int]:
+    """Executions, and calls received."""
+    return stats.calls, stats.hits + stats.stale_hits + stats.misses + stats.errors + stats.timeouts
+
+
+def _counts_of_all() -> dict[Any, tuple[int, int]]:
+    """The same of every decorated function alive."""
+    return {memo: _counts(stats(memo)) for memo in memos()}
+
+
+def _runs_itself(fn: Any) -> bool:
+    """Whether calling it runs it, for all that can be seen: a plain function that wraps no other."""
+    while isinstance(fn, functools.partial | types.MethodType):
+        fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
+    return isinstance(fn, types.FunctionType) and not hasattr(fn, "__wrapped__")
 
 
 def _is_decorated(function: Any) -> bool:

@@ -16,8 +16,8 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 # A module imports from layers above its own line only.
 LAYERS = [
     {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies", "herds"},
-    {"outcomes", "keys", "events", "turns", "_compile", "freshness", "renewing", "stampedes"},
-    {"entries", "circles", "askers", "options", "testing"},
+    {"outcomes", "keys", "events", "turns", "_compile", "freshness", "renewing"},
+    {"entries", "circles", "askers", "options"},
     {"slots"},
     {"queues", "order", "crowds"},
     {"locks", "boarding", "store"},
@@ -33,8 +33,8 @@ LAYERS = [
     {"_asyncio", "surface", "registry", "bulk"},
     {"requested"},
     {"_bulk_threads", "_bulk_asyncio"},
-    {"loader"},
-    {"wiring", "draining"},
+    {"loader", "stampedes"},
+    {"wiring", "draining", "testing"},
     {"bound"},
     {"decorator"},
     {"public"},

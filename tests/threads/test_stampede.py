@@ -167,10 +167,22 @@ class TestCounting:
 
         assert stampede(fetch.refresh, 1).calls == 1
 
-    @pytest.mark.parametrize("fn", [lambda: double(1), functools.partial(double, 1), "plain"])
-    def test_what_is_not_decorated_is_not_counted(self, fn):
-        """A lambda, or a method that calls a decorated one: asking for the count says what to pass."""
-        result = stampede(self.account().plain if fn == "plain" else fn, 2)
+    def test_what_something_calls_is_counted(self):
+        """A lambda, or a method, that calls decorated functions: what those run, twins once."""
+        fetch, other = single_flight_ttl(ttl=60)(double), single_flight_ttl(ttl=60)(double)
+        other.twin(adouble)
+        assert stampede(lambda: fetch(1) + other(1), 5).calls == 2
+        assert stampede(lambda: fetch(1), 5).calls == 0
+        assert stampede(self.account().plain, 1).calls == 1
+
+    @pytest.mark.parametrize("fn", [lambda: double(1), functools.partial(double, 1)])
+    def test_a_function_that_calls_none_is_counted_itself(self, fn):
+        """So many callers, so many runs."""
+        assert stampede(fn, 3).calls == 3
+
+    def test_what_cannot_be_known_is_not_told(self):
+        """Something that may keep its values in another way: asking for the count says what to pass."""
+        result = stampede(functools.lru_cache(lambda: double(1)), 2)
         with pytest.raises(LookupError, match="counting="):
             _ = result.calls
         assert "calls not counted" in str(result)
@@ -227,7 +239,7 @@ def test_the_table():
         return "x" * 500
 
     head, columns, *rows = str(stampede(fetch, 4)).splitlines()
-    assert head.startswith("4 callers of fetch: calls not counted, 2 values, 2 errors, in 0.")
+    assert head.startswith("4 callers of fetch: 4 calls, 2 values, 2 errors, in 0.")
     assert columns.split() == ["caller", "waited", "got"]
     assert [row.split()[0] for row in rows] == ["0", "1", "2", "3"]
     assert rows[1].endswith("  raised ValueError('one\\ntwo')")
