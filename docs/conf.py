@@ -9,7 +9,7 @@ html_title = "singleflight"
 html_show_copyright = False
 html_copy_source = False
 html_static_path = ["_static"]
-html_css_files = ["promises.css"]
+html_css_files = ["promises.css", "wide.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -21,6 +21,3 @@ napoleon_numpy_docstring = False
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
-
-html_static_path = ["_static"]
-html_css_files = ["wide.css"]
