@@ -23,6 +23,15 @@ def tests_all(session: nox.Session) -> None:
 
 
 @nox.session
+def explore(session: nox.Session) -> None:
+    """Run the library under many more schedules than the tests do: half an hour and more."""
+    session.install("-q", "-e", ".[test]")
+    session.run(
+        "pytest", "-q", "tests/interleavings/test_explored.py", *session.posargs, env={"EXPLORE_FURTHER": "1"}
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and layout."""
     session.install("-q", "ruff")

@@ -23,7 +23,7 @@ def three_threads(world: World) -> None:
     world.thread(world.call, "A")
 
 
-@scene("four threads, one key", preemptions=1)
+@scene("four threads, one key")
 def four_threads(world: World) -> None:
     three_threads(world)
     world.thread(world.call, "A")
@@ -119,7 +119,7 @@ def put(world: World) -> None:
     world.thread(world.put, "A")
 
 
-@scene("two threads, an invalidation and a put", preemptions=1)
+@scene("two threads, an invalidation and a put")
 def invalidated_and_put(world: World) -> None:
     world.most_executions = 2
     invalidated(world)

@@ -92,7 +92,7 @@ def bulk_mixed(world: World) -> None:
     world.tasks((world.load_in_task, "B", "A"), (world.call_in_task, "A"))
 
 
-@scene("two bulk calls and an invalidation", preemptions=1)
+@scene("two bulk calls and an invalidation")
 def bulk_invalidated(world: World) -> None:
     world.most_executions = 4
     bulk(world)

@@ -28,7 +28,7 @@ class _Branch:
     preemptions: int
 
 
-def explore(model: Model, preemptions: int = 2, most: int = 200_000) -> int:
+def explore(model: Model, preemptions: int = 2, most: int = 1_000_000) -> int:
     """Run the model under every schedule with at most so many preemptions; how many there were.
 
     Each schedule is run once, those with fewer preemptions first: from one that was run come those that make
