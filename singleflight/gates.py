@@ -53,12 +53,9 @@ class Gate:
             for crowd in crowds.values():
                 crowd.open()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float) -> bool:
         """Wait in a thread until the gate is open; False when `timeout` seconds passed first."""
-        if timeout is None:
-            passed = self._turnstile.acquire()
-        else:
-            passed = self._turnstile.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        passed = self._turnstile.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
         if passed:
             self.open()  # for the next one
         return passed
