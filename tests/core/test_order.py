@@ -153,6 +153,16 @@ def test_a_grace_puts_off_when_to_ask():
     assert 1060.0 < order.due <= 1064.0
 
 
+def test_a_grace_is_told_exactly():
+    """A value goes when its grace is over, and not when the time begins in which its batch ends."""
+    order, record = Order(), AgeingRecord("key", None, 0.0, 70.0, grace=5.5)
+    order.add(record)
+    assert order.due == 74.0
+    assert order.expire(75.4) == []
+    assert order.due == 75.5
+    assert order.expire(75.5) == [record]
+
+
 def test_a_batch_that_is_emptied_goes():
     """What is stored and dropped again and again, long before its end, leaves nothing behind."""
     order = Order()
