@@ -50,3 +50,10 @@ def bench(session: nox.Session) -> None:
     """Print the benchmark tables."""
     session.install("-q", "-e", ".[bench]")
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change one thing at a time in the modules that decide; every change must fail a test or be listed."""
+    session.install("-q", "-e", ".", "mutmut~=3.8", "pytest>=8.4", "pytest-timeout>=2.3", "hypothesis>=6.100")
+    session.run("python", "tests/mutants/run.py", *session.posargs)
