@@ -8,7 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from singleflight import single_flight_ttl
+from singleflight.askers import asker_of
 from singleflight.slots import Idle, Slots
+from singleflight.turns import Asker, Hold, get_ident
 
 KEYS = st.integers(0, 9)
 
@@ -137,3 +140,109 @@ def test_a_key_forgotten_while_the_order_is_turned_round_stays_forgotten():
     idle._younger = Forgetting(idle._younger)
     assert [pair[0] for pair in (idle.pop_oldest(), idle.pop_oldest())] == ["a", "c"]
     assert idle.pop_oldest() is None
+
+
+def test_a_key_forgotten_while_what_is_forgotten_is_looked_for_stays_forgotten():
+    """A handler may forget a key once more, and another, while those are taken out that it forgot before."""
+
+    class Forgetting(dict):
+        def items(self):
+            pairs = dict(super().items())
+            self.pop("b")
+            return pairs.items()
+
+        def keys(self):
+            assert idle.pop("b")
+            yield from ("a", "c")
+
+    idle = Idle(None)
+    for key in "abc":
+        idle.add(key, 0.0)
+    idle._younger = Forgetting(idle._younger)
+    assert [pair[0] for pair in (idle.pop_oldest(), idle.pop_oldest())] == ["a", "c"]
+    assert idle.pop_oldest() is None
+
+
+def test_a_turn_that_is_still_in_the_queue_gets_the_key_once():
+    """An interrupt may come between its getting the key and its leaving the queue."""
+    slots = Slots(None)
+    slot = slots.enter("k")
+    first, second, third = (Hold(("k",), asker_of(Asker, number, number, number)) for number in range(3))
+    slot.turn = first
+    slot.line_up(second), slot.line_up(third)
+    slot.turn = second
+    slots.vacate(slot)
+    assert slot.turn is third
+
+
+@pytest.mark.parametrize("somebody_follows", [True, False])
+def test_those_that_will_never_go_on_are_passed_over_and_handed_out(somebody_follows):
+    """They are destroyed by whoever gave the key up, after the mutex: destructors may do anything."""
+
+    class Dead(Asker):
+        def is_dead(self):
+            return True
+
+    slots = Slots(None)
+    slot = slots.enter("k")
+    slot.turn = Hold(("k",), asker_of(Asker, 0, 0, 0))
+    askers = [asker_of(Dead, number, number, number) for number in (1, 2)]
+    seen = [weakref.ref(asker) for asker in askers]
+    for asker in askers:
+        slot.line_up(Hold(("k",), asker))
+    alive = Hold(("k",), asker_of(Asker, 3, 3, 3)) if somebody_follows else None
+    if somebody_follows:
+        slot.line_up(alive)
+    del askers, asker
+    _, gone = slots.vacate(slot)
+    assert slot.turn is alive
+    assert slots.live() == ([slot] if somebody_follows else [])
+    assert [ref() is not None for ref in seen] == [True, True]
+    del gone
+    assert [ref() for ref in seen] == [None, None]
+
+
+def test_room_for_one_idle_lock():
+    """The last that was used is kept."""
+    slots = Slots(1)
+    for key in "ab":
+        slots.vacate(slots.enter(key))
+    assert slots._idle.keys() == ["b"]
+
+
+def test_no_idle_lock_is_kept_for_an_instance():
+    """Nothing of a key that begins with an instance is to outlive it; other tuples are like any key."""
+
+    class Account:
+        @single_flight_ttl(ttl=60)
+        def price(self, symbol):
+            return symbol
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol):
+        return symbol
+
+    account = Account()
+    account.price("A"), price("A")
+    assert (Account.price.locks.idle, price.locks.idle) == (0, 1)
+
+
+def test_a_slot_that_was_lost_at_a_fork_leaves_nothing():
+    """In a forked child only the forking thread's own holds, of all their keys, are still there."""
+    me = get_ident()
+    slots = Slots(2)
+    theirs, mine, partly = (Hold(("k",), asker_of(Asker, actor, actor, actor)) for actor in (me + 1, me, me))
+    lost, kept, part = slots.enter("lost"), slots.enter("kept"), slots.enter("part")
+    slots.vacate(slots.enter("idle"))
+    lost.turn, kept.turn, part.turn = theirs, mine, partly
+    kept.line_up(partly)
+    theirs.slots, mine.slots, partly.slots = [lost], [kept], [kept, part]
+    slots.after_fork()
+    assert slots.live() == [kept]
+    assert slots._idle.keys() == []
+    assert not kept.queue
+    slots.vacate(lost)
+    assert slots._idle.keys() == []
+    for key in "abc":
+        slots.vacate(slots.enter(key))
+    assert slots._idle.keys() == ["b", "c"]

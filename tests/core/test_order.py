@@ -9,10 +9,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from singleflight.entries import record_of
+from singleflight.entries import AgeingRecord, record_of
 from singleflight.order import Order
 
 LIFE = 60.0
+
+
+def end(record):
+    return record.landed + record.ttl + record.grace
 
 
 class OrderMachine(RuleBasedStateMachine):
@@ -27,11 +31,14 @@ class OrderMachine(RuleBasedStateMachine):
         self.order = Order()
         self.model = []
 
-    @rule(ttl=st.sampled_from([0.3, 2.0, 64.0, 70.1, 1000.0]))
-    def add(self, ttl):
+    @rule(ttl=st.sampled_from([0.3, 2.0, 64.0, 70.1, 1000.0]), grace=st.sampled_from([0.0, 5.0]))
+    def add(self, ttl, grace):
         if self.order.due <= self.now:
             self.expire()
-        record = record_of(object(), None, self.now, ttl if self.life is None else self.life)
+        if self.life is None:
+            record = AgeingRecord(object(), None, self.now, ttl, grace)
+        else:
+            record = record_of(object(), None, self.now, self.life)
         self.order.add(record)
         self.model.append(record)
 
@@ -48,7 +55,7 @@ class OrderMachine(RuleBasedStateMachine):
 
     @rule()
     def expire(self):
-        expected = [record for record in self.model if record.landed + record.ttl <= self.now]
+        expected = [record for record in self.model if end(record) <= self.now]
         gone = self.order.expire(self.now)
         assert len(gone) == len(expected)
         assert set(gone) == set(expected)
@@ -57,7 +64,7 @@ class OrderMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_runs_out_before_it_is_due(self):
         if self.now < self.order.due:
-            assert all(self.now < record.landed + record.ttl for record in self.model)
+            assert all(self.now < end(record) for record in self.model)
 
     def teardown(self):
         """In the end everything runs out, if anything does."""
@@ -129,14 +136,41 @@ def test_nothing_that_left_is_kept_alive():
 
 
 def test_there_are_few_batches():
-    """However many records there are, there are at most sixty-five batches of one life."""
+    """However many records there are, batches last for a thirty-second to a sixty-fourth of one life."""
     order = Order()
     for number in range(10_000):
         now = number * 0.05
         if order.due <= now:
             order.expire(now)
         order.add(record_of(number, None, now, 60.0))
-    assert len(order._batches) <= 65
+    assert 33 <= len(order._batches) <= 65
+
+
+def test_a_grace_puts_off_when_to_ask():
+    """Nobody need look for what has run out before a value has, grace included."""
+    order = Order()
+    order.add(AgeingRecord("key", None, 0.0, 64.0, grace=1000.0))
+    assert 1060.0 < order.due <= 1064.0
+
+
+def test_a_grace_is_told_exactly():
+    """A value goes when its grace is over, and not when the time begins in which its batch ends."""
+    order, record = Order(), AgeingRecord("key", None, 0.0, 70.0, grace=5.5)
+    order.add(record)
+    assert order.due == 74.0
+    assert order.expire(75.4) == []
+    assert order.due == 75.5
+    assert order.expire(75.5) == [record]
+
+
+def test_a_batch_that_is_emptied_goes():
+    """What is stored and dropped again and again, long before its end, leaves nothing behind."""
+    order = Order()
+    for number in range(10):
+        record = record_of(number, None, number * 100.0, 3600.0)
+        order.add(record)
+        order.remove(record)
+    assert len(order._batches) == 0
 
 
 @pytest.mark.parametrize("life", [1e-12, 5e-324])

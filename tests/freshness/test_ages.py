@@ -62,6 +62,7 @@ def test_a_snapshot_is_never_younger_than_nothing():
 def test_one_deadline_holds_everything(refresh_at, error, deadline):
     """Reads take the fast path until the end of the ttl or the time to renew; never for errors."""
     assert AgeingRecord("A", 1, 100.0, 10.0, 5.0, refresh_at, error).deadline == deadline
+    assert record_of("A", 1, 100.0, 10.0).deadline == 110.0
 
 
 def test_a_record_that_has_left_stays_closed():
@@ -71,6 +72,20 @@ def test_a_record_that_has_left_stays_closed():
     record.deadline = -inf
     record.renew_at(105.0)
     assert (record.deadline, record.refresh_at) == (-inf, 105.0)
+
+
+def test_a_record_that_leaves_while_it_is_reopened_is_closed():
+    """Where threads run at the same time, the store may let go of it at any moment."""
+
+    class Leaving(AgeingRecord):
+        def fast_until(self):
+            self.older = None
+            return super().fast_until()
+
+    record = Leaving("A", 1, 100.0, 10.0)
+    record.older = record
+    record.reopen()
+    assert record.deadline == -inf
 
 
 @given(st.floats(0.01, 0.99), TTLS, CHANCES)
@@ -233,6 +248,12 @@ class TestAdaptive:
         """A TypeError or ValueError that begins with the argument's name."""
         with pytest.raises(error, match=f"^{name}: "):
             AdaptiveTTL(**{"base": 10, "maximum": 60, name: value})
+
+    def test_the_least_that_may_be_asked_for(self):
+        """Less than a second, a maximum that is the base, and nobody who may wait without its growing."""
+        adaptive = AdaptiveTTL(base=0.5, maximum=0.5, followers=0)
+        assert [adaptive(self.landing(followers)) for followers in (0, 1)] == [0.5, 0.5]
+        assert AdaptiveTTL(base=0.5, maximum=1, followers=0)(self.landing(1)) == 1.0
 
     def test_it_shows_itself(self):
         """Its repr is how to make it."""

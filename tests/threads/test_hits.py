@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from unittest.mock import patch
 
 import pytest
 
@@ -182,7 +183,7 @@ def test_free_threaded_builds_count_for_each_thread(crowd):
 
 
 def test_a_listener_that_turns_away_gives_the_fast_path_back():
-    """The longer way counts in the record, too."""
+    """The longer way counts in the record, too; when nobody listens any more it is not taken again."""
     seen = Recorder()
 
     @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
@@ -191,6 +192,12 @@ def test_a_listener_that_turns_away_gives_the_fast_path_back():
 
     fetch("k"), fetch("k"), fetch("k")
     assert fetch.entry("k").hits == fetch.stats().hits == 2
+    seen.wants = frozenset()
+    fetch("k"), fetch("k")
+    memo = fetch._self_memo
+    with patch.object(memo, "board", side_effect=AssertionError("the longer way")):
+        fetch("k")
+    assert fetch.entry("k").hits == fetch.stats().hits == 5
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

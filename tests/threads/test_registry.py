@@ -1,6 +1,7 @@
 """Keyed locks under threads: exclusive, fair, and empty when all is quiet."""
 
 import threading
+import weakref
 
 import pytest
 
@@ -225,3 +226,23 @@ def test_waiting_callers_of_a_held_key_time_out_alone(crowd, until):
         assert fetch.locks.waiting("A") == 0
     assert len(fetch.locks) == 0
     assert fetch.stats().timeouts == 3
+
+
+def test_an_invalidated_key_is_not_kept_alive():
+    """Neither as an entry nor as an idle lock."""
+
+    class Key:
+        pass
+
+    @single_flight_ttl(ttl=60, key=lambda key: key)
+    def fetch(key):
+        return "value"
+
+    key = Key()
+    seen = weakref.ref(key)
+    fetch(key)
+    assert fetch.locks.idle == 1
+    fetch.invalidate(key)
+    del key
+    assert seen() is None
+    assert fetch.locks.idle == 0

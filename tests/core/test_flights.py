@@ -1,0 +1,220 @@
+"""A flight's states and what each means to those who wait for it, by table."""
+
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+
+from singleflight import flights
+from singleflight.askers import asker_of
+from singleflight.boarding import Boarding, boarding_of
+from singleflight.circles import waiting
+from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, is_nobodys, new_flight
+from singleflight.gates import Gate
+from singleflight.turns import Asker, Hold, new_slot
+
+STATES = [UNCLAIMED, FLYING, LANDED, UNSEATED, PASSED]
+
+
+class Unseats:
+    """Notes what it is asked to unseat."""
+
+    def __init__(self):
+        self.asked = []
+
+    def unseat(self, flight):
+        self.asked.append(flight)
+        return True
+
+
+class Work:
+    """What runs a flight, dead or alive."""
+
+    def __init__(self, dead=False):
+        self.dead = dead
+
+    def is_dead(self):
+        return self.dead
+
+
+@pytest.fixture
+def clock():
+    with patch.object(flights, "time", SimpleNamespace(now=100.0)) as fake:
+        fake.monotonic = lambda: fake.now
+        yield fake
+
+
+def flight(state=UNCLAIMED, **fields):
+    made = new_flight(Unseats(), fields.pop("slot", None) or new_slot("k"), 1)
+    made.state = state
+    made.thread, made.depth = 1, 0
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_what_a_flight_begins_as():
+    """Unclaimed, a call, without followers, and nothing is to be expected of it before it is claimed."""
+    slot = new_slot("k")
+    made = new_flight(Unseats(), slot, 3)
+    assert (made.key, made.slot, made.retries, made.followers, made.kind) == ("k", slot, 3, 0, "call")
+    assert (made.leader, made.gate, made.error, made.work, made.due) == (None, None, None, None, None)
+    marks = (made.counted, made.detached, made.deserted, made.doomed, made.lost)
+    assert not any((*marks, made.renews, made.background, made.unbegun))
+    assert new_flight(Unseats(), slot, None, 4).waiters() == 4
+
+
+@pytest.mark.parametrize("renew", [False, True])
+def test_a_claim_sets_everything_that_is_read_of_a_leader(clock, renew):
+    """Who leads it and where, since when, until when, and how many waits were under way on that thread."""
+    made, boarding = flight(), boarding_of(Boarding, "k", "actor", 9, 9, renew)
+    boarding.told = True
+    with patch.dict(waiting, {9: ("one", "two")}):
+        made.claim(boarding, 7.0, "previous", 5.0)
+    assert (made.state, made.leader, made.thread, made.depth) == (FLYING, "actor", 9, 2)
+    assert (made.started, made.previous, made.due, made.told) == (7.0, "previous", 105.0, True)
+    assert made.kind == ("refresh" if renew else "call")
+    later = flight()
+    later.claim(boarding, 7.0, None, None)
+    assert (later.due, later.depth) == (None, 0)
+    assert later.number > made.number
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_each_state_means(clock, state):
+    """To those who wait, to those who drain, and to those who look at the clock."""
+    made = flight(state, due=100.0)
+    assert made.is_over() == (state in (LANDED, UNSEATED, PASSED))
+    assert made.has_ended() == (state in (LANDED, PASSED))
+    assert made.is_due() == (state is FLYING)
+    assert not made.may_be_claimed()
+    made.slot.turn = made
+    assert made.may_be_claimed() == (state is UNCLAIMED)
+    made.lost = True
+    assert made.has_ended()
+
+
+def test_when_a_flight_is_due(clock):
+    """From its time on, without one never, or at once when nobody is left to end it; then it is seen to."""
+    made = flight(FLYING, due=100.5, work=Work())
+    assert not made.is_due()
+    made.see_to()
+    assert made.memo.asked == []
+    clock.now = 100.5
+    assert made.is_due()
+    made.see_to()
+    assert made.memo.asked == [made]
+    assert not flight(FLYING).is_due()
+    assert flight(FLYING, work=Work(dead=True)).is_due()
+    assert not flight(LANDED, work=Work(dead=True)).is_due()
+
+
+def test_a_gate_has_opened():
+    """When it is another one's by now, or when there is nothing to wait for at it any more."""
+    gate = Gate()
+    made = flight(FLYING, gate=gate)
+    made.slot.turn = made
+    assert not made.has_opened(gate)
+    assert made.has_opened(Gate())
+    for state in (LANDED, UNSEATED, PASSED, UNCLAIMED):
+        made.state = state
+        assert made.has_opened(gate)
+    made.slot.turn = None  # it is unclaimed, and not its turn yet
+    assert not made.has_opened(gate)
+    made.lost = True
+    assert made.has_opened(gate)
+
+
+def test_the_latest_of_a_chain():
+    """Whose followers they are now; on their own where that is nobody's."""
+    last = flight(FLYING)
+    second = flight(UNSEATED, successor=last)
+    first = flight(PASSED, successor=second)
+    assert [made.latest() for made in (first, second, last)] == [last] * 3
+    last.lost = True
+    assert first.latest() is None
+    assert flight(PASSED, successor=None).latest() is None
+
+
+def test_followers_are_passed_on():
+    """The successor has a gate for them, and the flight has none of them any more."""
+    first, second = flight(FLYING, followers=3), flight()
+    first.pass_on(second, UNSEATED)
+    assert (first.state, first.followers, first.successor) == (UNSEATED, 0, second)
+    assert isinstance(second.gate, Gate)
+    alone = flight(FLYING)
+    alone.pass_on(None)
+    assert (alone.state, alone.successor) == (PASSED, None)
+
+
+def test_a_gate_is_made_for_the_first_follower():
+    """And a new one when its turn has come: whoever claims it is waited for there."""
+    made = flight()
+    gate = made.open_later()
+    assert isinstance(gate, Gate)
+    assert made.open_later() is gate
+    assert made.admit() is gate
+    assert isinstance(made.gate, Gate)
+    assert made.gate is not gate
+
+
+def raised():
+    def inner():
+        raise ValueError
+
+    try:
+        inner()
+    except ValueError as error:
+        return error
+
+
+def test_a_failure_is_seen_where_the_function_failed():
+    """Without the leader's own frame, where there is another; an error that was never raised has none."""
+    error = raised()
+    made = flight(FLYING)
+    made.land(None, error, 5.0)
+    assert (made.state, made.error, made.landed, made.value) == (LANDED, error, 5.0, None)
+    assert made.traceback is error.__traceback__.tb_next
+    error.__traceback__ = error.__traceback__.tb_next
+    made.land(None, error, 5.0)
+    assert made.traceback is error.__traceback__
+    made.land(None, ValueError(), 5.0)
+    assert made.traceback is None
+    made.land("value", None, 6.0)
+    assert (made.value, made.error, made.traceback) == ("value", None, None)
+
+
+def test_what_holds_up_those_who_wait():
+    """Its leader; before it has one, whoever is ahead of it; after it passed, its successor's."""
+    slot = new_slot("k")
+    hold = Hold(("k",), asker_of(Asker, 1, 1, 1))
+    queued, flying = flight(slot=slot), flight(FLYING)
+    slot.turn = hold
+    slot.line_up(queued)
+    assert list(flying.blockers({})) == [("k", flying)]
+    assert list(queued.blockers({})) == [("k", hold)]
+    assert list(flight(PASSED, successor=queued).blockers({})) == [("k", hold)]
+    assert list(flight(PASSED, successor=None).blockers({})) == []
+    assert list(flight(LANDED, slot=slot).blockers({})) == []
+    slot.step_out(queued)
+    slot.turn = queued
+    assert list(queued.blockers({})) == []
+
+
+@pytest.mark.parametrize("work", [None, Work()])
+def test_what_was_in_flight_elsewhere_at_a_fork(work):
+    """It changes nothing here; its task, if any, is kept, or its clean-up would run here, too."""
+    made = flight(FLYING, work=work)
+    with patch.object(flights, "_orphans", []) as kept:
+        made.orphan()
+        assert kept == ([] if work is None else [made])
+    assert (made.lost, made.detached) == (True, True)
+
+
+def test_whether_a_slot_is_nobodys():
+    """Empty, or of a flight that nobody leads nor waits for."""
+    assert is_nobodys(None)
+    assert is_nobodys(flight())
+    assert not is_nobodys(flight(followers=1))
+    assert not any(is_nobodys(flight(state)) for state in STATES[1:])
+    assert not is_nobodys(Hold(("k",), asker_of(Asker, 1, 1, 1)))

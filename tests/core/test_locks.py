@@ -1,0 +1,165 @@
+"""Keyed locks: what they refuse, and what becomes of them when something cuts in."""
+
+import asyncio
+import threading
+from unittest.mock import patch
+
+import pytest
+
+from singleflight import FlightDeadlock, KeyedLocks, UnhashableKey
+from singleflight.askers import asker_of, descends
+from singleflight.circles import waiting
+from singleflight.locks import late, settle_late
+from singleflight.store import Store
+from singleflight.turns import Asker, Hold, mutex
+
+
+@pytest.mark.parametrize(
+    ("max_idle", "error", "message"),
+    [
+        (-1, ValueError, "max_idle: cannot be negative, got -1"),
+        (1.0, TypeError, "max_idle: expected a whole number or None, got 1.0"),
+        (True, TypeError, "max_idle: expected a whole number or None, got True"),
+    ],
+)
+def test_a_bad_limit_is_named(max_idle, error, message):
+    """With what was given."""
+    with pytest.raises(error) as raised:
+        KeyedLocks(max_idle)
+    assert str(raised.value) == message
+
+
+def test_bad_keys_are_named():
+    """An error when the statement is made, before anything is waited for."""
+    locks = KeyedLocks()
+    with pytest.raises(TypeError) as none:
+        locks()
+    assert str(none.value) == "locks() needs at least one key"
+    with pytest.raises(UnhashableKey) as raised:
+        locks("a", [])
+    assert str(raised.value) == "key 2: [] cannot be hashed"
+    with pytest.raises(ValueError, match=r"^timeout: "):
+        locks("a", timeout=-1)
+    with pytest.raises(ValueError, match=r"^older_than: "):
+        locks.evict_idle(-1)
+
+
+def test_it_shows_how_many_there_are():
+    """Live and idle; a registry without any is true all the same."""
+    locks = KeyedLocks()
+    assert bool(locks)
+    with locks("a"):
+        pass
+    with locks("b", "c"):
+        assert repr(locks) == "<KeyedLocks: 2 live, 1 idle>"
+
+
+def test_a_statement_may_be_used_again_and_left_twice():
+    """Leaving what is not held does nothing."""
+    locks = KeyedLocks()
+    statement = locks("a")
+    for _ in range(2):
+        with statement:
+            assert locks.held("a")
+        statement.__exit__(None, None, None)
+        assert not locks.held("a")
+
+
+def test_giving_up_is_done_once_more_after_an_interrupt():
+    """Whatever it had not given up is then; the interrupt goes on."""
+    locks = KeyedLocks()
+    statement, hold = locks("a"), Hold(("a",), asker_of(Asker, 1, 1, 1))
+    with patch.object(locks, "_give_up", side_effect=[KeyboardInterrupt, None]) as give_up:
+        with pytest.raises(KeyboardInterrupt):
+            locks.release(hold)
+        assert [call.args for call in give_up.call_args_list] == [(hold,), (hold,)]
+    statement.__enter__()
+    hold = statement._hold
+    with patch.object(locks, "release", side_effect=[KeyboardInterrupt, None]) as release:
+        with pytest.raises(KeyboardInterrupt):
+            statement.__exit__(None, None, None)
+        assert [call.args for call in release.call_args_list] == [(hold,), (hold,)]
+    locks.release(hold)
+    assert not locks.held("a")
+
+
+def test_what_is_given_up_amid_a_section_is_after_it():
+    """A finaliser may leave a block anywhere; the key is free once the section is left, not before."""
+    locks = KeyedLocks()
+    statements = [locks("a"), locks("b")]
+    for statement in statements:
+        statement.__enter__()
+    with mutex:
+        for statement in statements:
+            statement.__exit__(None, None, None)
+        settle_late()
+        assert len(late) == 2
+        assert locks.held("a")
+    with locks("c"):
+        pass
+    assert not late
+    assert [locks.held(key) for key in "ab"] == [False, False]
+
+
+def test_nothing_is_taken_amid_a_section():
+    """Of the mutex; of a store what is free is. Idle locks are not evicted there either."""
+    locks, store = KeyedLocks(), Store(None)
+    with locks("idle"):
+        pass
+    with mutex:
+        with pytest.raises(FlightDeadlock) as taken, locks("a"):
+            pass
+        assert str(taken.value) == "a keyed lock cannot be taken from inside the library's own section"
+        assert locks.evict_idle() == 0
+    assert locks.evict_idle() == 1
+    theirs = Hold(("a",), asker_of(Asker, 7, 7, 7))
+    locks.acquire(theirs, None)
+    with store._lock:
+        with pytest.raises(FlightDeadlock) as waited, locks("a"):
+            pass
+        assert str(waited.value) == "a keyed lock cannot be waited for from inside the library's own section"
+        with locks("free"):
+            assert locks.held("free")
+    assert locks.waiting("a") == 0
+    locks.release(theirs)
+    assert not locks.held("a")
+
+
+def test_a_hold_knows_how_many_waits_it_came_on_top_of():
+    """Of the thread that has it: those do not hold it up."""
+    locks, hold = KeyedLocks(), Hold(("a",), asker_of(Asker, 8, 9, 8))
+    with patch.dict(waiting, {9: ("one", "two")}):
+        locks.acquire(hold, None)
+    assert hold.depth == 2
+    locks.release(hold)
+    assert hold.slots == []
+
+
+def test_whoever_closes_a_circle_is_told_its_keys():
+    """And has none of them."""
+    locks = KeyedLocks()
+    with locks("a"):
+        with pytest.raises(FlightDeadlock, match=r"^waiting would never end: 'a' -> 'a'$"), locks("b", "a"):
+            pass
+        assert not locks.held("b")
+        assert locks.waiting("a") == 0
+        assert threading.get_ident() not in waiting
+
+
+@pytest.mark.parametrize("where", ["the same task", "another task"])
+def test_what_a_task_begins_inside_a_block_descends_from_it(where):
+    """Until the block is left, be it in another task, whose context is another."""
+    locks, seen = KeyedLocks(), []
+
+    async def run():
+        statement = locks("a")
+        seen.append(descends.get())
+        await statement.__aenter__()
+        seen.append(descends.get())
+        leave = statement.__aexit__(None, None, None)
+        await (leave if where == "the same task" else asyncio.create_task(leave))
+        seen.append(descends.get())
+        assert not locks.held("a")
+
+    asyncio.run(run())
+    assert seen == [False, True, where != "the same task"]

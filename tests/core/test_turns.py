@@ -1,0 +1,165 @@
+"""Turns and those that queue for them, one thread playing everybody."""
+
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+
+from singleflight import KeyedLocks, queues
+from singleflight.askers import asker_of
+from singleflight.errors import FlightTimeout
+from singleflight.gates import LOOK, LOOK_AGAIN, Gate
+from singleflight.queues import Queued, keys_of
+from singleflight.testing import FakeClock
+from singleflight.turns import Asker, Hold, ahead, new_slot
+
+
+def hold(actor, *keys, asker=Asker, release=None):
+    return Hold(keys or ("k",), asker_of(asker, actor, actor, actor), release)
+
+
+class Dead(Asker):
+    def is_dead(self):
+        return True
+
+
+def test_a_hold_is_given_up_for_its_owner_when_that_is_dead():
+    """And not before, whoever waits for it and looks."""
+    released = []
+    alive, dead = hold(1, release=released.append), hold(2, asker=Dead, release=released.append)
+    for turn in (alive, dead, hold(3, asker=Dead)):
+        turn.see_to()
+    assert released == [dead]
+
+
+def test_a_hold_opens_its_gate_with_its_last_key():
+    """As long as one of its keys is missing there is nothing to wake it for."""
+    mine, slots = hold(1, "a", "b"), [new_slot("a"), new_slot("b")]
+    mine.gate, mine.slots = Gate(), slots
+    slots[0].turn = mine
+    assert (mine.missing, mine.admit()) == (True, None)
+    slots[1].turn = mine
+    assert (mine.missing, mine.admit()) == (False, mine.gate)
+
+
+def callers(slot):
+    """Callers of whom none has come to lead yet have the key."""
+    slot.turn = hold(None)
+    assert slot.turn.leader is None
+    return slot.turn
+
+
+def test_overtaking_callers_that_nobody_leads():
+    """Whoever is first in the queue takes the key, and they queue behind it."""
+    mine, other, slots = hold(1, "a", "b"), hold(2, "b"), [new_slot("a"), new_slot("b")]
+    mine.slots = slots
+    slots[0].turn = mine
+    before = callers(slots[1])
+    slots[1].line_up(mine), slots[1].line_up(other)
+    assert mine.overtake()
+    assert slots[1].turn is mine
+    assert list(slots[1].queue) == [other, before]
+
+
+@pytest.mark.parametrize("why", ["somebody leads them", "another is first", "nobody has it"])
+def test_overtaking_is_all_or_nothing(why):
+    """Where one of the keys cannot be taken none is."""
+    mine, other, slots = hold(1, "a", "b"), hold(2, "b"), [new_slot("a"), new_slot("b")]
+    mine.slots = slots
+    before = [callers(slot) for slot in slots]
+    if why == "somebody leads them":
+        before[1] = slots[1].turn = other
+    elif why == "another is first":
+        slots[1].line_up(other)
+    else:
+        before[1] = slots[1].turn = None
+    for slot in slots:
+        slot.line_up(mine)
+    queued = [list(slot.queue) for slot in slots]
+    assert not mine.overtake()
+    assert [slot.turn for slot in slots] == before
+    assert [list(slot.queue) for slot in slots] == queued
+
+
+def test_whoever_is_ahead_is_named_once():
+    """In order: who has the key, then who is nearer; in one walk, only those that were not named yet."""
+    slot, turns = new_slot("k"), [hold(number) for number in range(5)]
+    slot.turn = turns[0]
+    for turn in turns[1:4]:
+        slot.line_up(turn)
+    told = {}
+    assert list(ahead(turns[2], slot, told)) == [("k", turns[0]), ("k", turns[1])]
+    assert list(ahead(turns[1], slot, told)) == []
+    assert list(ahead(turns[3], slot, told)) == [("k", turns[2])]
+    assert list(ahead(turns[4], slot, told)) == [("k", turns[3])]  # not there yet: it will be behind them all
+    assert list(ahead(turns[1], slot, {})) == [("k", turns[0])]
+    slot.turn = None
+    assert list(ahead(turns[2], slot, {})) == [("k", turns[1])]
+
+
+@pytest.fixture
+def clock():
+    clock = FakeClock(100.0)
+    with patch.object(queues, "time", SimpleNamespace(monotonic=clock)):
+        yield clock
+
+
+@pytest.mark.parametrize(("uneasy", "look"), [(False, LOOK), (True, LOOK_AGAIN)])
+def test_how_long_a_lock_is_waited_for(clock, uneasy, look):
+    """Until it is time to look, or to give up if that is earlier, and never less than not at all."""
+    mine = hold(1)
+    mine.asker.uneasy = uneasy
+    assert Queued(mine, Gate(), None).pause() == look
+    queued = Queued(mine, Gate(), 2.0)
+    assert (queued.pause(), queued.is_over()) == (look, False)
+    clock.advance(2.0 - look / 2)
+    assert queued.pause() == pytest.approx(look / 2)
+    clock.advance(look / 2)
+    assert (queued.pause(), queued.is_over()) == (0.0, True)
+    clock.advance(5.0)
+    assert (queued.pause(), queued.is_over()) == (0.0, True)
+    assert not Queued(mine, Gate(), None).is_over()
+
+
+def test_who_gives_up_is_told_how_long_and_for_what(clock):
+    """The message names every key."""
+    locks, mine = KeyedLocks(), hold(1, "a", 2)
+    for key in mine.keys:
+        slot = locks.enter(key)
+        slot.turn = hold(9)
+        mine.slots.append(slot)
+        slot.line_up(mine)
+    queued = Queued(mine, Gate(), 1.5)
+    assert queued.look() is False
+    clock.advance(1.5)
+    with pytest.raises(FlightTimeout, match=r"^waited 1.5 s for 'a', 2$"):
+        queued.look()
+    for slot in mine.slots:
+        slot.turn = mine
+    assert queued.look() is True
+
+
+def test_looking_gives_up_the_holds_of_the_dead(clock):
+    """Whoever waits looks whether those ahead can still end."""
+    locks, mine = KeyedLocks(), hold(1)
+    slot = locks.enter("k")
+    slot.turn = dead = hold(2, asker=Dead, release=locks.release)
+    dead.slots, mine.slots = [slot], [slot]
+    slot.line_up(mine)
+    assert Queued(mine, Gate(), None).look() is True
+    assert slot.turn is mine
+
+
+def test_the_keys_that_an_actor_took_in_between_are_named():
+    """Of those on the circle alone, in the order in which they were taken."""
+    locks = KeyedLocks()
+    first, wanted = hold(1, "A"), hold(2, "W")
+    taken = {"A": first, "B": hold(1, "B"), "C": hold(1, "C"), "X": hold(3, "X"), "W": wanted}
+    for key in "CXBAW":
+        locks.enter(key).turn = taken[key]
+    assert keys_of([("A", first)], wanted) == ["A", "B", "C", "A"]
+    assert keys_of([("C", taken["C"]), ("W", wanted)], wanted) == ["C", "W", "C"]
+    assert keys_of([("A", first)], taken["B"]) == ["A", "C", "A"]
+    assert keys_of(None, wanted) is None
+    locks.enter("Y")  # nobody's
+    assert keys_of([("W", wanted)], first) == ["W", "W"]

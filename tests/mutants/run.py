@@ -1,0 +1,212 @@
+"""Mutation testing, one module at a time: `nox -s mutants -- freshness order`.
+
+mutmut changes one thing in a copy of the module and runs the tests that reach it; one of them must fail. What
+survives is to be named in `equivalent.txt`, with the reason why no test can tell it from the original.
+
+Each module has a folder of its own below `build/mutants`, for each has tests of its own. What was found is
+kept there: the next time only what survived and what has changed is tested. `--afresh` begins anew.
+
+mutmut changes nothing outside of functions, nor in properties. Each call in the module goes through one
+of its own, so tests that count lines, frames or steps are not among those that are run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+WORK = PROJECT / "build" / "mutants"
+
+FRESHNESS = ["freshness/test_ages.py", "freshness/test_ahead.py", "freshness/test_failures.py"]
+HITS = ["threads/test_hits.py", "threads/test_control.py", "contract/test_control.py"]
+STORE = ["core/test_store.py", "core/test_store_machine.py", "core/test_store_model.py"]
+LOCKS = [
+    "core/test_locks_machine.py",
+    "threads/test_registry.py",
+    "threads/test_deadlock.py",
+    "asyncio/test_locks.py",
+]
+CIRCLES = [*LOCKS, "threads/test_circles.py", "mixed/test_loops.py", "mixed/test_missed_circles.py"]
+DEAD = ["mixed/test_dead_loops.py", "fork"]
+MEMO = [
+    "core/test_memo_machine.py",
+    "core/test_memo_model.py",
+    "contract",
+    "threads/test_one_call.py",
+    "threads/test_control.py",
+]
+
+TESTS = {
+    "freshness": [*FRESHNESS, "core/test_options.py"],
+    "entries": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
+    "order": [*STORE, "core/test_order.py"],
+    "store": [*STORE, *HITS, "core/test_memo_machine.py", "decorators/test_binding.py", "fork"],
+    "gates": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
+    "slots": [*LOCKS, *DEAD, "core/test_idle.py"],
+    "queues": [*CIRCLES, *DEAD, "core/test_turns.py"],
+    "circles": [
+        *CIRCLES,
+        *DEAD,
+        "core/test_circles.py",
+        "asyncio/test_shapes.py",
+        "asyncio/test_recognition.py",
+    ],
+    "turns": [*CIRCLES, *DEAD, "core/test_turns.py"],
+    "locks": [*CIRCLES, *DEAD, "core/test_locks.py"],
+    "remembered": [*DEAD, *HITS, "decorators", "freshness/test_grace.py", "bulk/test_joining.py"],
+    "unseating": [*DEAD, "contract/test_waiting.py", "mixed/test_loops.py", "freshness/test_pool.py"],
+    "flights": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
+}
+"""The modules that are done, and the tests that are run for each: quick ones that look at what it does."""
+
+PYPROJECT = """
+[tool.mutmut]
+source_paths = ["singleflight"]
+only_mutate = ["singleflight/{module}.py"]
+also_copy = ["conftest.py"]
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
+process_isolation = "forkserver"  # no thread of an earlier run is in the process that tests a mutant
+track_dependencies = false
+use_git_change_detection = false
+timeout_constant = 10.0
+timeout_multiplier = 3.0
+
+[tool.pytest.ini_options]
+addopts = ["--strict-markers", "--import-mode=importlib"]
+timeout = 20
+timeout_method = "thread"
+filterwarnings = ["error"]
+"""
+
+FOUND = {1: "killed", 3: "killed", -24: "timed out", 24: "timed out", 152: "timed out", -9: "timed out"}
+"""How the tests end for a mutant that they find. (255, to mutmut a timeout, may be a missing test.)"""
+
+Change = tuple[str, str]
+"""A function's dotted name, and the lines that a mutant took out of it and put into it."""
+
+
+def prepare(module: str) -> Path:
+    """The folder in which mutmut works on a module."""
+    work = WORK / module
+    work.mkdir(parents=True, exist_ok=True)
+    for name in ("singleflight", "tests"):
+        if not (work / name).exists():
+            (work / name).symlink_to(PROJECT / name)
+    shutil.copy2(HERE / "in_the_copy.py", work / "conftest.py")
+    text = PYPROJECT.format(module=module, tests=json.dumps([f"tests/{path}" for path in TESTS[module]]))
+    if not (work / "pyproject.toml").exists() or (work / "pyproject.toml").read_text() != text:
+        (work / "pyproject.toml").write_text(text)
+    shutil.rmtree(work / "mutants" / "tests", ignore_errors=True)  # mutmut would keep what is deleted here
+    (work / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)  # what reached what then
+    found = work / "mutants" / "singleflight" / f"{module}.py.meta"
+    if found.exists():  # mutmut tests those again that have no result
+        data = json.loads(found.read_text())
+        codes = data["exit_code_by_key"]
+        data["exit_code_by_key"] = {name: code if code in FOUND else None for name, code in codes.items()}
+        found.write_text(json.dumps(data))
+    return work
+
+
+def mutate(work: Path) -> None:
+    """Have mutmut test what is not tested yet."""
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    environment.pop("PYTHONPATH", None)
+    mutmut = Path(sys.executable).with_name("mutmut")
+    with (work / "mutmut.log").open("w") as log:
+        command = [mutmut, "run", "--max-children", "1"]
+        ended = subprocess.run(command, cwd=work, env=environment, stdout=log, stderr=log, check=False)
+    if ended.returncode:
+        sys.exit(f"mutmut failed; it said:\n{(work / 'mutmut.log').read_text()[-5000:]}")
+
+
+def results(work: Path, module: str) -> tuple[Counter[str], dict[Change, list[str]]]:
+    """How many mutants ended how, and those that no test found."""
+    os.chdir(work)
+    from mutmut.mutation.diff_apply import get_diff_for_mutant
+
+    path = Path("singleflight") / f"{module}.py"
+    codes = json.loads((Path("mutants") / f"{path}.meta").read_text())["exit_code_by_key"]
+    counts: Counter[str] = Counter()
+    survivors: dict[Change, list[str]] = {}
+    for name, code in codes.items():
+        counts[FOUND.get(code, "survived")] += 1
+        if code not in FOUND:
+            function = name.partition("__mutmut_")[0].removeprefix("singleflight.")
+            function = function.replace(".x_", ".").replace("xǁ", "").replace("ǁ", ".")
+            survivors.setdefault((function, change(get_diff_for_mutant(name, path=path))), []).append(name)
+    return counts, survivors
+
+
+def change(diff: str) -> str:
+    """The lines that a diff takes out and puts in, without their indentation."""
+    lines = [line for line in diff.splitlines() if line[:1] in "-+" and line[:3] not in ("---", "+++")]
+    return "\n".join(f"{line[0]} {line[1:].strip()}" for line in lines if line[1:].strip())
+
+
+def listed() -> dict[Change, str]:
+    """What `equivalent.txt` names, and why."""
+    found: dict[Change, str] = {}
+    reason = function = ""
+    lines: list[str] = []
+    for line in [*(HERE / "equivalent.txt").read_text(encoding="utf-8").splitlines(), ""]:
+        if line.startswith("# "):
+            reason = line[2:]
+        elif line.startswith(("- ", "+ ")):
+            lines.append(line)
+        else:
+            if lines:
+                found[function, "\n".join(lines)] = reason
+                lines = []
+            function = line.strip() or function
+    return found
+
+
+def report(module: str, work: Path) -> bool:
+    """Say what was found; whether every survivor is in the list."""
+    counts, survivors = results(work, module)
+    known = {key for key in listed() if key[0].partition(".")[0] == module}
+    print(
+        f"{module}: {counts.total()} mutants: " + ", ".join(f"{n} {how}" for how, n in counts.most_common())
+    )
+    print(f"{module}: {sum(len(survivors.get(key, ())) for key in known)} of them are listed as equivalent")
+    for function, lines in sorted(known - survivors.keys()):
+        print(f"\nlisted, but it is killed or does not exist any more:\n{function}\n{lines}")
+    unknown = sorted(survivors.keys() - known)
+    for function, lines in unknown:
+        print(
+            f"\nsurvives, and is not listed ({', '.join(survivors[function, lines])}):\n{function}\n{lines}"
+        )
+    return not unknown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Mutation testing of the modules that are named, or of all.")
+    parser.add_argument("modules", nargs="*", metavar="module", help=", ".join(TESTS))
+    parser.add_argument("--afresh", action="store_true", help="forget what was found before")
+    asked = parser.parse_args()
+    if unknown := set(asked.modules) - TESTS.keys():
+        parser.error(f"no tests are named for {', '.join(sorted(unknown))}")
+    good = True
+    for module in asked.modules or TESTS:
+        if asked.afresh:
+            shutil.rmtree(WORK / module, ignore_errors=True)
+        began = time.monotonic()
+        work = prepare(module)
+        mutate(work)
+        good = report(module, work) and good
+        print(f"{module}: {time.monotonic() - began:.0f} s")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
