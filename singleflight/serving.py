@@ -64,11 +64,15 @@ class Server(Leaver):
         elif record.fresh_for(now) <= 0:
             self.counts.stale_hits += 1
             record.passed = -1  # it was used, though that is no hit
-        if not isinstance(record, AgeingRecord) or inside_other():
+        if not isinstance(record, AgeingRecord):
             return
-        if record.refresh_at <= now:
+        due = record.refresh_at <= now
+        renewed = record.refresh_at == inf and not record.fresh_for(now) > 0  # by somebody, already
+        if not (due or renewed) or inside_other():
+            return
+        if due:
             self._claim_renewal(boarding, record, now)
-        elif record.refresh_at == inf and not record.fresh_for(now) > 0:
+        else:
             slot = self.locks.slot(record.key)
             if slot is not None and isinstance(slot.turn, Flight) and slot.turn.is_due():
                 boarding.overdue = slot.turn  # what renews it takes too long: see `_served`

@@ -297,7 +297,7 @@ def test_overdue_async_work_is_cancelled(driver):
             raise
         return 0
 
-    fetch = driver.decorate(fetch, flight_timeout=0.05)
+    fetch = driver.decorate(fetch, flight_timeout=0.5)
     leader = driver.start(fetch)
     executions.wait_for(1)
     assert driver.call(fetch) == 1
