@@ -5,8 +5,8 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight import KeyedLocks, queues
-from singleflight.errors import FlightTimeout
+from singleflight import KeyedLocks, circles, queues
+from singleflight.errors import FlightDeadlock, FlightTimeout
 from singleflight.gates import LOOK, LOOK_AGAIN, Gate
 from singleflight.queues import Queued, keys_of
 from singleflight.testing import FakeClock
@@ -147,6 +147,46 @@ def test_looking_gives_up_the_holds_of_the_dead(clock):
     slot.line_up(mine)
     assert Queued(mine, Gate(), None).look() is True
     assert slot.turn is mine
+
+
+class Child(Asker):
+    """Somebody whom others wait for outside the library: `awaited_by`."""
+
+    awaited_by = frozenset()
+
+    def climb(self):
+        return self.awaited_by
+
+
+@pytest.mark.parametrize("uneasy", [True, False])
+def test_a_circle_that_is_closed_while_a_lock_is_waited_for(uneasy):
+    """Who may come to be awaited looks again, and is told; nobody else looks."""
+    locks = KeyedLocks()
+    slot, mine, child = locks.enter("k"), hold(1, asker=Child), Child(1, 1, 1)
+    mine.asker = child
+    child.uneasy = uneasy
+    slot.turn, mine.slots = hold(2), [slot]
+    slot.line_up(mine)
+    queued = Queued(mine, Gate(), None)
+    with patch.dict(circles.below, clear=True):
+        assert queued.look() is False
+        child.awaited_by = frozenset({2})
+        if uneasy:
+            with pytest.raises(FlightDeadlock, match=r"^waiting would never end: 'k' -> 'k'$"):
+                queued.look()
+            assert circles.below == {2: {child: None}}
+            slot.turn = mine
+            assert queued.look() is True
+        else:
+            assert queued.look() is False
+
+
+def test_looking_at_a_key_that_nobody_has():
+    """It was given up, and has not been handed on yet: there is nothing to see to."""
+    slot, mine = Slot("k"), hold(1)
+    mine.slots = [slot]
+    slot.line_up(mine)
+    assert Queued(mine, Gate(), None).look() is False
 
 
 def test_the_keys_that_an_actor_took_in_between_are_named():
