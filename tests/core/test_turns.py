@@ -1,16 +1,18 @@
 """Turns and those that queue for them, one thread playing everybody."""
 
+import asyncio
+import sys
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 
-from singleflight import KeyedLocks, circles, queues
+from singleflight import KeyedLocks, circles, queues, turns
 from singleflight.errors import FlightDeadlock, FlightTimeout
 from singleflight.gates import LOOK, LOOK_AGAIN, Gate
 from singleflight.queues import Queued, keys_of
 from singleflight.testing import FakeClock
-from singleflight.turns import Asker, Hold, Slot, ahead
+from singleflight.turns import Asker, Hold, Slot, ahead, current_actor, get_ident
 
 
 def hold(actor, *keys, asker=Asker, release=None):
@@ -20,6 +22,57 @@ def hold(actor, *keys, asker=Asker, release=None):
 class Dead(Asker):
     def is_dead(self):
         return True
+
+
+def test_who_acts():
+    """The task, the loop in one of its callbacks, or the thread; also before anybody has imported asyncio."""
+    detour = turns._running_loop_if_any
+
+    async def run():
+        loop, called_back = asyncio.get_running_loop(), []
+        with patch.object(turns, "running_loop", detour):
+            assert current_actor() is asyncio.current_task()
+            assert turns.running_loop is not detour  # it is gone another time
+            assert current_actor() is asyncio.current_task()
+        with patch.object(turns, "running_loop", detour):
+            loop.call_soon(lambda: called_back.append(current_actor()))
+            while not called_back:
+                await asyncio.sleep(0)
+        assert called_back == [loop]
+
+    asyncio.run(run())
+    with patch.object(turns, "running_loop", detour):
+        with patch.dict(sys.modules):
+            del sys.modules["asyncio.events"]
+            assert current_actor() == get_ident()
+            assert turns.running_loop is detour
+        assert current_actor() == get_ident()
+
+
+def test_who_is_above_is_asked_once_and_again_where_that_may_have_changed():
+    """Its leader waits for the asker or not; what was seen holds until it looks again."""
+
+    class Child(Asker):
+        awaited_by = frozenset({2})
+
+        def above(self, turn):
+            assert turn is wanted
+            return self.awaited_by
+
+        def climb(self):
+            return self.awaited_by
+
+    child, wanted = Child(1, 1, 1), hold(2)
+    assert child.is_below(wanted)
+    child.awaited_by = frozenset()
+    assert child.is_below(wanted)
+    child.look_again()
+    assert not child.is_below(wanted)
+    child.awaited_by = frozenset({2})
+    child.begin()
+    assert (child.uneasy, child.noted) == (False, frozenset())
+    assert child.is_below(wanted)
+    assert not hold(1).asker.is_below(wanted)
 
 
 def test_a_hold_is_given_up_for_its_owner_when_that_is_dead():
@@ -82,18 +135,18 @@ def test_overtaking_is_all_or_nothing(why):
 
 def test_whoever_is_ahead_is_named_once():
     """In order: who has the key, then who is nearer; in one walk, only those that were not named yet."""
-    slot, turns = Slot("k"), [hold(number) for number in range(5)]
-    slot.turn = turns[0]
-    for turn in turns[1:4]:
+    slot, holds = Slot("k"), [hold(number) for number in range(5)]
+    slot.turn = holds[0]
+    for turn in holds[1:4]:
         slot.line_up(turn)
     told = {}
-    assert list(ahead(turns[2], slot, told)) == [("k", turns[0]), ("k", turns[1])]
-    assert list(ahead(turns[1], slot, told)) == []
-    assert list(ahead(turns[3], slot, told)) == [("k", turns[2])]
-    assert list(ahead(turns[4], slot, told)) == [("k", turns[3])]  # not there yet: it will be behind them all
-    assert list(ahead(turns[1], slot, {})) == [("k", turns[0])]
+    assert list(ahead(holds[2], slot, told)) == [("k", holds[0]), ("k", holds[1])]
+    assert list(ahead(holds[1], slot, told)) == []
+    assert list(ahead(holds[3], slot, told)) == [("k", holds[2])]
+    assert list(ahead(holds[4], slot, told)) == [("k", holds[3])]  # not there yet: it will be behind them all
+    assert list(ahead(holds[1], slot, {})) == [("k", holds[0])]
     slot.turn = None
-    assert list(ahead(turns[2], slot, {})) == [("k", turns[1])]
+    assert list(ahead(holds[2], slot, {})) == [("k", holds[1])]
 
 
 @pytest.fixture
