@@ -113,7 +113,7 @@ def test_overtaking_callers_that_nobody_leads():
     assert list(slots[1].queue) == [other, before]
 
 
-@pytest.mark.parametrize("why", ["somebody leads them", "another is first", "nobody has it"])
+@pytest.mark.parametrize("why", ["somebody leads them", "another is first", "nobody has it", "nobody queues"])
 def test_overtaking_is_all_or_nothing(why):
     """Where one of the keys cannot be taken none is."""
     mine, other, slots = hold(1, "a", "b"), hold(2, "b"), [Slot("a"), Slot("b")]
@@ -123,9 +123,9 @@ def test_overtaking_is_all_or_nothing(why):
         before[1] = slots[1].turn = other
     elif why == "another is first":
         slots[1].line_up(other)
-    else:
+    elif why == "nobody has it":
         before[1] = slots[1].turn = None
-    for slot in slots:
+    for slot in slots[: 1 if why == "nobody queues" else 2]:
         slot.line_up(mine)
     queued = [list(slot.queue) for slot in slots]
     assert not mine.overtake()
@@ -145,6 +145,9 @@ def test_whoever_is_ahead_is_named_once():
     assert list(ahead(holds[3], slot, told)) == [("k", holds[2])]
     assert list(ahead(holds[4], slot, told)) == [("k", holds[3])]  # not there yet: it will be behind them all
     assert list(ahead(holds[1], slot, {})) == [("k", holds[0])]
+    told = {}
+    assert list(ahead(holds[1], slot, told)) == [("k", holds[0])]
+    assert list(ahead(holds[3], slot, told)) == [("k", holds[1]), ("k", holds[2])]
     slot.turn = None
     assert list(ahead(holds[2], slot, {})) == [("k", holds[1])]
 
