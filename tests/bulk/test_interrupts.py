@@ -82,7 +82,7 @@ class Scene:
 
     def check(self):
         for thread in self.others:
-            thread.join(5)
+            thread.join(20)
             assert not thread.is_alive(), "a follower hangs"
         assert len(self.outcomes) == len(self.others)
         finish(lambda: self.prices(["A", "B", "C", "M", "X"]))

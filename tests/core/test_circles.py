@@ -128,6 +128,13 @@ def test_who_is_awaited_outside_holds_up_whoever_awaits(waiting):
     assert child.noted == {5}
 
 
+def test_who_is_awaited_outside_and_does_not_wait(waiting):
+    """It was noted, and has not begun to wait, or has ended: it holds nobody up."""
+    child = below_somebody(3, 2)
+    note(child, child.climb())
+    assert circle(asker(1), Held(B, 2)) is None
+
+
 def test_the_asker_is_not_asked_who_awaits_it(waiting):
     """What is noted of it is what it has just seen."""
     me = below_somebody(1, 2)
@@ -200,6 +207,22 @@ def test_a_closed_loop_takes_its_waits_with_it(waiting):
     assert circles.below == {9: {kept: None}}
     assert gone.noted == frozenset()
     assert forget_the_gone() == []
+
+
+def test_a_task_that_leaves_while_its_loop_is_looked_at(waiting):
+    """It takes out its wait itself, under no lock."""
+
+    class Leaving:
+        def get_loop(self):
+            return self
+
+        def is_closed(self):
+            end_waiting(self, 0)
+            return True
+
+    leaving = Leaving()
+    begin_waiting(leaving, A)
+    assert forget_the_gone() == [leaving, None]
 
 
 def test_a_fork_amid_a_section(waiting):

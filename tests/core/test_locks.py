@@ -6,9 +6,10 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight import FlightDeadlock, KeyedLocks, UnhashableKey
+from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey
 from singleflight.askers import asker_of, descends
-from singleflight.circles import waiting
+from singleflight.circles import below, waiting
+from singleflight.flights import new_flight
 from singleflight.locks import late, settle_late
 from singleflight.store import Store
 from singleflight.turns import Asker, Hold, mutex
@@ -133,6 +134,76 @@ def test_a_hold_knows_how_many_waits_it_came_on_top_of():
     assert hold.depth == 2
     locks.release(hold)
     assert hold.slots == []
+
+
+@pytest.fixture
+def nobody_waits():
+    with patch.dict(waiting, clear=True), patch.dict(below, clear=True):
+        yield
+
+
+def test_giving_up_leaves_the_waits_that_there_were(nobody_waits):
+    """A signal handler gives up; what it interrupted still waits."""
+    locks, theirs = KeyedLocks(), Hold(("a",), asker_of(Asker, 7, 7, 7))
+    locks.acquire(theirs, None)
+    waiting[8] = ("outer",)
+    with pytest.raises(FlightTimeout):
+        locks.acquire(Hold(("a",), asker_of(Asker, 8, 8, 8)), 0)
+    assert waiting == {8: ("outer",)}
+
+    async def run():
+        task = asyncio.current_task()
+        waiting[task] = ("outer",)
+        with pytest.raises(FlightTimeout):
+            async with locks("a", timeout=0):
+                pass
+        return waiting.pop(task)
+
+    assert asyncio.run(run()) == ("outer",)
+    assert locks.waiting("a") == 0
+
+
+class Child(Asker):
+    """Somebody whom 5 awaits outside the library."""
+
+    def stand_at(self, gate, watcher=None, watched=None):
+        self.stood = gate
+
+    def climb(self):
+        return frozenset({5})
+
+    def look_again(self):
+        self.noted_then = {actor: list(askers) for actor, askers in below.items()}
+        super().look_again()
+
+
+def test_who_awaits_a_waiter_is_noted_while_it_waits(nobody_waits):
+    """And not before it has begun nor after it has ended."""
+    locks, theirs, child = KeyedLocks(), Hold(("a",), asker_of(Asker, 7, 7, 7)), asker_of(Child, 8, 8, 8)
+    child.uneasy = True
+    locks.acquire(theirs, None)
+    mine = Hold(("a",), child)
+    with pytest.raises(FlightTimeout):
+        locks.acquire(mine, 0)
+    assert child.noted_then == {5: [child]}
+    assert child.stood is mine.gate
+    assert (below, child.noted) == ({}, frozenset())
+
+
+def test_who_holds_and_how_many_wait():
+    """Callers whose flight nobody leads yet hold nothing, and each of them waits."""
+    locks = KeyedLocks()
+    assert (locks.held("k"), locks.waiting("k")) == (False, 0)
+    slot = locks.enter("k")
+    assert (locks.held("k"), locks.waiting("k")) == (False, 0)
+    slot.turn = callers = new_flight(None, slot, 1, followers=3)
+    assert (locks.held("k"), locks.waiting("k")) == (False, 3)
+    callers.leader = 1
+    slot.line_up(Hold(("k",), asker_of(Asker, 7, 7, 7)))
+    slot.line_up(new_flight(None, slot, 1, followers=2))
+    assert (locks.held("k"), locks.waiting("k")) == (True, 3 + 1 + 2)
+    slot.turn = None
+    assert (locks.held("k"), locks.waiting("k")) == (False, 1 + 2)
 
 
 def test_whoever_closes_a_circle_is_told_its_keys():

@@ -1,17 +1,19 @@
 """Turns and those that queue for them, one thread playing everybody."""
 
+import asyncio
+import sys
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 
-from singleflight import KeyedLocks, queues
+from singleflight import KeyedLocks, circles, queues, turns
 from singleflight.askers import asker_of
-from singleflight.errors import FlightTimeout
+from singleflight.errors import FlightDeadlock, FlightTimeout
 from singleflight.gates import LOOK, LOOK_AGAIN, Gate
 from singleflight.queues import Queued, keys_of
 from singleflight.testing import FakeClock
-from singleflight.turns import Asker, Hold, ahead, new_slot
+from singleflight.turns import Asker, Hold, ahead, current_actor, get_ident, new_slot
 
 
 def hold(actor, *keys, asker=Asker, release=None):
@@ -21,6 +23,57 @@ def hold(actor, *keys, asker=Asker, release=None):
 class Dead(Asker):
     def is_dead(self):
         return True
+
+
+def test_who_acts():
+    """The task, the loop in one of its callbacks, or the thread; also before anybody has imported asyncio."""
+    detour = turns._running_loop_if_any
+
+    async def run():
+        loop, called_back = asyncio.get_running_loop(), []
+        with patch.object(turns, "running_loop", detour):
+            assert current_actor() is asyncio.current_task()
+            assert turns.running_loop is not detour  # it is gone another time
+            assert current_actor() is asyncio.current_task()
+        with patch.object(turns, "running_loop", detour):
+            loop.call_soon(lambda: called_back.append(current_actor()))
+            while not called_back:
+                await asyncio.sleep(0)
+        assert called_back == [loop]
+
+    asyncio.run(run())
+    with patch.object(turns, "running_loop", detour):
+        with patch.dict(sys.modules):
+            del sys.modules["asyncio.events"]
+            assert current_actor() == get_ident()
+            assert turns.running_loop is detour
+        assert current_actor() == get_ident()
+
+
+def test_who_is_above_is_asked_once_and_again_where_that_may_have_changed():
+    """Its leader waits for the asker or not; what was seen holds until it looks again."""
+
+    class Child(Asker):
+        awaited_by = frozenset({2})
+
+        def above(self, turn):
+            assert turn is wanted
+            return self.awaited_by
+
+        def climb(self):
+            return self.awaited_by
+
+    child, wanted = asker_of(Child, 1, 1, 1), hold(2)
+    assert child.is_below(wanted)
+    child.awaited_by = frozenset()
+    assert child.is_below(wanted)
+    child.look_again()
+    assert not child.is_below(wanted)
+    child.awaited_by = frozenset({2})
+    child.begin()
+    assert (child.uneasy, child.noted) == (False, frozenset())
+    assert child.is_below(wanted)
+    assert not hold(1).asker.is_below(wanted)
 
 
 def test_a_hold_is_given_up_for_its_owner_when_that_is_dead():
@@ -61,7 +114,7 @@ def test_overtaking_callers_that_nobody_leads():
     assert list(slots[1].queue) == [other, before]
 
 
-@pytest.mark.parametrize("why", ["somebody leads them", "another is first", "nobody has it"])
+@pytest.mark.parametrize("why", ["somebody leads them", "another is first", "nobody has it", "nobody queues"])
 def test_overtaking_is_all_or_nothing(why):
     """Where one of the keys cannot be taken none is."""
     mine, other, slots = hold(1, "a", "b"), hold(2, "b"), [new_slot("a"), new_slot("b")]
@@ -71,9 +124,9 @@ def test_overtaking_is_all_or_nothing(why):
         before[1] = slots[1].turn = other
     elif why == "another is first":
         slots[1].line_up(other)
-    else:
+    elif why == "nobody has it":
         before[1] = slots[1].turn = None
-    for slot in slots:
+    for slot in slots[: 1 if why == "nobody queues" else 2]:
         slot.line_up(mine)
     queued = [list(slot.queue) for slot in slots]
     assert not mine.overtake()
@@ -83,18 +136,21 @@ def test_overtaking_is_all_or_nothing(why):
 
 def test_whoever_is_ahead_is_named_once():
     """In order: who has the key, then who is nearer; in one walk, only those that were not named yet."""
-    slot, turns = new_slot("k"), [hold(number) for number in range(5)]
-    slot.turn = turns[0]
-    for turn in turns[1:4]:
+    slot, holds = new_slot("k"), [hold(number) for number in range(5)]
+    slot.turn = holds[0]
+    for turn in holds[1:4]:
         slot.line_up(turn)
     told = {}
-    assert list(ahead(turns[2], slot, told)) == [("k", turns[0]), ("k", turns[1])]
-    assert list(ahead(turns[1], slot, told)) == []
-    assert list(ahead(turns[3], slot, told)) == [("k", turns[2])]
-    assert list(ahead(turns[4], slot, told)) == [("k", turns[3])]  # not there yet: it will be behind them all
-    assert list(ahead(turns[1], slot, {})) == [("k", turns[0])]
+    assert list(ahead(holds[2], slot, told)) == [("k", holds[0]), ("k", holds[1])]
+    assert list(ahead(holds[1], slot, told)) == []
+    assert list(ahead(holds[3], slot, told)) == [("k", holds[2])]
+    assert list(ahead(holds[4], slot, told)) == [("k", holds[3])]  # not there yet: it will be behind them all
+    assert list(ahead(holds[1], slot, {})) == [("k", holds[0])]
+    told = {}
+    assert list(ahead(holds[1], slot, told)) == [("k", holds[0])]
+    assert list(ahead(holds[3], slot, told)) == [("k", holds[1]), ("k", holds[2])]
     slot.turn = None
-    assert list(ahead(turns[2], slot, {})) == [("k", turns[1])]
+    assert list(ahead(holds[2], slot, {})) == [("k", holds[1])]
 
 
 @pytest.fixture
@@ -148,6 +204,46 @@ def test_looking_gives_up_the_holds_of_the_dead(clock):
     slot.line_up(mine)
     assert Queued(mine, Gate(), None).look() is True
     assert slot.turn is mine
+
+
+class Child(Asker):
+    """Somebody whom others wait for outside the library: `awaited_by`."""
+
+    awaited_by = frozenset()
+
+    def climb(self):
+        return self.awaited_by
+
+
+@pytest.mark.parametrize("uneasy", [True, False])
+def test_a_circle_that_is_closed_while_a_lock_is_waited_for(uneasy):
+    """Who may come to be awaited looks again, and is told; nobody else looks."""
+    locks = KeyedLocks()
+    slot, mine, child = locks.enter("k"), hold(1, asker=Child), asker_of(Child, 1, 1, 1)
+    mine.asker = child
+    child.uneasy = uneasy
+    slot.turn, mine.slots = hold(2), [slot]
+    slot.line_up(mine)
+    queued = Queued(mine, Gate(), None)
+    with patch.dict(circles.below, clear=True):
+        assert queued.look() is False
+        child.awaited_by = frozenset({2})
+        if uneasy:
+            with pytest.raises(FlightDeadlock, match=r"^waiting would never end: 'k' -> 'k'$"):
+                queued.look()
+            assert circles.below == {2: {child: None}}
+            slot.turn = mine
+            assert queued.look() is True
+        else:
+            assert queued.look() is False
+
+
+def test_looking_at_a_key_that_nobody_has():
+    """It was given up, and has not been handed on yet: there is nothing to see to."""
+    slot, mine = new_slot("k"), hold(1)
+    mine.slots = [slot]
+    slot.line_up(mine)
+    assert Queued(mine, Gate(), None).look() is False
 
 
 def test_the_keys_that_an_actor_took_in_between_are_named():

@@ -63,7 +63,7 @@ TESTS = {
     "turns": [*CIRCLES, *DEAD, "core/test_turns.py"],
     "locks": [*CIRCLES, *DEAD, "core/test_locks.py"],
     "remembered": [*DEAD, *HITS, "decorators", "freshness/test_grace.py", "bulk/test_joining.py"],
-    "unseating": [*DEAD, "contract/test_waiting.py", "mixed/test_loops.py", "freshness/test_pool.py"],
+    "unseating": ["core/test_unseating.py", *DEAD, "contract/test_waiting.py", "freshness/test_pool.py"],
     "flights": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
 }
 """The modules that are done, and the tests that are run for each: quick ones that look at what it does."""

@@ -64,7 +64,7 @@ def finish(run):
 
     thread = threading.Thread(target=guarded, daemon=True)
     thread.start()
-    thread.join(2)
+    thread.join(20)
     assert not thread.is_alive(), "hangs"
     if raised:
         raise raised[0]

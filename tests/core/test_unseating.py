@@ -1,0 +1,171 @@
+"""How a flight loses its key: what becomes of it, of its followers, and of what it was to renew."""
+
+import logging
+
+import pytest
+
+from singleflight.boarding import LEAD, Boarding, boarding_of
+from singleflight.counts import Counts
+from singleflight.entries import AgeingRecord
+from singleflight.flights import FLYING, PASSED, UNCLAIMED, UNSEATED
+from singleflight.memo import Memo
+from singleflight.options import Options, is_not_none
+from singleflight.testing import FakeClock, Recorder
+from singleflight.turns import inside
+
+MOST = 4
+
+
+class Work:
+    """What runs a flight."""
+
+    def __init__(self, dead=False):
+        self.dead, self.stopped = dead, 0
+
+    def is_dead(self):
+        return self.dead
+
+    def stop(self):
+        assert not inside()
+        self.stopped += 1
+
+
+@pytest.fixture
+def seen():
+    return Recorder()
+
+
+@pytest.fixture
+def memo(seen):
+    options = Options.checked(
+        ttl=10,
+        maxsize=4,
+        max_idle_locks=2,
+        cache_if=is_not_none,
+        follower_retries=3,
+        wait_timeout=None,
+        flight_timeout=5,
+        timer=FakeClock(100.0),
+        listener=seen,
+    )
+    return Memo("model", options, Counts())
+
+
+def in_flight(memo, key="k", due=True, **fields):
+    """A flight that is led, and due or not."""
+    boarding = boarding_of(Boarding, key, "leader", 1, 1)
+    assert memo.board(boarding) is LEAD
+    flight = boarding.flight
+    if due:
+        flight.due = 0.0
+    for name, value in fields.items():
+        setattr(flight, name, value)
+    return flight
+
+
+def told(seen):
+    return [event.key for event in seen.events if event.kind == "unseat"]
+
+
+def test_a_flight_that_is_in_time_keeps_its_key(memo, seen):
+    """Whoever thought it due was too early: nothing happens."""
+    flight = in_flight(memo, due=False, work=Work())
+    gate = flight.open_later()
+    assert memo.unseat(flight) is True
+    assert (flight.state, flight.detached, flight.slot.turn, flight.gate) == (FLYING, False, flight, gate)
+    assert not gate.wait(0.0)
+    assert (memo.adrift, told(seen), flight.work.stopped) == (set(), [], 0)
+
+
+@pytest.mark.parametrize("work", [None, Work()])
+def test_an_overdue_flight_without_followers_leaves_its_key_free(memo, seen, work):
+    """It is still running, is not to be stored any more, and a task that runs it is told to stop."""
+    flight = in_flight(memo, work=work)
+    slot = flight.slot
+    assert memo.unseat(flight) is True
+    assert (flight.state, flight.detached, flight.successor) == (UNSEATED, True, None)
+    assert (slot.turn, memo.locks.live(), memo.adrift) == (None, [], {flight})
+    assert told(seen) == ["k"]
+    assert work is None or work.stopped == 1
+
+
+def test_followers_move_over_to_a_successor(memo):
+    """With what is left of their retries, and are woken: one of them is to lead it."""
+    flight = in_flight(memo, followers=2)
+    gate = flight.open_later()
+    assert memo.unseat(flight) is True
+    successor = flight.slot.turn
+    assert flight.successor is successor
+    assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, 3)
+    assert (successor.memo, successor.slot, successor.key) == (memo, flight.slot, "k")
+    assert (flight.state, flight.followers, flight.gate) == (UNSEATED, 0, None)
+    assert gate.wait(0.0)
+
+
+def test_what_has_lost_its_key_before_has_no_successor(memo):
+    """It was invalidated: its followers are on their own."""
+    flight = in_flight(memo, followers=2)
+    newer = in_flight(memo, "other")
+    flight.slot.turn = newer
+    assert memo.unseat(flight) is True
+    assert (flight.state, flight.successor, flight.slot.turn) == (UNSEATED, None, newer)
+
+
+def test_nothing_runs_any_more_of_what_is_dead(memo, seen):
+    """It does not count as left running, and there is nothing to stop."""
+    flight = in_flight(memo, due=False, work=Work(dead=True))
+    memo.adrift.add(flight)
+    assert memo.unseat(flight) is True
+    assert (flight.state, flight.detached, memo.adrift, flight.work.stopped) == (UNSEATED, True, set(), 0)
+    assert told(seen) == ["k"]
+
+
+def test_so_many_of_a_key_are_left_running_and_no_more(memo):
+    """Others' keys, and what was only invalidated, are not counted; what is dead goes in any case."""
+    for key in [*["k"] * MOST, "other"]:
+        assert memo.unseat(in_flight(memo, key))
+    memo.adrift.add(in_flight(memo, "another", due=False))
+    fifth = in_flight(memo)
+    assert memo.unseat(fifth) is False
+    assert (fifth.state, fifth.detached, fifth.slot.turn) == (FLYING, False, fifth)
+    fifth.work = Work(dead=True)
+    assert memo.unseat(fifth) is True
+
+
+def test_one_that_was_invalidated_is_not_counted_as_left_running(memo):
+    """It may end in time."""
+    for _ in range(MOST):
+        flight = in_flight(memo, due=False)
+        memo.adrift.add(flight)
+        flight.slot.turn = None
+    assert memo.unseat(in_flight(memo)) is True
+
+
+def test_what_is_found_dead_adrift_is_destroyed_outside_the_mutex(memo):
+    """Destructors may do anything."""
+    seen = []
+
+    class Dead(Work):
+        def __del__(self):
+            seen.append(inside())
+
+    alive = in_flight(memo, "alive", due=False, work=Work())
+    plain = in_flight(memo, "plain", due=False)
+    memo.adrift |= {in_flight(memo, "dead", due=False, state=PASSED, work=Dead(True)), alive, plain}
+    for slot in memo.locks.live():
+        slot.turn = None
+    memo.unseat(alive)
+    assert memo.adrift == {alive, plain}
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_renewal_that_is_unseated_is_tried_again(memo, caplog, dead):
+    """After a while where it took too long, which is told; at once where its loop is gone."""
+    flight = in_flight(memo, due=not dead, renews=True, work=Work(dead))
+    flight.previous = record = AgeingRecord("k", 1, 95.0, 10.0, grace=60.0)
+    memo.store.put(record)
+    with caplog.at_level(logging.WARNING):
+        assert memo.unseat(flight) is True
+    assert (record.refresh_at, record.failed) == ((100.0, False) if dead else (101.0, True))
+    assert ("it took longer than 5 s" in caplog.text) is not dead
