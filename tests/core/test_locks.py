@@ -6,13 +6,14 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey
+from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey, queues
 from singleflight.askers import asker_of, descends
 from singleflight.circles import below, waiting
 from singleflight.flights import new_flight
 from singleflight.locks import late, settle_late
+from singleflight.queues import Queued
 from singleflight.store import Store
-from singleflight.turns import Asker, Hold, mutex
+from singleflight.turns import Asker, Hold, inside, mutex
 
 
 @pytest.mark.parametrize(
@@ -59,11 +60,20 @@ def test_a_statement_may_be_used_again_and_left_twice():
     """Leaving what is not held does nothing."""
     locks = KeyedLocks()
     statement = locks("a")
+    statement.__exit__(None, None, None)
     for _ in range(2):
         with statement:
             assert locks.held("a")
         statement.__exit__(None, None, None)
         assert not locks.held("a")
+
+    async def run():
+        async with statement:
+            assert locks.held("a")
+        await statement.__aexit__(None, None, None)
+        assert not locks.held("a")
+
+    asyncio.run(run())
 
 
 def test_giving_up_is_done_once_more_after_an_interrupt():
@@ -134,6 +144,51 @@ def test_a_hold_knows_how_many_waits_it_came_on_top_of():
     assert hold.depth == 2
     locks.release(hold)
     assert hold.slots == []
+
+
+def test_what_is_evicted_is_destroyed_outside_the_mutex():
+    """A destructor may do anything."""
+    seen = []
+
+    class Key:
+        def __del__(self):
+            seen.append(inside())
+
+    locks = KeyedLocks(max_idle=1)
+    with locks(Key()):
+        pass
+    assert seen == []
+    with locks("b"):
+        pass
+    assert seen == [False]
+
+
+def test_a_task_that_has_looked_in_vain_waits_on():
+    """However often, until it has the key."""
+    locks, theirs, looks, had_it = KeyedLocks(), Hold(("a",), asker_of(Asker, 7, 7, 7)), [], []
+    locks.acquire(theirs, None)
+
+    truly_look = Queued.look
+
+    def look(queued):
+        looks.append(queued)
+        return truly_look(queued)
+
+    async def take():
+        async with locks("a"):
+            had_it.append(theirs.slots)
+
+    async def run():
+        task = asyncio.create_task(take())
+        while len(looks) < 3:
+            assert not had_it
+            await asyncio.sleep(0)
+        locks.release(theirs)
+        await asyncio.wait_for(task, 15)
+
+    with patch.object(queues, "LOOK", 0.001), patch.object(Queued, "look", look):
+        asyncio.run(asyncio.wait_for(run(), 15))
+    assert had_it == [[]]
 
 
 @pytest.fixture

@@ -120,6 +120,22 @@ def test_nothing_runs_any_more_of_what_is_dead(memo, seen):
     assert told(seen) == ["k"]
 
 
+def test_a_flight_that_is_found_dead_in_the_midst_of_it(memo):
+    """Its loop may be closed at any moment, also after those adrift were looked through."""
+
+    class Dying(Work):
+        looks = 0
+
+        def is_dead(self):
+            self.looks += 1
+            return self.looks > 1
+
+    flight = in_flight(memo, due=False, work=Dying())
+    memo.adrift.add(flight)
+    assert memo.unseat(flight) is True
+    assert (flight.state, memo.adrift, flight.work.stopped) == (UNSEATED, set(), 0)
+
+
 def test_so_many_of_a_key_are_left_running_and_no_more(memo):
     """Others' keys, and what was only invalidated, are not counted; what is dead goes in any case."""
     for key in [*["k"] * MOST, "other"]:
