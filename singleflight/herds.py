@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
 import threading
 import time
@@ -92,9 +93,20 @@ def in_threads(call: Callable[[], R], n: int, patience: float) -> tuple[list[Cal
     took = time.perf_counter() - released
     hanging = [number for number in range(n) if number not in ended]
     if hanging:
-        frame = sys._current_frames().get(threads[hanging[0]].ident or 0)
-        raise _late(patience, hanging, n, traceback.format_stack(frame) if frame else [])
+        raise _late(patience, hanging, n, _where(threads[hanging[0]]))
     return [ended[number] for number in range(n)], took
+
+
+def _where(thread: threading.Thread) -> list[str]:
+    """Where a thread is. No collection meanwhile: within one `sys._current_frames` can deadlock on 3.11."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        frame = sys._current_frames().get(thread.ident or 0)
+    finally:
+        if collects:
+            gc.enable()
+    return traceback.format_stack(frame) if frame else []
 
 
 def _ask(call: Callable[[], R], number: int) -> Caller[R]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+from .drivers import LoopThread
 
 # What was started in the background ignores Ctrl-C, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -79,3 +82,19 @@ def make_gate() -> Iterator[Callable[[], Gate]]:
     yield make
     for gate in gates:
         gate.set()
+
+
+@pytest.fixture
+def loops() -> Iterator[Callable[[], LoopThread]]:
+    """Makes event loops, each in a thread of its own; nothing may have been reported to any of them."""
+    made: list[LoopThread] = []
+
+    def make() -> LoopThread:
+        made.append(LoopThread())
+        return made[-1]
+
+    yield make
+    for loop in made:
+        loop.close()
+    gc.collect()  # so that what complains when it is destroyed does it now
+    assert [report for loop in made for report in loop.reports] == []

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from ..drivers import Gate, LoopThread
-
-
-@pytest.fixture
-def loops() -> Iterator[Callable[[], LoopThread]]:
-    """Makes loops; at the end of the test nothing may have been reported to any of them."""
-    made: list[LoopThread] = []
-
-    def make() -> LoopThread:
-        made.append(LoopThread())
-        return made[-1]
-
-    yield make
-    for loop in made:
-        loop.close()
-    gc.collect()  # so that what complains when it is destroyed does it now
-    assert [report for loop in made for report in loop.reports] == []
 
 
 @pytest.fixture

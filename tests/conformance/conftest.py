@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,6 @@ import singleflight
 
 from ..bulk.conftest import BulkDriver
 from ..contract.conftest import TURNS
-from ..drivers import LoopThread
 from ..freshness.conftest import Source
 
 
@@ -84,19 +82,3 @@ def scene(driver: BulkDriver) -> Callable[..., Scene]:
 def task_scene(tasks: BulkDriver) -> Callable[..., Scene]:
     """The same for tasks of one loop."""
     return lambda **options: Scene(tasks, **{"ttl": 60, **options})
-
-
-@pytest.fixture
-def loops() -> Iterator[Callable[[], LoopThread]]:
-    """Makes event loops, each in a thread of its own; nothing may have been reported to any of them."""
-    made: list[LoopThread] = []
-
-    def make() -> LoopThread:
-        made.append(LoopThread())
-        return made[-1]
-
-    yield make
-    for loop in made:
-        loop.close()
-    gc.collect()
-    assert [report for loop in made for report in loop.reports] == []

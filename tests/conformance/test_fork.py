@@ -2,58 +2,20 @@
 
 import asyncio
 import os
-import select
-import signal
-import warnings
 
 import pytest
 
 from singleflight import KeyedLocks, drain_sync, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder, stampede
 
+from ..children import answer, answered, in_child
 from ..drivers import until
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-
-
-@pytest.fixture(autouse=True)
-def no_fork_warning():
-    """Newer Pythons warn about forking with threads: that is what is tested."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
-def in_child(run):
-    """What `run` returns in a forked child, as text; fails if the child does not answer."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer(writer, run)
-    return answered(child, reader, writer)
-
-
-def answer(writer, run):
-    """In the child: write what `run` returns or raises, and exit."""
-    try:
-        os.write(writer, repr(run()).encode())
-    except BaseException as error:
-        os.write(writer, repr(error).encode())
-    finally:
-        os._exit(0)
-
-
-def answered(child, reader, writer):
-    """In the parent: what the child has written; it is ended, whatever it does."""
-    try:
-        ready, _, _ = select.select([reader], [], [], 20)
-        assert ready, "the child hangs"
-        return os.read(reader, 10_000).decode()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(reader)
-        os.close(writer)
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    # Newer Pythons warn about forking with threads: that is what is tested.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 
 @pytest.fixture

@@ -2,45 +2,19 @@
 
 import multiprocessing
 import os
-import select
-import warnings
 
 import pytest
 
 from singleflight import KeyedLocks, single_flight_ttl
 from singleflight.testing import Recorder
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+from ..children import answer, answered, in_child
 
-
-@pytest.fixture(autouse=True)
-def no_fork_warning():
-    """Newer Pythons warn about forking with threads: that is what is tested."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
-def in_child(run):
-    """What `run` returns in a forked child, as text; fails if the child does not answer."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writer, repr(run()).encode())
-        except BaseException as error:
-            os.write(writer, repr(error).encode())
-        finally:
-            os._exit(0)
-    try:
-        ready, _, _ = select.select([reader], [], [], 20)
-        assert ready, "the child hangs"
-        return os.read(reader, 10_000).decode()
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-        os.close(reader)
-        os.close(writer)
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    # Newer Pythons warn about forking with threads: that is what is tested.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 
 @single_flight_ttl(ttl=60)
@@ -82,12 +56,8 @@ def test_a_fork_inside_the_function_stores_nothing_in_the_child():
 
     child = fetch()
     if child == 0:
-        os.write(writer, repr((fetch.entry(), fetch.flights(), len(fetch.locks))).encode())
-        os._exit(0)
-    ready, _, _ = select.select([reader], [], [], 20)
-    assert ready
-    assert os.read(reader, 1000).decode() == "(None, (), 0)"
-    os.waitpid(child, 0)
+        answer(writer, lambda: (fetch.entry(), fetch.flights(), len(fetch.locks)))
+    assert answered(child, reader, writer) == "(None, (), 0)"
     assert fetch.entry().value == child
 
 

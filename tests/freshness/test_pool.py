@@ -38,6 +38,12 @@ def make_gate():
     assert singleflight.drain_sync(timeout=10)
 
 
+async def rounds(count):
+    """Let everything that is ready run, so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 class Plain:
     """A plain function whose first value is stale; `runs` says which thread ran each execution."""
 
@@ -393,7 +399,7 @@ def test_a_loop_that_does_not_run_any_more():
         assert fetch() == len(runs)  # not for ever behind a task that never goes on
         assert runs[-1] == "plain"
         value = fetch()
-        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.run_until_complete(rounds(5))
         assert fetch() == value
         assert fetch.flights() == ()
     finally:
@@ -472,7 +478,7 @@ def test_asyncio_run_ends_while_renewing():
 
     async def twice():
         value = await fetch()
-        await asyncio.sleep(0.001)
+        await rounds(5)  # the renewal begins
         return value
 
     assert asyncio.run(twice()) == 1

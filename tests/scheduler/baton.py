@@ -19,6 +19,7 @@ never ends a `Livelock`. The primitives that actors use are in `primitives`.
 from __future__ import annotations
 
 import _thread
+import contextvars
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Actor:
             if scheduler.failure is None:
                 if scheduler.tracer is not None:
                     scheduler.tracer.begin()
-                self.value = self._run()
+                self.value = contextvars.copy_context().run(self._run)  # nothing is left for the next
         except Abort:
             pass
         except BaseException as error:
