@@ -81,6 +81,30 @@ def test_locks_held_by_others_are_free_in_the_child(crowd, gate):
         assert in_child(child) == "(True, True)"
 
 
+def test_a_lock_that_is_held_over_a_fork_is_handed_on_in_the_child(crowd):
+    """Who waits for it in the child gets it when the thread that forked gives it up there."""
+    locks = KeyedLocks()
+
+    def wait():
+        with locks("mine", timeout=10):
+            return "got it"
+
+    held = locks("mine")
+    held.__enter__()
+
+    def child():
+        crowd.add(wait)
+        while not locks.waiting("mine"):
+            pass
+        held.__exit__(None, None, None)
+        return crowd.join()
+
+    try:
+        assert in_child(child) == "['got it']"
+    finally:
+        held.__exit__(None, None, None)
+
+
 def test_a_store_caught_in_mid_mutation_is_rebuilt():
     """A fork while another thread is inside the store: the child's store works."""
 
