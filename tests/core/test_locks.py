@@ -289,3 +289,28 @@ def test_what_a_task_begins_inside_a_block_descends_from_it(where):
 
     asyncio.run(run())
     assert seen == [False, True, where != "the same task"]
+
+
+def test_an_idle_lock_that_goes_for_another_is_destroyed_outside_the_mutex():
+    """Its key's destructor may do anything, also take a lock."""
+    seen = []
+
+    class Key:
+        def __del__(self):
+            seen.append(inside())
+
+    locks = KeyedLocks(max_idle=1)
+    with locks(Key()):
+        pass
+    with locks("another"):
+        assert seen == []
+    assert seen == [False]
+
+
+def test_a_registry_that_is_gone_leaves_nothing_behind():
+    """However many are made and dropped."""
+    several = [KeyedLocks(), KeyedLocks()]
+    known = len(queues._registries)
+    assert all(locks in queues.registries() for locks in several)
+    several.clear()
+    assert len(queues._registries) == known - 2

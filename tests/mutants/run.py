@@ -45,8 +45,6 @@ MEMO = [
     "threads/test_control.py",
 ]
 
-RENEWED = ["freshness/test_grace.py", "freshness/test_ahead.py", "freshness/test_pool.py"]
-
 TESTS = {
     "freshness": [*FRESHNESS, "core/test_options.py"],
     "entries": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
@@ -54,7 +52,7 @@ TESTS = {
     "store": [*STORE, *HITS, "core/test_memo_machine.py", "decorators/test_binding.py", "fork"],
     "gates": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
     "slots": [*LOCKS, *DEAD, "core/test_idle.py"],
-    "queues": [*CIRCLES, *DEAD, "core/test_turns.py"],
+    "queues": [*CIRCLES, *DEAD, "core/test_turns.py", "core/test_locks.py"],
     "circles": [
         *CIRCLES,
         *DEAD,
@@ -67,18 +65,10 @@ TESTS = {
     "remembered": [*DEAD, *HITS, "decorators", "freshness/test_grace.py", "bulk/test_joining.py"],
     "unseating": ["core/test_unseating.py", *DEAD, "contract/test_waiting.py", "freshness/test_pool.py"],
     "flights": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
-    "landing": [
-        *MEMO,
-        *RENEWED,
-        "core/test_outcomes.py",
-        "freshness/test_failures.py",
-        "bulk/test_loader.py",
-    ],
-    "leaving": [*MEMO, *RENEWED, "threads/test_chains.py", "asyncio/test_cancellation.py"],
-    "serving": [*MEMO, *RENEWED],
-    "memo": [*MEMO, *CIRCLES, "threads/test_chains.py", "threads/test_circles.py", "freshness/test_grace.py"],
 }
-"""The modules that are done, and the tests that are run for each: quick ones that look at what it does."""
+"""The modules that are done, and the tests that are run for each: quick ones that look at what it does.
+
+Not done yet: memo, serving, leaving and landing. `tests/interleavings` plants bugs in those."""
 
 PYPROJECT = """
 [tool.mutmut]
