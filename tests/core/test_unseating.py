@@ -4,67 +4,17 @@ import logging
 
 import pytest
 
-from singleflight.boarding import LEAD, Boarding, boarding_of
-from singleflight.counts import Counts
 from singleflight.entries import AgeingRecord
 from singleflight.flights import FLYING, PASSED, UNCLAIMED, UNSEATED
-from singleflight.memo import Memo
-from singleflight.options import Options, is_not_none
-from singleflight.testing import FakeClock, Recorder
 from singleflight.turns import inside
+
+from .conftest import Work, in_flight
 
 MOST = 4
 
 
-class Work:
-    """What runs a flight."""
-
-    def __init__(self, dead=False):
-        self.dead, self.stopped = dead, 0
-
-    def is_dead(self):
-        return self.dead
-
-    def stop(self):
-        assert not inside()
-        self.stopped += 1
-
-
-@pytest.fixture
-def seen():
-    return Recorder()
-
-
-@pytest.fixture
-def memo(seen):
-    options = Options.checked(
-        ttl=10,
-        maxsize=4,
-        max_idle_locks=2,
-        cache_if=is_not_none,
-        follower_retries=3,
-        wait_timeout=None,
-        flight_timeout=5,
-        timer=FakeClock(100.0),
-        listener=seen,
-    )
-    return Memo("model", options, Counts())
-
-
-def in_flight(memo, key="k", due=True, **fields):
-    """A flight that is led, and due or not."""
-    boarding = boarding_of(Boarding, key, "leader", 1, 1)
-    assert memo.board(boarding) is LEAD
-    flight = boarding.flight
-    if due:
-        flight.due = 0.0
-    for name, value in fields.items():
-        setattr(flight, name, value)
-    return flight
-
-
 def told(seen):
-    return [event.key for event in seen.events if event.kind == "unseat"]
+    return [event.key for event in seen.of("unseat")]
 
 
 def test_a_flight_that_is_in_time_keeps_its_key(memo, seen):

@@ -1,0 +1,90 @@
+"""What the tests of the decision maker share: one whose clock stands still, and flights in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import pytest
+
+from singleflight.boarding import LEAD, Boarding, boarding_of
+from singleflight.counts import Counts
+from singleflight.flights import Flight
+from singleflight.memo import Memo
+from singleflight.options import Options, is_not_none
+from singleflight.testing import FakeClock, Recorder
+from singleflight.turns import inside
+
+
+class Work:
+    """What runs a flight."""
+
+    loop = None
+    began = True
+
+    def __init__(self, dead: bool = False, may: bool = True) -> None:
+        self.dead, self.may, self.stopped = dead, may, 0
+
+    def is_dead(self) -> bool:
+        return self.dead
+
+    def may_stop(self) -> bool:
+        return self.may
+
+    def stop(self) -> None:
+        assert not inside()
+        self.stopped += 1
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(100.0)
+
+
+@pytest.fixture
+def seen() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def make(clock: FakeClock, seen: Recorder) -> Callable[..., Memo]:
+    """Makes decision makers."""
+
+    def make(**options: Any) -> Memo:
+        wanted = {
+            "ttl": 10,
+            "maxsize": 4,
+            "max_idle_locks": 2,
+            "cache_if": is_not_none,
+            "follower_retries": 3,
+            "wait_timeout": None,
+            "flight_timeout": 5,
+            "timer": clock,
+            "listener": seen,
+            **options,
+        }
+        return Memo("model", Options.checked(**wanted), Counts())
+
+    return make
+
+
+@pytest.fixture
+def memo(make: Callable[..., Memo]) -> Memo:
+    return make()
+
+
+def caller(key: Hashable = "k", actor: Hashable = "caller", thread: int = 2, renew: bool = False) -> Boarding:
+    """A call for which nothing is decided yet."""
+    return boarding_of(Boarding, key, actor, thread, actor, renew)
+
+
+def in_flight(memo: Memo, key: Hashable = "k", due: bool = True, **fields: Any) -> Flight:
+    """A flight that is led, and due or not."""
+    boarding = caller(key, "leader", 1)
+    assert memo.board(boarding) is LEAD
+    flight: Flight = boarding.flight
+    if due:
+        flight.due = 0.0
+    for name, value in fields.items():
+        setattr(flight, name, value)
+    return flight
