@@ -29,7 +29,7 @@ class Server(Leaver):
             wanted = flight.unbegun and not flight.detached
             if wanted:
                 self._set_out(renewal, thread, thread, now)
-        if not wanted and flight.unbegun:
+        if not wanted:
             self.call_off(flight)
         return wanted
 

@@ -1,0 +1,250 @@
+"""How a stored value is served the longer way, and what is to be renewed meanwhile, and by whom."""
+
+from math import inf
+
+import pytest
+
+from singleflight import serving
+from singleflight.boarding import HIT, LEAD, Boarding, Nobody, boarding_of
+from singleflight.entries import AgeingRecord, record_of
+from singleflight.flights import FLYING, LANDED, UNSEATED
+from singleflight.turns import get_ident
+
+from .conftest import Work, caller, in_flight
+
+
+@pytest.fixture
+def memo(make):
+    """Values are fresh for ten seconds and in their grace for fifty more."""
+    return make(grace=50)
+
+
+def stored(memo, **fields):
+    """An ageing value that came at 90: it is stale at 100, the time that it is."""
+    record = AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0)
+    for name, value in fields.items():
+        setattr(record, name, value)
+    memo.store.put(record)
+    return record
+
+
+def renewal_of(memo, **fields):
+    """The renewal that the first who is served a stale value is to see to."""
+    stored(memo)
+    boarding = caller(**fields)
+    assert memo.board(boarding) is HIT
+    return boarding.renewal
+
+
+def counted(memo):
+    names = ("hits", "stale_hits", "errors", "fetches", "calls")
+    return {name: getattr(memo.counts, name) for name in names if getattr(memo.counts, name)}
+
+
+# -- serving --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("left", "count"), [(0.5, "hits"), (0.0, "stale_hits"), (-1.0, "stale_hits")])
+def test_a_value_is_fresh_up_to_its_end_and_stale_from_there_on(memo, clock, seen, left, count):
+    """What is counted and told says which."""
+    record = stored(memo, refresh_at=inf, deadline=-inf)
+    clock.set(100.0 - left)
+    boarding = caller()
+    assert memo.board(boarding) is HIT
+    assert (boarding.record, boarding.renewal, boarding.overdue) == (record, None, None)
+    assert memo.store.hits() + memo.counts.hits == (count == "hits")
+    assert memo.counts.stale_hits == (count == "stale_hits")
+    assert seen.kinds() == ["hit" if count == "hits" else "stale_hit"]
+
+
+@pytest.mark.parametrize("hits", [0.0, 1.0, 2.0])
+def test_a_stale_hit_is_a_use(memo, hits):
+    """Though it is no hit: the eviction passes over a value that was used since it came by last."""
+    record = stored(memo, hits=hits, passed=hits)
+    memo.board(caller())
+    assert record.passed not in (0, hits, hits + 1)
+
+
+def test_a_kept_failure_is_an_error_for_each_caller(memo, seen):
+    """It is neither a hit nor renewed."""
+    memo.store.put(AgeingRecord("k", None, 95.0, 10.0, error=ValueError(), refresh_at=0.0))
+    for number in (1, 2, 3):
+        assert memo.board(caller()) is HIT
+        assert counted(memo) == {"errors": number}
+    assert seen.events == []
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_hits_take_the_fast_path_again_once_nobody_listens(make, clock, listens):
+    """A value that came while somebody listened for hits is read the longer way as long as one does."""
+    memo = make(**({} if listens else {"listener": None}))
+    record = record_of("k", "value", 95.0, 10.0)
+    memo.store.put(record)
+    record.deadline = -inf
+    assert memo.board(caller()) is HIT
+    assert record.deadline == (-inf if listens else 105.0)
+
+
+def test_only_what_was_sent_the_longer_way_is_sent_back(make):
+    """Another deadline has another reason, and stays."""
+    memo = make(listener=None)
+    record = record_of("k", "value", 95.0, 10.0)
+    memo.store.put(record)
+    record.deadline = 99.0
+    assert memo.board(caller()) is HIT
+    assert record.deadline == 99.0
+
+
+# -- who is to renew it -----------------------------------------------------------------------------------
+
+
+def test_the_first_who_finds_it_due_sees_to_a_renewal(memo):
+    """It is a flight of its own with everything a flight has, that nobody runs yet and nobody called for."""
+    renewal = renewal_of(memo)
+    flight = renewal.flight
+    record = flight.previous
+    assert (flight.state, flight.kind, flight.renews, flight.background) == (FLYING, "refresh", True, True)
+    assert (flight.memo, flight.key, flight.retries, flight.followers) == (memo, "k", 3, 0)
+    assert (flight.unbegun, flight.slot.turn, flight.told) == (True, flight, True)
+    assert isinstance(flight.leader, Nobody)
+    assert flight.due is not None
+    assert (record.value, record.refresh_at) == ("old", inf)
+    second = caller()
+    assert memo.board(second) is HIT
+    assert second.renewal is None
+
+
+def test_a_tasks_renewal_begins_for_certain(memo):
+    """As soon as its loop goes on; so nobody else is to begin it."""
+
+    class TaskBoarding(Boarding):
+        loop = "a loop"
+
+    stored(memo)
+    boarding = boarding_of(TaskBoarding, "k", "task", 2, "task")
+    assert memo.board(boarding) is HIT
+    assert boarding.renewal.flight.unbegun is False
+
+
+def test_nothing_is_renewed_before_its_time(memo):
+    """It is read the longer way for another reason."""
+    stored(memo, refresh_at=100.5)
+    boarding = caller()
+    assert memo.board(boarding) is HIT
+    assert boarding.renewal is None
+
+
+def test_nothing_is_renewed_by_whoever_may_not_wait(memo, monkeypatch):
+    """A finaliser within a section of a store: what it would begin might need that very lock."""
+    record = stored(memo)
+    monkeypatch.setattr(serving, "inside_other", lambda: True)
+    boarding = caller()
+    assert memo.board(boarding) is HIT
+    assert (boarding.renewal, record.refresh_at) == (None, 100.0)
+
+
+def test_nothing_is_renewed_while_somebody_has_the_key(memo):
+    """A lock's holder, or a call: whoever is served afterwards sees to it."""
+    flight = in_flight(memo, due=False)
+    record = stored(memo)
+    boarding = caller()
+    assert memo.board(boarding) is HIT
+    assert (boarding.renewal, record.refresh_at, flight.slot.turn) == (None, 100.0, flight)
+
+
+# -- a renewal that takes too long ------------------------------------------------------------------------
+
+
+def test_whoever_finds_a_stale_value_looks_whether_its_renewal_takes_too_long(memo, seen):
+    """It loses the key then, and the value is renewed anew after a while."""
+    flight = in_flight(memo, renews=True)
+    flight.previous = record = stored(memo, refresh_at=inf)
+    boarding = caller()
+    assert memo.board(boarding) is HIT
+    assert (flight.state, flight.slot.turn, record.refresh_at) == (UNSEATED, None, 101.0)
+    assert boarding.overdue is None
+    assert seen.count("unseat") == 1
+
+
+@pytest.mark.parametrize("left", [0.0, 0.5])
+def test_a_renewal_is_left_alone_in_time_and_while_the_value_is_fresh(memo, clock, left):
+    """Nobody misses anything yet."""
+    clock.set(100.0 - left)
+    flight = in_flight(memo, due=left > 0)
+    stored(memo, refresh_at=inf)
+    assert memo.board(caller()) is HIT
+    assert (flight.state, flight.slot.turn) == (FLYING, flight)
+
+
+def test_a_stale_value_that_nobody_renews_is_served_all_the_same(memo):
+    """Its key is free, or a lock's."""
+    stored(memo, refresh_at=inf)
+    assert memo.board(caller()) is HIT
+    with memo.locks("k"):
+        assert memo.board(caller()) is HIT
+    assert memo.counts.stale_hits == 2
+
+
+# -- who runs it --------------------------------------------------------------------------------------------
+
+
+def test_a_thread_begins_a_renewal(memo, clock):
+    """From now on it is that thread's, and has its time from now on."""
+    renewal = renewal_of(memo)
+    flight = renewal.flight
+    flight.due = 0.0
+    clock.advance(1)
+    assert memo.begin(renewal, 77) is True
+    assert (flight.leader, flight.thread, flight.started, flight.unbegun) == (77, 77, 101.0, False)
+    assert (flight.state, flight.previous.value, flight.is_due()) == (FLYING, "old", False)
+    assert flight.due > 0
+
+
+def test_a_renewal_is_begun_once(memo):
+    """Somebody else has begun it: it goes on there."""
+    renewal = renewal_of(memo)
+    flight = renewal.flight
+    assert memo.begin(renewal, 77) is True
+    assert memo.begin(renewal, 78) is False
+    assert (flight.leader, flight.thread, flight.state) == (77, 77, FLYING)
+
+
+def test_a_renewal_that_lost_its_key_is_called_off(memo):
+    """It was invalidated while it waited for a thread."""
+    renewal = renewal_of(memo)
+    flight = renewal.flight
+    flight.detached, flight.slot.turn = True, None
+    assert memo.begin(renewal, 77) is False
+    assert (flight.state, flight.unbegun) == (LANDED, False)
+    assert counted(memo) == {"stale_hits": 1}
+
+
+def test_a_task_is_entrusted_with_a_renewal(memo):
+    """It runs on the thread of its loop, and can be stopped and found dead."""
+    renewal = renewal_of(memo)
+    flight, work = renewal.flight, Work()
+    started = flight.started
+    memo.entrust(renewal, work, "task")
+    assert (flight.work, flight.leader, flight.thread) == (work, "task", get_ident())
+    assert (flight.started, flight.unbegun, flight.state) == (started, False, FLYING)
+
+
+def test_whoever_needs_the_outcome_of_a_renewal_leads_it(memo, clock):
+    """It is a call then, as it might wait for a thread that the caller occupies."""
+    renewal = renewal_of(memo)
+    clock.advance(60)
+    boarding = caller(actor="me", thread=5)
+    assert memo.board(boarding) is LEAD
+    flight = boarding.flight
+    assert flight is renewal.flight
+    assert (flight.kind, flight.background, flight.unbegun) == ("call", False, False)
+    assert (flight.leader, flight.thread) == ("me", 5)
+    assert memo.begin(renewal, 77) is False
+    assert (flight.leader, flight.state) == ("me", FLYING)
+    memo.land(flight, "new")
+    assert counted(memo) == {"stale_hits": 1, "fetches": 1, "calls": 1}
+
+
+def test_nothing_is_told_where_nobody_listens(make):
+    """Whether anybody may is asked when the call is boarded that sees to the renewal."""
+    assert renewal_of(make(grace=50, listener=None)).flight.told is False
