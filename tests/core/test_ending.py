@@ -256,12 +256,13 @@ COUNTED = [
 @pytest.mark.parametrize(("kind", "fields", "outcome", "expected"), COUNTED)
 def test_what_is_counted(memo, kind, fields, outcome, expected):
     """The execution, by itself or with its batch, what it brought, and what its caller received, if any."""
-    flight = in_flight(memo, kind=kind, **fields)
-    if isinstance(outcome, BaseException):
-        memo.fail(flight, outcome)
-    else:
-        memo.land(flight, outcome)
-    assert counted(memo) == expected
+    for times, key in enumerate(("one", "another"), 1):
+        flight = in_flight(memo, key, kind=kind, **fields)
+        if isinstance(outcome, BaseException):
+            memo.fail(flight, outcome)
+        else:
+            memo.land(flight, outcome)
+        assert counted(memo) == {name: count * times for name, count in expected.items()}
 
 
 @pytest.mark.parametrize("kind", ["call", "refresh"])
