@@ -65,10 +65,21 @@ TESTS = {
     "remembered": [*DEAD, *HITS, "decorators", "freshness/test_grace.py", "bulk/test_joining.py"],
     "unseating": ["core/test_unseating.py", *DEAD, "contract/test_waiting.py", "freshness/test_pool.py"],
     "flights": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
+    "landing": [
+        "core/test_landing.py",
+        "core/test_failing.py",
+        "core/test_ending.py",
+        "core/test_unseating.py",
+        "contract/test_failure.py",
+        "freshness/test_failures.py",
+        "freshness/test_ahead.py",
+        "freshness/test_grace.py",
+        "bulk/test_joining.py",
+    ],
 }
 """The modules that are done, and the tests that are run for each: quick ones that look at what it does.
 
-Not done yet: memo, serving, leaving and landing. `tests/interleavings` plants bugs in those."""
+Not done yet: memo, serving and leaving. `tests/interleavings` plants bugs in those."""
 
 PYPROJECT = """
 [tool.mutmut]

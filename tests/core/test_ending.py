@@ -1,0 +1,299 @@
+"""How a flight ends: its state, its key, its followers, what is counted, and when gates open."""
+
+import pytest
+
+from singleflight import FlightDeadlock, FlightTimeout
+from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, Flight, new_flight
+from singleflight.landing import NOTHING, let_go
+from singleflight.turns import inside, mutex
+
+from .conftest import Work, in_flight
+
+
+class Crowd:
+    """Tasks at a gate, which note whether the mutex was free when it was opened."""
+
+    def __init__(self, gate):
+        self.opened = []
+        gate.crowds[None] = self
+
+    def open(self):
+        self.opened.append("under the mutex" if inside() else "after it")
+
+
+def counted(memo):
+    """What was counted, without noughts."""
+    names = ("calls", "refreshes", "fetches", "waits", "errors", "timeouts", "failures", "uncached")
+    return {name: count for name in names if (count := getattr(memo.counts, name))}
+
+
+def queued(memo, flight):
+    """A flight that queues behind this one, and the gate that its followers wait at."""
+    other = new_flight(memo, flight.slot, 3, 1)
+    flight.slot.line_up(other)
+    return other, other.open_later()
+
+
+@pytest.mark.parametrize("error", [None, ValueError("down")])
+def test_followers_share_the_outcome(memo, seen, error):
+    """They are counted then, whenever they wake, and their gate is opened once the mutex is free."""
+    flight = in_flight(memo, followers=2, retries=0)
+    crowd = Crowd(flight.open_later())
+    if error is None:
+        memo.land(flight, 7)
+    else:
+        memo.fail(flight, error)
+    assert (flight.state, flight.error, flight.landed) == (LANDED, error, 100.0)
+    assert (flight.value, flight.followers) == (7 if error is None else None, 2)
+    assert (memo.locks.live(), crowd.opened) == ([], ["after it"])
+    assert (memo.counts.waits, memo.counts.errors) == ((2, 0) if error is None else (0, 3))
+    (event,) = seen.of("land")
+    assert (event.followers, event.retried) == (2, False)
+
+
+def test_nobody_is_to_receive_what_a_flight_without_followers_brought(memo):
+    """So it does not keep it alive."""
+    flight = in_flight(memo)
+    memo.land(flight, 7)
+    assert (flight.state, hasattr(flight, "value"), memo.counts.waits) == (LANDED, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fields", "retries"),
+    [
+        (None, {}, 2),
+        (None, {"retries": None}, None),
+        (None, {"retries": 0}, "shared"),
+        (7, {}, "shared"),
+        (7, {"doomed": True}, 3),
+        (ValueError(), {}, 2),
+        (ValueError(), {"retries": 1}, 0),
+        (ValueError(), {"retries": 0}, "shared"),
+        (ValueError(), {"doomed": True}, 3),
+        (FlightTimeout(), {}, 3),
+        (FlightDeadlock(), {"retries": 0}, 0),
+        (KeyboardInterrupt(), {"retries": 0}, 0),
+        (KeyboardInterrupt(), {"retries": None}, None),
+    ],
+)
+def test_who_flies_again(memo, seen, outcome, fields, retries):
+    """A refused value and a failure cost a retry; what says nothing about the key costs none."""
+    flight = in_flight(memo, followers=2, **fields)
+    slot, gate = flight.slot, flight.open_later()
+    crowd = Crowd(gate)
+    if isinstance(outcome, BaseException):
+        memo.fail(flight, outcome)
+    else:
+        memo.land(flight, outcome)
+    assert crowd.opened == ["after it"]
+    successor = slot.turn
+    if retries == "shared":
+        assert (flight.state, flight.followers, successor) == (LANDED, 2, None)
+        return
+    assert (flight.state, flight.followers, flight.successor) == (PASSED, 0, successor)
+    assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, retries)
+    assert (successor.memo, successor.key, successor.slot) == (memo, "k", slot)
+    assert successor.gate not in (None, gate)
+    for event in (*seen.of("land"), *seen.of("abort")):
+        assert (event.followers, event.kind == "abort" or event.retried) == (2, True)
+
+
+def test_a_value_that_is_good_but_not_stored_is_shared(make):
+    """A ttl of 0 is no reason to try again."""
+    memo = make(ttl=0)
+    flight = in_flight(memo, followers=2)
+    memo.land(flight, 7)
+    assert (flight.state, flight.value, counted(memo)) == (
+        LANDED,
+        7,
+        {"calls": 1, "fetches": 1, "waits": 2, "uncached": 1},
+    )
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt()])
+def test_a_flight_that_was_invalidated(memo, error):
+    """Its followers share what it brings; where there is nothing to share they are on their own."""
+    flight, other = in_flight(memo, followers=2, detached=True), in_flight(memo, "other")
+    memo.adrift = {flight, other}
+    flight.slot.turn = other
+    memo.fail(flight, error)
+    assert (memo.adrift, flight.slot.turn) == ({other}, other)
+    if isinstance(error, Exception):
+        assert (flight.state, flight.followers, flight.error) == (LANDED, 2, error)
+    else:
+        assert (flight.state, flight.followers, flight.successor) == (PASSED, 0, None)
+
+
+@pytest.mark.parametrize("outcome", [7, None, ValueError()])
+def test_a_flight_that_was_unseated(memo, seen, outcome):
+    """Its followers have gone over to another; what it brings is its own caller's, and is counted."""
+    flight = in_flight(memo, followers=2)
+    assert memo.unseat(flight)
+    successor = flight.successor
+    if isinstance(outcome, Exception):
+        memo.fail(flight, outcome)
+        assert counted(memo) == {"calls": 1, "failures": 1, "errors": 1}
+    else:
+        memo.land(flight, outcome)
+        assert counted(memo) == {"calls": 1, "fetches": 1, "uncached": 1}
+    assert (flight.state, flight.slot.turn, flight.successor) == (PASSED, successor, successor)
+    assert (successor.followers, memo.adrift, memo.store.index) == (2, set(), {})
+    (event,) = seen.of("land")
+    assert (event.followers, event.retried) == (0, False)
+
+
+@pytest.mark.parametrize("state", [UNCLAIMED, LANDED, PASSED])
+def test_a_flight_that_has_ended_frees_its_key(memo, seen, state):
+    """An interrupt struck between its end and that: whoever is next gets the key, and no more happens."""
+    flight = in_flight(memo, followers=2, state=state)
+    crowd = Crowd(flight.open_later())
+    other, gate = queued(memo, flight)
+    memo.adrift.add(flight)
+    next_crowd = Crowd(gate)
+    memo.fail(flight, ValueError())
+    assert (flight.state, flight.followers, flight.slot.turn, memo.adrift) == (state, 2, other, {flight})
+    assert crowd.opened == next_crowd.opened == ["after it"]
+    assert (counted(memo), seen.kinds()) == ({}, [])
+
+
+def test_a_flight_that_has_ended_leaves_the_key_to_who_has_it_now(memo):
+    """Its key was free for a moment."""
+    flight = in_flight(memo)
+    memo.land(flight, 7)
+    newer = in_flight(memo, "other")
+    flight.slot.turn = newer
+    memo.fail(flight, ValueError())
+    assert flight.slot.turn is newer
+
+
+def test_a_copy_in_a_forked_child_changes_nothing(memo, seen):
+    """The flight is the parent's; here it returns."""
+    flight = in_flight(memo, followers=2)
+    flight.orphan()
+    memo.adrift.add(flight)
+    memo.land(flight, 7)
+    assert (flight.state, flight.slot.turn, flight.followers, memo.adrift) == (FLYING, flight, 2, {flight})
+    assert (memo.store.index, counted(memo), seen.kinds()) == ({}, {}, [])
+
+
+def test_whoever_queues_is_next(memo):
+    """The key is theirs, and their gate is opened once the mutex is free."""
+    flight = in_flight(memo)
+    other, gate = queued(memo, flight)
+    crowd = Crowd(gate)
+    memo.land(flight, 7)
+    assert (flight.slot.turn, crowd.opened) == (other, ["after it"])
+
+
+def test_what_a_key_displaces_is_destroyed_outside_the_mutex(memo):
+    """Destructors may do anything."""
+    seen = []
+
+    class Key:
+        def __del__(self):
+            seen.append(inside())
+
+    memo.locks.vacate(memo.locks.enter(Key()))
+    for key in ("a", "b"):
+        memo.land(in_flight(memo, key), 7)
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("state", [FLYING, LANDED])
+def test_under_the_mutex_a_flight_ends_and_opens_nothing(memo, state):
+    """What is to be opened and let go of then is added to a list, also where it has ended before."""
+    seen, loose = [], [NOTHING]
+
+    class Key:
+        def __del__(self):
+            seen.append(inside())
+
+    memo.locks.vacate(memo.locks.enter(Key()))
+    memo.locks.vacate(memo.locks.enter("idle"))
+    flight, alone = in_flight(memo, followers=2, state=state), in_flight(memo, "alone")
+    crowd = Crowd(flight.open_later())
+    other, gate = queued(memo, flight)
+    crowds = [crowd, Crowd(gate)]
+    with mutex:
+        ended = memo._finish(flight, 7, None, 100.0, True, True, loose)
+        assert ended == (None if state is LANDED else (2, False))
+        assert memo._finish(alone, 7, None, 100.0, True, True, loose) == (0, False)
+        assert [each.opened for each in crowds] == [[], []]
+        assert (seen, len(loose), loose[0]) == ([], 5, NOTHING)
+    for each in loose:
+        let_go(each)
+    assert [each.opened for each in crowds] == [["after it"], ["after it"]]
+    del loose, each
+    assert (seen, flight.state, flight.slot.turn, memo.locks.slot("alone")) == ([False], LANDED, other, None)
+
+
+# -- counted ------------------------------------------------------------------------------------------
+
+CALL = {"calls": 1}
+REFRESH = {"calls": 1, "refreshes": 1}
+COUNTED = [
+    ("call", {}, 7, {**CALL, "fetches": 1}),
+    ("call", {}, None, {**CALL, "fetches": 1, "uncached": 1}),
+    ("call", {}, ValueError(), {**CALL, "failures": 1, "errors": 1}),
+    ("call", {}, FlightTimeout(), {**CALL, "failures": 1, "timeouts": 1}),
+    ("call", {}, KeyboardInterrupt(), {**CALL, "errors": 1}),
+    ("call", {"work": Work()}, 7, {**CALL, "fetches": 1}),
+    ("call", {"work": Work(), "deserted": True}, 7, CALL),
+    ("call", {"work": Work(), "deserted": True}, None, {**CALL, "uncached": 1}),
+    ("call", {"work": Work(), "deserted": True}, ValueError(), {**CALL, "failures": 1}),
+    ("refresh", {}, 7, {**REFRESH, "fetches": 1}),
+    ("refresh", {"background": True}, 7, REFRESH),
+    ("refresh", {"background": True}, None, {**REFRESH, "uncached": 1}),
+    ("refresh", {"background": True}, ValueError(), {**REFRESH, "failures": 1}),
+    ("refresh", {"background": True}, KeyboardInterrupt(), REFRESH),
+    ("bulk", {}, 7, {"fetches": 1}),
+    ("bulk", {}, None, {"fetches": 1, "uncached": 1}),
+    ("bulk", {}, ValueError(), {"errors": 1}),
+    ("bulk", {}, FlightTimeout(), {"timeouts": 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "outcome", "expected"), COUNTED)
+def test_what_is_counted(memo, kind, fields, outcome, expected):
+    """The execution, by itself or with its batch, what it brought, and what its caller received, if any."""
+    for times, key in enumerate(("one", "another"), 1):
+        flight = in_flight(memo, key, kind=kind, **fields)
+        if isinstance(outcome, BaseException):
+            memo.fail(flight, outcome)
+        else:
+            memo.land(flight, outcome)
+        assert counted(memo) == {name: count * times for name, count in expected.items()}
+
+
+@pytest.mark.parametrize("kind", ["call", "refresh"])
+def test_what_was_stopped_before_it_called_is_no_execution(memo, kind):
+    """Its caller is counted all the same."""
+    work = Work()
+    work.began = False
+    memo.fail(in_flight(memo, kind=kind, work=work), KeyboardInterrupt())
+    assert counted(memo) == {"errors": 1}
+
+
+def test_what_is_counted_already_is_not_counted_again(memo):
+    """Nobody called for it, or it was called off."""
+    memo.land(in_flight(memo, counted=True), 7)
+    assert counted(memo) == {}
+
+
+def test_an_execution_is_counted_once_whatever_strikes(memo, monkeypatch):
+    """Also where an interrupt cuts its end short, which is done once more then."""
+
+    class Interrupted(Flight):
+        __slots__ = ()
+
+        def pass_on(self, *args):
+            monkeypatch.setattr(Interrupted, "pass_on", Flight.pass_on)
+            raise KeyboardInterrupt
+
+    flight = in_flight(memo, followers=2)
+    flight.__class__ = Interrupted
+    with pytest.raises(KeyboardInterrupt) as struck:
+        memo.land(flight, None)
+    memo.fail(flight, struck.value)
+    assert counted(memo) == {"calls": 1, "fetches": 1, "uncached": 1}
+    assert (flight.state, flight.slot.turn.followers) == (PASSED, 2)

@@ -1,0 +1,247 @@
+"""What becomes of a value that a flight brings: whether and for how long it is stored, and who is told."""
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from singleflight.entries import AgeingRecord, Entry, Record, record_of
+from singleflight.flights import FLYING, LANDED
+from singleflight.freshness import Landing
+from singleflight.testing import Recorder
+from singleflight.turns import inside
+
+from .conftest import in_flight
+
+
+def stored(memo, key="k"):
+    """The value that is stored, when it landed and for how long it is fresh."""
+    record = memo.store.index.get(key)
+    return record and (record.value, record.landed, record.ttl)
+
+
+class Batch:
+    """A bulk load in progress."""
+
+    sealed = False
+
+    def __init__(self):
+        self.spoiled = set()
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "ttl"),
+    [
+        ({}, 7, 10.0),
+        ({}, 0, 10.0),
+        ({}, None, None),
+        ({"cache_if": lambda value: value > 6}, 7, 10.0),
+        ({"cache_if": lambda value: value > 7}, 7, None),
+        ({"cache_if": lambda value: value is None}, None, 10.0),
+        ({"ttl": None}, 7, inf),
+        ({"ttl": 0.5}, 7, 0.5),
+        ({"ttl": 0}, 7, None),
+        ({"ttl": lambda landing: 20}, 7, 20.0),
+        ({"ttl": lambda landing: 0}, 7, None),
+    ],
+)
+def test_whether_a_value_is_stored_and_for_how_long(make, seen, options, value, ttl):
+    """As `cache_if` says, by default all but None; as `ttl` says, and with a ttl of 0 not at all."""
+    memo = make(**options)
+    flight = in_flight(memo)
+    memo.land(flight, value)
+    assert stored(memo) == (None if ttl is None else (value, 100.0, ttl))
+    assert (flight.state, memo.locks.live(), memo.counts.uncached) == (LANDED, [], int(ttl is None))
+    (event,) = seen.of("land")
+    assert (event.value, event.error, event.stored, event.ttl) == (value, None, ttl is not None, ttl)
+    assert event.retried is False
+
+
+def test_a_detached_value_is_not_stored(memo, seen):
+    """It was invalidated in flight: it is its callers' alone."""
+    memo.land(in_flight(memo, detached=True), 7)
+    assert (stored(memo), memo.counts.uncached) == (None, 1)
+    (event,) = seen.of("land")
+    assert (event.stored, event.ttl) == (False, None)
+
+
+def test_what_came_after_a_flight_had_begun_stays(memo):
+    """It was put from outside; the store knows that the flight had not seen it."""
+    flight = in_flight(memo)
+    memo.store.put(record_of("k", "put", 100.0, 10.0))
+    memo.land(flight, 7)
+    assert (stored(memo), memo.counts.uncached) == (("put", 100.0, 10.0), 1)
+
+
+def test_publish_then_free_then_tell(make, monkeypatch):
+    """Whoever finds the key free finds the value, and a listener finds all done and no lock held."""
+    found = []
+
+    def look(event):
+        if event.kind == "land":
+            found.append(("told", memo.locks.live(), stored(memo), inside(), memo.store.is_owned()))
+
+    memo = make(listener=look)
+    flight, put = in_flight(memo), memo.store.put
+
+    def publish(record, publisher):
+        found.append(("published", flight.slot.turn is flight, publisher is flight, inside()))
+        return put(record, publisher)
+
+    monkeypatch.setattr(memo.store, "put", publish)
+    memo.land(flight, 7)
+    assert found == [("published", True, True, False), ("told", [], (7, 100.0, 10.0), False, False)]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_callable_ttl_sees_the_landing(make, clock, known):
+    """Key, value, how long it took, who waits, and the entry that it replaces, as it is now."""
+    asked = []
+    memo = make(ttl=lambda landing: asked.append(landing) or 20)
+    if known:
+        memo.store.put(record_of("k", "old", 80.0, 10.0))
+    flight = in_flight(memo, followers=3)
+    clock.advance(2.5)
+    memo.land(flight, "new")
+    old = Entry("k", "old", 22.5, 10.0, "expired", 0) if known else None
+    assert asked == [Landing("k", "new", None, 2.5, 3, old)]
+    assert stored(memo) == ("new", 102.5, 20.0)
+
+
+def test_a_callable_ttl_sees_no_failure_and_no_time_that_runs_backwards(make, clock):
+    """A stored exception is nothing that a value replaces."""
+    asked = []
+    memo = make(ttl=lambda landing: asked.append(landing) or 20)
+    flight = in_flight(memo)
+    flight.previous = AgeingRecord("k", None, 80.0, 10.0, error=ValueError())
+    clock.advance(-5)
+    memo.land(flight, "new")
+    assert asked == [Landing("k", "new", None, 0.0, 0, None)]
+
+
+def test_a_callable_ttl_is_not_asked_about_what_is_refused(make):
+    """There is nothing that it could say."""
+    asked = []
+    memo = make(ttl=asked.append)
+    memo.land(in_flight(memo), None)
+    assert asked == []
+
+
+@pytest.mark.parametrize("option", ["ttl", "cache_if"])
+def test_what_an_option_raises_is_passed_on(make, seen, option):
+    """Nothing has happened then: the flight is still to fail with it."""
+
+    def refuse(_):
+        raise LookupError(option)
+
+    memo = make(**{option: refuse})
+    flight = in_flight(memo)
+    with pytest.raises(LookupError, match=option):
+        memo.land(flight, 7)
+    assert (flight.state, flight.slot.turn, stored(memo), seen.kinds()) == (FLYING, flight, None, [])
+
+
+@pytest.mark.parametrize(
+    ("listener", "told", "deadline"),
+    [
+        (None, False, 110.0),
+        (Recorder({"land"}), True, 110.0),
+        (Recorder(), True, -inf),
+        (Recorder(), False, 110.0),
+    ],
+)
+def test_a_listener_that_wants_hits_sees_every_read(make, listener, told, deadline):
+    """What lands while one listens has no fast path; for all else it lasts until the end of the ttl."""
+    memo = make(listener=listener)
+    memo.land(in_flight(memo, told=told), 7)
+    assert memo.store.index["k"].deadline == deadline
+
+
+@pytest.mark.parametrize(
+    ("options", "ttl", "refresh_at"),
+    [
+        ({"grace": 60}, 10.0, 110.0),
+        ({"refresh_ahead": 0.5}, 10.0, 105.0),
+        ({"refresh_ahead": 0.5, "grace": 60}, 10.0, 105.0),
+        ({"refresh_ahead": "xfetch"}, 10.0, 110.0 - 1.3862943611198906),
+        ({"jitter": 0.5}, 7.5, inf),
+        ({"jitter": 0.5, "grace": 60}, 7.5, 107.5),
+        ({"failure_ttl": 5}, 10.0, inf),
+    ],
+)
+def test_the_times_by_which_a_value_ages(make, clock, options, ttl, refresh_at):
+    """From when on a reader renews it: ahead, or when it is stale where it may be served so, or never."""
+    memo = make(listener=None, **options)
+    memo.options = replace(memo.options, ageing=replace(memo.options.ageing, chance=lambda: 0.5))
+    clock.set(98.0)
+    flight = in_flight(memo)
+    clock.set(100.0)
+    memo.land(flight, 7)
+    record = memo.store.index["k"]
+    assert (type(record), record.value, record.landed) == (AgeingRecord, 7, 100.0)
+    assert (record.ttl, record.grace, record.error) == (ttl, options.get("grace", 0.0), None)
+    assert record.refresh_at == pytest.approx(refresh_at)
+
+
+def test_a_value_that_only_lives_for_its_ttl(make):
+    """Its record has no room for more."""
+    memo = make()
+    memo.land(in_flight(memo), 7)
+    made = memo.new_record("k", 7, 100.0, 10.0, 0.0)
+    assert type(memo.store.index["k"]) is type(made) is Record
+    assert (made.key, made.value, made.landed, made.ttl) == ("k", 7, 100.0, 10.0)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_went_for_it_is_told(make, seen, told):
+    """After the landing, and only where somebody may want to know."""
+    memo = make(maxsize=1)
+    memo.store.put(record_of("other", 1, 95.0, 10.0))
+    memo.land(in_flight(memo, told=told), 7)
+    assert list(memo.store.index) == ["k"]
+    assert [(event.kind, event.key) for event in seen.events] == (
+        [("land", "k"), ("evict", "other")] if told else []
+    )
+
+
+@pytest.mark.parametrize("value", [7, None])
+def test_a_value_spoils_what_a_bulk_load_may_bring(memo, value):
+    """What was loaded before is no news for its key any more; where nothing was stored it still is."""
+    batch = Batch()
+    memo.batches.add(batch)
+    memo.land(in_flight(memo), value)
+    assert batch.spoiled == ({"k"} if value else set())
+
+
+def test_several_are_published_before_any_of_them_ends(make, seen):
+    """What is left to be done is all in the list: what landed and when, and what it stored and displaced."""
+    memo = make(maxsize=1, ttl=lambda landing: landing.value)
+    other = record_of("other", 1, 95.0, 10.0)
+    memo.store.put(other)
+    kept, short, refused = (in_flight(memo, key) for key in ("k", "short", "refused"))
+    later = []
+    for flight, value in ((kept, 20), (short, 0), (refused, None)):
+        memo.land(flight, value, later)
+        assert (flight.state, flight.slot.turn) == (FLYING, flight)
+    assert later == [
+        (kept, 20, None, 100.0, True, 20.0, [other]),
+        (short, 0, None, 100.0, True, None, []),
+        (refused, None, None, 100.0, False, None, []),
+    ]
+    assert (stored(memo), seen.kinds(), memo.counts.calls) == ((20, 100.0, 20.0), [], 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "detached", "refresh_at"), [(7, False, 165.0), (None, False, 101.0), (None, True, inf)]
+)
+def test_a_renewal_that_is_not_stored(make, caplog, value, detached, refresh_at):
+    """The value stays and is tried again later, unless it was dropped from outside."""
+    memo = make(grace=60, ttl=65)
+    flight = in_flight(memo, renews=True, detached=detached)
+    flight.previous = before = AgeingRecord("k", "old", 95.0, 1.0, 60.0)
+    memo.store.put(before)
+    memo.land(flight, value)
+    record = memo.store.index["k"]
+    assert (record.value, record.refresh_at) == (value or "old", refresh_at)
+    text = "model: 'k' could not be renewed, its value is kept: it returned what is not stored"
+    assert caplog.messages == ([text] if refresh_at == 101.0 else [])
