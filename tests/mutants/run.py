@@ -44,6 +44,12 @@ MEMO = [
     "threads/test_one_call.py",
     "threads/test_control.py",
 ]
+BOARDING = [
+    "core/test_boarding.py",
+    "core/test_joining.py",
+    "core/test_awaking.py",
+    "core/test_looking.py",
+]
 
 TESTS = {
     "freshness": [*FRESHNESS, "core/test_options.py"],
@@ -65,6 +71,15 @@ TESTS = {
     "remembered": [*DEAD, *HITS, "decorators", "freshness/test_grace.py", "bulk/test_joining.py"],
     "unseating": ["core/test_unseating.py", *DEAD, "contract/test_waiting.py", "freshness/test_pool.py"],
     "flights": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
+    "memo": [
+        *BOARDING,
+        "core/test_unseating.py",
+        "contract/test_one_call.py",
+        "contract/test_waiting.py",
+        "threads/test_deadlock.py",
+        "threads/test_circles.py",
+        "mixed/test_loops.py",
+    ],
 }
 """The modules that are done, and the tests that are run for each: quick ones that look at what it does.
 
