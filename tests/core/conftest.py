@@ -139,3 +139,17 @@ def in_flight(memo: Memo, key: Hashable = "k", due: bool = True, **fields: Any) 
     for name, value in fields.items():
         setattr(flight, name, value)
     return flight
+
+
+def entangled(memo: Memo) -> tuple[dict[Any, Any], str]:
+    """Who leads "k" waits for "mine", the caller's, and is in a circle that was closed outside the library.
+
+    Returns who waits for what, to be noted in `waiting`, and the way round from "mine", as it is told.
+    """
+    first, _ = in_flight(memo, "first", due=False), in_flight(memo, due=False)
+    others = [caller("mine"), caller("another", "somebody", 3)]
+    for call in others:
+        memo.board(call)
+    mine, another = (call.flight for call in others)
+    waits = {"leader": (mine, another), "somebody": (first,)}
+    return waits, "'mine' -> 'k' -> 'another' -> 'first' -> 'mine'"

@@ -9,7 +9,7 @@ from singleflight.errors import FlightDeadlock
 from singleflight.flights import UNCLAIMED
 from singleflight.turns import Hold
 
-from .conftest import caller, in_flight, watched
+from .conftest import caller, entangled, in_flight, watched
 
 pytestmark = pytest.mark.usefixtures("waiting")
 
@@ -164,6 +164,13 @@ def test_who_has_a_plain_lock_and_asks_for_its_key_is_refused(memo, seen):
     assert slot.queue == ()
 
 
+def test_a_leader_that_stands_in_the_circle_twice(memo, seen, waiting):
+    """What is asked for is told where it comes in, and not once more as one of its leader's keys."""
+    waits, cycle = entangled(memo)
+    waiting.update(waits)
+    refused(memo, seen, watched(), cycle)
+
+
 def test_whom_somebody_may_wait_for_is_noted_with_them(memo, waiting):
     """They are awaited outside the library, so nobody could see that otherwise."""
     flight, call = flying(memo), watched("child", "parent", "grandparent")
@@ -175,9 +182,8 @@ def test_whom_somebody_may_wait_for_is_noted_with_them(memo, waiting):
 
 def test_each_wait_begins_with_nothing_known_of_who_is_above(memo, waiting):
     """What was seen when it boarded before may have changed."""
-    first, call = flying(memo), watched("child", "leader")
+    flight, call = flying(memo), caller()  # of a kind that nobody can wait for: it is not asked itself
     call.uneasy, call._above, call.noted = True, frozenset({"leader"}), frozenset({"leader"})
-    call.awaited_by = frozenset()
     assert memo.board(call) is JOIN
     assert (call.uneasy, call._above, call.noted) == (False, frozenset(), frozenset())
-    assert (first.followers, circles.below) == (1, {})
+    assert (flight.followers, memo.pauses(call, began=0.0)[1]) == (1, None)

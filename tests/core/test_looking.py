@@ -8,7 +8,7 @@ from singleflight.errors import FlightDeadlock, FlightTimeout
 from singleflight.flights import FLYING, LANDED, UNSEATED
 from singleflight.turns import Hold
 
-from .conftest import in_flight, watched
+from .conftest import entangled, in_flight, watched
 
 pytestmark = pytest.mark.usefixtures("waiting")
 
@@ -257,6 +257,15 @@ def test_a_circle_that_was_closed_outside_is_found_when_it_looks(memo, seen):
     assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [("k", "'k' -> 'k'")]
     assert (call.verdict, flight.followers, flight.state) == (NONE, 0, FLYING)
     assert (counted(memo), circles.waiting, circles.below) == ((0, 1, 0), {}, {})
+
+
+def test_a_leader_that_stands_in_a_circle_twice(memo, waiting):
+    """What is waited for is told where it comes in, and not once more as one of its leader's keys."""
+    waits, cycle = entangled(memo)
+    call = follower(memo, "caller", "parent")
+    waiting.update(waits)
+    with pytest.raises(FlightDeadlock, match=f"^model: waiting would never end: {cycle}$"):
+        memo.look(call, began=1000.0)
 
 
 def test_who_has_come_to_wait_for_it_is_noted(memo):

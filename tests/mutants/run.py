@@ -83,7 +83,7 @@ TESTS = {
 }
 """The modules that are done, and the tests that are run for each: quick ones that look at what it does.
 
-Not done yet: memo, serving, leaving and landing. `tests/interleavings` plants bugs in those."""
+Not done yet: serving, leaving and landing. `tests/interleavings` plants bugs in those."""
 
 PYPROJECT = """
 [tool.mutmut]
