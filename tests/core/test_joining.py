@@ -1,5 +1,8 @@
 """How a call comes to follow a flight: what is noted of its wait, and when it is refused."""
 
+import gc
+import weakref
+
 import pytest
 
 from singleflight import circles
@@ -9,9 +12,16 @@ from singleflight.errors import FlightDeadlock
 from singleflight.flights import UNCLAIMED
 from singleflight.turns import Hold
 
-from .conftest import caller, entangled, in_flight, watched
+from .conftest import Work, caller, entangled, in_flight, watched
 
 pytestmark = pytest.mark.usefixtures("waiting")
+
+
+@pytest.fixture
+def without_collections():
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def flying(memo, key="k"):
@@ -90,6 +100,30 @@ def test_its_own_leader_is_refused(memo, seen):
     """It asks for the key that it is fetching."""
     flying(memo)
     refused(memo, seen, watched("leader"), "'k' -> 'k'")
+
+
+def test_nothing_leads_from_a_refusal_to_the_flight_that_was_asked_for(make, without_collections):
+    """Its function may raise another error from that, which the flight comes to hold for its followers."""
+    memo, error = make(follower_retries=0), ValueError()
+
+    def begin():
+        flight = flying(memo)
+        flight.previous = its_own = Work()  # anything that can be referenced weakly
+        memo.board(watched(follows=True))
+        return weakref.ref(its_own)
+
+    def fail():
+        flight = memo.locks.slot("k").turn
+        memo.fail(flight, error)
+        assert flight.error is error
+
+    its_own = begin()  # frames lead to their callers': this one is not to know the flight
+    try:
+        memo.board(watched("leader"))
+    except FlightDeadlock as refusal:
+        error.__cause__ = refusal
+    fail()
+    assert (error.__cause__.__traceback__ is not None, its_own()) == (True, None)
 
 
 def test_whoever_stands_still_with_the_thread_of_the_leader_is_refused(memo, seen):
