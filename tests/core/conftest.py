@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from singleflight import circles, flights
+from singleflight import memo as deciding
 from singleflight.boarding import LEAD, Boarding, boarding_of
 from singleflight.counts import Counts
 from singleflight.flights import Flight
@@ -73,6 +77,53 @@ def memo(make: Callable[..., Memo]) -> Memo:
     return make()
 
 
+@pytest.fixture
+def seconds() -> Iterator[SimpleNamespace]:
+    """What `time.monotonic` says to the decision maker and its flights: it stands still at `now`."""
+    fake = SimpleNamespace(now=1000.0)
+    fake.monotonic = lambda: fake.now
+    with patch.object(deciding, "time", fake), patch.object(flights, "time", fake):
+        yield fake
+
+
+@pytest.fixture
+def waiting() -> Iterator[dict[Any, Any]]:
+    """Who waits for what; nobody else does meanwhile."""
+    with patch.dict(circles.waiting, clear=True), patch.dict(circles.below, clear=True):
+        yield circles.waiting
+
+
+class Watched(Boarding):
+    """A call that notes where it is to stand, and that others may wait for outside the library."""
+
+    awaited_by: frozenset[Hashable] = frozenset()
+    stood: Any = None
+    dead = False
+
+    def is_dead(self) -> bool:
+        return self.dead
+
+    def above(self, turn: Any) -> frozenset[Hashable]:
+        self.uneasy = bool(self.awaited_by)
+        return self.awaited_by
+
+    def climb(self) -> frozenset[Hashable]:
+        return self.awaited_by
+
+    def stand_at(self, gate: Any, watcher: Any = None, watched: Any = None) -> None:
+        self.stood = gate, watcher, watched
+
+
+def watched(actor: Hashable = "caller", *awaited_by: Hashable, key: Hashable = "k", **fields: Any) -> Watched:
+    """Such a call: `waiter` is its actor unless told otherwise."""
+    renew, waiter = fields.pop("renew", False), fields.pop("waiter", actor)
+    made = boarding_of(Watched, key, actor, fields.pop("thread", 2), waiter, renew)
+    made.awaited_by = frozenset(awaited_by)
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
 def caller(key: Hashable = "k", actor: Hashable = "caller", thread: int = 2, renew: bool = False) -> Boarding:
     """A call for which nothing is decided yet."""
     return boarding_of(Boarding, key, actor, thread, actor, renew)
@@ -88,3 +139,17 @@ def in_flight(memo: Memo, key: Hashable = "k", due: bool = True, **fields: Any) 
     for name, value in fields.items():
         setattr(flight, name, value)
     return flight
+
+
+def entangled(memo: Memo) -> tuple[dict[Any, Any], str]:
+    """Who leads "k" waits for "mine", the caller's, and is in a circle that was closed outside the library.
+
+    Returns who waits for what, to be noted in `waiting`, and the way round from "mine", as it is told.
+    """
+    first, _ = in_flight(memo, "first", due=False), in_flight(memo, due=False)
+    others = [caller("mine"), caller("another", "somebody", 3)]
+    for call in others:
+        memo.board(call)
+    mine, another = (call.flight for call in others)
+    waits = {"leader": (mine, another), "somebody": (first,)}
+    return waits, "'mine' -> 'k' -> 'another' -> 'first' -> 'mine'"

@@ -44,6 +44,12 @@ MEMO = [
     "threads/test_one_call.py",
     "threads/test_control.py",
 ]
+BOARDING = [
+    "core/test_boarding.py",
+    "core/test_joining.py",
+    "core/test_awaking.py",
+    "core/test_looking.py",
+]
 
 TESTS = {
     "freshness": [*FRESHNESS, "core/test_options.py"],
@@ -76,10 +82,19 @@ TESTS = {
         "freshness/test_grace.py",
         "bulk/test_joining.py",
     ],
+    "memo": [
+        *BOARDING,
+        "core/test_unseating.py",
+        "contract/test_one_call.py",
+        "contract/test_waiting.py",
+        "threads/test_deadlock.py",
+        "threads/test_circles.py",
+        "mixed/test_loops.py",
+    ],
 }
 """The modules that are done, and the tests that are run for each: quick ones that look at what it does.
 
-Not done yet: memo, serving and leaving. `tests/interleavings` plants bugs in those."""
+Not done yet: serving and leaving. `tests/interleavings` plants bugs in those."""
 
 PYPROJECT = """
 [tool.mutmut]

@@ -1,0 +1,298 @@
+"""For how long a follower waits before it looks, and what it looks for: by table, to the second."""
+
+import pytest
+
+from singleflight import circles, control
+from singleflight.boarding import JOIN, NONE, SHARE
+from singleflight.errors import FlightDeadlock, FlightTimeout
+from singleflight.flights import FLYING, LANDED, UNSEATED
+from singleflight.turns import Hold
+
+from .conftest import entangled, in_flight, watched
+
+pytestmark = pytest.mark.usefixtures("waiting")
+
+MOST = 4
+TOO_MANY = "model: several calls for 'k' took longer than 5 s and are still running"
+
+
+def flying(memo):
+    return in_flight(memo, due=False)
+
+
+def follower(memo, actor="caller", *awaited_by, **fields):
+    """A call that waits."""
+    call = watched(actor, *awaited_by, **fields)
+    assert memo.board(call) is JOIN
+    return call
+
+
+def left_running(memo):
+    """So many flights of a key have taken too long that no more may."""
+    for _ in range(MOST):
+        assert memo.unseat(in_flight(memo))
+
+
+def counted(memo):
+    counts = memo.counts
+    return counts.waits, counts.errors, counts.timeouts
+
+
+# -- for how long -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "due", "uneasy", "pauses"),
+    [
+        (None, None, False, (1.0, None)),
+        (None, 1000.25, False, (0.25, None)),
+        (None, 1002.0, False, (1.0, None)),
+        (None, 999.0, False, (0.0, None)),
+        (None, None, True, (1.0, 0.05)),
+        (None, 1000.25, True, (0.25, 0.05)),
+        (60, None, False, (1.0, 1.0)),
+        (60, 1000.25, False, (0.25, 1.0)),
+        (60, None, True, (1.0, 0.05)),
+        (10.5, None, False, (1.0, 0.5)),
+        (10.5, None, True, (1.0, 0.05)),
+        (10.03125, None, True, (1.0, 0.03125)),
+        (10, None, False, (1.0, 0.0)),
+        (9, None, False, (1.0, 0.0)),
+        (0, None, True, (1.0, 0.0)),
+    ],
+)
+def test_how_long_a_follower_may_wait(make, seconds, limit, due, uneasy, pauses):
+    """Until somebody looks, for all who wait for its flight: a second, or until that is due. Until it looks
+    itself, if it has to: a second, a twentieth where others may wait for it, or until its patience ends.
+    """
+    memo = make(wait_timeout=limit)
+    flight = flying(memo)
+    call = follower(memo)
+    flight.due, call.uneasy = due, uneasy
+    assert memo.pauses(call, began=990.0) == pauses
+
+
+@pytest.mark.parametrize(
+    ("due", "state", "pause"),
+    [
+        (None, FLYING, 1.0),
+        (1000.5, FLYING, 0.5),
+        (1001.5, FLYING, 1.0),
+        (1000.5, LANDED, 1.0),
+        (900.0, LANDED, 1.0),
+    ],
+)
+def test_when_somebody_looks_again_on_behalf_of_all(memo, seconds, due, state, pause):
+    """When the flight is due, but after a second at the latest."""
+    flight = flying(memo)
+    flight.due, flight.state = due, state
+    assert memo.watch(flight) == pause
+
+
+def test_whoever_watches_takes_the_key_from_a_flight_that_is_due(memo, seconds):
+    """On behalf of all who wait; there is nothing to wait for any more."""
+    flight = flying(memo)
+    follower(memo)
+    seconds.now = 1005.0
+    assert memo.watch(flight) == 1.0
+    assert (flight.state, flight.slot.turn) == (UNSEATED, flight.successor)
+
+
+def test_where_too_many_are_still_running_everybody_has_to_look_for_himself(memo, seconds):
+    """Each of them is to be told that there are."""
+    left_running(memo)
+    flight = in_flight(memo)
+    assert memo.watch(flight) is None
+    assert flight.state is FLYING
+
+
+# -- patience ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("waited", "over"), [(2.75, False), (3.0, True), (3.25, True)])
+def test_patience_ends_to_the_moment(make, seconds, seen, waited, over):
+    """It leaves then, which is told and counted; its flight is not disturbed."""
+    memo = make(wait_timeout=3)
+    flight = flying(memo)
+    call = follower(memo)
+    seconds.now += waited
+    if not over:
+        assert memo.look(call, began=1000.0) is JOIN
+        assert (call.verdict, flight.followers, seen.count("timeout")) == (JOIN, 1, 0)
+        return
+    with pytest.raises(FlightTimeout) as raised:
+        memo.look(call, began=1000.0)
+    assert str(raised.value) == f"model: waited {waited:g} s for 'k'"
+    assert [(event.key, event.waited) for event in seen.of("timeout")] == [("k", waited)]
+    assert (call.verdict, flight.followers, flight.state) == (NONE, 0, FLYING)
+    assert (counted(memo), circles.waiting) == ((0, 0, 1), {})
+
+
+def test_what_it_says_of_its_wait_is_short(make, seconds):
+    """Nobody needs more than three digits."""
+    memo = make(wait_timeout=0)
+    flying(memo)
+    call = follower(memo)
+    seconds.now += 1.23456
+    with pytest.raises(FlightTimeout, match=r"^model: waited 1\.23 s for 'k'$"):
+        memo.look(call, began=1000.0)
+
+
+def test_without_a_limit_patience_does_not_end(memo, seconds):
+    """However long it waits, as long as its flight is not due."""
+    flight = flying(memo)
+    call = follower(memo)
+    flight.due = None
+    seconds.now += 1e9
+    assert memo.look(call, began=0.0) is JOIN
+    assert (flight.followers, counted(memo)) == (1, (0, 0, 0))
+
+
+def test_an_outcome_that_has_come_is_taken_though_patience_has_ended(make, seconds, seen):
+    """It was counted among those who share it."""
+    memo = make(wait_timeout=3)
+    flight = flying(memo)
+    call = follower(memo)
+    memo.land(flight, "value")
+    seconds.now += 3
+    assert memo.look(call, began=1000.0) is SHARE
+    assert (call.verdict, counted(memo), seen.count("timeout")) == (SHARE, (1, 0, 0), 0)
+
+
+# -- a flight that is due ---------------------------------------------------------------------------
+
+
+def test_a_follower_takes_the_key_from_a_flight_that_is_due(memo, seconds):
+    """And finds, once it wakes, that it is to lead."""
+    flight = flying(memo)
+    call = follower(memo)
+    seconds.now = 1004.75
+    assert memo.look(call, began=1000.0) is JOIN
+    assert flight.state is FLYING
+    seconds.now = 1005.0
+    assert memo.look(call, began=1000.0) is JOIN
+    assert (flight.state, flight.successor.followers, call.verdict) == (UNSEATED, 1, JOIN)
+    assert call.gate.wait(0.0)
+
+
+def test_a_follower_gives_up_where_too_many_are_still_running(memo, seconds, seen):
+    """It is told so and counted as timed out."""
+    left_running(memo)
+    flight = flying(memo)
+    call = follower(memo)
+    flight.due = 0.0
+    with pytest.raises(FlightTimeout) as raised:
+        memo.look(call, began=1000.0)
+    assert (str(raised.value), call.verdict, circles.waiting) == (TOO_MANY, NONE, {})
+    assert (flight.state, flight.followers, counted(memo)) == (FLYING, 0, (0, 0, 1))
+
+
+def lands_first(memo, flight):
+    """The flight lands before a follower that gives up is through with it."""
+    leave = memo.leave
+
+    def left(*args, **kwargs):
+        memo.land(flight, "value")
+        return leave(*args, **kwargs)
+
+    memo.leave = left
+
+
+def test_a_flight_that_lands_in_the_last_moment_is_not_given_up_as_too_long(memo, seconds):
+    """What it brought is the follower's as soon as it wakes."""
+    left_running(memo)
+    flight = flying(memo)
+    call = follower(memo)
+    flight.due = 0.0
+    lands_first(memo, flight)
+    assert memo.look(call, began=1000.0) is JOIN
+    assert memo.awake(call) is SHARE
+    assert counted(memo) == (1, 0, 0)
+
+
+# -- what is in the way -----------------------------------------------------------------------------
+
+
+def look(memo, call):
+    """As the follower does."""
+    assert memo.look(call, began=0.0) is JOIN
+
+
+def watch(memo, call):
+    """As somebody does on behalf of all who wait."""
+    assert memo.watch(call.flight) == 1.0
+
+
+@pytest.mark.parametrize("see", [look, watch])
+@pytest.mark.parametrize("dead", [False, True])
+def test_whoever_looks_sees_to_what_the_flight_waits_for(memo, see, dead):
+    """A plain lock of a task whose loop is gone is given up on its behalf."""
+    released, slot = [], memo.locks.enter("k")
+    slot.turn = hold = Hold(("k",), watched("owner", thread=3, dead=dead), released.append)
+    see(memo, follower(memo))
+    assert released == ([hold] if dead else [])
+
+
+@pytest.mark.parametrize("see", [look, watch])
+def test_a_flight_that_was_detached_has_nothing_before_it(memo, see):
+    """Its slot is nobody's any more; its followers go on waiting for it."""
+    flight = flying(memo)
+    call = follower(memo)
+    control.invalidate(memo, "k")
+    see(memo, call)
+    assert (flight.slot.turn, flight.state, flight.followers) == (None, FLYING, 1)
+
+
+# -- circles ----------------------------------------------------------------------------------------
+
+
+def test_a_circle_that_was_closed_outside_is_found_when_it_looks(memo, seen):
+    """Its flight's function has come to await it: it leaves, is told why, and counts as failed."""
+    flight = flying(memo)
+    call = follower(memo, "child", "parent")
+    call.awaited_by = frozenset({"leader"})
+    with pytest.raises(FlightDeadlock) as raised:
+        memo.look(call, began=1000.0)
+    assert str(raised.value) == "model: waiting would never end: 'k' -> 'k'"
+    assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [("k", "'k' -> 'k'")]
+    assert (call.verdict, flight.followers, flight.state) == (NONE, 0, FLYING)
+    assert (counted(memo), circles.waiting, circles.below) == ((0, 1, 0), {}, {})
+
+
+def test_a_leader_that_stands_in_a_circle_twice(memo, waiting):
+    """What is waited for is told where it comes in, and not once more as one of its leader's keys."""
+    waits, cycle = entangled(memo)
+    call = follower(memo, "caller", "parent")
+    waiting.update(waits)
+    with pytest.raises(FlightDeadlock, match=f"^model: waiting would never end: {cycle}$"):
+        memo.look(call, began=1000.0)
+
+
+def test_who_has_come_to_wait_for_it_is_noted(memo):
+    """For those who ask about themselves."""
+    flying(memo)
+    call = follower(memo, "child", "parent")
+    assert circles.below == {"parent": {call: None}}
+    call.awaited_by = frozenset({"another"})
+    assert memo.look(call, began=1000.0) is JOIN
+    assert (circles.below, call.noted) == ({"another": {call: None}}, {"another"})
+
+
+def test_whom_nobody_can_have_come_to_wait_for_does_not_ask(memo):
+    """A thread of its own, say: it would cost all others the mutex, each second."""
+    flying(memo)
+    call = follower(memo)
+    call.awaited_by = frozenset({"leader"})
+    assert (call.uneasy, memo.look(call, began=1000.0)) == (False, JOIN)
+    assert circles.below == {}
+
+
+def test_a_flight_that_lands_in_the_last_moment_closes_no_circle(memo, seen):
+    """What it brought is the follower's as soon as it wakes."""
+    flight = flying(memo)
+    call = follower(memo, "child", "parent")
+    call.awaited_by = frozenset({"leader"})
+    lands_first(memo, flight)
+    assert memo.look(call, began=1000.0) is JOIN
+    assert memo.awake(call) is SHARE
+    assert (counted(memo), seen.of("deadlock")) == ((1, 0, 0), [])
