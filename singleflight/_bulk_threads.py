@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -107,17 +106,21 @@ def _renew(bulk: BulkCall, batch: Batch, run: Callable[[list[Any]], Any]) -> Non
     """Have values renewed in the background, or, where there is no place, in line."""
     renew = partial(contextvars.copy_context().run, partial(_fly_for_nobody, batch, run))
     accepted = in_background(renew)
-    bulk.handed_over()
     if not accepted:
         renew()
         bulk.values.update(batch.values)
+    bulk.handed_over()
 
 
 def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """What it raises is counted and logged, and nobody's to see: it is nobody's call."""
-    batch.renew_in(get_ident())
-    with suppress(Exception):
+    try:
+        batch.renew_in(get_ident())
         _fly(batch, run)
+    except BaseException as error:
+        batch.call_off(error)
+        if not isinstance(error, Exception):
+            raise
 
 
 def _wait(bulk: BulkCall, boarding: Boarding) -> None:

@@ -96,11 +96,11 @@ def _served(
     if renewal is not None:
         renew = partial(contextvars.copy_context().run, partial(_renew, memo, run, renewal, args, kwargs))
         accepted = in_background(renew)
-        boarding.renewal = None
         if not accepted:
             renew()
-            if renewal.record is not None:
-                return renewal.record.value
+        boarding.renewal = None
+        if not accepted and renewal.record is not None:
+            return renewal.record.value
     if record.error is not None:
         raise_shared(copy_of(record.error, None))
     return record.value
@@ -114,9 +114,9 @@ def _renew(
     What it raises is counted and logged, and nobody's to see: it is nobody's call.
     """
     flight = renewal.flight
-    if not memo.begin(renewal, get_ident()):
-        return
     try:
+        if not memo.begin(renewal, get_ident()):
+            return
         if flight.told:
             memo.tell.fetching(flight)
         value = run(*args, **kwargs)
@@ -124,7 +124,8 @@ def _renew(
             refuse_awaitable(memo.name, value)
         memo.land(flight, value)
     except BaseException as error:
-        memo.fail(flight, error)
+        memo.call_off(flight)  # an interrupt: it has not begun
+        memo.abandon(renewal, error)
         if not isinstance(error, Exception):
             raise
     finally:

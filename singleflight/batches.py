@@ -241,6 +241,12 @@ class Batch:
         self.flights = list(self._pending.values())
         self.mark()
 
+    def call_off(self, error: BaseException) -> None:
+        """An interrupt perhaps: renewals that have not begun, or not ended, do so now."""
+        for renewal in self.led:
+            self._memo.call_off(renewal.flight)
+            self._memo.abandon(renewal, error)
+
     def renew_by(self, work: Work, task: Actor) -> None:
         """This task runs the renewals that it was made for."""
         for renewal in self.led:

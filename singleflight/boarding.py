@@ -75,6 +75,7 @@ class Boarding(Asker):
     renewal: Boarding | None
     overdue: Any
     loop: Any = None  # the event loop that a task runs on
+    background = False  # whether nobody waits for what it leads
     follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)
 
 
@@ -104,7 +105,14 @@ class Nobody:
         return "nobody yet"
 
 
+class Background(Boarding):
+    """One that no caller waits for: it renews a value. Who runs it is known once it begins."""
+
+    __slots__ = ()
+    background = True
+
+
 def background(key: Hashable) -> Boarding:
-    """A boarding that no caller waits for: it renews a value. Who runs it is known once it begins."""
+    """Such a one."""
     nobody = Nobody()
-    return boarding_of(Boarding, key, nobody, None, nobody, renew=True)
+    return boarding_of(Background, key, nobody, None, nobody, renew=True)

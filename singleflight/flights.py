@@ -8,7 +8,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
-from .boarding import Boarding
+from .boarding import JOIN, LEAD, Boarding
 from .circles import waiting
 from .entries import Record
 from .gates import Gate
@@ -130,7 +130,8 @@ class Flight(Turn):
     kind: str  # "call", "refresh" or "bulk"
     renews: bool  # it was begun to renew a value that is still served, its `previous`
     background: bool  # nobody called for it
-    unbegun: bool  # it waits for a thread to run it; whoever needs its outcome runs it instead
+    unbegun: bool  # claimed, it waits for a thread to run it (whoever needs its outcome claims it instead:
+    # that may be the very thread that it would wait for)
     missing: bool  # there where `kind` is "bulk": whether the loader left its key out
     work: Work | None  # set once, by its leader, where a task runs it
     due: float | None  # a time of `time.monotonic` after which it may be unseated
@@ -140,23 +141,27 @@ class Flight(Turn):
     traceback: TracebackType | None
 
     def claim(self, boarding: Boarding, now: float, previous: Record | None, timeout: float | None) -> None:
-        """It has a leader from now on. (In this order: an interrupt leaves it unclaimed, or to be failed.)"""
-        self.told = boarding.told
-        if boarding.renew:
-            self.kind = "refresh"
-        if timeout is not None:
-            self.due = time.monotonic() + timeout
+        """It has a leader from now on: a newcomer, or one of its followers."""
+        self.due = None if timeout is None else time.monotonic() + timeout
+        self.number = next(numbers)
         thread = boarding.thread
         self.depth = len(waiting[thread]) if thread in waiting else 0
-        self.number = next(numbers)
+        # No call from here on: an interrupt finds it claimed, and its leader knows, or as it was.
+        if boarding.verdict is JOIN:
+            self.followers -= 1
+        boarding.flight, boarding.verdict = self, LEAD
+        self.told = boarding.told
+        self.kind = "refresh" if boarding.renew else "call"
+        self.background = boarding.background
+        self.unbegun = False
         self.started = now
         self.previous = previous
         self.thread = thread
         self.state = FLYING
         self.leader = boarding.actor
 
-    def land(self, value: Any, error: BaseException | None, now: float) -> None:
-        """Give it its outcome."""
+    def bring(self, value: Any, error: BaseException | None, now: float) -> None:
+        """Give it its outcome, which is to be taken once it has landed."""
         self.value = value
         self.error = error
         self.landed = now
@@ -165,12 +170,16 @@ class Flight(Turn):
             # Without the leader's own frame: a follower should see where the function failed.
             traceback = error.__traceback__
             self.traceback = traceback and (traceback.tb_next or traceback)
-        self.state = LANDED
 
     def pass_on(self, successor: Flight | None, state: State = PASSED) -> None:
-        """Its followers are the successor's now: it has ended without an outcome, or was unseated."""
+        """It has ended without an outcome, or was unseated: its key and its followers are the successor's.
+
+        Without a successor its followers are on their own, and its key is not touched.
+        """
         if successor is not None:
             successor.gate = Gate()
+            # No call from here on: an interrupt finds a flight with its followers and its key, or the other.
+            self.slot.turn = successor
         self.successor = successor
         self.followers = 0
         self.state = state

@@ -110,10 +110,10 @@ class Lander(Remembered):
     def _store_failure(self, flight: Flight, error: Exception, now: float) -> None:
         """Keep an exception for a while, where there is no value and nobody is to try again at once."""
         with mutex:
-            retried = flight.followers and flight.retries != 0
+            refused = flight.detached or flight.has_ended() or (flight.followers and flight.retries != 0)
         before = self.store.index.get(flight.key)
         served = before is not None and before.error is None and before.serves_for(now) > 0
-        if retried or flight.detached or served:
+        if refused or served:
             return
         kept = copy_of(error, error.__traceback__)
         if kept is not error:
@@ -195,11 +195,14 @@ class Lander(Remembered):
                 elif again:
                     self._fly_again(flight, spent=not unshared)
                 else:
-                    if followers:
-                        self._count_shared(followers, error)
-                        flight.land(value, error, now)
+                    if followers:  # else nobody is to receive what it brought
+                        flight.bring(value, error, now)
+                    # No call stands between these: an interrupt finds it in flight, or landed and counted.
+                    if error is None:
+                        self.counts.waits += followers
                     else:
-                        flight.state = LANDED  # nobody is to receive what it brought
+                        self.counts.errors += followers
+                    flight.state = LANDED
                     if current:
                         next_gate, dropped = self.locks.vacate(slot)
         if later is not None:
@@ -220,37 +223,33 @@ class Lander(Remembered):
             return
         if spent and retries is not None:
             retries -= 1
-        slot.turn = new_flight(self, slot, retries, flight.followers)
-        flight.pass_on(slot.turn)
+        flight.pass_on(new_flight(self, slot, retries, flight.followers))
 
     def _count(self, flight: Flight, error: BaseException | None, stored: bool) -> None:
         """Count an execution and its leader (a caller that has gone was counted then), once."""
-        counts = self.counts
+        counts, work = self.counts, flight.work
+        ran = work is None or work.began
+        failed = error is not None and isinstance(error, Exception)
+        timed_out = error is not None and isinstance(error, FlightTimeout)
+        # No call from here on: an interrupt finds all of it counted, or nothing.
         flight.counted = True
-        bulk = flight.kind == "bulk"  # whose executions are counted by the batch
-        if not bulk and (flight.work is None or flight.work.began):
-            counts.calls += 1
-            if flight.kind == "refresh":
-                counts.refreshes += 1
-        if error is None:
-            if not stored:
-                counts.uncached += 1
-        elif isinstance(error, Exception) and not bulk:
-            counts.failures += 1
+        if flight.kind != "bulk":  # whose executions are counted by the batch
+            if ran:
+                counts.calls += 1
+                if flight.kind == "refresh":
+                    counts.refreshes += 1
+            if failed:
+                counts.failures += 1
+        if error is None and not stored:
+            counts.uncached += 1
         if flight.deserted or flight.background:
             return
         if error is None:
             counts.fetches += 1
-        elif isinstance(error, FlightTimeout):
+        elif timed_out:
             counts.timeouts += 1
         else:
             counts.errors += 1
-
-    def _count_shared(self, followers: int, error: BaseException | None) -> None:
-        if error is None:
-            self.counts.waits += followers
-        else:
-            self.counts.errors += followers
 
     def _vacate(self, slot: Slot) -> Loose:
         return _opening(*self.locks.vacate(slot))

@@ -27,14 +27,17 @@ class Leaver(Unseater):
             flight = boarding.flight.latest()
             if flight is not None and flight.state is LANDED:
                 return False
+            # No call stands between these: an interrupt finds it among the followers, or gone and counted.
             boarding.verdict = NONE
             if flight is not None:
-                loose = self._unjoin(flight)
-            self._waits_no_more(boarding)
+                flight.followers -= 1
             if timed_out:
                 self.counts.timeouts += 1
             elif timed_out is not None:
                 self.counts.errors += 1
+            if flight is not None:
+                loose = self._if_unwanted(flight)  # an interrupt: `abandon` sees to what is left
+            self._waits_no_more(boarding)
         let_go(loose)
         return True
 
@@ -74,16 +77,21 @@ class Leaver(Unseater):
         loose = NOTHING
         with mutex:
             slot = self.locks.slot(boarding.key)
-            if slot is not None and is_nobodys(slot.turn):
-                loose = self._vacate(slot)  # an interrupt struck between making it and claiming it
+            if slot is not None:  # an interrupt may have struck before a flight was claimed, or gone
+                for turn in [turn for turn in slot.queue if is_nobodys(turn)]:
+                    slot.step_out(turn)
+                if is_nobodys(slot.turn):
+                    loose = self._vacate(slot)
         let_go(loose)
 
     def done(self, boarding: Boarding) -> None:
         """The call is over, in whatever way."""
         if boarding.before is not None:
             self._waits_no_more(boarding)
-        if boarding.verdict is HIT and boarding.renewal is not None:
-            self.call_off(boarding.renewal.flight)  # an interrupt: nobody has begun it
+        if boarding.verdict is HIT and boarding.renewal is not None:  # an interrupt
+            flight = boarding.renewal.flight
+            if flight is not None:  # else it is over
+                self.call_off(flight)  # if nobody has begun it
             boarding.renewal = None
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None
@@ -101,9 +109,8 @@ class Leaver(Unseater):
                 with mutex:
                     note(boarding, frozenset())
 
-    def _unjoin(self, flight: Flight) -> Loose:
-        """One follower less; a flight that nobody wants any more goes, or is stopped."""
-        flight.followers -= 1
+    def _if_unwanted(self, flight: Flight) -> Loose:
+        """It has lost a follower: if nobody wants it any more it goes, or is stopped. May be repeated."""
         if flight.followers:
             return NOTHING
         if flight.state is not UNCLAIMED:

@@ -28,7 +28,7 @@ from collections.abc import Hashable
 from logging import DEBUG
 from typing import Any
 
-from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
+from .boarding import HIT, JOIN, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
 from .errors import FlightDeadlock, FlightTimeout
 from .events import is_logging
@@ -70,13 +70,9 @@ class Memo(Server):
                 turn = slot.turn
                 if turn is None or turn.is_over():
                     turn = new_flight(self, slot, self.options.follower_retries)
-                    boarding.flight, boarding.verdict = turn, LEAD
                     turn.claim(boarding, now, record, self.options.flight_timeout)
                     slot.turn = turn
                 elif turn.leader is None or turn.unbegun:
-                    boarding.flight, boarding.verdict = turn, LEAD
-                    if turn.unbegun:
-                        self._take_over(turn)
                     turn.claim(boarding, now, record, self.options.flight_timeout)
                 else:
                     if type(turn) is not Flight:
@@ -131,15 +127,14 @@ class Memo(Server):
                 boarding.record = record  # put from outside, meanwhile
                 boarding.renewal = None
                 boarding.verdict = HIT
+                flight.followers -= 1
                 if record.error is None:
                     self.counts.waits += 1
                 else:
                     self.counts.errors += 1
-                loose = self._unjoin(flight)
+                loose = self._if_unwanted(flight)  # last: see `leave`
             else:
                 self._waits_no_more(boarding)  # first: a wait that is over does not hold up what it leads now
-                flight.followers -= 1
-                boarding.flight, boarding.verdict = flight, LEAD
                 flight.claim(boarding, now, record, self.options.flight_timeout)
             self._waits_no_more(boarding)
         let_go(loose)

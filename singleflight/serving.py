@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from math import inf
 
-from .boarding import HIT, Boarding, background
+from .boarding import HIT, NONE, Boarding, background
 from .entries import AgeingRecord, Record
 from .flights import Flight, Work, new_flight
 from .leaving import Leaver
@@ -44,15 +44,6 @@ class Server(Leaver):
         flight = renewal.flight
         renewal.actor, renewal.thread = actor, thread
         flight.claim(renewal, now, flight.previous, self.options.flight_timeout)
-        flight.unbegun = False
-
-    def _take_over(self, flight: Flight) -> None:
-        """Whoever needs the outcome of a renewal that nobody runs yet is its caller; call under the mutex.
-
-        It might wait for a thread that the caller occupies.
-        """
-        flight.unbegun = flight.background = False
-        flight.kind = "call"
 
     def _serve(self, boarding: Boarding, record: Record, now: float) -> None:
         """Serve a record, and have it renewed if it is time; call under the mutex."""
@@ -85,10 +76,9 @@ class Server(Leaver):
         renewal.told = boarding.told
         flight = renewal.flight = new_flight(self, slot, self.options.follower_retries)
         flight.claim(renewal, now, record, self.options.flight_timeout)
-        flight.renews = flight.background = True
-        flight.unbegun = (
-            boarding.loop is None
-        )  # a task's renewal begins for certain, as soon as its loop goes on
+        renewal.verdict = NONE  # until it begins
+        flight.renews = True
+        flight.unbegun = boarding.loop is None  # a task's begins for certain, as soon as its loop goes on
         boarding.renewal = renewal  # from here on `done` sees to it if nobody begins it
         slot.turn = flight
         record.renew_at(inf)

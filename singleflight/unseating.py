@@ -42,8 +42,7 @@ class Unseater(Lander):
                 if slot.turn is not flight:
                     flight.pass_on(None, UNSEATED)
                 elif followers:
-                    slot.turn = new_flight(self, slot, flight.retries, followers)
-                    flight.pass_on(slot.turn, UNSEATED)
+                    flight.pass_on(new_flight(self, slot, flight.retries, followers), UNSEATED)
                 else:
                     flight.pass_on(None, UNSEATED)
                     loose = self._vacate(slot)

@@ -50,13 +50,16 @@ def test_a_failure_is_told(memo, seen, clock):
     assert (event.error, event.duration, event.followers) == (abort, 0.0, 2)
 
 
-def test_a_flight_that_has_ended_does_not_fail(memo, seen):
-    """Nothing more is counted or told: it is only made sure that its key is free."""
+@pytest.mark.parametrize(("value", "kept"), [(7, [7]), (None, [])])
+def test_a_flight_that_has_ended_does_not_fail(make, seen, value, kept):
+    """Nothing more is counted, told or kept: it is only made sure that its key is free."""
+    memo = make(failure_ttl=5)
     flight = in_flight(memo)
-    memo.land(flight, 7)
+    memo.land(flight, value)
     before = seen.kinds()
     memo.fail(flight, ValueError())
     assert (flight.state, flight.error, seen.kinds()) == (LANDED, None, before)
+    assert [record.value for record in memo.store.index.values()] == kept
     assert (memo.counts.failures, memo.counts.errors, memo.counts.calls) == (0, 0, 1)
 
 

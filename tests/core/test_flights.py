@@ -7,7 +7,7 @@ import pytest
 
 from singleflight import flights
 from singleflight.askers import asker_of
-from singleflight.boarding import Boarding, boarding_of
+from singleflight.boarding import JOIN, LEAD, NONE, Boarding, background, boarding_of
 from singleflight.circles import waiting
 from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, is_nobodys, new_flight
 from singleflight.gates import Gate
@@ -80,6 +80,24 @@ def test_a_claim_sets_everything_that_is_read_of_a_leader(clock, renew):
     assert later.number > made.number
 
 
+@pytest.mark.parametrize(("verdict", "followers"), [(JOIN, 1), (NONE, 2)])
+def test_a_follower_that_comes_to_lead_follows_no_more(verdict, followers):
+    """A newcomer was not among them; either knows from then on that it leads, and which flight."""
+    made, boarding = flight(followers=2), boarding_of(Boarding, "k", "actor", 9, 9)
+    boarding.verdict = verdict
+    made.claim(boarding, 7.0, None, None)
+    assert (boarding.verdict, boarding.flight, made.followers) == (LEAD, made, followers)
+
+
+def test_whoever_claims_what_nobody_runs_yet_runs_it(clock):
+    """Then it is a call like any other; or it was begun by whoever was to run it in the background."""
+    made = flight(FLYING, unbegun=True, background=True, kind="refresh", renews=True)
+    made.claim(boarding_of(Boarding, "k", "actor", 9, 9), 7.0, None, None)
+    assert (made.unbegun, made.background, made.kind, made.renews) == (False, False, "call", True)
+    made.claim(background("k"), 7.0, None, None)
+    assert (made.unbegun, made.background, made.kind, made.renews) == (False, True, "refresh", True)
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_what_each_state_means(clock, state):
     """To those who wait, to those who drain, and to those who look at the clock."""
@@ -139,7 +157,9 @@ def test_the_latest_of_a_chain():
 def test_followers_are_passed_on():
     """The successor has a gate for them, and the flight has none of them any more."""
     first, second = flight(FLYING, followers=3), flight()
+    first.slot.turn = first
     first.pass_on(second, UNSEATED)
+    assert first.slot.turn is second
     assert (first.state, first.followers, first.successor) == (UNSEATED, 0, second)
     assert isinstance(second.gate, Gate)
     alone = flight(FLYING)
@@ -172,15 +192,15 @@ def test_a_failure_is_seen_where_the_function_failed():
     """Without the leader's own frame, where there is another; an error that was never raised has none."""
     error = raised()
     made = flight(FLYING)
-    made.land(None, error, 5.0)
-    assert (made.state, made.error, made.landed, made.value) == (LANDED, error, 5.0, None)
+    made.bring(None, error, 5.0)
+    assert (made.state, made.error, made.landed, made.value) == (FLYING, error, 5.0, None)
     assert made.traceback is error.__traceback__.tb_next
     error.__traceback__ = error.__traceback__.tb_next
-    made.land(None, error, 5.0)
+    made.bring(None, error, 5.0)
     assert made.traceback is error.__traceback__
-    made.land(None, ValueError(), 5.0)
+    made.bring(None, ValueError(), 5.0)
     assert made.traceback is None
-    made.land("value", None, 6.0)
+    made.bring("value", None, 6.0)
     assert (made.value, made.error, made.traceback) == ("value", None, None)
 
 

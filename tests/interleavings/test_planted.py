@@ -72,9 +72,7 @@ PLANTED = {
         {
             "memo": {
                 """                elif turn.leader is None or turn.unbegun:
-                    boarding.flight, boarding.verdict = turn, LEAD
 """: """                elif turn.leader is None or turn.unbegun:
-                    boarding.flight, boarding.verdict = turn, LEAD
                     turn.retries = self.options.follower_retries
 """
             }
@@ -90,10 +88,9 @@ PLANTED = {
         "2 calls were made",
         {
             "leaving": {
-                """        flight.followers -= 1
-        if flight.followers:
-""": """        if flight.followers:
-"""
+                """            if flight is not None:
+                flight.followers -= 1
+""": ""
             }
         },
     ),

@@ -1,67 +1,13 @@
 """Ctrl-C wherever CPython looks for signals: at a function's entry and after each call."""
 
-import dis
-import sys
 import threading
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-import singleflight
 from singleflight import circles, single_flight_ttl
 
-HOME = str(Path(singleflight.__file__).parent)
-CHECKS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD")
-
-
-@cache
-def checks(code):
-    """The offsets of a function at which a signal may be handled."""
-    found, before = set(), None
-    for instruction in dis.get_instructions(code):
-        if before in CHECKS:
-            found.add(instruction.offset)
-        if instruction.opname != "CACHE":
-            before = instruction.opname
-    return found
-
-
-class AtCheck:
-    """Raises KeyboardInterrupt at the n-th check of this thread inside the library."""
-
-    def __init__(self, number):
-        self.left, self.struck = number, None
-
-    def trace(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(HOME):
-            return None
-        frame.f_trace_opcodes = True
-        return self.local
-
-    def local(self, frame, event, argument):
-        if event == "opcode" and self.struck is None and frame.f_lasti in checks(frame.f_code):
-            self.left -= 1
-            if self.left < 0:
-                self.struck = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-                sys.settrace(None)
-                frame.f_trace = None
-                raise KeyboardInterrupt
-        return self.local
-
-
-def struck(number, run):
-    """Run it with an interrupt at the n-th check; where that was, or None when it was over before."""
-    at = AtCheck(number)
-    sys.settrace(at.trace)
-    try:
-        run()
-    except (KeyboardInterrupt, ValueError):
-        pass
-    finally:
-        sys.settrace(None)
-    return at.struck
+from .checks import needs_opcodes, struck
 
 
 def all_is_well(fetch, where):
@@ -83,7 +29,7 @@ def all_is_well(fetch, where):
     assert stats.in_flight == 0, where
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="opcode tracing reaches few frames there")
+@needs_opcodes
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_leader_may_be_interrupted_anywhere(fails):
     """Whether its function returns or raises, an interrupted call leaves the key free."""
@@ -104,7 +50,7 @@ def test_a_leader_may_be_interrupted_anywhere(fails):
     assert number > 40
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="opcode tracing reaches few frames there")
+@needs_opcodes
 def test_a_follower_may_be_interrupted_anywhere(make_gate):
     """A follower that is interrupted while it joins, waits or takes over leaves nothing behind."""
     number, where = 0, "start"
@@ -149,7 +95,7 @@ def test_a_follower_may_be_interrupted_anywhere(make_gate):
     assert number > 40
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="opcode tracing reaches few frames there")
+@needs_opcodes
 def test_whoever_frees_a_key_may_be_interrupted_anywhere(make_gate):
     """A plain lock that queues behind a flight gets the key though its leader is interrupted in landing."""
     number, where = 0, "start"

@@ -1,0 +1,361 @@
+"""Ctrl-C at every signal check of every transition, with others who wait, queue or take over meanwhile.
+
+One thread plays all callers, each step by step as the driver of threads does. One of them is struck in one
+step; then all the others go on to their end.
+"""
+
+import pytest
+
+from singleflight import _threads, circles
+from singleflight._threads import ThreadBoarding, _served
+from singleflight.askers import asker_of
+from singleflight.boarding import HIT, JOIN, LEAD, NONE, SHARE, boarding_of
+from singleflight.control import invalidate, put
+from singleflight.entries import AgeingRecord
+from singleflight.turns import Asker, Hold
+
+from ..core.conftest import Work
+from .checks import needs_opcodes, struck
+
+pytestmark = needs_opcodes
+
+
+class Caller:
+    """A thread's call of the function."""
+
+    def __init__(self, memo, number, renew=False):
+        self.memo, self.over, self.verdict = memo, False, NONE
+        self.boarding = boarding_of(ThreadBoarding, "k", number, number, number, renew)
+
+    def take(self, step, *arguments):
+        """A step, and what follows from it, as `_threads.call` does."""
+        try:
+            step(*arguments)
+        except BaseException as error:
+            self.over = True
+            try:
+                self.memo.abandon(self.boarding, error)
+            except BaseException as struck:
+                self.memo.abandon(self.boarding, struck)
+                raise
+            finally:
+                self.memo.done(self.boarding)
+            raise
+        finally:
+            if self.over and self.verdict is not LEAD:
+                self.memo.done(self.boarding)
+
+    def board(self):
+        self.verdict = self.memo.board(self.boarding)
+
+    def awake(self):
+        self.verdict = self.memo.awake(self.boarding)
+
+    def land(self, value="value"):
+        self.memo.land(self.boarding.flight, value)
+        self.over = True
+
+    def fail(self):
+        raise ValueError
+
+    def give_up(self):
+        """It is struck by another error while it waits."""
+        raise ValueError
+
+    def look(self):
+        self.memo.look(self.boarding, 0.0)
+
+    def end(self):
+        """Take what it is served, and see to its renewal in line: the pool is full."""
+        if self.verdict is HIT:
+            _served(self.memo, lambda: "renewed", self.boarding, (), {})
+        self.memo.done(self.boarding)
+        self.over = True
+
+    def go_on(self):
+        """What it does next, if there is anything to do."""
+        if self.verdict is LEAD:
+            self.take(self.land)
+        elif self.verdict is SHARE or self.verdict is HIT:
+            self.take(self.end)
+        elif self.verdict is NONE:
+            self.take(self.board)
+        elif self.boarding.gate.wait(0.0) or self.boarding.flight.has_opened(self.boarding.gate):
+            self.take(self.awake)
+        else:
+            return False
+        return True
+
+
+class Holder:
+    """Somebody who takes the key's lock, and gives it up once it has it."""
+
+    def __init__(self, memo, number):
+        self.over = False
+        self.locks, self.hold = memo.locks, Hold(("k",), asker_of(Asker, number, number, number))
+        self.queued = self.locks._queue_for(self.hold, None)
+
+    def release(self):
+        """As `Held.__exit__` does."""
+        self.over = True
+        try:
+            self.locks.release(self.hold)
+        except BaseException:
+            self.locks.release(self.hold)
+            raise
+        finally:
+            self.locks._waits_no_more(self.hold.asker, 0)
+
+    def go_on(self):
+        if self.hold.missing and not self.queued.look():
+            return False
+        self.release()
+        return True
+
+
+class World:
+    """One function, its callers and holders."""
+
+    def __init__(self, make, **options):
+        self.memo = make(**{"grace": 50, "flight_timeout": None, "listener": None, **options})
+        self.callers, self.holders = [], []
+
+    def caller(self, board=True, renew=False):
+        made = Caller(self.memo, len(self.callers) + 1, renew)
+        self.callers.append(made)
+        if board:
+            made.take(made.board)
+        return made
+
+    def holder(self):
+        made = Holder(self.memo, 100 + len(self.holders))
+        self.holders.append(made)
+        return made
+
+    def flown(self, followers, fails=True):
+        """A leader whose flight has failed or landed, and those who are to go on."""
+        leader, *others = [self.caller() for _ in range(1 + followers)]
+        with pytest.raises(ValueError):
+            leader.take(leader.fail)
+        return others
+
+    def finish(self):
+        """Everybody goes on to the end; whether nobody hangs."""
+        for _ in range(50):
+            busy = [each for each in (*self.callers, *self.holders) if not each.over]
+            moved = False
+            for each in busy:
+                try:
+                    moved |= each.go_on()
+                except ValueError:  # a failure that was kept
+                    moved = True
+            if not moved:
+                return not busy
+        return False
+
+
+def lands(world, value="value", followers=2, **how):
+    leader = world.caller(**how)
+    for _ in range(followers):
+        world.caller()
+    return leader, lambda: leader.land(value)
+
+
+def fails(world, followers=2):
+    leader, _ = lands(world, followers=followers)
+    return leader, leader.fail
+
+
+def landed_for_holders(world):
+    leader, land = lands(world)
+    world.holder(), world.holder()
+    return leader, land
+
+
+def holder_before(world):
+    """A lock's holder has the key, and callers wait behind it."""
+    holder = world.holder()
+    world.caller(), world.caller()
+    return holder
+
+
+def gives_up(world, followers, behind=None):
+    if behind is not None:
+        world.holder()
+    else:
+        world.caller()
+    first, *_ = [world.caller() for _ in range(followers)]
+    return first, first.give_up
+
+
+def takes_over(world, followers, then=lambda _: None):
+    first, *_ = world.flown(followers)
+    then(world.memo)
+    return first, first.awake
+
+
+def gives_up_unclaimed(world, followers):
+    first, *_ = world.flown(followers)
+    return first, first.give_up
+
+
+def detached(world):
+    leader, land = lands(world)
+    invalidate(world.memo, "k")
+    world.caller(), world.caller()
+    return leader, land
+
+
+def awakes_detached(world):
+    leader, land = lands(world)
+    invalidate(world.memo, "k")
+    leader.take(land)
+    return world.callers[1], world.callers[1].awake
+
+
+def put_meanwhile(memo):
+    put(memo, "k", "put")
+
+
+def stale(world):
+    world.memo.store.put(AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0))
+    caller = world.caller(board=False)
+    return caller, caller.board
+
+
+def begins(world):
+    """It sees to a renewal, runs it, and lands it."""
+    caller, _ = stale(world)
+    caller.take(caller.board)
+    return caller, caller.end
+
+
+def unseats(world, followers=2):
+    leader, _ = lands(world, followers=followers)
+    leader.boarding.flight.due = 0.0
+    return world.callers[1], world.callers[1].look
+
+
+def boards_overdue(world):
+    leader, _ = lands(world, followers=2)
+    leader.boarding.flight.due = 0.0
+    leader.boarding.flight.work = work = Work()
+    work.began = True
+    caller = world.caller(board=False)
+    return caller, caller.board
+
+
+def joins(world, others=1):
+    for _ in range(others):
+        world.caller()
+    caller = world.caller(board=False)
+    return caller, caller.board
+
+
+def queues(world):
+    world.holder()
+    caller = world.caller(board=False)
+    return caller, caller.board
+
+
+def released(world):
+    holder_before(world)
+    first = world.holders[0]
+    return first, first.release
+
+
+SCENES = {
+    "a miss": lambda world: joins(world, 0),
+    "a follower comes": joins,
+    "a second follower comes": lambda world: joins(world, 2),
+    "a caller queues behind a lock": queues,
+    "nobody waits for what lands": lambda world: lands(world, followers=0),
+    "two wait for what lands": lands,
+    "a renewal lands": lambda world: lands(world, renew=True),
+    "what lands is not stored": lambda world: lands(world, None),
+    "what lands is not stored, and nobody waits": lambda world: lands(world, None, 0),
+    "locks queue behind what lands": landed_for_holders,
+    "nobody waits for what fails": lambda world: fails(world, 0),
+    "two wait for what fails": fails,
+    "one takes over": lambda world: takes_over(world, 1),
+    "one of two takes over": lambda world: takes_over(world, 2),
+    "one of three takes over": lambda world: takes_over(world, 3),
+    "a value was put before it took over": lambda world: takes_over(world, 1, put_meanwhile),
+    "a value was put before one of two took over": lambda world: takes_over(world, 2, put_meanwhile),
+    "the only follower gives up": lambda world: gives_up(world, 1),
+    "one of two followers gives up": lambda world: gives_up(world, 2),
+    "who queues behind a lock gives up": lambda world: gives_up(world, 1, "lock"),
+    "one of two who queue behind a lock gives up": lambda world: gives_up(world, 2, "lock"),
+    "the only one who could take over gives up": lambda world: gives_up_unclaimed(world, 1),
+    "one of two who could take over gives up": lambda world: gives_up_unclaimed(world, 2),
+    "what lands is detached": detached,
+    "who waited for what was detached goes on": awakes_detached,
+    "a stale value": stale,
+    "a renewal": begins,
+    "a follower unseats what takes too long": unseats,
+    "the only follower unseats what takes too long": lambda world: unseats(world, 1),
+    "a newcomer unseats what takes too long": boards_overdue,
+    "a lock is given up to callers": released,
+}
+OPTIONS = {
+    "retried": {},
+    "shared": {"follower_retries": 0},
+    "kept": {"follower_retries": 0, "failure_ttl": 5},
+    "asked": {"ttl": lambda value: 10},
+}
+BEFORE_ANYTHING = ("board", "comes", "miss", "newcomer", "stale value", "queues behind a lock")
+
+
+def followers_of(world):
+    """How many each flight says it has, beside how many there are."""
+    flights = {id(slot.turn): slot.turn for slot in world.memo.locks.live()}
+    flights |= {id(turn): turn for slot in world.memo.locks.live() for turn in slot.queue}
+    said = {key: flight.followers for key, flight in flights.items() if not isinstance(flight, Hold)}
+    there = dict.fromkeys(said, 0)
+    for each in world.callers:
+        if not each.over and each.verdict is JOIN:
+            latest = each.boarding.flight.latest()
+            if latest is not None and id(latest) in there:
+                there[id(latest)] += 1
+    return said, there
+
+
+def wrong(world, decided):
+    """What is not as it should be once one of the callers was struck, if anything."""
+    said, there = followers_of(world)
+    if said != there:
+        return f"{list(said.values())} followers, and there are {list(there.values())}"
+    if not world.finish():
+        return "hangs"
+    if circles.waiting or circles.below:
+        return "somebody waits"
+    if world.memo.locks.live():
+        return "the key is not free"
+    counts = world.memo.counts
+    six = counts.stale_hits + counts.waits + counts.fetches + counts.errors + counts.timeouts
+    six += counts.all_hits(world.memo.store)
+    received = len(world.callers)
+    if six != received and (decided or six != received - 1):
+        return f"counts {six} of {received}"
+    return None
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("scene", SCENES)
+def test_whoever_is_interrupted_leaves_the_others_what_they_need(make, waiting, monkeypatch, scene, options):
+    """Nobody hangs, the key is free in the end, and who came to a decision is counted, once."""
+    monkeypatch.setattr(_threads, "in_background", lambda run: False)
+    number, where, found = 0, "start", []
+    while where is not None:
+        waiting.clear()
+        world = World(make, **OPTIONS[options])
+        who, step = SCENES[scene](world)
+        decided = isinstance(who, Holder) or who.verdict is not NONE
+        where = struck(
+            number, lambda who=who, step=step: who.take(step) if isinstance(who, Caller) else step()
+        )
+        if (problem := wrong(world, decided)) is not None:
+            found.append(f"{where}: {problem}")
+        number += 1
+    assert not found, "\n".join(found)
+    assert number > 3
