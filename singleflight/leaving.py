@@ -95,7 +95,8 @@ class Leaver(Unseater):
             boarding.renewal = None
         boarding.verdict = NONE
         boarding.flight = boarding.gate = boarding.record = None
-        boarding.actor = boarding.waiter = None  # a task must not lead to itself through its exception
+        # A task must not lead to itself through its exception.
+        boarding.actor = boarding.waiter = boarding._above = None
 
     def _waits_no_more(self, boarding: Boarding) -> None:
         before = boarding.before

@@ -60,6 +60,7 @@ class Memo(Server):
         slot: Any = None
         turn: Any = None
         found: list[Hashable] | None = None
+        work: Any = None
         due = False
         with mutex:
             record = lookup(key)
@@ -85,15 +86,17 @@ class Memo(Server):
         if boarding.verdict is HIT:
             self._served(boarding, now)
         elif found is not None:
-            slot = turn = record = None  # the flight may come to hold this very error
+            slot = turn = work = record = None  # the flight may come to hold an error raised from this one
             self.refuse(key, found)
         elif due:
-            return self._board_after(boarding, turn)
+            boarding.overdue = turn
+            slot = turn = work = record = None
+            return self._board_after(boarding)
         return boarding.verdict
 
-    def _board_after(self, boarding: Boarding, flight: Flight) -> Verdict:
+    def _board_after(self, boarding: Boarding) -> Verdict:
         """Board once more, the flight in the way being due to lose the key."""
-        if not self.unseat(flight):
+        if not self._unseat_overdue(boarding):
             with mutex:
                 self.counts.timeouts += 1
             raise FlightTimeout(self._too_many(boarding.key))
@@ -145,25 +148,34 @@ class Memo(Server):
 
         Raises `FlightTimeout` or `FlightDeadlock`; it has left then.
         """
-        flight, limit = boarding.flight, self.options.wait_timeout
-        waited = time.monotonic() - began
+        limit, waited = self.options.wait_timeout, time.monotonic() - began
         if limit is not None and waited >= limit:
             if not self.leave(boarding, timed_out=True):
                 return self.awake(boarding)
             self.tell.timed_out(boarding.key, waited)
             raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {boarding.key!r}")
+        too_many, found = self._look_round(boarding)
+        if too_many and self.leave(boarding, timed_out=True):
+            raise FlightTimeout(self._too_many(boarding.key))
+        if found is not None and self.leave(boarding, timed_out=False):
+            self.refuse(boarding.key, found)
+        return JOIN
+
+    def _look_round(self, boarding: Boarding) -> tuple[bool, list[Hashable] | None]:
+        """Unseat what takes too long: whether too many are left running; and a circle that has closed.
+
+        Not within `look`: no flight is to be in the frames of what that raises.
+        """
+        flight, found = boarding.flight, None
         self._see_to_the_one_before(flight)
         if flight.is_due():
-            if not self.unseat(flight) and self.leave(boarding, timed_out=True):
-                raise FlightTimeout(self._too_many(boarding.key))
-        elif boarding.uneasy:
+            return not self.unseat(flight), None
+        if boarding.uneasy:
             with mutex:
                 boarding.look_again()
                 note(boarding, boarding.climb())
                 found = keys_of(circle(boarding, flight), flight)
-            if found is not None and self.leave(boarding, timed_out=False):
-                self.refuse(boarding.key, found)
-        return JOIN
+        return False, found
 
     def pauses(self, boarding: Boarding, began: float) -> tuple[float, float | None]:
         """For how many seconds a follower may wait before somebody looks, and before it looks itself.
@@ -171,7 +183,7 @@ class Memo(Server):
         The second is None where it is enough that anybody does, on behalf of all that wait for this flight.
         """
         flight, limit = boarding.flight, self.options.wait_timeout
-        pause = LOOK if flight.due is None else self._until_due(flight)
+        pause = self._until_due(flight)
         if limit is None and not boarding.uneasy:
             return pause, None
         own_pause = LOOK_AGAIN if boarding.uneasy else LOOK
@@ -187,7 +199,7 @@ class Memo(Server):
         self._see_to_the_one_before(flight)
         if flight.is_due() and not self.unseat(flight):
             return None
-        return LOOK if flight.due is None else self._until_due(flight)
+        return self._until_due(flight)
 
     @staticmethod
     def _see_to_the_one_before(flight: Flight) -> None:

@@ -83,12 +83,16 @@ class Server(Leaver):
         slot.turn = flight
         record.renew_at(inf)
 
+    def _unseat_overdue(self, boarding: Boarding) -> bool:
+        """See `unseat`; the boarding lets go of it."""
+        overdue, boarding.overdue = boarding.overdue, None
+        return self.unseat(overdue)
+
     def _served(self, boarding: Boarding, now: float) -> None:
         """After the mutex: count and tell."""
         record = boarding.record
         if boarding.overdue is not None:
-            self.unseat(boarding.overdue)
-            boarding.overdue = None
+            self._unseat_overdue(boarding)
         if record.error is not None:
             return
         if record.fresh_for(now) <= 0:

@@ -3,10 +3,11 @@
 import asyncio
 import gc
 import weakref
+from contextlib import suppress
 
 import pytest
 
-from singleflight import FlightTimeout, single_flight_ttl
+from singleflight import FlightDeadlock, FlightTimeout, single_flight_ttl
 
 from . import steps
 
@@ -62,6 +63,59 @@ def test_nothing_keeps_what_was_not_stored(without_collector, callers, error):
         await asyncio.sleep(0)
         (thing,) = things
         assert thing() is None
+
+    steps.run(steps.StepLoop(), main())
+
+
+REFUSED = [
+    "a child joins its parent",
+    "a child waits for its parent",
+    "two wait with it",
+    "it asks for itself",
+]
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_nothing_leads_from_a_refusal_to_what_it_was_refused_for(without_collector, how):
+    """A flight may come to hold an error raised from it; an exception's traceback leads to its task."""
+    things, children, callers = [], [], []
+
+    @single_flight_ttl(ttl=60, key=lambda: "k", follower_retries=0, listener=lambda event: None)
+    async def fetch():
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        if how == "it asks for itself":  # and is cancelled when its work is done, before it goes on
+            asyncio.get_running_loop().call_soon(callers.pop().cancel)
+            await fetch()
+        if how == "a child joins its parent":
+            children.append(asyncio.create_task(joins()))
+            await children.pop()
+        children.append(asyncio.create_task(fetch()))
+        await asyncio.sleep(0.01)
+        try:
+            await children.pop()
+        except FlightDeadlock as error:
+            raise ValueError from error
+
+    async def joins():
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        await asyncio.sleep(0)
+        await fetch()
+
+    async def ask():
+        callers.append(asyncio.current_task())
+        with suppress(ValueError, FlightDeadlock):
+            await fetch()
+
+    async def main():
+        tasks = [asyncio.create_task(ask()) for _ in range(2 if how == "two wait with it" else 1)]
+        await asyncio.wait(tasks)
+        tasks.clear()
+        callers.clear()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert {thing() for thing in things} == {None}
 
     steps.run(steps.StepLoop(), main())
 

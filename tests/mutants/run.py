@@ -71,6 +71,19 @@ TESTS = {
     "remembered": [*DEAD, *HITS, "decorators", "freshness/test_grace.py", "bulk/test_joining.py"],
     "unseating": ["core/test_unseating.py", *DEAD, "contract/test_waiting.py", "freshness/test_pool.py"],
     "flights": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
+    "serving": [
+        "core/test_serving.py",
+        "freshness/test_grace.py",
+        "freshness/test_ahead.py",
+        "freshness/test_pool.py",
+    ],
+    "leaving": [
+        "core/test_leaving.py",
+        *BOARDING,
+        "contract/test_failure.py",
+        "contract/test_waiting.py",
+        "asyncio/test_cancellation.py",
+    ],
     "landing": [
         "core/test_landing.py",
         "core/test_failing.py",
@@ -92,9 +105,7 @@ TESTS = {
         "mixed/test_loops.py",
     ],
 }
-"""The modules that are done, and the tests that are run for each: quick ones that look at what it does.
-
-Not done yet: serving and leaving. `tests/interleavings` plants bugs in those."""
+"""The tests that are run for each module: quick ones that look at what it does."""
 
 PYPROJECT = """
 [tool.mutmut]

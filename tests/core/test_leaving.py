@@ -1,0 +1,321 @@
+"""How a caller goes before its call is served, and what becomes of the flight that it leaves."""
+
+import pytest
+
+from singleflight.askers import asker_of
+from singleflight.boarding import HIT, JOIN, LEAD, NONE
+from singleflight.entries import AgeingRecord
+from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, new_flight
+from singleflight.gates import Gate
+from singleflight.turns import Asker, Hold, inside
+
+from .conftest import Work, caller, in_flight, watched
+
+
+def follower(memo, *fields):
+    boarding = caller(actor=f"follower {fields}", thread=5)
+    assert memo.board(boarding) is JOIN
+    return boarding
+
+
+def counted(memo):
+    names = ("fetches", "waits", "errors", "timeouts", "calls", "failures")
+    return {name: getattr(memo.counts, name) for name in names if getattr(memo.counts, name)}
+
+
+# -- a follower gives up ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("timed_out", "expected"), [(True, {"timeouts": 1}), (False, {"errors": 1}), (None, {})]
+)
+def test_a_follower_that_gives_up_is_counted_and_follows_no_more(memo, waiting, timed_out, expected):
+    """As a timeout or as an error, or not at all where it is served in another way."""
+    flight = in_flight(memo, due=False)
+    first, second = follower(memo, 1), follower(memo, 2)
+    assert memo.leave(first, timed_out) is True
+    assert (first.verdict, first.before, flight.followers, flight.state) == (NONE, None, 1, FLYING)
+    assert counted(memo) == expected
+    assert list(waiting) == [second.waiter]
+
+
+def test_a_follower_whose_flight_has_landed_comes_too_late_to_give_up(memo, waiting):
+    """It is served: nothing changes, and it was counted when its flight landed."""
+    flight = in_flight(memo, due=False)
+    boarding = follower(memo)
+    memo.land(flight, 7)
+    assert memo.leave(boarding, timed_out=True) is False
+    assert (boarding.verdict, boarding.before) == (JOIN, 0)
+    assert counted(memo) == {"fetches": 1, "waits": 1, "calls": 1}
+
+
+def test_a_follower_leaves_the_flight_that_it_follows_by_now(memo, waiting):
+    """The one that it joined has ended without an outcome, and it has not noticed yet."""
+    flight = in_flight(memo, due=False)
+    first, _ = follower(memo, 1), follower(memo, 2)
+    memo.fail(flight, ValueError())
+    successor = flight.slot.turn
+    memo.leave(first, timed_out=False)
+    assert (flight.followers, successor.followers, successor.state) == (0, 1, UNCLAIMED)
+
+
+def test_a_follower_that_is_on_its_own_has_nothing_to_leave(memo, waiting):
+    """Its flight was invalidated, and brought nothing."""
+    flight = in_flight(memo, due=False)
+    boarding = follower(memo)
+    flight.slot.turn = None
+    memo.fail(flight, KeyboardInterrupt())
+    assert memo.leave(boarding, timed_out=True) is True
+    assert (boarding.verdict, boarding.before, memo.counts.timeouts) == (NONE, None, 1)
+
+
+def test_the_last_follower_takes_a_flight_that_nobody_leads_with_it(memo, waiting):
+    """Its key is free."""
+    flight = in_flight(memo, due=False)
+    boarding = follower(memo)
+    memo.fail(flight, ValueError())
+    assert memo.leave(boarding, timed_out=False) is True
+    assert memo.locks.live() == []
+
+
+def test_the_last_follower_takes_a_flight_that_queues_with_it(memo, waiting):
+    """Behind a lock: whoever comes next queues anew."""
+    with memo.locks("k"):
+        slot = memo.locks.slot("k")
+        first, second = follower(memo, 1), follower(memo, 2)
+        (queued,) = slot.queue
+        memo.leave(first, timed_out=False)
+        assert list(slot.queue) == [queued]
+        memo.leave(second, timed_out=False)
+        assert list(slot.queue) == []
+        assert isinstance(slot.turn, Hold)
+
+
+def test_whoever_queued_behind_an_unwanted_flight_is_let_in(memo, waiting):
+    """Its gate is opened once the mutex is free."""
+    flight = in_flight(memo, due=False)
+    boarding = follower(memo)
+    memo.fail(flight, ValueError())
+    hold = Hold(("k",), asker_of(Asker, 8, 8, 8))
+    memo.locks._queue_for(hold, None)
+    opened = hold.gate.open
+    seen = []
+    hold.gate = Gate()
+    hold.gate.crowds["loop"] = Crowd(seen)
+    memo.leave(boarding, timed_out=False)
+    assert not hold.missing
+    assert seen == [False]
+    opened()
+
+
+class Crowd:
+    """Notes whether it is woken under the mutex."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def open(self):
+        self.seen.append(inside())
+
+
+# -- work that nobody wants is stopped ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deserted", [True, False])
+@pytest.mark.parametrize("followers", [0, 1])
+@pytest.mark.parametrize("doomed", [True, False])
+@pytest.mark.parametrize("work", [None, True, False])
+def test_work_is_stopped_when_all_have_left_and_once(memo, waiting, deserted, followers, doomed, work):
+    """Its caller and its followers, if it fetches nothing else. Whoever comes then gets another flight."""
+    flight = in_flight(memo, due=False, deserted=deserted, doomed=doomed)
+    boarding = follower(memo)
+    flight.followers += followers
+    flight.work = None if work is None else Work(may=work)
+    stopped = deserted and not followers and not doomed and bool(work)
+    memo.leave(boarding, timed_out=False)
+    assert (flight.doomed, flight.detached) == (doomed or stopped, stopped)
+    assert flight.work is None or flight.work.stopped == stopped
+    assert (flight.state, flight.slot.turn) == (FLYING, flight)
+
+
+# -- a leader's caller goes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "goes"), [(FLYING, 1), (UNSEATED, 1), (UNCLAIMED, 0), (LANDED, 0), (PASSED, 0)]
+)
+def test_a_leaders_caller_goes_once(memo, state, goes):
+    """It is counted then, unless its flight has ended, and was counted with it."""
+    flight = in_flight(memo, due=False, work=Work(), state=state)
+    boarding = caller()
+    boarding.flight = flight
+    for _ in range(2):
+        memo.desert(boarding)
+        assert (flight.deserted, memo.counts.errors, flight.work.stopped) == (bool(goes), goes, goes)
+    other = caller()
+    other.flight = in_flight(memo, "other", due=False)
+    memo.desert(other)
+    assert memo.counts.errors == goes + 1
+
+
+def test_a_deserted_flight_goes_on_for_its_followers(memo, waiting):
+    """Until the last of them has left, too."""
+    flight = in_flight(memo, due=False, work=Work())
+    boarding, leaders = follower(memo), caller()
+    leaders.flight = flight
+    memo.desert(leaders)
+    assert (flight.work.stopped, flight.doomed) == (0, False)
+    memo.leave(boarding, timed_out=None)
+    assert (flight.work.stopped, flight.doomed) == (1, True)
+
+
+def test_a_flight_is_handed_over_to_its_work(memo, waiting):
+    """From then on a task leads it, and its caller waits for that, on top of what it waits for already."""
+    boarding, work = watched("me"), Work()
+    assert memo.board(boarding) is LEAD
+    flight = boarding.flight
+    waiting["me"] = ("before",)
+    boarding.uneasy = True
+    memo.hand_over(boarding, work, "task")
+    assert (flight.work, flight.leader, boarding.verdict, boarding.before) == (work, "task", NONE, 1)
+    assert (waiting["me"], boarding.uneasy) == (("before", flight), False)
+    memo.done(boarding)
+    assert waiting == {"me": ("before",)}
+
+
+# -- whatever a call holds is given up ----------------------------------------------------------------
+
+
+def test_a_leader_that_is_interrupted_fails_its_flight(memo, waiting):
+    """Its followers fly again."""
+    boarding = caller()
+    assert memo.board(boarding) is LEAD
+    flight, _ = boarding.flight, follower(memo)
+    memo.abandon(boarding, KeyboardInterrupt())
+    assert (flight.state, flight.slot.turn.followers) == (PASSED, 1)
+    assert counted(memo) == {"errors": 1, "calls": 1}
+
+
+def test_a_follower_that_is_interrupted_leaves(memo, waiting):
+    """And is counted as an error."""
+    flight = in_flight(memo, due=False)
+    boarding = follower(memo)
+    memo.abandon(boarding, KeyboardInterrupt())
+    assert (flight.followers, boarding.verdict, boarding.gate.wait(0.0)) == (0, NONE, False)
+    assert counted(memo) == {"errors": 1}
+
+
+def test_a_follower_that_is_interrupted_at_an_open_gate_lets_the_next_one_through(memo, waiting):
+    """It may have had the turnstile."""
+    flight = in_flight(memo, due=False)
+    boarding, _ = follower(memo, 1), follower(memo, 2)
+    memo.land(flight, 7)
+    assert boarding.gate.wait(0.0)
+    boarding.gate._turnstile.acquire(blocking=False)
+    memo.abandon(boarding, KeyboardInterrupt())
+    assert boarding.gate.wait(0.0)
+
+
+@pytest.mark.parametrize("verdict", [NONE, HIT])
+def test_a_call_that_ended_as_it_should_gives_up_nothing(memo, verdict):
+    """Its failure came after it."""
+    flight = in_flight(memo, due=False)
+    boarding = caller()
+    boarding.verdict, boarding.flight = verdict, flight
+    memo.abandon(boarding, ValueError())
+    assert (flight.state, flight.slot.turn, counted(memo)) == (FLYING, flight, {})
+
+
+def test_a_key_that_an_interrupt_left_to_nobody_is_free(memo):
+    """It struck when the key was live, and no flight was claimed."""
+    slot = memo.locks.enter("k")
+    memo.abandon(caller(), KeyboardInterrupt())
+    assert memo.locks.live() == []
+    slot = memo.locks.enter("k")
+    slot.turn = new_flight(memo, slot, 1)
+    memo.abandon(caller(), KeyboardInterrupt())
+    assert memo.locks.live() == []
+
+
+def test_whoever_waits_keeps_what_nobody_leads(memo, waiting):
+    """The next of them claims it, also behind a lock; what nobody waits for there goes."""
+    flight = in_flight(memo, due=False)
+    follower(memo)
+    memo.fail(flight, ValueError())
+    memo.abandon(caller(), KeyboardInterrupt())
+    assert [slot.turn.followers for slot in memo.locks.live()] == [1]
+    slot = memo.locks.slot("k")
+    unwanted, wanted = new_flight(memo, slot, 1), new_flight(memo, slot, 1, 2)
+    for each in (unwanted, wanted):
+        slot.line_up(each)
+    memo.abandon(caller(), KeyboardInterrupt())
+    assert list(slot.queue) == [wanted]
+
+
+# -- the call is over ---------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_over_holds_nothing(memo, waiting):
+    """Neither its flight nor itself: what is known of who waits for it goes, too."""
+    flight = in_flight(memo, due=False)
+    boarding = watched("child", "parent")
+    boarding.uneasy = True
+    assert memo.board(boarding) is JOIN
+    assert boarding.noted == {"parent"}
+    assert flight.leader not in waiting
+    memo.done(boarding)
+    assert waiting == {}
+    assert boarding.noted == frozenset()
+    held = (boarding.flight, boarding.gate, boarding.record, boarding.actor, boarding.waiter, boarding._above)
+    assert (held, boarding.verdict, boarding.before) == ((None,) * 6, NONE, None)
+
+
+def test_a_call_that_waited_on_top_of_others_leaves_them_as_they_were(memo, waiting):
+    """A signal handler's, on a thread that waits."""
+    in_flight(memo, due=False)
+    boarding = caller()
+    waiting["caller"] = ("a", "b")
+    assert memo.board(boarding) is JOIN
+    assert len(waiting["caller"]) == 3
+    memo.done(boarding)
+    assert waiting == {"caller": ("a", "b")}
+
+
+def served_stale(make):
+    memo = make(grace=50)
+    record = AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0)
+    memo.store.put(record)
+    boarding = caller()
+    assert memo.board(boarding) is HIT
+    return memo, boarding, record
+
+
+def test_a_renewal_that_its_caller_did_not_come_to_begin_is_called_off(make):
+    """An interrupt: the next who is served sees to one."""
+    memo, boarding, record = served_stale(make)
+    flight = boarding.renewal.flight
+    memo.done(boarding)
+    assert (flight.state, record.refresh_at, memo.locks.live(), boarding.renewal) == (LANDED, 100.0, [], None)
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_renewal_that_somebody_runs_is_left_alone(make, over):
+    """Or that is over already."""
+    memo, boarding, _ = served_stale(make)
+    renewal = boarding.renewal
+    flight = renewal.flight
+    assert memo.begin(renewal, 77)
+    if over:
+        memo.land(flight, "new")
+        memo.done(renewal)
+    memo.done(boarding)
+    assert flight.state is (LANDED if over else FLYING)
+
+
+def test_a_renewal_of_another_decision_is_not_its_own(make):
+    """What it was served before it had to board again."""
+    memo, boarding, _ = served_stale(make)
+    flight = boarding.renewal.flight
+    boarding.verdict = NONE
+    memo.done(boarding)
+    assert flight.state is FLYING
