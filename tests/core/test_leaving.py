@@ -281,6 +281,15 @@ def test_a_call_that_waited_on_top_of_others_leaves_them_as_they_were(memo, wait
     assert waiting == {"caller": ("a", "b")}
 
 
+def test_a_call_whose_waits_were_forgotten_is_over_all_the_same(memo, waiting):
+    """Its loop was found closed meanwhile, or an interrupt struck when they were."""
+    in_flight(memo, due=False)
+    boarding = follower(memo)
+    waiting.clear()
+    memo.done(boarding)
+    assert (waiting, boarding.before) == ({}, None)
+
+
 def served_stale(make):
     memo = make(grace=50)
     record = AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0)
