@@ -93,6 +93,11 @@ def waiting() -> Iterator[dict[Any, Any]]:
         yield circles.waiting
 
 
+@pytest.fixture(autouse=True)
+def nobody_is_left_waiting(waiting: dict[Any, Any]) -> None:
+    """What these tests begin they need not end."""
+
+
 class Watched(Boarding):
     """A call that notes where it is to stand, and that others may wait for outside the library."""
 

@@ -24,9 +24,9 @@ def test_a_short_soak():
     [
         (control, "_detach", lambda memo, key: False, "what was dropped|a forked child"),
         (Store, "drop", lambda store, key: None, "what was dropped|a forked child"),
-        (Lander, "_count_shared", lambda lander, followers, error: None, "calls counted"),
+        (Lander, "_count", lambda lander, flight, error, stored: None, "calls counted"),
     ],
-    ids=["invalidate detaches nothing", "invalidate drops nothing", "followers are not counted"],
+    ids=["invalidate detaches nothing", "invalidate drops nothing", "leaders are not counted"],
 )
 def test_a_planted_fault_is_found(monkeypatch, owner, name, planted, said):
     """A library with such a fault does not get through."""
