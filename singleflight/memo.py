@@ -60,7 +60,6 @@ class Memo(Server):
         slot: Any = None
         turn: Any = None
         found: list[Hashable] | None = None
-        work: Any = None
         due = False
         with mutex:
             record = lookup(key)
@@ -78,19 +77,18 @@ class Memo(Server):
                 else:
                     if type(turn) is not Flight:
                         turn = self._queued(slot)
-                    work = turn.work
-                    if turn.due is not None or (work is not None and work.loop is not boarding.loop):
+                    if turn.due is not None or (turn.work and turn.work.loop is not boarding.loop):
                         due = turn.is_due()
                     if not due:
                         found = self._join(boarding, turn)
         if boarding.verdict is HIT:
             self._served(boarding, now)
         elif found is not None:
-            slot = turn = work = record = None  # the flight may come to hold an error raised from this one
+            slot = turn = record = None  # the flight may come to hold an error raised from this one
             self.refuse(key, found)
         elif due:
             boarding.overdue = turn
-            slot = turn = work = record = None
+            slot = turn = record = None
             return self._board_after(boarding)
         return boarding.verdict
 
