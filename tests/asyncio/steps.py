@@ -75,17 +75,18 @@ class StepLoop(asyncio.SelectorEventLoop):
             super()._run_once()  # type: ignore[misc]
             return
         chosen = next(self._plan, 0) % len(ready)
-        one = ready[chosen]
-        del ready[chosen]
-        rest = list(ready)
+        rest = [each for position, each in enumerate(ready) if position != chosen]
+        one = [ready[chosen]]
         ready.clear()
-        ready.append(one)
+        ready.append(one.pop())  # nothing of it is kept here: tracebacks may lead to this frame
         try:
             super()._run_once()  # type: ignore[misc]
         finally:
             new = list(ready)
             ready.clear()
             ready.extend(rest + new)
+            rest.clear()
+            new.clear()
 
 
 def run(loop: StepLoop, main: Coroutine[Any, Any, Any]) -> Any:
