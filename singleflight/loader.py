@@ -46,6 +46,7 @@ class Loading:
         self._static = isinstance(wrapped, staticmethod)
         of_class = isinstance(wrapped, classmethod)
         function = wrapped.__func__ if self._static or of_class else wrapped
+        self._is_bound = getattr(function, "__self__", None) is not None  # to another object, for good
         try:
             refuse_unfit(function)
         except TypeError as error:
@@ -70,7 +71,7 @@ class Loading:
         self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Serve a call, as wrapt passes it on."""
-        bound = instance is not None
+        bound = instance is not None and not self._is_bound
         args, kwargs = self._arguments(*((instance, *args) if bound else args), **kwargs)
         place = 1 if bound or self._has_instance(args) else 0
         if len(args) <= place:

@@ -106,6 +106,28 @@ def test_methods_load_for_their_instance():
     assert len(one.loads) == 2
 
 
+@pytest.mark.parametrize("where", ["plain", "in a class"])
+def test_a_method_of_another_object_is_a_loader_like_any_other(where):
+    """It has its instance already, wherever it is put, as has a built-in."""
+
+    class Source:
+        def price(self, symbol):
+            return symbol.lower()
+
+        def prices(self, symbols):
+            assert self is source
+            return {symbol: symbol.lower() for symbol in symbols}
+
+    source = Source()
+    get = single_flight_ttl(ttl=60)(source.price)
+    load = get.bulk(source.prices)
+    if where == "in a class":
+        load = type("Account", (), {"load": load})().load
+    assert load(["A", "B"]) == load(symbols=["A", "B"]) == {"A": "a", "B": "b"}
+    assert get("A") == "a"
+    assert get.stats().calls == 1
+
+
 def test_class_and_static_methods():
     """They bind as their getters do."""
     assert Account.of_class_many(["A"]) == {"A": "Account A"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dis
+import gc
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -17,30 +19,35 @@ CHECKS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD")
 
 @cache
 def checks(code):
-    """The offsets of a function at which a signal may be handled."""
-    found, before = set(), None
-    for instruction in dis.get_instructions(code):
-        if before in CHECKS:
-            found.add(instruction.offset)
-        if instruction.opname != "CACHE":
-            before = instruction.opname
-    return found
+    """The offsets of a function's instructions with which CPython looks for signals."""
+    return {each.offset for each in dis.get_instructions(code) if each.opname in CHECKS}
 
 
 class AtCheck:
-    """Raises KeyboardInterrupt at the n-th check of this thread inside the library."""
+    """Raises KeyboardInterrupt at the n-th check of this thread inside the library.
 
-    def __init__(self, number):
-        self.left, self.struck = number, None
+    Each place counts only so many `times`, where they are given.
+    """
+
+    def __init__(self, number, times=None):
+        self.left, self.struck, self.times, self.seen = number, None, times, Counter()
+        self.last = {}  # the last instruction of each frame, by its identity
 
     def trace(self, frame, event, argument):
         if not frame.f_code.co_filename.startswith(HOME):
             return None
         frame.f_trace_opcodes = True
+        self.last[id(frame)] = None
         return self.local
 
     def local(self, frame, event, argument):
-        if event == "opcode" and self.struck is None and frame.f_lasti in checks(frame.f_code):
+        if event != "opcode" or self.struck is not None:
+            return self.local
+        last, self.last[id(frame)] = self.last.get(id(frame)), frame.f_lasti
+        if last in checks(frame.f_code):
+            self.seen[frame.f_code, last] += 1
+            if self.times is not None and self.seen[frame.f_code, last] > self.times:
+                return self.local
             self.left -= 1
             if self.left < 0:
                 self.struck = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
@@ -50,9 +57,10 @@ class AtCheck:
         return self.local
 
 
-def struck(number, run):
+def struck(number, run, times=None):
     """Run it with an interrupt at the n-th check; where that was, or None when it was over before."""
-    at = AtCheck(number)
+    at = AtCheck(number, times)
+    gc.disable()  # what the collector runs is not to be struck
     sys.settrace(at.trace)
     try:
         run()
@@ -60,6 +68,7 @@ def struck(number, run):
         pass
     finally:
         sys.settrace(None)
+        gc.enable()
     return at.struck
 
 

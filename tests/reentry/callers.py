@@ -1,0 +1,121 @@
+"""Callers that one thread plays, each step by step as the driver of threads does."""
+
+from singleflight._threads import ThreadBoarding, _served
+from singleflight.askers import asker_of
+from singleflight.boarding import HIT, LEAD, NONE, SHARE, boarding_of
+from singleflight.turns import Asker, Hold
+
+
+class Caller:
+    """A thread's call of the function."""
+
+    def __init__(self, memo, number, key="k", renew=False):
+        self.memo, self.over, self.verdict = memo, False, NONE
+        self.boarding = boarding_of(ThreadBoarding, key, number, number, number, renew)
+
+    def take(self, step, *arguments):
+        """A step, and what follows from it, as `_threads.call` does."""
+        try:
+            step(*arguments)
+        except BaseException as error:
+            self.over = True
+            try:
+                self.memo.abandon(self.boarding, error)
+            except BaseException as struck:
+                self.memo.abandon(self.boarding, struck)
+                raise
+            finally:
+                self.memo.done(self.boarding)
+            raise
+        finally:
+            if self.over and self.verdict is not LEAD:
+                self.memo.done(self.boarding)
+
+    def board(self):
+        self.verdict = self.memo.board(self.boarding)
+
+    def awake(self):
+        self.verdict = self.memo.awake(self.boarding)
+
+    def land(self, value="value"):
+        self.memo.land(self.boarding.flight, value)
+        self.over = True
+
+    def fail(self):
+        raise ValueError
+
+    def give_up(self):
+        """It is struck by another error while it waits."""
+        raise ValueError
+
+    def look(self):
+        self.memo.look(self.boarding, 0.0)
+
+    def end(self):
+        """Take what it is served, and see to its renewal in line: the pool is full."""
+        if self.verdict is HIT:
+            _served(self.memo, lambda: "renewed", self.boarding, (), {})
+        self.memo.done(self.boarding)
+        self.over = True
+
+    def go_on(self):
+        """What it does next, if there is anything to do."""
+        if self.verdict is LEAD:
+            self.take(self.land)
+        elif self.verdict is SHARE or self.verdict is HIT:
+            self.take(self.end)
+        elif self.verdict is NONE:
+            self.take(self.board)
+        elif self.boarding.gate.wait(0.0) or self.boarding.flight.has_opened(self.boarding.gate):
+            self.take(self.awake)
+        else:
+            return False
+        return True
+
+
+class Holder:
+    """Somebody who takes the key's lock, and gives it up once it has it."""
+
+    def __init__(self, memo, number, key="k"):
+        self.over = False
+        self.locks, self.hold = memo.locks, Hold((key,), asker_of(Asker, number, number, number))
+        self.queued = self.locks._queue_for(self.hold, None)
+
+    def release(self):
+        """As `Held.__exit__` does."""
+        self.over = True
+        try:
+            self.locks.release(self.hold)
+        except BaseException:
+            self.locks.release(self.hold)
+            raise
+        finally:
+            self.locks._waits_no_more(self.hold.asker, 0)
+
+    def go_on(self):
+        if self.hold.missing and not self.queued.look():
+            return False
+        self.release()
+        return True
+
+
+def all_go_on(callers):
+    """Everybody goes on to the end; whether nobody hangs."""
+    for _ in range(50):
+        busy = [each for each in callers if not each.over]
+        moved = False
+        for each in busy:
+            try:
+                moved |= each.go_on()
+            except ValueError:  # a failure that was kept
+                moved = True
+        if not moved:
+            return not busy
+    return False
+
+
+def six(memo):
+    """All that is counted of calls received."""
+    counts = memo.counts
+    counted = counts.stale_hits + counts.waits + counts.fetches + counts.errors + counts.timeouts
+    return counted + counts.all_hits(memo.store)
