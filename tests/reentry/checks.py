@@ -41,6 +41,8 @@ class AtCheck:
         return self.local
 
     def local(self, frame, event, argument):
+        if event == "exception":  # no signal is handled between what raised and its handler
+            self.last[id(frame)] = None
         if event != "opcode" or self.struck is not None:
             return self.local
         last, self.last[id(frame)] = self.last.get(id(frame)), frame.f_lasti

@@ -250,4 +250,4 @@ def test_whoever_is_interrupted_leaves_the_others_what_they_need(make, waiting, 
             found.append(f"{where}: {problem}")
         number += 1
     assert not found, "\n".join(found)
-    assert number > 3
+    assert number > 1
