@@ -291,20 +291,22 @@ def test_what_a_task_begins_inside_a_block_descends_from_it(where):
     assert seen == [False, True, where != "the same task"]
 
 
-def test_an_idle_lock_that_goes_for_another_is_destroyed_outside_the_mutex():
-    """Its key's destructor may do anything, also take a lock."""
+@pytest.mark.parametrize("taken", [("another",), ("another", "one more")])
+def test_idle_locks_that_go_for_others_are_destroyed_outside_the_mutex(taken):
+    """Their keys' destructors may do anything, also take a lock."""
     seen = []
 
     class Key:
         def __del__(self):
             seen.append(inside())
 
-    locks = KeyedLocks(max_idle=1)
-    with locks(Key()):
-        pass
-    with locks("another"):
+    locks = KeyedLocks(max_idle=len(taken))
+    for _ in taken:
+        with locks(Key()):
+            pass
+    with locks(*taken):
         assert seen == []
-    assert seen == [False]
+    assert seen == [False] * len(taken)
 
 
 def test_a_registry_that_is_gone_leaves_nothing_behind():

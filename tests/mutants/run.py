@@ -68,7 +68,14 @@ TESTS = {
     ],
     "turns": [*CIRCLES, *DEAD, "core/test_turns.py"],
     "locks": [*CIRCLES, *DEAD, "core/test_locks.py"],
-    "remembered": [*DEAD, *HITS, "decorators", "freshness/test_grace.py", "bulk/test_joining.py"],
+    "remembered": [
+        "core/test_remembered.py",
+        *DEAD,
+        *HITS,
+        "decorators",
+        "freshness/test_grace.py",
+        "bulk/test_joining.py",
+    ],
     "unseating": ["core/test_unseating.py", *DEAD, "contract/test_waiting.py", "freshness/test_pool.py"],
     "flights": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
     "serving": [
