@@ -100,7 +100,7 @@ def _served(
             renew()
         boarding.renewal = None
         if not accepted and renewal.record is not None:
-            return renewal.record.value
+            record = renewal.record
     if record.error is not None:
         raise_shared(copy_of(record.error, None))
     return record.value
@@ -109,7 +109,7 @@ def _served(
 def _renew(
     memo: Memo, run: Callable[..., Any], renewal: Boarding, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Run a renewal on this thread; `renewal.record` is then what it stored, if it did.
+    """Run a renewal on this thread; `renewal.record` is then what is stored, by whomever.
 
     What it raises is counted and logged, and nobody's to see: it is nobody's call.
     """

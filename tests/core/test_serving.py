@@ -1,10 +1,11 @@
 """How a stored value is served the longer way, and what is to be renewed meanwhile, and by whom."""
 
+from contextlib import nullcontext
 from math import inf
 
 import pytest
 
-from singleflight import serving
+from singleflight import _threads, serving
 from singleflight.boarding import HIT, LEAD, Boarding, Nobody, boarding_of
 from singleflight.entries import AgeingRecord, record_of
 from singleflight.flights import FLYING, LANDED, UNSEATED
@@ -248,3 +249,25 @@ def test_whoever_needs_the_outcome_of_a_renewal_leads_it(memo, clock):
 def test_nothing_is_told_where_nobody_listens(make):
     """Whether anybody may is asked when the call is boarded that sees to the renewal."""
     assert renewal_of(make(grace=50, listener=None)).flight.told is False
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_renewal_in_line_that_somebody_else_has_run_meanwhile(make, monkeypatch, clock, fails):
+    """There was no place in the pool, and somebody needed it before its caller ran it: who gets that, too."""
+    memo = make(grace=50, failure_ttl=5, follower_retries=0)
+    stored(memo)
+    boarding, other = caller(), caller(actor="other")
+    assert memo.board(boarding) is HIT
+
+    def refuse(run):
+        clock.advance(60)
+        assert memo.board(other) is LEAD
+        if fails:
+            memo.abandon(other, ValueError())
+        else:
+            memo.land(other.flight, "new")
+        return False
+
+    monkeypatch.setattr(_threads, "in_background", refuse)
+    with pytest.raises(ValueError) if fails else nullcontext():
+        assert _threads._served(memo, pytest.fail, boarding, (), {}) == "new"
