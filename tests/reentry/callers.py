@@ -74,11 +74,11 @@ class Caller:
 
 
 class Holder:
-    """Somebody who takes the key's lock, and gives it up once it has it."""
+    """Somebody who takes locks, and gives them up once it has all."""
 
-    def __init__(self, memo, number, key="k"):
+    def __init__(self, memo, number, *keys):
         self.over = False
-        self.locks, self.hold = memo.locks, Hold((key,), asker_of(Asker, number, number, number))
+        self.locks, self.hold = memo.locks, Hold(keys or ("k",), asker_of(Asker, number, number, number))
         self.queued = self.locks._queue_for(self.hold, None)
 
     def release(self):

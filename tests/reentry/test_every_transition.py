@@ -4,13 +4,17 @@ One thread plays all callers, each step by step as the driver of threads does. O
 step; then all the others go on to their end.
 """
 
+from contextlib import suppress
+
 import pytest
 
 from singleflight import _threads, circles
+from singleflight.askers import asker_of
 from singleflight.boarding import JOIN, NONE
-from singleflight.control import invalidate, put
+from singleflight.control import clear, invalidate, put
 from singleflight.entries import AgeingRecord
-from singleflight.turns import Hold
+from singleflight.errors import FlightTimeout
+from singleflight.turns import Asker, Hold
 
 from ..core.conftest import Work
 from .callers import Caller, Holder, all_go_on, six
@@ -33,8 +37,8 @@ class World:
             made.take(made.board)
         return made
 
-    def holder(self):
-        made = Holder(self.memo, 100 + len(self.holders))
+    def holder(self, *keys):
+        made = Holder(self.memo, 100 + len(self.holders), *keys)
         self.holders.append(made)
         return made
 
@@ -159,6 +163,33 @@ def released(world):
     return first, first.release
 
 
+def controlled(world, step):
+    """Somebody who makes no call drops or puts a value while one is fetched, and others queue."""
+    lands(world)
+    world.holder()
+    world.caller()
+    return None, lambda: step(world.memo)
+
+
+def several_released(world):
+    """Others queue for one of two locks, or for both, and so does a caller."""
+    first = world.holder("k", "l")
+    world.holder("l"), world.holder("l", "k"), world.caller()
+    return first, first.release
+
+
+def several_in_vain(world):
+    """Somebody queues for two locks of which one is taken, and will not wait."""
+    world.holder("k"), world.caller(), world.holder("l", "k")
+    hold = Hold(("l", "k"), asker_of(Asker, 50, 50, 50))
+
+    def acquire():
+        with suppress(FlightTimeout):
+            world.memo.locks.acquire(hold, 0)
+
+    return None, acquire
+
+
 SCENES = {
     "a miss": lambda world: joins(world, 0),
     "a follower comes": joins,
@@ -191,6 +222,11 @@ SCENES = {
     "the only follower unseats what takes too long": lambda world: unseats(world, 1),
     "a newcomer unseats what takes too long": boards_overdue,
     "a lock is given up to callers": released,
+    "two locks are given up": several_released,
+    "two locks are not to be had": several_in_vain,
+    "what is fetched is invalidated": lambda world: controlled(world, lambda memo: invalidate(memo, "k")),
+    "what is fetched is put": lambda world: controlled(world, put_meanwhile),
+    "what is fetched is cleared": lambda world: controlled(world, clear),
 }
 OPTIONS = {
     "retried": {},
@@ -242,7 +278,7 @@ def test_whoever_is_interrupted_leaves_the_others_what_they_need(make, waiting, 
         waiting.clear()
         world = World(make, **OPTIONS[options])
         who, step = SCENES[scene](world)
-        decided = isinstance(who, Holder) or who.verdict is not NONE
+        decided = not isinstance(who, Caller) or who.verdict is not NONE
         where = struck(
             number, lambda who=who, step=step: who.take(step) if isinstance(who, Caller) else step()
         )
