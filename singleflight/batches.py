@@ -242,7 +242,7 @@ class Batch:
         self.mark()
 
     def call_off(self, error: BaseException) -> None:
-        """An interrupt perhaps: renewals that have not begun, or not ended, do so now."""
+        """Renewals that an interrupt kept from being begun, or ended, end now."""
         for renewal in self.led:
             self._memo.call_off(renewal.flight)
             self._memo.abandon(renewal, error)
