@@ -8,6 +8,9 @@ kept there: the next time only what survived and what has changed is tested. `--
 
 mutmut changes nothing outside of functions, nor in properties. Each call in the module goes through one
 of its own, so tests that count lines, frames or steps are not among those that are run here.
+
+Run nothing beside it: mutmut sends SIGXCPU to a mutant's process when its time is over, and by then that
+number may be another process's.
 """
 
 from __future__ import annotations
