@@ -37,7 +37,7 @@ class AtCheck:
         if not frame.f_code.co_filename.startswith(HOME):
             return None
         frame.f_trace_opcodes = True
-        self.last[id(frame)] = None
+        self.last[id(frame)] = frame.f_lasti  # on entering it, or on resuming a generator
         return self.local
 
     def local(self, frame, event, argument):
