@@ -62,7 +62,7 @@ class World:
             raise AssertionError
 
         self.memo, self.bulk = fetch._self_memo, fetch.bulk(self.load, max_batch=max_batch)
-        self.callers, self.items, self.boarded = [], "ABC", False
+        self.callers, self.items, self.boarded, self.struck = [], "ABC", False, False
         self.while_loading, self.when_it_waits, self.changes = [], [], []
 
     def load(self, items):
@@ -114,7 +114,10 @@ class World:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(BulkCall, "renewal", renewal)
             with suppress(FlightDeadlock, FlightTimeout):
-                self.bulk(list(self.items))
+                try:
+                    self.bulk(list(self.items))
+                except KeyboardInterrupt:
+                    self.struck = True
 
 
 def alone(world):

@@ -15,12 +15,18 @@ import singleflight
 
 HOME = str(Path(singleflight.__file__).parent)
 CHECKS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD")
+IF_TAKEN = "POP_JUMP_BACKWARD_IF"
 
 
 @cache
 def checks(code):
-    """The offsets of a function's instructions with which CPython looks for signals."""
-    return {each.offset for each in dis.get_instructions(code) if each.opname in CHECKS}
+    """The offsets of a function's instructions with which CPython looks for signals.
+
+    Each with the offset below which the next instruction is, if it does: a conditional jump is to be taken.
+    """
+    found = {each.offset: sys.maxsize for each in dis.get_instructions(code) if each.opname in CHECKS}
+    jumps = (each.offset for each in dis.get_instructions(code) if each.opname.startswith(IF_TAKEN))
+    return found | {offset: offset for offset in jumps}
 
 
 class AtCheck:
@@ -46,7 +52,7 @@ class AtCheck:
         if event != "opcode" or self.struck is not None:
             return self.local
         last, self.last[id(frame)] = self.last.get(id(frame)), frame.f_lasti
-        if last in checks(frame.f_code):
+        if frame.f_lasti < checks(frame.f_code).get(last, 0):
             self.seen[frame.f_code, last] += 1
             if self.times is not None and self.seen[frame.f_code, last] > self.times:
                 return self.local
