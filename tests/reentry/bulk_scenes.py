@@ -61,7 +61,8 @@ class World:
         def fetch(item):
             raise AssertionError
 
-        self.memo, self.bulk = fetch._self_memo, fetch.bulk(self.load, max_batch=max_batch)
+        self.fetch, self.memo = fetch, fetch._self_memo
+        self.bulk = fetch.bulk(self.load, max_batch=max_batch)
         self.callers, self.items, self.boarded, self.struck = [], "ABC", False, False
         self.while_loading, self.when_it_waits, self.changes = [], [], []
 

@@ -4,6 +4,8 @@ One thread plays everybody. The others come, and go on, while the loader of the 
 about to wait; after it was struck they all go on to their end.
 """
 
+import asyncio
+
 import pytest
 
 from singleflight import circles, renewing, unseating
@@ -95,6 +97,47 @@ def test_a_bulk_call_that_is_interrupted_leaves_the_others_what_they_need(
         lost = None if world.struck or where is None else "the interrupt is lost"
         if (problem := lost or pool.go_on() or wrong(world)) is not None:
             found.append(f"{where}: {problem}")
+        number += 1
+    assert not found, "\n".join(found)
+    assert number > 50
+
+
+def loader_of(world):
+    """Its loader for tasks."""
+
+    async def load(items):
+        return world.load(items)
+
+    return load
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("scene", ["others follow", "it fails"])
+def test_a_task_that_loads_may_be_interrupted_while_its_flights_end(waiting, scene):
+    """Where its loop goes on all the same, its caller does not hang, nor anybody else."""
+    number, where, found = 0, "start", []
+    while where is not None:
+        waiting.clear()
+        world = World(follower_retries=0)
+        SCENES[scene](world)
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+
+        task = loop.create_task(world.fetch.bulk(loader_of(world))(list(world.items)))
+        where = struck(number, lambda loop=loop, task=task: loop.run_until_complete(task), times=1)
+        for _ in range(20):  # a task that is interrupted stops its loop
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        problem = wrong(world) if task.done() else "its caller hangs"
+        if problem is not None:
+            found.append(f"{where}: {problem}")
+        if task.done() and not task.cancelled():
+            task.exception()  # seen
+        for left in asyncio.all_tasks(loop):
+            left.cancel()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
         number += 1
     assert not found, "\n".join(found)
     assert number > 50
