@@ -24,11 +24,10 @@ def tests_all(session: nox.Session) -> None:
 
 @nox.session
 def explore(session: nox.Session) -> None:
-    """Run the library under many more schedules than the tests do: half an hour and more."""
+    """Run the library under many more schedules, and interrupts, than the tests do: half an hour and more."""
     session.install("-q", "-e", ".[test]")
-    session.run(
-        "pytest", "-q", "tests/interleavings/test_explored.py", *session.posargs, env={"EXPLORE_FURTHER": "1"}
-    )
+    tests = ["tests/interleavings/test_explored.py", "tests/reentry/test_every_bulk_transition.py"]
+    session.run("pytest", "-q", *tests, *session.posargs, env={"EXPLORE_FURTHER": "1"})
 
 
 @nox.session

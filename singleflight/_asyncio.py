@@ -126,10 +126,13 @@ class Work:
         return True
 
     def ended(self, _task: asyncio.Task[None]) -> None:
-        """The task is done. Usually all is settled; but it may have been cancelled before it began."""
+        """The task is done. Usually all is settled; but it may have been cancelled before it began.
+
+        Or an interrupt has struck while its flight ended.
+        """
         memo, flight = self.memo, self.flight
         self.memo = self.flight = None
-        if memo is not None and flight is not None and not flight.has_ended():
+        if memo is not None and flight is not None and not (flight.has_ended() and self.home.done()):
             error = self.told(memo, flight, asyncio.CancelledError())
             memo.fail(flight, error)
             self.bring_home(None, error)
@@ -189,10 +192,14 @@ async def call(
         at_once(memo.abandon, boarding, error)
         raise
     finally:
-        if inside():
-            late.append(partial(memo.done, boarding))
-        else:  # as `at_once`, in line: thousands may come this way at once
-            memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
+        try:  # as `at_once`, in line: thousands may come this way at once
+            if inside():
+                late.append(partial(memo.done, boarding))
+            else:
+                memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
+        except BaseException:  # an interrupt: once more, for what it left
+            at_once(memo.done, boarding)
+            raise
         if late:
             settle_late()
 

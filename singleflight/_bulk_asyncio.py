@@ -52,9 +52,12 @@ class BatchWork(Work):
         return error
 
     def ended(self, _task: asyncio.Task[None]) -> None:
-        """The task is done. Usually all is settled; but it may have been cancelled before it began."""
+        """The task is done. Usually all is settled; but it may have been cancelled before it began.
+
+        Or an interrupt has struck while its flights ended.
+        """
         batch, self.batch = self.batch, None
-        if batch is not None and not self.began:
+        if batch is not None and (batch.flights or not self.home.done()):
             error = self.told_of(batch, asyncio.CancelledError())
             batch.fail(error)
             batch.close()

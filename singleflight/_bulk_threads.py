@@ -119,6 +119,7 @@ def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
         _fly(batch, run)
     except BaseException as error:
         batch.call_off(error)
+        batch.close()  # an interrupt may have kept it open
         if not isinstance(error, Exception):
             raise
 

@@ -251,6 +251,7 @@ class BulkCall:
             if boarding.verdict is JOIN and timed_out:
                 memo.leave(boarding, timed_out=True)
             memo.abandon(boarding, ends_with)
+            memo.done(boarding)  # here too, where it is repeated: it may have a renewal to call off
 
     def done(self) -> None:
         """The call is over, in whatever way. (Tracebacks must not lead back to their exceptions.)"""

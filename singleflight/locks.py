@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from .askers import descends, thread_asker
@@ -138,15 +137,19 @@ class KeyedLocks(Slots):
         """Wait in this thread until the hold has all its keys; whatever is raised, it has none then."""
         before = waits(hold.asker.waiter)
         try:
-            queued = self._queue_for(hold, timeout)
-            while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
-                if late:
+            try:
+                queued = self._queue_for(hold, timeout)
+                while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
                     settle_late()
-        except BaseException:
+            except BaseException:
+                self.release(hold)
+                raise
+            finally:
+                self._waits_no_more(hold.asker, before)
+        except BaseException:  # perhaps an interrupt in the midst of that
             self.release(hold)
-            raise
-        finally:
             self._waits_no_more(hold.asker, before)
+            raise
 
     async def acquire_in_task(self, hold: Hold, timeout: float | None) -> None:
         """The same in a task."""
@@ -248,9 +251,7 @@ class Held:
         self._locks.acquire(hold, self._timeout)
         self._hold = hold
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         hold = self._hold
         self._hold = None
         if hold is not None:
@@ -268,11 +269,9 @@ class Held:
         hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one
         self._hold = hold
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         hold = self._hold
-        self.__exit__(kind, error, traceback)
+        self.__exit__()
         if hold is not None and hold.token is not None:
             with suppress(ValueError):  # left in another context than it was entered in
                 descends.reset(hold.token)

@@ -1,8 +1,12 @@
 """Callers that one thread plays, each step by step as the driver of threads does."""
 
+from contextlib import suppress
+
+from singleflight._bulk_threads import ItemBoarding, _fly
 from singleflight._threads import ThreadBoarding, _served
 from singleflight.askers import asker_of
-from singleflight.boarding import HIT, LEAD, NONE, SHARE, boarding_of
+from singleflight.boarding import HIT, JOIN, LEAD, NONE, SHARE, boarding_of
+from singleflight.bulk import BulkCall
 from singleflight.turns import Asker, Hold
 
 
@@ -72,6 +76,65 @@ class Caller:
             return False
         return True
 
+    def follows(self):
+        """The calls that wait, or will."""
+        return [self.boarding] if not self.over and self.verdict is JOIN else []
+
+
+class BulkCaller:
+    """A thread's bulk call: it has boarded, and does what it is told to, or waits."""
+
+    def __init__(self, memo, number, keys):
+        def make(key):
+            return boarding_of(ItemBoarding, key, number, number, number)
+
+        self.over, self.keys, self.waits_for = False, keys, None
+        self.bulk = BulkCall(memo, [(key, key) for key in keys], lambda item: item, make, None)
+        assert not self.bulk.look()
+        self.bulk.board()
+
+    def end(self, error=None):
+        """As `_bulk_threads.call` does."""
+        self.over = True
+        if error is not None:
+            self.bulk.give_up(error)
+        self.bulk.done()
+
+    def fail(self):
+        """Its loader raises."""
+
+        def load(items):
+            raise ValueError
+
+        with suppress(ValueError):
+            _fly(self.bulk.batch(), load)
+        self.end(ValueError())
+
+    def go_on(self):
+        bulk, boarding = self.bulk, self.waits_for
+        if boarding is not None:
+            if not (boarding.gate.wait(0.0) or boarding.flight.has_opened(boarding.gate)):
+                return False
+            verdict = bulk.memo.awake(boarding)
+            if verdict is not JOIN:
+                self.waits_for = None
+                bulk.has_waited(boarding, verdict, 0.0)
+            return True
+        follower = bulk.sweep()
+        if bulk.failed is not None:
+            self.end(ValueError())
+        elif bulk.led:
+            _fly(bulk.batch(), lambda items: dict.fromkeys(items, "later"))
+        elif follower is None:
+            self.end()
+        elif bulk.begin(follower):
+            self.waits_for = follower
+        return True
+
+    def follows(self):
+        """The calls that wait, or will."""
+        return [boarding for boarding in self.bulk._boardings if boarding.verdict is JOIN]
+
 
 class Holder:
     """Somebody who takes locks, and gives them up once it has all."""
@@ -97,6 +160,23 @@ class Holder:
             return False
         self.release()
         return True
+
+    def follows(self):
+        """It makes no call."""
+        return []
+
+
+def followers_of(memo, callers):
+    """How many each flight says it has, beside how many there are."""
+    flights = {id(slot.turn): slot.turn for slot in memo.locks.live()}
+    flights |= {id(turn): turn for slot in memo.locks.live() for turn in slot.queue}
+    said = {key: flight.followers for key, flight in flights.items() if not isinstance(flight, Hold)}
+    there = dict.fromkeys(said, 0)
+    for boarding in (boarding for each in callers for boarding in each.follows()):
+        latest = boarding.flight.latest()
+        if latest is not None and id(latest) in there:
+            there[id(latest)] += 1
+    return said, there
 
 
 def all_go_on(callers):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dis
 import gc
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -15,12 +17,18 @@ import singleflight
 
 HOME = str(Path(singleflight.__file__).parent)
 CHECKS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD")
+IF_TAKEN = "POP_JUMP_BACKWARD_IF"
 
 
 @cache
 def checks(code):
-    """The offsets of a function's instructions with which CPython looks for signals."""
-    return {each.offset for each in dis.get_instructions(code) if each.opname in CHECKS}
+    """The offsets of a function's instructions with which CPython looks for signals.
+
+    Each with the offset below which the next instruction is, if it does: a conditional jump is to be taken.
+    """
+    found = {each.offset: sys.maxsize for each in dis.get_instructions(code) if each.opname in CHECKS}
+    jumps = (each.offset for each in dis.get_instructions(code) if each.opname.startswith(IF_TAKEN))
+    return found | {offset: offset for offset in jumps}
 
 
 class AtCheck:
@@ -37,7 +45,7 @@ class AtCheck:
         if not frame.f_code.co_filename.startswith(HOME):
             return None
         frame.f_trace_opcodes = True
-        self.last[id(frame)] = None
+        self.last[id(frame)] = frame.f_lasti  # on entering it, or on resuming a generator
         return self.local
 
     def local(self, frame, event, argument):
@@ -46,7 +54,7 @@ class AtCheck:
         if event != "opcode" or self.struck is not None:
             return self.local
         last, self.last[id(frame)] = self.last.get(id(frame)), frame.f_lasti
-        if last in checks(frame.f_code):
+        if frame.f_lasti < checks(frame.f_code).get(last, 0):
             self.seen[frame.f_code, last] += 1
             if self.times is not None and self.seen[frame.f_code, last] > self.times:
                 return self.local
@@ -72,6 +80,26 @@ def struck(number, run, times=None):
         sys.settrace(None)
         gc.enable()
     return at.struck
+
+
+@contextmanager
+def struck_task(number, coroutine):
+    """Run a task with an interrupt at the n-th check, and let its loop go on: where that was, the task."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+    task = loop.create_task(coroutine)
+    where = struck(number, lambda: loop.run_until_complete(task), times=1)
+    for _ in range(20):  # a task that is interrupted stops its loop
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    yield where, task
+    if task.done() and not task.cancelled():
+        task.exception()  # seen
+    for left in asyncio.all_tasks(loop):
+        left.cancel()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
 
 
 needs_opcodes = pytest.mark.skipif(

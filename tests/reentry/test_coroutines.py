@@ -6,8 +6,10 @@ import threading
 import pytest
 
 from singleflight import flights, single_flight_ttl, turns
+from singleflight.turns import inside
 
 from ..drivers import PATIENCE, Gate, InThread, eventually
+from .checks import needs_opcodes, struck_task
 
 
 @pytest.mark.parametrize("section", ["the mutex", "its store"])
@@ -83,3 +85,25 @@ def test_a_follower_that_the_collector_destroys_amid_a_section(monkeypatch):
         assert (stats.fetches, stats.waits, stats.errors) == (1, 2, 2)
 
     asyncio.run(main())
+
+
+@needs_opcodes
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_task_may_be_interrupted_while_its_flight_ends(waiting, fails):
+    """Where its loop goes on all the same, its caller does not hang, and its key is free."""
+    number, where, found = 0, "start", []
+    while where is not None:
+
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            if fails:
+                raise ValueError
+
+        with struck_task(number, fetch()) as (where, task):
+            if not task.done() or fetch.flights() or waiting or inside():
+                found.append(where)
+        waiting.clear()
+        number += 1
+    assert not found, "\n".join(found)
+    assert number > 50

@@ -1,222 +1,73 @@
 """Ctrl-C at every signal check of a bulk call, with others who wait, queue or take over meanwhile.
 
 One thread plays everybody. The others come, and go on, while the loader of the bulk call runs or as it is
-about to wait; after it was struck they all go on to their end.
+about to wait; after it was struck they all go on to their end. Each place is struck the first time that the
+call comes there; with EXPLORE_FURTHER=1 (`nox -s explore`) the second time, too.
 """
 
-import sys
+import os
 
 import pytest
 
-from singleflight import _bulk_threads, circles, single_flight_ttl
-from singleflight._bulk_threads import ItemBoarding, _fly
-from singleflight.boarding import boarding_of
-from singleflight.bulk import BulkCall
-from singleflight.control import invalidate
-from singleflight.entries import AgeingRecord
-from singleflight.testing import FakeClock
+from singleflight import circles, renewing, unseating
+from singleflight.turns import inside
 
-from .callers import Caller, Holder, all_go_on, six
-from .checks import needs_opcodes, struck
+from .bulk_scenes import SCENES, Pool, World, refuse_ttl
+from .callers import all_go_on, followers_of, six
+from .checks import needs_opcodes, struck, struck_task
 
 pytestmark = needs_opcodes
 
 
-class BulkCaller:
-    """A thread's bulk call that leads nothing at first."""
-
-    def __init__(self, memo, number, keys):
-        def make(key):
-            return boarding_of(ItemBoarding, key, number, number, number)
-
-        self.over, self.keys = False, keys
-        self.bulk = BulkCall(memo, [(key, key) for key in keys], lambda item: item, make, None)
-        assert not self.bulk.look()
-        self.bulk.board()
-
-    def end(self):
-        self.over = True
-        self.bulk.done()
-
-    def go_on(self):
-        bulk = self.bulk
-        follower = bulk.sweep()
-        if bulk.failed is not None:
-            bulk.give_up(ValueError())
-            self.end()
-        elif bulk.led:
-            _fly(bulk.batch(), lambda items: dict.fromkeys(items, "later"))
-        elif follower is not None:
-            return False
-        else:
-            self.end()
-        return True
-
-
-def others_go_on(steps):
-    """They are not struck."""
-    tracing = sys.gettrace()
-    sys.settrace(None)
-    while steps:
-        steps.pop(0)()
-    sys.settrace(tracing)
-
-
-class World:
-    """A function, its bulk call, and what happens while its loader runs or when it waits."""
-
-    wants = frozenset({"wait"})
-
-    def __init__(self, **options):
-        self.clock = FakeClock(100.0)
-        options = {"follower_retries": 3, "key": lambda item: item, "grace": 50, **options}
-        max_batch = options.pop("max_batch", None)
-
-        @single_flight_ttl(ttl=10, timer=self.clock, listener=self, **options)
-        def fetch(item):
-            raise AssertionError
-
-        self.memo, self.bulk = fetch._self_memo, fetch.bulk(self.load, max_batch=max_batch)
-        self.callers, self.items, self.loads = [], "ABC", 0
-        self.while_loading, self.when_it_waits, self.changed = [], [], {}
-
-    def load(self, items):
-        self.loads += 1
-        others_go_on(self.while_loading)
-        changed, self.changed = self.changed, {}
-        if isinstance(changed, Exception):
-            raise changed
-        loaded = {**dict.fromkeys(items, "value"), **changed}
-        return {key: value for key, value in loaded.items() if value != "left out"}
-
-    def __call__(self, event):
-        """As a listener: the bulk call is about to wait."""
-        others_go_on(self.when_it_waits)
-
-    def single(self, key):
-        made = Caller(self.memo, len(self.callers) + 1, key)
-        self.callers.append(made)
-        made.take(made.board)
-        return made
-
-    def several(self, keys):
-        self.callers.append(BulkCaller(self.memo, len(self.callers) + 1, keys))
-
-    def holder(self, key):
-        self.callers.append(Holder(self.memo, len(self.callers) + 1, key))
-
-    def ends(self, caller, fails):
-        """Somebody else's flight ends."""
-        if not fails:
-            caller.take(caller.land)
-            return
-        with pytest.raises(ValueError):
-            caller.take(caller.fail)
-
-    def received(self):
-        """How many calls, each key of a bulk call being one."""
-        others = sum(len(getattr(each, "keys", "k")) for each in self.callers if not isinstance(each, Holder))
-        return others + len(self.items)
-
-
-def alone(world):
-    """Nobody else comes."""
-
-
-def followed(world):
-    """Two follow A, and a bulk call B and C."""
-    world.while_loading = [
-        lambda: world.single("A"),
-        lambda: world.single("A"),
-        lambda: world.several("BC"),
-    ]
-
-
-def left_out(world):
-    followed(world)
-    world.changed = {"A": "left out", "C": "left out"}
-
-
-def refused(world):
-    """A is not stored, nor C."""
-    followed(world)
-    world.changed = {"A": None, "C": None}
-
-
-def unasked(world):
-    """It brings more, for which somebody else comes to wait."""
-    followed(world)
-    world.changed = {"D": "more", "E": None}
-
-
-def fails(world):
-    followed(world)
-    world.changed = ValueError()
-
-
-def queued(world):
-    """Locks and callers queue behind A and C."""
-    followed(world)
-    world.while_loading += [lambda: world.holder("A"), lambda: world.holder("C"), lambda: world.single("C")]
-
-
-def dropped(world):
-    followed(world)
-    world.while_loading += [lambda: invalidate(world.memo, "A"), lambda: world.single("A")]
-
-
-def follows(world, fails=False, waits=False):
-    """Somebody else has A, and ends while the rest is loaded, or when it waits."""
-    leader = world.single("A")
-    world.single("A")
-    (world.when_it_waits if waits else world.while_loading).append(lambda: world.ends(leader, fails))
-
-
-def behind_a_lock(world):
-    """Somebody has the lock of B, and gives it up when it waits."""
-    world.holder("B")
-    world.when_it_waits.append(world.callers[0].release)
-
-
-def stale(world):
-    """Two values are to be renewed, for which there is no place in the pool."""
-    for key in "AB":
-        world.memo.store.put(AgeingRecord(key, "old", 90.0, 10.0, grace=50.0, refresh_at=100.0))
-
-
-SCENES = {
-    "alone": alone,
-    "others follow": followed,
-    "a key is left out": left_out,
-    "two values are refused": refused,
-    "it brings more": unasked,
-    "it fails": fails,
-    "locks and callers queue": queued,
-    "a key is invalidated": dropped,
-    "it follows": follows,
-    "it follows what fails": lambda world: follows(world, fails=True),
-    "it waits": lambda world: follows(world, waits=True),
-    "it waits for what fails": lambda world: follows(world, fails=True, waits=True),
-    "it queues behind a lock": behind_a_lock,
-    "stale values": stale,
-}
+TIMES = 2 if os.environ.get("EXPLORE_FURTHER") else 1
 OPTIONS = {
     "shared": {"follower_retries": 0},
     "retried": {},
     "kept": {"follower_retries": 0, "failure_ttl": 5},
     "one by one": {"max_batch": 1},
+    "impatient": {"wait_timeout": 1e-9},
+    "asked": {"ttl": refuse_ttl},
+    "in the background": {},
+    "hasty": {"flight_timeout": 1000},
 }
-FAIL = ["two values are refused", "it fails", "it follows what fails", "it waits for what fails"]
+SPECIAL = {
+    "it waits too long": "impatient",
+    "a ttl cannot be had": "asked",
+    "too many take too long": "hasty",
+    "others take too long": "hasty",
+}
+FAIL = [
+    "two values are refused",
+    "it fails",
+    "it follows what fails",
+    "it waits for what fails",
+    "another bulk call fails",
+    "it waits for another that fails",
+]
+ONE_BY_ONE = [
+    "others follow",
+    "a key is left out",
+    "it fails",
+    "it fails the second time",
+    "stale values",
+    "stale values that are not renewed",
+]
 CASES = [
-    *((scene, "shared") for scene in SCENES),
+    *((scene, SPECIAL.get(scene, "shared")) for scene in SCENES),
     *((scene, "retried") for scene in FAIL),
-    *((scene, "kept") for scene in FAIL[1:]),
-    *((scene, "one by one") for scene in ("others follow", "it fails", "stale values")),
+    *((scene, "kept") for scene in (*FAIL[1:], "some values are fresh")),
+    *((scene, "one by one") for scene in ONE_BY_ONE),
+    *((scene, "in the background") for scene in ONE_BY_ONE[-2:]),
 ]
 
 
 def wrong(world):
     """What is not as it should be once the bulk call was struck, if anything."""
+    if inside():
+        return "the mutex is held"
+    said, there = followers_of(world.memo, world.callers)
+    if said != there:
+        return f"{list(said.values())} followers, and there are {list(there.values())}"
     if not all_go_on(world.callers):
         return "hangs"
     if circles.waiting or circles.below:
@@ -226,8 +77,7 @@ def wrong(world):
     if world.memo.batches:
         return "a batch is open"
     counted, received = six(world.memo), world.received()
-    undecided = (0, 1, len(world.items)) if not world.loads else (0,)  # one key of it, or all
-    if received - counted not in undecided:
+    if not 0 <= received - counted <= (0 if world.boarded else len(world.items)):
         return f"counts {counted} of {received}"
     return None
 
@@ -237,14 +87,45 @@ def test_a_bulk_call_that_is_interrupted_leaves_the_others_what_they_need(
     waiting, monkeypatch, scene, options
 ):
     """Nobody hangs, every key is free in the end, and what came to a decision is counted, once."""
-    monkeypatch.setattr(_bulk_threads, "in_background", lambda run: False)
+    pool = Pool(threads=options == "in the background")
+    monkeypatch.setattr(renewing, "_pool", pool)
     number, where, found = 0, "start", []
     while where is not None:
         waiting.clear()
         world = World(**OPTIONS[options])
         SCENES[scene](world)
-        where = struck(number, lambda world=world: world.bulk(list(world.items)), times=2)
-        if (problem := wrong(world)) is not None:
+        monkeypatch.setattr(unseating, "_MOST_UNSEATED", world.most_unseated)
+        where = struck(number, world.call, TIMES)
+        lost = None if world.struck or where is None else "the interrupt is lost"
+        if (problem := lost or pool.go_on() or wrong(world)) is not None:
+            found.append(f"{where}: {problem}")
+        number += 1
+    assert not found, "\n".join(found)
+    assert number > 50
+
+
+def loader_of(world):
+    """Its loader for tasks."""
+
+    async def load(items):
+        return world.load(items)
+
+    return load
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("scene", ["others follow", "it fails"])
+def test_a_task_that_loads_may_be_interrupted_while_its_flights_end(waiting, scene):
+    """Where its loop goes on all the same, its caller does not hang, nor anybody else."""
+    number, where, found = 0, "start", []
+    while where is not None:
+        waiting.clear()
+        world = World(follower_retries=0)
+        SCENES[scene](world)
+        loading = world.fetch.bulk(loader_of(world))(list(world.items))
+        with struck_task(number, loading) as (where, task):
+            problem = wrong(world) if task.done() else "its caller hangs"
+        if problem is not None:
             found.append(f"{where}: {problem}")
         number += 1
     assert not found, "\n".join(found)

@@ -10,14 +10,14 @@ import pytest
 
 from singleflight import _threads, circles
 from singleflight.askers import asker_of
-from singleflight.boarding import JOIN, NONE
+from singleflight.boarding import NONE
 from singleflight.control import clear, invalidate, put
 from singleflight.entries import AgeingRecord
 from singleflight.errors import FlightTimeout
 from singleflight.turns import Asker, Hold
 
 from ..core.conftest import Work
-from .callers import Caller, Holder, all_go_on, six
+from .callers import Caller, Holder, all_go_on, followers_of, six
 from .checks import needs_opcodes, struck
 
 pytestmark = needs_opcodes
@@ -234,26 +234,11 @@ OPTIONS = {
     "kept": {"follower_retries": 0, "failure_ttl": 5},
     "asked": {"ttl": lambda value: 10},
 }
-BEFORE_ANYTHING = ("board", "comes", "miss", "newcomer", "stale value", "queues behind a lock")
-
-
-def followers_of(world):
-    """How many each flight says it has, beside how many there are."""
-    flights = {id(slot.turn): slot.turn for slot in world.memo.locks.live()}
-    flights |= {id(turn): turn for slot in world.memo.locks.live() for turn in slot.queue}
-    said = {key: flight.followers for key, flight in flights.items() if not isinstance(flight, Hold)}
-    there = dict.fromkeys(said, 0)
-    for each in world.callers:
-        if not each.over and each.verdict is JOIN:
-            latest = each.boarding.flight.latest()
-            if latest is not None and id(latest) in there:
-                there[id(latest)] += 1
-    return said, there
 
 
 def wrong(world, decided):
     """What is not as it should be once one of the callers was struck, if anything."""
-    said, there = followers_of(world)
+    said, there = followers_of(world.memo, world.callers)
     if said != there:
         return f"{list(said.values())} followers, and there are {list(there.values())}"
     if not world.finish():
