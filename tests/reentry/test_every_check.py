@@ -1,13 +1,21 @@
 """Ctrl-C wherever CPython looks for signals: at a function's entry and after each call."""
 
 import threading
+import time
 from contextlib import suppress
 
 import pytest
 
-from singleflight import circles, single_flight_ttl
+from singleflight import circles, memo, queues, single_flight_ttl
 
 from .checks import needs_opcodes, struck
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Whoever waits looks for itself, as it does once a second: an interrupt may cost it its wake-up."""
+    for module in (memo, queues):
+        monkeypatch.setattr(module, "LOOK", 0.02)
 
 
 def all_is_well(fetch, where):
@@ -80,7 +88,7 @@ def test_a_follower_may_be_interrupted_anywhere(make_gate):
 
         def release(go=go, locks=locks, watching=watching):
             while not locks.waiting("k") and not watching.is_set():
-                pass
+                time.sleep(0)
             go.set()
 
         releaser = threading.Thread(target=release, daemon=True)
@@ -110,13 +118,13 @@ def test_whoever_frees_a_key_may_be_interrupted_anywhere(make_gate):
 
         def take(fetch=fetch, fetched=fetched):
             while not fetch.locks.held("k") and not fetched:
-                pass
+                time.sleep(0)
             with fetch.locks("k"):
                 pass
 
         def open_when_queued(fetch=fetch, queued=queued, fetched=fetched):
             while not fetch.locks.waiting("k") and not fetched:
-                pass
+                time.sleep(0)
             queued.set()
 
         others = [threading.Thread(target=target, daemon=True) for target in (take, open_when_queued)]
