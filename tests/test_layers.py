@@ -15,7 +15,18 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"errors", "durations", "counts", "sections", "gates", "awaiting", "colours", "proxies", "herds"},
+    {
+        "errors",
+        "durations",
+        "messages",
+        "counts",
+        "sections",
+        "gates",
+        "awaiting",
+        "colours",
+        "proxies",
+        "herds",
+    },
     {"outcomes", "keys", "events", "turns", "_compile", "freshness", "renewing"},
     {"entries", "circles", "askers", "options"},
     {"slots"},
@@ -152,5 +163,5 @@ def test_init_exports_what_it_imports():
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
 def test_modules_are_short(path):
-    """A module of more than 300 lines is two modules."""
-    assert len(path.read_text().splitlines()) <= 300
+    """A module of more than 600 lines is two modules."""
+    assert len(path.read_text().splitlines()) <= 600

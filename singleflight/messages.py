@@ -1,0 +1,66 @@
+"""How keys, arguments and errors are written into messages: guarded, and never longer than a line or two.
+
+A message is made while something has gone wrong. It must not fail itself because a key's `__repr__` raises
+(a row whose session is closed), and it must not hold a million numbers because a key does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from reprlib import Repr
+
+__all__ = ["LONGEST", "listed", "shown"]
+
+LONGEST = 200  # characters of one key or argument
+_MOST = 12  # keys in one list
+
+
+class _Bounded(Repr):
+    """`reprlib`'s way with containers, with wider limits and a guard around each element's `__repr__`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 6
+        self.maxtuple = self.maxlist = self.maxarray = self.maxdict = 50
+        self.maxset = self.maxfrozenset = self.maxdeque = 50
+        self.maxstring = self.maxlong = self.maxother = LONGEST
+
+    def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002
+        """Any object that is no built-in container, string or number."""
+        try:
+            return _cut(repr(x))
+        except Exception as error:
+            return f"<{type(x).__name__}, whose repr raised {type(error).__name__}>"
+
+
+_bounded = _Bounded()
+
+
+def shown(value: object) -> str:
+    """A key, argument or error as text of at most 200 characters; raises no Exception.
+
+    >>> shown(("acct-1", "ASML"))
+    "('acct-1', 'ASML')"
+    >>> len(shown(list(range(1_000_000)))) <= 200
+    True
+    """
+    try:
+        return _cut(_bounded.repr(value))
+    except Exception as error:
+        return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+
+
+def listed(values: Iterable[object], between: str = ", ") -> str:
+    """Several of them, the ones in the middle left out where there are many."""
+    texts = [shown(value) for value in values]
+    if len(texts) > _MOST:
+        half = _MOST // 2
+        texts = [*texts[:half], f"... ({len(texts) - 2 * half} more) ...", *texts[-half:]]
+    return between.join(texts)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    half = (LONGEST - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
