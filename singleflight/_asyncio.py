@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeVar
 
 from ._threads import raise_shared
@@ -22,13 +21,13 @@ from .crowds import InTask, is_gone
 from .errors import FlightTimeout
 from .flights import LANDED, Flight
 from .gates import LOOK
-from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
 from .outcomes import copy_of
 from .turns import Actor, get_ident, inside
+from .unsettled import settle, unsettled
 
-__all__ = ["TaskBoarding", "Work", "at_once", "call", "task_boarding"]
+__all__ = ["TaskBoarding", "Work", "call", "start_task", "task_boarding"]
 
 
 class TaskBoarding(InTask, Boarding):
@@ -104,16 +103,28 @@ class Work:
             self.task.cancel()
 
     def is_dead(self) -> bool:
-        """Whether the loop is closed, or stands still on a thread that has ended."""
+        """Whether the loop is closed, or stands still on a thread that has ended or runs another loop now."""
         if self.homeless and not self.loop.is_running():
             return True  # nobody keeps that loop running to see it end
-        return is_gone(self.loop, self._thread)
+        return is_gone(self.loop, self._thread) or self._is_displaced()
 
-    def told(self, memo: Memo, flight: Flight, error: BaseException) -> BaseException:
-        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long."""
+    def _is_displaced(self) -> bool:
+        """Whether another loop runs on its loop's thread, so that it cannot go on while that one runs.
+
+        It may go on afterwards. What it brings then is its own callers' alone, as after `flight_timeout`.
+        """
+        other = asyncio._get_running_loop()
+        if other is None or other is self.loop or self.loop.is_running():
+            return False
+        return self._thread.ident == get_ident()
+
+    def told(self, error: BaseException) -> BaseException:
+        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long.
+
+        A `FlightTimeout` is without its message yet: that is made once the flight has ended.
+        """
         if self.overdue and isinstance(error, asyncio.CancelledError):
-            limit = memo.options.flight_timeout
-            return FlightTimeout(f"{memo.name}: {flight.key!r} took longer than {limit:g} s: cancelled")
+            return FlightTimeout()
         return error
 
     def bring_home(self, value: Any, error: BaseException | None) -> bool:
@@ -133,9 +144,7 @@ class Work:
         memo, flight = self.memo, self.flight
         self.memo = self.flight = None
         if memo is not None and flight is not None and not (flight.has_ended() and self.home.done()):
-            error = self.told(memo, flight, asyncio.CancelledError())
-            memo.fail(flight, error)
-            self.bring_home(None, error)
+            _end(memo, flight, self, asyncio.CancelledError())
 
 
 async def call(
@@ -149,12 +158,12 @@ async def call(
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await run(*args, **kwargs)
+    if unsettled:
+        settle()
     boarding = task_boarding(TaskBoarding, key, asyncio.current_task(), get_ident(), renew)
     waited = False
     try:
         verdict = memo.board(boarding)
-        if late:
-            settle_late()
         if verdict is JOIN:
             waited = True
             began = time.monotonic()
@@ -169,39 +178,55 @@ async def call(
                 if opened and boarding.flight.state is LANDED:
                     verdict = SHARE  # what `awake` says, in short: thousands may wake at once
                     break
+                if unsettled:
+                    settle()
                 verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
                 if verdict is NONE:  # its flight was detached and had no outcome to share
                     verdict = memo.board(boarding)
             if verdict is SHARE:
                 if boarding.told:
                     memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
-                if boarding.flight.error is None:
-                    return boarding.flight.value
-                raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
+                if boarding.flight.error is not None:
+                    raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
+                value = boarding.flight.value
         if verdict is LEAD:
-            return await _lead(memo, boarding, run, args, kwargs)
-        record = boarding.record
-        if boarding.renewal is not None:
-            _renew(memo, boarding, run, args, kwargs)
-        if record.error is not None:
-            raise_shared(copy_of(record.error, None))
-        return record.value
+            value = await _lead(memo, boarding, run, args, kwargs)
+        elif verdict is not SHARE:
+            record = boarding.record
+            if boarding.renewal is not None:
+                _renew(memo, boarding, run, args, kwargs)
+            if record.error is not None:
+                raise_shared(copy_of(record.error, None))
+            value = record.value
     except BaseException as error:
-        if waited:
-            boarding.rise()
-        at_once(memo.abandon, boarding, error)
-        raise
-    finally:
-        try:  # as `at_once`, in line: thousands may come this way at once
-            if inside():
-                late.append(partial(memo.done, boarding))
+        try:
+            if waited:
+                boarding.rise()
+            if inside():  # the collector destroys a coroutine in the midst of a section
+                unsettled[boarding] = memo.settle, boarding, error
             else:
-                memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
-        except BaseException:  # an interrupt: once more, for what it left
-            at_once(memo.done, boarding)
+                memo.give_up(boarding, error)
+        except (RecursionError, MemoryError):  # the caller is to receive its own error
+            unsettled[boarding] = memo.settle, boarding, error
+        except BaseException:  # an interrupt
+            unsettled[boarding] = memo.settle, boarding, error
             raise
-        if late:
-            settle_late()
+        raise
+    else:
+        try:
+            memo.done(boarding)
+        except (RecursionError, MemoryError):
+            unsettled[boarding] = memo.settle, boarding, None
+        except BaseException:
+            unsettled[boarding] = memo.settle, boarding, None
+            raise
+        return value
+    finally:
+        if unsettled:
+            try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
+                settle()
+            except RecursionError:  # the caller is to receive its own error
+                pass
 
 
 def _renew(
@@ -209,7 +234,12 @@ def _renew(
 ) -> None:
     """Have a value renewed by a task of this loop, which outlives the caller."""
     renewal: Any = boarding.renewal
-    work, task = _set_off(memo, renewal.flight, run, args, kwargs)
+    try:
+        work, task = _set_off(memo, renewal.flight, run, args, kwargs)
+    except Exception as error:  # of a task factory: the value is served all the same
+        memo.fail(renewal.flight, error)
+        boarding.renewal = None
+        return
     work.home.set_result(None)  # nobody waits there
     work.homeless = True
     memo.entrust(renewal, work, task)
@@ -220,39 +250,57 @@ def _set_off(
     memo: Memo, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Work, asyncio.Task[None]]:
     """Have a flight run in a task of its own."""
-    loop = asyncio.get_running_loop()
-    work = Work(memo, flight, loop)
-    flown = _fly(memo, flight, work, run, args, kwargs)
+    work = Work(memo, flight, asyncio.get_running_loop())
     try:
-        task = work.task = loop.create_task(flown, name=memo.name)
+        return work, start_task(work, _fly(memo, flight, work, run, args, kwargs), memo.name)
+    except BaseException:
+        flight.work = work  # which has not begun: the function was not called
+        raise
+
+
+def start_task(work: Work, flown: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Have the loop's task factory, of whatever shape, make the task that this work is.
+
+    A factory need take nothing but a loop and a coroutine, so the name is set afterwards. If it raises, the
+    coroutine is closed, and nothing of it has run.
+    """
+    try:
+        task = work.task = work.loop.create_task(flown)
+        task.add_done_callback(work.ended)
     except BaseException:
         flown.close()
         raise
-    task.add_done_callback(work.ended)
-    return work, task
-
-
-def at_once(end: Callable[..., object], *arguments: object) -> None:
-    """End something; later, if the collector destroys a coroutine in the midst of a section."""
-    if inside():
-        late.append(partial(end, *arguments))
-    else:
-        end(*arguments)
+    set_name = getattr(task, "set_name", None)
+    if set_name is not None:
+        set_name(name)
+    return task
 
 
 async def _lead(
     memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Have the flight run in a task of its own, and wait for what it brings home."""
-    work, task = _set_off(memo, boarding.flight, run, args, kwargs)
+    flight = boarding.flight
+    work, task = _set_off(memo, flight, run, args, kwargs)
     memo.hand_over(boarding, work, task)
     try:
         await work.home
     except BaseException:
-        if not work.loop.is_closed():
-            work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
-        at_once(memo.desert, boarding)
+        try:
+            if not work.loop.is_closed():
+                work.home.cancel()  # where it was not cancelled but closed, nobody waits there either
+            if inside():
+                unsettled[work] = memo.settle_desertion, flight
+            else:
+                memo.desert(flight)
+        except (RecursionError, MemoryError):
+            unsettled[work] = memo.settle_desertion, flight
+        except BaseException:
+            unsettled[work] = memo.settle_desertion, flight
+            raise
         raise
+    finally:
+        del flight  # an exception that callers receive leads to this frame
     error, value = work.error, work.value
     work.error = work.value = None
     if error is not None:
@@ -283,10 +331,26 @@ async def _fly(
         memo.land(flight, value)
         work.bring_home(value, None)
     except BaseException as error:
-        told = work.told(memo, flight, error)
-        at_once(memo.fail, flight, told)
-        if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if not _end(memo, flight, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself
-        del told
     finally:
         del flight, work  # an exception that callers receive leads to this frame
+
+
+def _end(memo: Memo, flight: Flight, work: Work, error: BaseException) -> bool:
+    """End a flight whose work ended with an error, and tell its caller; False if that has gone."""
+    told = work.told(error)
+    try:
+        if inside():
+            unsettled[flight] = memo.settle_flight, flight, told
+        else:
+            memo.fail(flight, told, message=None if told is error else memo.too_long)
+    except (RecursionError, MemoryError):
+        unsettled[flight] = memo.settle_flight, flight, told
+    except BaseException:
+        unsettled[flight] = memo.settle_flight, flight, told
+        raise
+    finally:
+        brought = work.bring_home(None, told)
+        del told, flight, work, error  # or this frame and the exception would keep each other
+    return brought

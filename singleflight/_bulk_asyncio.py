@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
-from ._asyncio import TaskBoarding, Work, at_once, task_boarding
+from ._asyncio import TaskBoarding, Work, start_task, task_boarding
 from ._threads import raise_shared
 from .askers import descends
 from .batches import Batch
 from .boarding import JOIN, Boarding
 from .bulk import BulkCall
-from .errors import FlightTimeout
-from .locks import late, settle_late
 from .options import switched_off
 from .requested import Request
 from .turns import get_ident, inside
+from .unsettled import settle, unsettled
 
 __all__ = ["call"]
 
@@ -45,12 +45,6 @@ class BatchWork(Work):
         """Whether nobody wants any of its flights."""
         return self.batch is None or self.batch.may_stop()
 
-    def told_of(self, batch: Batch, error: BaseException) -> BaseException:
-        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long."""
-        if self.overdue and isinstance(error, asyncio.CancelledError):
-            return FlightTimeout(batch.too_long())
-        return error
-
     def ended(self, _task: asyncio.Task[None]) -> None:
         """The task is done. Usually all is settled; but it may have been cancelled before it began.
 
@@ -58,10 +52,7 @@ class BatchWork(Work):
         """
         batch, self.batch = self.batch, None
         if batch is not None and (batch.flights or not self.home.done()):
-            error = self.told_of(batch, asyncio.CancelledError())
-            batch.fail(error)
-            batch.close()
-            self.bring_home(None, error)
+            _end(batch, self, asyncio.CancelledError())
 
 
 async def call(request: Request) -> Any:
@@ -69,6 +60,8 @@ async def call(request: Request) -> Any:
     memo = request.memo
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await _direct(request)
+    if unsettled:
+        settle()
     task: Any = asyncio.current_task()
     thread = get_ident()
     bulk = request.bulk_call(lambda key: task_boarding(ItemBoarding, key, task, thread, False))
@@ -76,14 +69,9 @@ async def call(request: Request) -> Any:
         return bulk.answer()
     try:
         bulk.board()
-        if late:
-            settle_late()
         renewal = bulk.renewal()
         if renewal is not None:
-            work, task = _set_off(renewal, request.run, background=True)
-            work.home.set_result(None)  # nobody waits there
-            work.homeless = True
-            renewal.renew_by(work, task)
+            _renew(renewal, request.run)
             bulk.handed_over()
         while True:
             follower = bulk.sweep()
@@ -96,12 +84,25 @@ async def call(request: Request) -> Any:
             else:
                 return bulk.answer()
     except BaseException as error:
-        at_once(bulk.give_up, error)
+        try:
+            if inside():  # the collector destroys a coroutine in the midst of a section
+                unsettled[bulk] = bulk.settle, error
+            else:
+                bulk.give_up(error)
+        except (RecursionError, MemoryError):  # the caller is to receive its own error
+            unsettled[bulk] = bulk.settle, error
+        except BaseException:  # an interrupt
+            unsettled[bulk] = bulk.settle, error
+            raise
         raise
     finally:
-        at_once(bulk.done)
-        if late:
-            settle_late()
+        if bulk not in unsettled:
+            bulk.done()
+        if unsettled:
+            try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
+                settle()
+            except RecursionError:  # the caller is to receive its own error
+                pass
 
 
 async def _direct(request: Request) -> Any:
@@ -119,17 +120,22 @@ def _set_off(
     batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool = False
 ) -> tuple[BatchWork, asyncio.Task[None]]:
     """Have a batch loaded in a task of its own."""
-    loop = asyncio.get_running_loop()
-    work = BatchWork(batch, loop)
-    flown = _fly(batch, work, run, background)
+    work = BatchWork(batch, asyncio.get_running_loop())
     try:
-        task = work.task = loop.create_task(flown, name=batch.name)
+        return work, start_task(work, _fly(batch, work, run, background), batch.name)
     except BaseException as struck:
-        flown.close()
+        batch.never_began(work)  # the loader was not called
         batch.fail(struck)
         raise
-    task.add_done_callback(work.ended)
-    return work, task
+
+
+def _renew(renewal: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+    """Have values renewed by a task of this loop, which outlives the caller."""
+    with suppress(Exception):  # of a task factory: the values are served all the same
+        work, task = _set_off(renewal, run, background=True)
+        work.home.set_result(None)  # nobody waits there
+        work.homeless = True
+        renewal.renew_by(work, task)
 
 
 async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
@@ -139,12 +145,20 @@ async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any
     try:
         await work.home
     except BaseException:
-        if not work.loop.is_closed():
-            work.home.cancel()  # where it was not cancelled but closed, nobody waits there any more either
-        at_once(batch.desert)
+        try:
+            if not work.loop.is_closed():
+                work.home.cancel()  # where it was not cancelled but closed, nobody waits there either
+            if inside():
+                unsettled[work] = batch.settle_desertion, batch.flights
+            else:
+                batch.desert()
+        except (RecursionError, MemoryError):
+            unsettled[work] = batch.settle_desertion, batch.flights
+        except BaseException:
+            unsettled[work] = batch.settle_desertion, batch.flights
+            raise
         raise
-    finally:
-        at_once(batch.end)
+    batch.end()
     error = work.error
     work.error = None
     if error is not None:
@@ -168,14 +182,30 @@ async def _fly(
         batch.close()
         work.bring_home(None, None)
     except BaseException as error:
-        told = work.told_of(batch, error)
-        at_once(batch.fail, told)
-        at_once(batch.close)
-        if not work.bring_home(None, told) and isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if not _end(batch, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself
-        del told
     finally:
         del batch, work  # an exception that callers receive leads to this frame
+
+
+def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
+    """End the flights of a batch whose work ended with an error, and tell its caller; False if that went."""
+    told = work.told(error)
+    try:
+        if inside():
+            unsettled[batch] = batch.settle, told
+        else:
+            batch.fail(told, overdue=told is not error)
+            batch.close()
+    except (RecursionError, MemoryError):
+        unsettled[batch] = batch.settle, told
+    except BaseException:
+        unsettled[batch] = batch.settle, told
+        raise
+    finally:
+        brought = work.bring_home(None, told)
+        del told, batch, work, error  # or this frame and the exception would keep each other
+    return brought
 
 
 async def _wait(bulk: BulkCall, boarding: Boarding) -> None:
@@ -190,8 +220,10 @@ async def _wait(bulk: BulkCall, boarding: Boarding) -> None:
             memo.tell.waiting(boarding.flight)
         verdict = JOIN
         while verdict is JOIN:
-            future = seat.sit(*memo.pauses(boarding, began))
-            verdict = memo.awake(boarding) if await future else memo.look(boarding, began)
+            opened = await seat.sit(*memo.pauses(boarding, began))
+            if unsettled:
+                settle()
+            verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
     except BaseException:
         seat.rise()
         raise

@@ -13,12 +13,12 @@ from ._threads import ThreadBoarding, raise_shared, refuse_awaitable, warn_of_bl
 from .batches import Batch
 from .boarding import JOIN, Boarding, boarding_of
 from .bulk import BulkCall
-from .locks import late, settle_late
 from .options import switched_off
 from .renewing import in_background
 from .requested import Request
 from .sections import inside_other
 from .turns import current_actor, get_ident, inside
+from .unsettled import settle, unsettled
 
 __all__ = ["call"]
 
@@ -35,6 +35,8 @@ def call(request: Request) -> Any:
     memo = request.memo
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return _direct(request)
+    if unsettled:
+        settle()
     thread = get_ident()
     actor = thread if turns.running_loop() is None else current_actor()
     bulk = request.bulk_call(lambda key: boarding_of(ItemBoarding, key, actor, thread, thread))
@@ -60,16 +62,22 @@ def call(request: Request) -> Any:
     except BaseException as error:
         try:
             bulk.give_up(error)
-        except BaseException as struck:  # an interrupt in its midst: once more, for what it left
-            bulk.give_up(struck)
+            if bulk.loading is not None:
+                bulk.loading.close()  # an interrupt may have kept it open
+        except (RecursionError, MemoryError):  # the caller is to receive its own error
+            unsettled[bulk] = bulk.settle, error
+        except BaseException:  # an interrupt
+            unsettled[bulk] = bulk.settle, error
             raise
         raise
     finally:
-        if bulk.loading is not None:
-            bulk.loading.close()  # an interrupt may have kept it open
-        bulk.done()
-        if late:
-            settle_late()
+        if bulk not in unsettled:
+            bulk.done()
+        if unsettled:
+            try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
+                settle()
+            except RecursionError:  # the caller is to receive its own error
+                pass
 
 
 def _direct(request: Request) -> Any:
@@ -94,12 +102,14 @@ def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     except BaseException as error:
         try:
             batch.fail(error)
-        except BaseException as struck:  # an interrupt in its midst: once more, for what it left
-            batch.fail(struck)
+            batch.close()
+        except (RecursionError, MemoryError):
+            unsettled[batch] = batch.settle, error
+        except BaseException:  # an interrupt
+            unsettled[batch] = batch.settle, error
             raise
         raise
-    finally:
-        batch.close()
+    batch.close()
 
 
 def _renew(bulk: BulkCall, batch: Batch, run: Callable[[list[Any]], Any]) -> None:
@@ -118,8 +128,14 @@ def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
         batch.renew_in(get_ident())
         _fly(batch, run)
     except BaseException as error:
-        batch.call_off(error)
-        batch.close()  # an interrupt may have kept it open
+        try:
+            batch.call_off(error)
+            batch.close()
+        except (RecursionError, MemoryError):
+            unsettled[batch] = batch.settle, error
+        except BaseException:
+            unsettled[batch] = batch.settle, error
+            raise
         if not isinstance(error, Exception):
             raise
 
@@ -141,6 +157,6 @@ def _wait(bulk: BulkCall, boarding: Boarding) -> None:
             verdict = memo.awake(boarding)
         else:
             verdict = memo.look(boarding, began)
-        if late:
-            settle_late()
+        if unsettled:
+            settle()
     bulk.has_waited(boarding, verdict, began)

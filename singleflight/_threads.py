@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 from . import turns
 from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
-from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
 from .outcomes import copy_of
 from .renewing import in_background
 from .sections import inside_other
 from .turns import current_actor, get_ident, inside
+from .unsettled import settle, unsettled
 
 __all__ = ["ThreadBoarding", "call", "raise_shared", "refuse_awaitable", "warn_of_blocking"]
 
@@ -45,6 +45,8 @@ def call(
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return run(*args, **kwargs)
+    if unsettled:
+        settle()
     thread = get_ident()
     actor = thread if turns.running_loop() is None else current_actor()
     boarding = boarding_of(ThreadBoarding, key, actor, thread, thread, renew)
@@ -74,18 +76,19 @@ def call(
         return _served(memo, run, boarding, args, kwargs)
     except BaseException as error:
         try:
-            memo.abandon(boarding, error)
-        except BaseException as struck:  # an interrupt in its midst: once more, for what it left
-            memo.abandon(boarding, struck)
+            memo.give_up(boarding, error)
+        except (RecursionError, MemoryError):  # the caller is to receive its own error
+            unsettled[boarding] = memo.settle, boarding, error
+        except BaseException:  # an interrupt
+            unsettled[boarding] = memo.settle, boarding, error
             raise
-        finally:
-            memo.done(boarding)  # a traceback must not lead back to the exception it belongs to
         raise
     finally:
-        if verdict is not LEAD:  # a leader that has landed holds nothing any more
-            memo.done(boarding)
-        if late:
-            settle_late()
+        if unsettled:
+            try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
+                settle()
+            except RecursionError:  # the caller is to receive its own error
+                pass
 
 
 def _served(
@@ -124,12 +127,17 @@ def _renew(
             refuse_awaitable(memo.name, value)
         memo.land(flight, value)
     except BaseException as error:
-        memo.call_off(flight)  # an interrupt: it has not begun
-        memo.abandon(renewal, error)
+        try:
+            memo.call_off(flight)  # an interrupt: it has not begun
+            memo.give_up(renewal, error)
+        except (RecursionError, MemoryError):
+            unsettled[flight] = memo.settle_flight, flight, error
+        except BaseException:
+            unsettled[flight] = memo.settle_flight, flight, error
+            raise
         if not isinstance(error, Exception):
             raise
     finally:
-        memo.done(renewal)
         if not flight.detached:
             renewal.record = memo.store.index.get(renewal.key)
         del flight
@@ -171,8 +179,8 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
             verdict = memo.look(boarding, began)
         if verdict is NONE:  # its flight was detached and had no outcome to share
             verdict = memo.board(boarding)
-        if late:
-            settle_late()
+        if unsettled:
+            settle()
     return verdict
 
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol
 
 from .boarding import NONE, Boarding, boarding_of
 from .circles import waiting, waits
 from .flights import FLYING, UNSEATED, Flight, Work, is_nobodys, new_flight
-from .landing import Ending, Loose, let_go
+from .landing import Ending
 from .memo import Memo
+from .messages import listed
 from .turns import Actor, mutex
+from .unsettled import Loose, let_go
 
-__all__ = ["Batch", "Uncalled"]
+__all__ = ["Batch", "uncalled"]
 
 
 class Uncalled(BaseException):
     """Ends a flight for which the loader was never called, so that there is nothing to share."""
+
+
+def uncalled(error: BaseException) -> BaseException:
+    """What ends the flights that a failing bulk call leads and never called its loader for."""
+    return Uncalled("the loader was not called") if isinstance(error, Exception) else error
 
 
 class Asks(Protocol):
@@ -120,13 +127,16 @@ class Batch:
             del endings, struck
         called.clear()
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException, overdue: bool = False) -> None:
         """Nothing more is loaded: those it was called for end with the error, the rest with none to share.
 
-        Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended.
+        Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended. An
+        error that says that the loader is overdue receives its message once they have ended: that runs the
+        keys' `__repr__`.
         """
         memo, called = self._memo, self._called or {}
-        rest = Uncalled("the loader was not called") if isinstance(error, Exception) else error
+        keys = list(called or self._pending)
+        rest = uncalled(error)
         endings: list[Ending] = []
         mine = set(called.values())
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
@@ -134,25 +144,41 @@ class Batch:
                 endings.append((flight, None, error, flight.started, False, None, []))
             else:
                 memo.fail(flight, error if flight in mine else rest, endings)
-        self._end(endings)
+        self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
         if called and isinstance(error, Exception):
             with mutex:
                 memo.counts.failures += 1
         called.clear()
         self._pending.clear()
 
+    def settle(self, error: BaseException, loose: list[Loose]) -> None:
+        """The same where there was no room for it. Call under the mutex; may be repeated."""
+        rest = uncalled(error)
+        mine = (self._called or {}).values()
+        for flight in self.flights:
+            self._memo.settle_flight(flight, error if flight in mine else rest, loose)
+        loose.append(self._close())
+
+    def never_began(self, work: Work) -> None:
+        """The task that was to run the loader could not be made: its flights are no executions."""
+        with mutex:
+            for flight in self.flights:
+                flight.work = work
+
+    def _say_overdue(self, error: BaseException, keys: list[Hashable]) -> None:
+        limit = self._memo.options.flight_timeout
+        error.args = (f"{self.name}: {listed(keys)} took longer than {limit:g} s: cancelled",)
+
     def close(self) -> None:
         """All is loaded, or has failed. May be repeated."""
-        gate = dropped = None
         with mutex:
-            self._memo.batches.discard(self)
-            slot = self._memo.locks.slot(self._extra)
-            if slot is not None and is_nobodys(slot.turn):  # an interrupt struck before it was claimed
-                gate, dropped = self._memo.locks.vacate(slot)
-        if gate is not None:
-            gate.open()
-        del dropped
+            loose = self._close()
+        let_go(loose)
+
+    def _close(self) -> Loose:
+        self._memo.batches.discard(self)
         self.flights = []  # an exception's traceback leads here, and must not lead back to the exception
+        return self._memo._free(self._extra)  # an interrupt may have struck before it was claimed
 
     def _lack(self, flight: Flight, endings: list[Ending]) -> None:
         """The loader left its key out: nothing to store, and None for those who wait for it alone."""
@@ -163,8 +189,8 @@ class Batch:
             memo._renew_later(flight, now, None)
         endings.append((flight, None, None, now, False, None, []))
 
-    def _end(self, endings: list[Ending]) -> None:
-        """End these flights in one section, then open their gates, then tell."""
+    def _end(self, endings: list[Ending], word: Callable[[], None] | None = None) -> None:
+        """End these flights in one section, then open their gates, then word the error, then tell."""
         memo = self._memo
         loose: list[Loose] = []
         ended: list[tuple[int, bool] | None] = []
@@ -175,6 +201,8 @@ class Batch:
         finally:
             for each in loose:
                 let_go(each)
+        if word is not None:
+            word()
         for (flight, value, error, now, _, ttl, gone), told in zip(endings, ended, strict=True):
             if error is not None and told is not None:
                 memo.tell.failed(flight, told, error, now)
@@ -228,12 +256,6 @@ class Batch:
             for boarding in self.led:
                 boarding.verdict = NONE
 
-    def too_long(self) -> str:
-        """What to say when the loader was cancelled for taking too long."""
-        keys = ", ".join(map(repr, self._called or self._pending))
-        limit = self._memo.options.flight_timeout
-        return f"{self.name}: {keys} took longer than {limit:g} s: cancelled"
-
     def renew_in(self, thread: int) -> None:
         """This thread runs the renewals that it was made for: those that are still to be run."""
         begun = {renewal.key for renewal in self.led if self._memo.begin(renewal, thread)}
@@ -255,14 +277,23 @@ class Batch:
 
     def desert(self) -> None:
         """The leader's caller goes and leaves the flights to their followers; without any they stop."""
-        for boarding in self.led:
-            self._memo.desert(boarding)
+        for flight in self.flights:
+            self._memo.desert(flight)
 
     def end(self) -> None:
         """The leader's caller does not wait for it any more."""
         for boarding in self.led:
             self._memo.done(boarding)
         self.led = []
+
+    def has_work(self) -> bool:
+        """Whether a task runs the loader, which ends the flights whatever becomes of the caller."""
+        return any(flight.work is not None for flight in self.flights)
+
+    def settle_desertion(self, flights: list[Flight], loose: list[Loose]) -> None:
+        """The same where there was no room for it. Call under the mutex; may be repeated."""
+        for flight in flights:
+            self._memo.settle_desertion(flight, loose)
 
     def may_stop(self) -> bool:
         """Whether nobody wants any of it; then all of it is doomed. Called under the mutex."""

@@ -25,7 +25,7 @@ from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
-from .batches import Batch, Uncalled
+from .batches import Batch, uncalled
 from .boarding import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .circles import begin_waiting, circle, note, waits
 from .errors import FlightTimeout
@@ -34,6 +34,7 @@ from .memo import Memo
 from .outcomes import copy_of
 from .queues import keys_of
 from .turns import mutex
+from .unsettled import Loose
 
 __all__ = ["BulkCall"]
 
@@ -235,16 +236,10 @@ class BulkCall:
         """
         memo = self.memo
         timed_out = isinstance(error, FlightTimeout)
-        ends_with = (
-            Uncalled(f"the loader was not called: {error!r}") if isinstance(error, Exception) else error
-        )
+        ends_with = uncalled(error)
         if self._todo:
             with mutex:
-                left, self._todo = len(self._todo), []
-                if timed_out:
-                    memo.counts.timeouts += left
-                else:
-                    memo.counts.errors += left
+                self._count_the_rest(timed_out)
         if self.led:
             self.batch().fail(error)
         for boarding in self._boardings:
@@ -253,9 +248,28 @@ class BulkCall:
             memo.abandon(boarding, ends_with)
             memo.done(boarding)  # here too, where it is repeated: it may have a renewal to call off
 
+    def settle(self, error: BaseException, loose: list[Loose]) -> None:
+        """The same where there was no room for it. Call under the mutex; may be repeated."""
+        self._count_the_rest(isinstance(error, FlightTimeout))
+        if self.loading is not None and not self.loading.has_work():
+            self.loading.settle(error, loose)
+        for boarding in self._boardings:
+            self.memo.settle(boarding, uncalled(error), loose)
+        self._forget()
+
+    def _count_the_rest(self, timed_out: bool) -> None:
+        left, self._todo = len(self._todo), []
+        if timed_out:
+            self.memo.counts.timeouts += left
+        else:
+            self.memo.counts.errors += left
+
     def done(self) -> None:
         """The call is over, in whatever way. (Tracebacks must not lead back to their exceptions.)"""
         for boarding in self._boardings:
             self.memo.done(boarding)
+        self._forget()
+
+    def _forget(self) -> None:
         self._boardings, self._followed, self._served, self.led = [], [], [], []
         self.failed = self.loading = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from collections.abc import Set as AbstractSet
 
+from .messages import shown
 from .turns import Actor, Asker, Told, Turn, inside, mutex
 
 __all__ = [
@@ -117,7 +118,7 @@ def note(asker: Asker, above: AbstractSet[Actor]) -> None:
 
 def describe(keys: list[Hashable]) -> str:
     """A circle as text. Runs the keys' `__repr__`: never call it under the mutex."""
-    return " -> ".join(map(repr, keys))
+    return " -> ".join(map(shown, keys))
 
 
 def waits(me: Actor) -> int:

@@ -12,8 +12,10 @@ from .events import Invalidate, Put
 from .flights import FLYING, Flight
 from .freshness import Landing
 from .memo import Memo
+from .messages import shown
 from .options import switched_off
 from .turns import get_ident, inside, mutex
+from .unsettled import settle
 from .views import Explanation, FlightInfo, info
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
 
 def invalidate(memo: Memo, key: Hashable) -> bool:
     """Detach the key's flight, then drop its value; whether there was either."""
+    settle()
     detached = _detach(memo, key)
     record = memo.store.drop(key)
     with mutex:
@@ -45,7 +48,7 @@ def invalidate(memo: Memo, key: Hashable) -> bool:
 def invalidate_where(memo: Memo, predicate: Callable[[Any], object]) -> int:
     """Invalidate every key that the predicate picks; how many there were. It runs under no lock."""
     if not callable(predicate):
-        raise TypeError(f"predicate: expected a callable of the key, got {predicate!r}")
+        raise TypeError(f"predicate: expected a callable of the key, got {shown(predicate)}")
     with mutex:
         keys = dict.fromkeys(slot.key for slot in memo.locks.live())
         for batch in memo.batches:
@@ -77,6 +80,7 @@ def put(memo: Memo, key: Hashable, value: Any) -> None:
 
 def clear(memo: Memo) -> None:
     """Drop all entries, detach all flights, forget idle locks and zero the counts."""
+    settle()
     with mutex:
         keys = [slot.key for slot in memo.locks.live()]
         for batch in memo.batches:
@@ -100,6 +104,7 @@ def entry(memo: Memo, key: Hashable) -> Entry | None:
 
 def flights(memo: Memo) -> tuple[FlightInfo, ...]:
     """The flights in progress, detached ones included, oldest first."""
+    settle()
     now = memo.timer()
     with mutex:
         flying = [turn for slot in memo.locks.live() if _flying(turn := slot.turn)] + list(memo.adrift)
@@ -110,6 +115,7 @@ def flights(memo: Memo) -> tuple[FlightInfo, ...]:
 
 def explain(memo: Memo, key: Hashable) -> Explanation:
     """What a call with this key would do now."""
+    settle()
     now = memo.timer()
     record = memo.store.index.get(key)
     with mutex:
@@ -130,6 +136,7 @@ def explain(memo: Memo, key: Hashable) -> Explanation:
 
 def stats(memo: Memo) -> Stats:
     """What was seen and done so far."""
+    settle()
     now = memo.timer()
     memo.tell.gone(memo.store.expire(now), now)
     counts, locks = memo.counts, memo.locks

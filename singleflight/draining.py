@@ -12,8 +12,10 @@ from .durations import patience
 from .errors import FlightDeadlock
 from .flights import Flight
 from .gates import LOOK, LOOK_AGAIN, Gate
+from .messages import shown
 from .registry import memos
 from .turns import Asker, mutex
+from .unsettled import settle
 
 __all__ = ["drain", "drain_sync"]
 
@@ -82,6 +84,7 @@ class _Draining:
     def next_one(self) -> tuple[Flight, Gate] | None:
         """A flight in progress and the gate that opens when it ends; None when there is none."""
         asker = self._asker
+        settle()
         with mutex:
             if asker.uneasy:
                 asker.look_again()  # somebody may have begun to wait for this very task
@@ -94,7 +97,7 @@ class _Draining:
                 asker.stand_at(gate)
                 return flights[0], gate
         flight = own[0]
-        raise FlightDeadlock(f"draining from within the flight of {flight.key!r} would never end")
+        raise FlightDeadlock(f"draining from within the flight of {shown(flight.key)} would never end")
 
     def pause(self) -> float:
         """For how many seconds to wait before looking."""
@@ -107,13 +110,13 @@ class _Draining:
 
 
 def _in_progress() -> Iterator[Flight]:
-    """Every flight that runs, detached ones included. One whose event loop is gone never ends: not that."""
+    """Every flight that runs, detached ones included. Not one whose loop or thread is gone."""
     for memo in memos():
         for turn in [slot.turn for slot in memo.locks.live()] + list(memo.adrift):
             if (
                 isinstance(turn, Flight)
                 and turn.leader is not None
                 and not turn.has_ended()
-                and not (turn.work and turn.work.is_dead())
+                and not turn.is_dead()
             ):
                 yield turn

@@ -8,12 +8,13 @@ from math import inf
 from typing import Any
 
 from .freshness import fresh_for
+from .messages import Shown
 
 __all__ = ["ABSENT", "AgeingRecord", "Entry", "Record", "record_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+@dataclass(frozen=True, slots=True, repr=False)
+class Entry(Shown):
     """A stored value with its times, as it was at one moment.
 
     `age` and `ttl` are in seconds (`math.inf`: never runs out), `state` is "fresh" or "stale", and `hits`

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from .messages import Shown, shown
+
 __all__ = [
     "ALL_KINDS",
     "Abort",
@@ -41,8 +43,8 @@ is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss a
 """Whether the library's own log lines of this level are wanted now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Event(Shown):
     """One thing that happened to one key of one decorated function.
 
     `kind` is the short name that listeners put into `wants`; `name` is the function's name; `sequence`
@@ -55,7 +57,7 @@ class Event:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Hit(Event):
     """A caller was served by a fresh entry without waiting. `age` is in seconds."""
 
@@ -64,7 +66,7 @@ class Hit(Event):
     age: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class StaleHit(Event):
     """A caller was served at once by a value past its ttl, within its grace. `age` is in seconds."""
 
@@ -73,7 +75,7 @@ class StaleHit(Event):
     age: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Wait(Event):
     """A caller begins to wait; it is the `followers`-th of this flight."""
 
@@ -81,7 +83,7 @@ class Wait(Event):
     followers: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Share(Event):
     """A caller that waited receives another caller's outcome: a value, or an error (then `error`).
 
@@ -95,7 +97,7 @@ class Share(Event):
     waited: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Fetch(Event):
     """A flight starts: its leader is about to run the function. `flight` is "call" or "refresh"."""
 
@@ -103,7 +105,7 @@ class Fetch(Event):
     flight: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Land(Event):
     """A flight ended with a value or an exception.
 
@@ -121,7 +123,7 @@ class Land(Event):
     retried: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Abort(Event):
     """A flight ended without an outcome to share; a follower or a newcomer takes over."""
 
@@ -131,7 +133,7 @@ class Abort(Event):
     followers: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Timeout(Event):
     """A caller gave up after waiting for `waited` seconds."""
 
@@ -139,14 +141,14 @@ class Timeout(Event):
     waited: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Unseat(Event):
     """A flight lost its key: it took longer than `flight_timeout`, or its event loop is gone."""
 
     kind: ClassVar[str] = "unseat"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Deadlock(Event):
     """A caller was refused because its wait would have closed a circle; `cycle` names the keys."""
 
@@ -154,14 +156,14 @@ class Deadlock(Event):
     cycle: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Invalidate(Event):
     """A key's value was dropped, or its flight detached, on request."""
 
     kind: ClassVar[str] = "invalidate"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Put(Event):
     """A value was stored from outside."""
 
@@ -169,14 +171,14 @@ class Put(Event):
     value: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Evict(Event):
     """An entry went because the store was full."""
 
     kind: ClassVar[str] = "evict"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Expire(Event):
     """An entry that had run out was removed. (It had stopped being served when it ran out.)"""
 
@@ -228,8 +230,8 @@ class LoggingListener:
         """Write the line."""
         told = {field.name: getattr(event, field.name) for field in fields(event)}
         name, key, _ = told.pop("name"), told.pop("key"), told.pop("sequence")
-        extra = " ".join(f"{field}={value!r}" for field, value in told.items() if value is not None)
-        self._logger.log(self._level, "%s %s %r %s", name, event.kind, key, extra)
+        extra = " ".join(f"{field}={shown(value)}" for field, value in told.items() if value is not None)
+        self._logger.log(self._level, "%s %s %s %s", name, event.kind, shown(key), extra)
 
 
 class Emitter:
@@ -267,7 +269,7 @@ class Emitter:
     def _blame(self) -> None:
         if not self._blamed:
             self._blamed = True
-            log.exception("%s: its listener %r failed; told once", self.name, self._listener)
+            log.exception("%s: its listener %s failed; told once", self.name, shown(self._listener))
 
     def tell(self, kind: type[Event], key: Hashable, **details: Any) -> None:
         """Build the event and deliver it. Call it only when `wants` said so, and under no lock."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from .boarding import JOIN, LEAD, Boarding
 from .circles import waiting
 from .entries import Record
 from .gates import Gate
+from .lives import life_of_this_thread
 from .turns import Slot, Told, Turn, ahead, numbers
 
 __all__ = [
@@ -100,6 +101,7 @@ class Flight(Turn):
         "followers",
         "kind",
         "landed",
+        "life",
         "lost",
         "memo",
         "missing",
@@ -134,6 +136,7 @@ class Flight(Turn):
     # that may be the very thread that it would wait for)
     missing: bool  # there where `kind` is "bulk": whether the loader left its key out
     work: Work | None  # set once, by its leader, where a task runs it
+    life: Callable[[], object] | None  # its thread's, where no task runs it; see `lives`
     due: float | None  # a time of `time.monotonic` after which it may be unseated
     told: bool  # whether anybody may want its events
     value: Any
@@ -145,6 +148,9 @@ class Flight(Turn):
         self.due = None if timeout is None else time.monotonic() + timeout
         self.number = next(numbers)
         thread = boarding.thread
+        life = None
+        if boarding.loop is None and thread is not None:  # else a task, or nobody yet, runs it
+            life = life_of_this_thread()
         self.depth = len(waiting[thread]) if thread in waiting else 0
         # No call from here on: an interrupt finds it claimed, and its leader knows, or as it was.
         if boarding.verdict is JOIN:
@@ -157,6 +163,7 @@ class Flight(Turn):
         self.started = now
         self.previous = previous
         self.thread = thread
+        self.life = life
         self.state = FLYING
         self.leader = boarding.actor
 
@@ -217,9 +224,15 @@ class Flight(Turn):
         """Whether it is in flight for longer than it may be, or nobody is left to end it."""
         if self.state is not FLYING:
             return False
-        if self.work is not None and self.work.is_dead():
+        if self.is_dead():
             return True
         return self.due is not None and time.monotonic() >= self.due
+
+    def is_dead(self) -> bool:
+        """Whether nobody is left to end it: its event loop is gone, or the thread that ran it has ended."""
+        if self.work is not None:
+            return self.work.is_dead()
+        return self.life is not None and self.life() is None
 
     def see_to(self) -> None:
         """Unseat it if it is due."""
@@ -270,11 +283,13 @@ def new_flight(memo: Unseats, slot: Slot, retries: int | None, followers: int = 
     flight.doomed = False
     flight.lost = False
     flight.kind = "call"
+    flight.started = 0.0
     flight.renews = False
     flight.background = False
     flight.unbegun = False
     flight.error = None
     flight.work = None
+    flight.life = None
     flight.due = None
     return flight
 

@@ -15,6 +15,7 @@ from math import inf, log
 from typing import TYPE_CHECKING, Any
 
 from .durations import seconds
+from .messages import Shown
 
 if TYPE_CHECKING:
     from .entries import Entry
@@ -24,8 +25,8 @@ __all__ = ["TTL", "AdaptiveTTL", "Ageing", "Landing", "fresh_for"]
 _RETRY_FLOOR = 1.0  # seconds between attempts to renew a value when renewing fails
 
 
-@dataclass(slots=True, unsafe_hash=True)  # not frozen: that takes five times as long to make
-class Landing:
+@dataclass(slots=True, unsafe_hash=True, repr=False)  # not frozen: that takes five times as long to make
+class Landing(Shown):
     """What a callable `ttl` decides on: one flight that has just ended well.
 
     `duration` is how long the function took, in seconds; `followers` how many callers waited for it;

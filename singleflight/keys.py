@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from .errors import UnhashableKey
+from .messages import shown
 
 __all__ = [
     "InstanceKey",
@@ -84,7 +85,7 @@ def explain_unhashable(
         try:
             hash(key)
         except TypeError:
-            return UnhashableKey(f"{function}: the result of key= cannot be hashed: {key!r}")
+            return UnhashableKey(f"{function}: the result of key= cannot be hashed: {shown(key)}")
         return error
     for name, value in _each(arguments):
         try:

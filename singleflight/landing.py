@@ -13,15 +13,15 @@ from .events import log
 from .flights import FLYING, LANDED, PASSED, UNSEATED, Flight, new_flight
 from .freshness import Landing
 from .gates import Gate
+from .messages import shown
 from .options import is_not_none
 from .outcomes import copy_of
 from .remembered import Remembered
 from .turns import Slot, mutex
+from .unsettled import Loose
 
-__all__ = ["NOTHING", "Ending", "Lander", "Loose", "let_go"]
+__all__ = ["Ending", "Lander"]
 
-Loose = tuple[Callable[[], object] | None, object]  # to call, and to let go of, once the mutex is free
-NOTHING: Loose = (None, None)
 # A flight that is about to end together with others: the flight, its value and error, when, whether the value
 # is storable, its ttl if it was stored, and the records that went for it.
 Ending = tuple[Flight, object, BaseException | None, float, bool, float | None, list[Record]]
@@ -73,16 +73,20 @@ class Lander(Remembered):
                 self.tell.landed(flight, ended, value, now, ttl if stored else None)
             self.tell.gone(gone or [], now)
 
-    def fail(self, flight: Flight, error: BaseException, later: list[Ending] | None = None) -> None:
+    def fail(
+        self,
+        flight: Flight,
+        error: BaseException,
+        later: list[Ending] | None = None,
+        message: Callable[[Hashable], str] | None = None,
+    ) -> None:
         """The function raised: an Exception is shared or tried again, anything else is an abort.
 
         Does nothing to a flight that has ended, so that a landing cut short by an interrupt can be mended.
-        With `later` it ends nothing, but adds there what is left to be done.
+        With `later` it ends nothing, but adds there what is left to be done. `message` makes the error's text
+        from the key once the flight has ended: that runs the key's `__repr__`.
         """
-        try:
-            now = self.timer()
-        except Exception:  # a broken clock must not keep the key
-            now = flight.started
+        now = self.time_or(flight.started)
         if flight.renews and not flight.detached:
             self._renew_later(flight, now, error)
         if flight.background:
@@ -93,8 +97,17 @@ class Lander(Remembered):
             later.append((flight, None, error, now, False, None, []))
             return
         ended = self._finish(flight, None, error, now, storable=False, stored=False)
+        if message is not None:
+            error.args = (message(flight.key),)
         if ended is not None:
             self.tell.failed(flight, ended, error, now)
+
+    def time_or(self, otherwise: float) -> float:
+        """The time by the function's own clock; where that raises, another one: no key is kept for it."""
+        try:
+            return self.timer()
+        except Exception:
+            return otherwise
 
     def new_record(self, key: Hashable, value: object, now: float, ttl: float, duration: float) -> Record:
         """A value that has just landed, with the times that it ages by."""
@@ -127,19 +140,20 @@ class Lander(Remembered):
         record = flight.previous
         if not isinstance(record, AgeingRecord) or flight.has_ended():
             return
-        failed = error is None or isinstance(error, Exception)
+        failed = error is None or isinstance(error, Exception)  # or else it may be tried again at once
         with mutex:
             first = failed and not record.failed and record.serves_for(now) > 0
             if failed:
                 record.failed = True
             record.renew_at(now + self.options.ageing.retry_after if failed else now)
         if first:
-            why = "it returned what is not stored" if error is None else repr(error)
-            log.warning("%s: %r could not be renewed, its value is kept: %s", self.name, flight.key, why)
+            why = "it returned what is not stored" if error is None else shown(error)
+            key = shown(flight.key)
+            log.warning("%s: %s could not be renewed, its value is kept: %s", self.name, key, why)
 
     def call_off(self, flight: Flight) -> None:
         """A renewal that nobody has begun, if so, ends as if it had never been."""
-        now = self.timer()
+        now = self.time_or(flight.started)
         called_off = KeyboardInterrupt()
         with mutex:
             if not isinstance(flight.leader, Nobody):
@@ -238,7 +252,7 @@ class Lander(Remembered):
                 counts.calls += 1
                 if flight.kind == "refresh":
                     counts.refreshes += 1
-            if failed:
+            if ran and failed:
                 counts.failures += 1
         if error is None and not stored:
             counts.uncached += 1
@@ -251,6 +265,17 @@ class Lander(Remembered):
         else:
             counts.errors += 1
 
+    def settle_flight(self, flight: Flight, error: BaseException, loose: list[Loose]) -> None:
+        """End a flight whose leader could not. Call under the mutex; may be repeated.
+
+        It tells nobody, stores no failure and reads no clock: nothing of the user's runs.
+        """
+        record = flight.previous if flight.renews and not flight.detached else None
+        if isinstance(record, AgeingRecord) and not flight.has_ended():
+            record.renew_at(flight.started)  # whoever reads it next has it renewed
+        flight.unbegun = False
+        self._finish(flight, None, error, flight.started, storable=False, stored=False, later=loose)
+
     def _vacate(self, slot: Slot) -> Loose:
         return _opening(*self.locks.vacate(slot))
 
@@ -262,9 +287,3 @@ def is_unshared(error: BaseException) -> bool:
 
 def _opening(gate: Gate | None, dropped: object) -> Loose:
     return (None if gate is None else gate.open), dropped
-
-
-def let_go(loose: Loose) -> None:
-    """After the mutex: what a section left to be done and dropped."""
-    if loose[0] is not None:
-        loose[0]()

@@ -8,11 +8,9 @@ evicted nor doubled. What is evicted is let go of after the mutex is free.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from .askers import descends, thread_asker
@@ -20,12 +18,14 @@ from .circles import begin_waiting, describe, end_waiting, note, reset_after_for
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
 from .gates import LOOK, Gate
+from .messages import shown
 from .queues import Queued, register, registries
 from .sections import inside_other
 from .slots import Slots
 from .turns import Asker, Hold, Slot, inside, mutex
+from .unsettled import Loose, let_go, settle, unsettled
 
-__all__ = ["Held", "KeyedLocks", "after_fork", "late", "settle_late"]
+__all__ = ["Held", "KeyedLocks", "after_fork"]
 
 
 class KeyedLocks(Slots):
@@ -85,17 +85,19 @@ class KeyedLocks(Slots):
             try:
                 hash(key)
             except TypeError:
-                raise UnhashableKey(f"key {position}: {key!r} cannot be hashed") from None
+                raise UnhashableKey(f"key {position}: {shown(key)} cannot be hashed") from None
         return Held(self, tuple(dict.fromkeys(keys)), patience(timeout, "timeout"))
 
     def held(self, key: Hashable) -> bool:
         """Whether somebody has this key now."""
+        settle()
         with mutex:
             slot = self._live.get(key)
             return slot is not None and slot.turn is not None and slot.turn.leader is not None
 
     def waiting(self, key: Hashable) -> int:
         """How many wait for this key now."""
+        settle()
         with mutex:
             slot = self._live.get(key)
             if slot is None:
@@ -137,18 +139,19 @@ class KeyedLocks(Slots):
         """Wait in this thread until the hold has all its keys; whatever is raised, it has none then."""
         before = waits(hold.asker.waiter)
         try:
-            try:
-                queued = self._queue_for(hold, timeout)
-                while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
-                    settle_late()
-            except BaseException:
-                self.release(hold)
-                raise
-            finally:
-                self._waits_no_more(hold.asker, before)
-        except BaseException:  # perhaps an interrupt in the midst of that
-            self.release(hold)
+            queued = self._queue_for(hold, timeout)
+            while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
+                settle()
             self._waits_no_more(hold.asker, before)
+        except BaseException:
+            try:
+                self.release(hold)
+                self._waits_no_more(hold.asker, before)
+            except (RecursionError, MemoryError):
+                unsettled[hold] = self._settle, hold, before
+            except BaseException:
+                unsettled[hold] = self._settle, hold, before
+                raise
             raise
 
     async def acquire_in_task(self, hold: Hold, timeout: float | None) -> None:
@@ -160,13 +163,21 @@ class KeyedLocks(Slots):
             queued = self._queue_for(hold, timeout)
             while queued is not None and not await asker.sit(LOOK, queued.pause()) and not queued.look():
                 pass
-        except BaseException:
-            self.release(hold)
-            raise
-        finally:
             if queued is not None:
                 asker.rise()
             self._waits_no_more(asker, before)
+        except BaseException:
+            try:
+                if queued is not None:
+                    asker.rise()
+                self.release(hold)
+                self._waits_no_more(asker, before)
+            except (RecursionError, MemoryError):
+                unsettled[hold] = self._settle, hold, before
+            except BaseException:
+                unsettled[hold] = self._settle, hold, before
+                raise
+            raise
 
     @staticmethod
     def _waits_no_more(asker: Asker, before: int) -> None:
@@ -179,6 +190,8 @@ class KeyedLocks(Slots):
         """Take or queue for every key; None when nothing is missing."""
         if inside():
             raise FlightDeadlock("a keyed lock cannot be taken from inside the library's own section")
+        if unsettled:
+            settle()
         asker = hold.asker
         hold.depth = waits(asker.thread)
         found = queued = None
@@ -203,31 +216,40 @@ class KeyedLocks(Slots):
     def release(self, hold: Hold) -> None:
         """Give up every slot that a hold has or queues for; may be repeated."""
         try:
-            self._give_up(hold)
-        except BaseException:  # an interrupt: once more, for what it left
-            self._give_up(hold)
+            if inside():  # a finaliser in the midst of a section: whoever leaves it does this then
+                unsettled[hold] = self._settle, hold, None
+                return
+            loose: list[Loose] = []  # opened and destroyed after the mutex is free
+            try:
+                with mutex:
+                    self._give_up(hold, loose)
+            finally:
+                for each in loose:
+                    let_go(each)
+        except (RecursionError, MemoryError):
+            unsettled[hold] = self._settle, hold, None
+        except BaseException:  # an interrupt
+            unsettled[hold] = self._settle, hold, None
             raise
+        finally:
+            if unsettled:
+                settle()
 
-    def _give_up(self, hold: Hold) -> None:
-        if inside():  # a finaliser in the midst of a section: whoever leaves it does this then
-            late.append(partial(self.release, hold))
-            return
-        gates: list[Gate | None] = []
-        evicted: list[object] = []  # destroyed after the mutex is free
-        with mutex:
-            for slot in hold.slots:
-                if slot.turn is hold:
-                    gate, old = self.vacate(slot)
-                    gates.append(gate)
-                    evicted.append(old)
-                else:
-                    slot.step_out(hold)
-            hold.slots = []
-        for gate in gates:
-            if gate is not None:
-                gate.open()
-        if late:
-            settle_late()
+    def _give_up(self, hold: Hold, loose: list[Loose]) -> None:
+        for slot in hold.slots:
+            if slot.turn is hold:
+                gate, old = self.vacate(slot)
+                loose.append((None if gate is None else gate.open, old))
+            else:
+                slot.step_out(hold)
+        hold.slots = []
+
+    def _settle(self, hold: Hold, before: int | None, loose: list[Loose]) -> None:
+        """Give up a hold whose owner could not, and its wait. Call under the mutex; may be repeated."""
+        self._give_up(hold, loose)
+        if before is not None:
+            end_waiting(hold.asker.waiter, before)
+            note(hold.asker, frozenset())
 
     def _queue(self, hold: Hold, slot: Slot) -> None:
         hold.slots.append(slot)
@@ -257,8 +279,10 @@ class Held:
         if hold is not None:
             try:
                 self._locks.release(hold)
+            except RecursionError:  # there was no room to enter it
+                unsettled[hold] = self._locks._settle, hold, None
             except BaseException:  # an interrupt at its entry
-                self._locks.release(hold)
+                unsettled[hold] = self._locks._settle, hold, None
                 raise
 
     async def __aenter__(self) -> None:
@@ -277,23 +301,9 @@ class Held:
                 descends.reset(hold.token)
 
 
-late: deque[Callable[[], object]] = deque()
-"""What was to be given up in the midst of a section of the mutex; appended to by anybody."""
-
-
-def settle_late() -> None:
-    """Give up what could not be in the midst of a section, now that this thread has left it."""
-    while late and not inside():
-        try:
-            give_up = late.popleft()
-        except IndexError:  # another thread was faster
-            return
-        give_up()
-
-
 def after_fork() -> None:
     """In a forked child: nobody else holds or waits for anything."""
     reset_after_fork()
-    late.clear()
+    unsettled.clear()
     for locks in registries():
         locks.after_fork()

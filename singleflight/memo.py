@@ -34,10 +34,11 @@ from .errors import FlightDeadlock, FlightTimeout
 from .events import is_logging
 from .flights import FLYING, LANDED, UNCLAIMED, Flight, new_flight
 from .gates import LOOK, LOOK_AGAIN, Gate
-from .landing import NOTHING, let_go
+from .messages import shown
 from .queues import keys_of
 from .serving import Server
 from .turns import NOBODY, Slot, mutex
+from .unsettled import NOTHING, let_go
 
 __all__ = ["Memo"]
 
@@ -77,8 +78,11 @@ class Memo(Server):
                 else:
                     if type(turn) is not Flight:
                         turn = self._queued(slot)
-                    if turn.due is not None or (turn.work and turn.work.loop is not boarding.loop):
+                    work, life = turn.work, turn.life
+                    if turn.due is not None or (work and work.loop is not boarding.loop):
                         due = turn.is_due()
+                    elif life is not None and life() is None:
+                        due = turn.is_due()  # the thread that led it has ended without a word
                     if not due:
                         found = self._join(boarding, turn)
         if boarding.verdict is HIT:
@@ -151,7 +155,7 @@ class Memo(Server):
             if not self.leave(boarding, timed_out=True):
                 return self.awake(boarding)
             self.tell.timed_out(boarding.key, waited)
-            raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {boarding.key!r}")
+            raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {shown(boarding.key)}")
         too_many, found = self._look_round(boarding)
         if too_many and self.leave(boarding, timed_out=True):
             raise FlightTimeout(self._too_many(boarding.key))
@@ -219,7 +223,13 @@ class Memo(Server):
 
     def _too_many(self, key: Hashable) -> str:
         limit = self.options.flight_timeout
-        return f"{self.name}: several calls for {key!r} took longer than {limit:g} s and are still running"
+        return (
+            f"{self.name}: several calls for {shown(key)} took longer than {limit:g} s and are still running"
+        )
+
+    def too_long(self, key: Hashable) -> str:
+        """What a caller is told whose work was cancelled for taking too long. Runs the key's `__repr__`."""
+        return f"{self.name}: {shown(key)} took longer than {self.options.flight_timeout:g} s: cancelled"
 
     # -- under the mutex ----------------------------------------------------------------------------
 

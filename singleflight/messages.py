@@ -7,9 +7,10 @@ A message is made while something has gone wrong. It must not fail itself becaus
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from reprlib import Repr
 
-__all__ = ["LONGEST", "listed", "shown"]
+__all__ = ["LONGEST", "Shown", "listed", "shown"]
 
 LONGEST = 200  # characters of one key or argument
 _MOST = 12  # keys in one list
@@ -48,6 +49,16 @@ def shown(value: object) -> str:
         return _cut(_bounded.repr(value))
     except Exception as error:
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+
+
+class Shown:
+    """The `repr` of a dataclass that holds what users handed in: as usual, but bounded and guarded."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{field.name}={shown(getattr(self, field.name))}" for field in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__qualname__}({told})"
 
 
 def listed(values: Iterable[object], between: str = ", ") -> str:

@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from .circles import Circle, circle, describe, note
 from .errors import FlightDeadlock, FlightTimeout
 from .gates import LOOK, LOOK_AGAIN, Gate
+from .messages import listed
 from .slots import Slots
 from .turns import Hold, Turn, mutex
 
@@ -68,7 +69,7 @@ class Queued:
         if found is not None:
             raise FlightDeadlock(f"waiting would never end: {describe(found)}")
         if not granted and self.is_over():
-            raise FlightTimeout(f"waited {self.timeout:g} s for {', '.join(map(repr, hold.keys))}")
+            raise FlightTimeout(f"waited {self.timeout:g} s for {listed(hold.keys)}")
         return granted
 
 

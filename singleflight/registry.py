@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import locks, renewing, sections
 from .flights import FLYING, Flight
+from .messages import listed
 from .turns import Turn, mutex
 from .views import info, name_of
 
@@ -84,7 +85,7 @@ def _told(memo: Any, found: list[tuple[Turn, int]]) -> list[str]:
     lines = [f"{memo.name}: {len(memo.store.index)} entries, {len(flying)} flights"]
     for turn, queued in found:
         if not isinstance(turn, Flight):
-            keys = ", ".join(map(repr, getattr(turn, "keys", (turn.key,))))
+            keys = listed(getattr(turn, "keys", (turn.key,)))
             lines.append(f"  lock {keys}: held by {name_of(turn.leader)}, {queued} queued")
     return lines + [f"  {info(flight, memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
 

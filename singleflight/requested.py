@@ -9,6 +9,7 @@ from .boarding import Boarding
 from .bulk import BulkCall
 from .errors import UnhashableKey
 from .memo import Memo
+from .messages import shown
 
 __all__ = ["Request"]
 
@@ -66,5 +67,5 @@ class Request:
         """The items, read once; a string is no collection of them."""
         items = self.items
         if isinstance(items, (str, bytes, bytearray)) or not isinstance(items, Iterable):
-            raise TypeError(f"{self._name}: expected an iterable of items, got {items!r}")
+            raise TypeError(f"{self._name}: expected an iterable of items, got {shown(items)}")
         return list(items)

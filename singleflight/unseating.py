@@ -5,8 +5,9 @@ from __future__ import annotations
 from .circles import forget_the_gone
 from .errors import FlightTimeout
 from .flights import UNSEATED, Flight, new_flight
-from .landing import NOTHING, Lander, let_go
+from .landing import Lander
 from .turns import mutex
+from .unsettled import NOTHING, let_go
 
 __all__ = ["Unseater"]
 
@@ -28,7 +29,7 @@ class Unseater(Lander):
             gone = self._clear_adrift()  # let go of after the mutex
             due = flight.is_due()
             if due:
-                dead = flight.work is not None and flight.work.is_dead()
+                dead = flight.is_dead()
                 slot, followers = flight.slot, flight.followers
                 if not dead and self._left_running(flight) >= _MOST_UNSEATED:
                     return False
@@ -58,13 +59,13 @@ class Unseater(Lander):
             if flight.renews:
                 limit = self.options.flight_timeout
                 why = KeyboardInterrupt() if dead else FlightTimeout(f"it took longer than {limit:g} s")
-                self._renew_later(flight, self.timer(), why)
+                self._renew_later(flight, self.time_or(flight.started), why)
             self.tell.unseated(flight)
         return True
 
     def _clear_adrift(self) -> list[Flight]:
-        """Drop the detached flights whose loops are gone: nothing of them runs any more."""
-        gone = [flight for flight in self.adrift if flight.work is not None and flight.work.is_dead()]
+        """Drop the detached flights whose loops or threads are gone: nothing of them runs any more."""
+        gone = [flight for flight in self.adrift if flight.is_dead()]
         self.adrift.difference_update(gone)
         return gone
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from .entries import Entry
 from .flights import Flight
+from .messages import Shown, shown
 from .turns import Actor
 
 __all__ = ["Explanation", "FlightInfo", "info", "name_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class FlightInfo:
+@dataclass(frozen=True, slots=True, repr=False)
+class FlightInfo(Shown):
     """A flight in progress, as it was at one moment.
 
     `name` is the function's; `leader` names the thread or task that runs it (such a task is named after the
@@ -32,14 +33,12 @@ class FlightInfo:
 
     def __str__(self) -> str:
         waiting = f", {self.followers} waiting" if self.followers else ""
-        detached = ", detached" if self.detached else ""
-        return (
-            f"{self.name} {self.key!r}: {self.kind} by {self.leader}, {self.elapsed:.3f} s{waiting}{detached}"
-        )
+        call = f"{self.name} {shown(self.key)}: {self.kind} by {self.leader}, {self.elapsed:.3f} s"
+        return f"{call}{waiting}{', detached' if self.detached else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Explanation(Shown):
     """What a call would do now: `would` is "hit", "stale_hit", "wait" or "fetch"; `str()` is a sentence.
 
     `fresh_for` is for how many more seconds the value is fresh, and `stale_for` for how many after that (or
@@ -55,27 +54,28 @@ class Explanation:
     stale_for: float
 
     def __str__(self) -> str:
+        key = shown(self.key)
         if self.would == "stale_hit" and self.entry is not None:
             return (
-                f"{self.key!r} would be a stale hit: its value is {self.entry.age:.3g} s old and may be "
+                f"{key} would be a stale hit: its value is {self.entry.age:.3g} s old and may be "
                 f"served for {self.stale_for:.3g} s more, while it is renewed in the background"
             )
         if self.would == "hit" and self.entry is None:
-            return f"{self.key!r} would raise the exception that is stored, for {self.fresh_for:.3g} s more"
+            return f"{key} would raise the exception that is stored, for {self.fresh_for:.3g} s more"
         if self.entry is not None and self.would == "hit":
             left = "for ever" if self.fresh_for == float("inf") else f"for {self.fresh_for:.3g} s more"
             return (
-                f"{self.key!r} would be a hit: its value is {self.entry.age:.3g} s old and fresh {left}, "
+                f"{key} would be a hit: its value is {self.entry.age:.3g} s old and fresh {left}, "
                 f"and has served {self.entry.hits} callers"
             )
         if self.flight is not None:
             return (
-                f"{self.key!r} would wait for the {self.flight.kind} by {self.flight.leader}, in flight for "
+                f"{key} would wait for the {self.flight.kind} by {self.flight.leader}, in flight for "
                 f"{self.flight.elapsed:.3g} s with {self.flight.followers} waiting"
             )
         if self.would == "wait":
-            return f"{self.key!r} would wait: somebody holds its lock"
-        return f"{self.key!r} would be fetched: there is no value and nobody is fetching it"
+            return f"{key} would wait: somebody holds its lock"
+        return f"{key} would be fetched: there is no value and nobody is fetching it"
 
 
 def info(flight: Flight, name: str, now: float) -> FlightInfo:

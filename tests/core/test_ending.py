@@ -4,8 +4,8 @@ import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
 from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, Flight, new_flight
-from singleflight.landing import NOTHING, let_go
 from singleflight.turns import inside, mutex
+from singleflight.unsettled import NOTHING, let_go
 
 from .conftest import Work, in_flight
 

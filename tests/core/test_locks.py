@@ -10,10 +10,10 @@ from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKe
 from singleflight.askers import asker_of, descends
 from singleflight.circles import below, waiting
 from singleflight.flights import new_flight
-from singleflight.locks import late, settle_late
 from singleflight.queues import Queued
 from singleflight.store import Store
 from singleflight.turns import Asker, Hold, inside, mutex
+from singleflight.unsettled import settle, unsettled
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_what_is_given_up_amid_a_section_is_after_it():
     with mutex:
         for statement in statements:
             statement.__exit__(None, None, None)
-        settle_late()
-        assert len(late) == 2
+        settle()
+        assert len(unsettled) == 2
         assert locks.held("a")
     with locks("c"):
         pass
-    assert not late
+    assert not unsettled
     assert [locks.held(key) for key in "ab"] == [False, False]
 
 

@@ -276,7 +276,7 @@ class World:
         assert (self.plain.locks.idle, len(self.locks)) == (0, 0)
         assert module("circles").waiting == {}
         assert module("circles").below == {}
-        assert not module("locks").late
+        assert not module("unsettled").unsettled
         assert not self._inside
         assert not any(loop.reports for loop in self.loops)
 

@@ -71,7 +71,7 @@ class Library:
     def reset(self) -> None:
         """After a run that failed, and may have left anything anywhere."""
         self.module("turns").mutex._at_fork_reinit()
-        for name, attribute in (("circles", "waiting"), ("circles", "below"), ("locks", "late")):
+        for name, attribute in (("circles", "waiting"), ("circles", "below"), ("unsettled", "unsettled")):
             getattr(self.module(name), attribute).clear()
         self.module("renewing").after_fork()
 
