@@ -15,12 +15,12 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
+    {"sections"},
     {
         "errors",
         "durations",
         "messages",
         "counts",
-        "sections",
         "gates",
         "awaiting",
         "colours",
