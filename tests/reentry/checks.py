@@ -18,8 +18,7 @@ import singleflight
 from ..scheduler.lines import codes_within
 
 HOME = str(Path(singleflight.__file__).parent)
-CALLS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME")
-JUMPS = ("JUMP_BACKWARD",)
+CHECKS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD")
 IF_TAKEN = "POP_JUMP_BACKWARD_IF"
 MONITORED = sys.version_info >= (3, 12)  # where `sys.settrace` does not tell of every instruction
 _TOOL = 4  # Hypothesis and coverage have others
@@ -82,7 +81,7 @@ class Traced(AtCheck):
         Each with the offset below which the next instruction is, if it does: such a jump is to be taken.
         """
         instructions = list(dis.get_instructions(code))
-        found = {each.offset: sys.maxsize for each in instructions if each.opname in CALLS + JUMPS}
+        found = {each.offset: sys.maxsize for each in instructions if each.opname in CHECKS}
         jumps = (each.offset for each in instructions if each.opname.startswith(IF_TAKEN))
         return found | {offset: offset for offset in jumps}
 
@@ -112,25 +111,25 @@ class Monitored(AtCheck):
             return
         frame = sys._getframe(1)
         last, self.last[id(frame)] = self.last.get(id(frame)), offset
-        entry, calls, jumps, handlers = self.checks(code)
-        if offset in jumps:
-            self.passes(frame, offset)
-        elif last in calls and offset not in handlers and offset > entry:
+        entry, found, handlers = self.checks(code)
+        if last in found and offset not in handlers and offset > entry:
             self.passes(frame, last)
 
     @staticmethod
     @cache
     def checks(code):
-        """Where a function is entered, the offsets of what CPython looks for signals after, before, not at.
+        """Where a function is entered, the offsets of what CPython looks for signals after, and not at.
 
         The last are the beginnings of handlers: no signal is handled between what raised and its handler.
+
+        The interrupts come after a jump back, not with it: compilers up to 3.14 leave some of these without
+        the handlers around them (CPython's issue 130279), and an interrupt there is nobody's to handle.
         """
         of = [(each.offset, each.opname) for each in dis.get_instructions(code)]
         entry = next(offset for offset, name in of if name == "RESUME")
-        calls = frozenset(offset for offset, name in of if name in CALLS)
-        jumps = frozenset(offset for offset, name in of if name in JUMPS)
+        found = frozenset(offset for offset, name in of if name in CHECKS)
         handlers = frozenset(entry.target for entry in dis.Bytecode(code).exception_entries)
-        return entry, calls, jumps, handlers
+        return entry, found, handlers
 
 
 def _events():
