@@ -15,7 +15,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-q", *session.posargs)
 
 
-@nox.session(python=["3.11", "3.12", "3.13"])
+@nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15"])
 def tests_all(session: nox.Session) -> None:
     """Run the test suite on every supported Python that is here."""
     session.install("-q", "-e", ".[test]")

@@ -15,6 +15,8 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .sections import new_lock
+
 if TYPE_CHECKING:
     from .entries import Record
     from .store import Store
@@ -111,7 +113,7 @@ class ThreadedHits(Counts):
     __slots__ = ("_cells", "_local", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # re-entrant: a finaliser may count its first hit in here
+        self._lock = new_lock()  # re-entrant: a finaliser may count its first hit in here
         self._local = threading.local()
         self._cells: list[tuple[weakref.ref[threading.Thread], list[int]]] = []
         super().__init__()
@@ -125,7 +127,7 @@ class ThreadedHits(Counts):
 
     def after_fork(self) -> None:
         """A forked child counts for itself; no other thread holds the lock there."""
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self.reset()
 
     def served(self, record: Record) -> None:

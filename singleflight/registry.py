@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ __all__ = ["caches", "memos", "register", "report"]
 
 # Replaced as a whole under `_registering`, so that readers need no lock.
 _functions: tuple[weakref.ref[Any], ...] = ()
-_registering = threading.RLock()
+_registering = sections.new_lock()
 
 
 def register(function: SingleFlightFunction[..., Any]) -> None:
@@ -93,7 +92,7 @@ def _told(memo: Any, found: list[tuple[Turn, int]]) -> list[str]:
 def _after_fork() -> None:
     """A forked child starts with no flights, fresh locks, the values it inherited and counts of its own."""
     global _registering
-    _registering = threading.RLock()
+    _registering = sections.new_lock()
     locks.after_fork()
     sections.after_fork()
     renewing.after_fork()

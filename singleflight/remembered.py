@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from .entries import AgeingRecord
 from .flights import Flight
 from .locks import KeyedLocks
 from .options import Options, switched_off
+from .sections import new_lock
 from .store import Store
 from .telling import Teller
 from .turns import get_ident, mutex
@@ -53,7 +53,7 @@ class Remembered:
         self.bypassed: list[
             tuple[int, object]
         ] = []  # the open `bypass()` blocks: thread and token; under `switching`
-        self.switching = threading.RLock()  # re-entrant: a signal handler may open a block within one
+        self.switching = new_lock()  # re-entrant: a signal handler may open a block within one
         self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
         self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex
@@ -91,7 +91,7 @@ class Remembered:
             for record in self.store.records():  # what was being renewed is not, here
                 if isinstance(record, AgeingRecord):
                     record.renew_at(min(record.refresh_at, record.landed + record.ttl))
-        self.switching = threading.RLock()
+        self.switching = new_lock()
         me = get_ident()  # blocks of threads that do not exist here are over
         self.bypassed = [block for block in self.bypassed if block[0] == me]
         if not self.bypassed:

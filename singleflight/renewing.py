@@ -7,12 +7,10 @@ exit for what has begun.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from .sections import register
+from .sections import new_lock, register
 
 __all__ = ["after_fork", "configure_renewal", "in_background"]
 
@@ -21,9 +19,8 @@ class _Pool:
     """All fields are guarded by `lock`, which is re-entrant only so that a handler finds out (`is_owned`)."""
 
     def __init__(self, threads: int, queued: int) -> None:
-        lock: Any = threading.RLock()
-        self.lock = lock
-        self.is_owned: Callable[[], bool] = lock._is_owned
+        self.lock = new_lock()
+        self.is_owned: Callable[[], bool] = self.lock._is_owned
         self.threads, self.queued = threads, queued
         self._jobs: dict[int, list[Callable[[], object]]] = {}  # that have a place, by identity
         self.executor: ThreadPoolExecutor | None = None

@@ -6,6 +6,7 @@ not wait: what it waits for may need that lock.
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from typing import Any, Protocol
@@ -19,11 +20,24 @@ def new_lock() -> Any:
     `with` looks for `__enter__` and `__exit__` on the type of what it enters, and binds them. Here the type
     is the lock's own, and has them bound already. Nothing else changes: no Python code runs on entering and
     leaving, so no interrupt can come between.
+
+    But on Python 3.14, where CPython looks for signals between such an `__enter__` and the block that is to
+    leave again (its issue 148874). It does not after a Python function has returned, nor after an item was
+    looked up; so there a function takes the lock as an item of itself.
     """
     lock = threading.RLock()
     names = ("__enter__", "__exit__", "acquire", "release", "_is_owned", "_at_fork_reinit")
     bound = {name: getattr(lock, name) for name in names if hasattr(lock, name)}
+    if _LOOKS_BEFORE_BLOCKS:
+        bound |= {"__enter__": _enter, "__getitem__": lock.acquire}
     return type("RLock", (), {"__slots__": (), **bound})()
+
+
+_LOOKS_BEFORE_BLOCKS = sys.version_info[:2] == (3, 14)
+
+
+def _enter(lock: Any) -> None:
+    lock[True]  # `acquire(True)`; no call may stand here
 
 
 class Section(Protocol):
@@ -35,7 +49,7 @@ class Section(Protocol):
 
 
 _sections: tuple[weakref.ref[Any], ...] = ()  # replaced as a whole, so that readers need no lock
-_registering = threading.RLock()
+_registering = new_lock()
 
 
 def register(section: Section) -> None:
@@ -53,4 +67,4 @@ def inside_other() -> bool:
 def after_fork() -> None:
     """In a forked child: nobody else is registering."""
     global _registering
-    _registering = threading.RLock()
+    _registering = new_lock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -16,7 +17,9 @@ PATIENCE = 20.0
 def in_child(run: Callable[[], object]) -> str:
     """What `run` returns or raises in a forked child, as text; fails if the child does not answer."""
     reader, writer = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():  # newer Pythons warn about forking with threads: that is what is tested
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         answer(writer, run)
     return answered(child, reader, writer)

@@ -15,13 +15,13 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
+    {"sections"},
     {
         "errors",
         "durations",
         "messages",
         "lives",
         "counts",
-        "sections",
         "gates",
         "awaiting",
         "colours",

@@ -2,7 +2,6 @@
 or as it is about to wait.
 """
 
-import sys
 from contextlib import suppress
 from threading import get_ident
 from types import SimpleNamespace
@@ -17,17 +16,16 @@ from singleflight.errors import FlightDeadlock, FlightTimeout
 from singleflight.testing import FakeClock
 
 from .callers import BulkCaller, Caller, Holder
+from .checks import spared
 
 __all__ = ["SCENES", "Pool", "World", "refuse_ttl"]
 
 
 def others_go_on(steps):
     """They are not struck."""
-    tracing = sys.gettrace()
-    sys.settrace(None)
-    while steps:
-        steps.pop(0)()
-    sys.settrace(tracing)
+    with spared():
+        while steps:
+            steps.pop(0)()
 
 
 class Pool(renewing._Pool):

@@ -9,7 +9,7 @@ from singleflight import flights, single_flight_ttl, turns
 from singleflight.turns import inside
 
 from ..drivers import PATIENCE, Gate, InThread, eventually
-from .checks import needs_opcodes, struck_task
+from .checks import struck_task
 
 
 @pytest.mark.parametrize("section", ["the mutex", "its store"])
@@ -87,7 +87,6 @@ def test_a_follower_that_the_collector_destroys_amid_a_section(monkeypatch):
     asyncio.run(main())
 
 
-@needs_opcodes
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_task_may_be_interrupted_while_its_flight_ends(waiting, fails):

@@ -14,10 +14,7 @@ from singleflight.turns import inside
 
 from .bulk_scenes import SCENES, Pool, World, refuse_ttl
 from .callers import all_go_on, followers_of, six
-from .checks import needs_opcodes, struck, struck_task
-
-pytestmark = needs_opcodes
-
+from .checks import struck, struck_task
 
 TIMES = 2 if os.environ.get("EXPLORE_FURTHER") else 1
 OPTIONS = {

@@ -8,7 +8,7 @@ import pytest
 
 from singleflight import circles, memo, queues, single_flight_ttl
 
-from .checks import needs_opcodes, struck
+from .checks import struck
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,6 @@ def all_is_well(fetch, where):
     assert stats.in_flight == 0, where
 
 
-@needs_opcodes
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_leader_may_be_interrupted_anywhere(fails):
     """Whether its function returns or raises, an interrupted call leaves the key free."""
@@ -58,7 +57,6 @@ def test_a_leader_may_be_interrupted_anywhere(fails):
     assert number > 40
 
 
-@needs_opcodes
 def test_a_follower_may_be_interrupted_anywhere(make_gate):
     """A follower that is interrupted while it joins, waits or takes over leaves nothing behind."""
     number, where = 0, "start"
@@ -103,7 +101,6 @@ def test_a_follower_may_be_interrupted_anywhere(make_gate):
     assert number > 40
 
 
-@needs_opcodes
 def test_whoever_frees_a_key_may_be_interrupted_anywhere(make_gate):
     """A plain lock that queues behind a flight gets the key though its leader is interrupted in landing."""
     number, where = 0, "start"

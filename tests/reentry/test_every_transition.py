@@ -18,9 +18,7 @@ from singleflight.turns import Asker, Hold
 
 from ..core.conftest import Work
 from .callers import Caller, Holder, all_go_on, followers_of, six
-from .checks import needs_opcodes, struck
-
-pytestmark = needs_opcodes
+from .checks import struck
 
 
 class World:

@@ -115,7 +115,7 @@ def test_exceptions_are_outcomes(body):
     async def astep():
         return step()
 
-    fn = astep if asyncio.iscoroutinefunction(body) else step
+    fn = astep if inspect.iscoroutinefunction(body) else step
     result = run(fn, 6)
     assert {type(error) for error in result.errors} == set(kinds)
     assert [str(value) for value in result.values] == ["a value"] * 2
