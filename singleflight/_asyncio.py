@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from ._threads import raise_shared
 from .askers import descends
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding
 from .crowds import InTask, is_gone
@@ -25,7 +24,7 @@ from .gates import LOOK
 from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
-from .outcomes import copy_of
+from .outcomes import bare_copy_of, raise_shared
 from .turns import Actor, get_ident, inside
 
 __all__ = ["TaskBoarding", "Work", "at_once", "call", "task_boarding"]
@@ -177,14 +176,14 @@ async def call(
                     memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
                 if boarding.flight.error is None:
                     return boarding.flight.value
-                raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
+                raise_shared(boarding.flight.error, boarding.flight.traceback)
         if verdict is LEAD:
             return await _lead(memo, boarding, run, args, kwargs)
         record = boarding.record
         if boarding.renewal is not None:
             _renew(memo, boarding, run, args, kwargs)
         if record.error is not None:
-            raise_shared(copy_of(record.error, None))
+            raise_shared(bare_copy_of(record.error))
         return record.value
     except BaseException as error:
         if waited:

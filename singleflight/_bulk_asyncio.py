@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ._asyncio import TaskBoarding, Work, at_once, task_boarding
-from ._threads import raise_shared
 from .askers import descends
 from .batches import Batch
 from .boarding import JOIN, Boarding
@@ -19,6 +18,7 @@ from .bulk import BulkCall
 from .errors import FlightTimeout
 from .locks import late, settle_late
 from .options import switched_off
+from .outcomes import raise_shared
 from .requested import Request
 from .turns import get_ident, inside
 
@@ -88,7 +88,7 @@ async def call(request: Request) -> Any:
         while True:
             follower = bulk.sweep()
             if bulk.failed is not None:
-                raise_shared(bulk.failure())
+                raise_shared(*bulk.failed)
             if bulk.led:
                 await _lead(bulk.batch(), request.run)
             elif follower is not None:

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 
 from . import turns
-from ._threads import ThreadBoarding, raise_shared, refuse_awaitable, warn_of_blocking
+from ._threads import ThreadBoarding, refuse_awaitable, warn_of_blocking
 from .batches import Batch
 from .boarding import JOIN, Boarding, boarding_of
 from .bulk import BulkCall
 from .locks import late, settle_late
 from .options import switched_off
+from .outcomes import raise_shared
 from .renewing import in_background
 from .requested import Request
 from .sections import inside_other
@@ -50,7 +51,7 @@ def call(request: Request) -> Any:
         while True:
             follower = bulk.sweep()
             if bulk.failed is not None:
-                raise_shared(bulk.failure())
+                raise_shared(*bulk.failed)
             if bulk.led:
                 _fly(bulk.batch(), request.run)
             elif follower is not None:

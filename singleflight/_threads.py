@@ -16,12 +16,12 @@ from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
 from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
-from .outcomes import copy_of
+from .outcomes import bare_copy_of, raise_shared
 from .renewing import in_background
 from .sections import inside_other
 from .turns import current_actor, get_ident, inside
 
-__all__ = ["ThreadBoarding", "call", "raise_shared", "refuse_awaitable", "warn_of_blocking"]
+__all__ = ["ThreadBoarding", "call", "refuse_awaitable", "warn_of_blocking"]
 
 
 # Asking a class for what it has not is slow: CPython makes an error of it and throws that away.
@@ -61,7 +61,7 @@ def call(
                 if boarding.told:
                     memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
                 if boarding.flight.error is not None:
-                    raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
+                    raise_shared(boarding.flight.error, boarding.flight.traceback)
                 return boarding.flight.value
         if verdict is LEAD:
             if boarding.flight.told:
@@ -102,7 +102,7 @@ def _served(
         if not accepted and renewal.record is not None:
             record = renewal.record
     if record.error is not None:
-        raise_shared(copy_of(record.error, None))
+        raise_shared(bare_copy_of(record.error))
     return record.value
 
 
@@ -133,17 +133,6 @@ def _renew(
         if not flight.detached:
             renewal.record = memo.store.index.get(renewal.key)
         del flight
-
-
-def raise_shared(error: BaseException) -> NoReturn:
-    """Raise a shared error with the context it has, also where this caller is handling another one."""
-    context = error.__context__
-    try:
-        raise error
-    finally:
-        if context is not None:
-            error.__context__ = context
-        del error, context
 
 
 def refuse_awaitable(name: str, value: Any) -> NoReturn:
