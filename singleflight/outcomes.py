@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import types
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NoReturn
 
 __all__ = ["bare_copy_of", "copy_of", "raise_shared", "traceback_of"]
@@ -126,7 +127,8 @@ def _copy_all(error: BaseException) -> BaseException:
         each = todo.pop()
         if id(each) not in found:
             found[id(each)] = each
-            todo += _linked(each)
+            with suppress(Exception):  # else it is shared as it is, with all that it refers to
+                todo += _linked(each)
     copies: dict[int, BaseException] = {}
     for each in found.values():
         todo = [each]
