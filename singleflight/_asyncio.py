@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from sys import getrefcount
 from typing import Any, TypeVar
 
 from .askers import descends
@@ -25,6 +26,7 @@ from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
 from .outcomes import bare_copy_of, raise_shared
+from .shareable import PLAIN, accepted, check_shareable
 from .turns import Actor, get_ident, inside
 
 __all__ = ["TaskBoarding", "Work", "at_once", "call", "task_boarding"]
@@ -279,6 +281,8 @@ async def _fly(
         if flight.told:
             memo.tell.fetching(flight)
         value = await run(*args, **kwargs)
+        if type(value) not in PLAIN and id(type(value)) not in accepted:
+            check_shareable(memo.name, value, references=getrefcount(value))
         memo.land(flight, value)
         work.bring_home(value, None)
     except BaseException as error:

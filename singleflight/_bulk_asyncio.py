@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from sys import getrefcount
+from types import CoroutineType
 from typing import Any
 
 from ._asyncio import TaskBoarding, Work, at_once, task_boarding
@@ -20,6 +22,7 @@ from .locks import late, settle_late
 from .options import switched_off
 from .outcomes import raise_shared
 from .requested import Request
+from .shareable import check_shareable
 from .turns import get_ident, inside
 
 __all__ = ["call"]
@@ -164,7 +167,10 @@ async def _fly(
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
         work.began = True
         while items := batch.begin():
-            batch.land(await run(items))
+            loaded = await run(items)
+            if type(loaded) is CoroutineType:
+                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+            batch.land(loaded)
         batch.close()
         work.bring_home(None, None)
     except BaseException as error:

@@ -6,10 +6,12 @@ import contextvars
 import time
 from collections.abc import Callable
 from functools import partial
+from sys import getrefcount
+from types import CoroutineType
 from typing import Any
 
 from . import turns
-from ._threads import ThreadBoarding, refuse_awaitable, warn_of_blocking
+from ._threads import ThreadBoarding, warn_of_blocking
 from .batches import Batch
 from .boarding import JOIN, Boarding, boarding_of
 from .bulk import BulkCall
@@ -19,6 +21,7 @@ from .outcomes import raise_shared
 from .renewing import in_background
 from .requested import Request
 from .sections import inside_other
+from .shareable import check_shareable
 from .turns import current_actor, get_ident, inside
 
 __all__ = ["call"]
@@ -89,8 +92,8 @@ def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     try:
         while items := batch.begin():
             loaded = run(items)
-            if hasattr(type(loaded), "__await__"):
-                refuse_awaitable(batch.name, loaded)
+            if type(loaded) is CoroutineType:
+                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
             batch.land(loaded)
     except BaseException as error:
         try:

@@ -8,7 +8,8 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from sys import getrefcount
+from typing import Any
 
 from . import turns
 from .askers import InThread
@@ -19,13 +20,10 @@ from .options import switched_off
 from .outcomes import bare_copy_of, raise_shared
 from .renewing import in_background
 from .sections import inside_other
+from .shareable import PLAIN, accepted, check_shareable
 from .turns import current_actor, get_ident, inside
 
-__all__ = ["ThreadBoarding", "call", "refuse_awaitable", "warn_of_blocking"]
-
-
-# Asking a class for what it has not is slow: CPython makes an error of it and throws that away.
-_NEVER_AWAITED = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict, set, frozenset))
+__all__ = ["ThreadBoarding", "call", "warn_of_blocking"]
 
 
 class ThreadBoarding(InThread, Boarding):
@@ -67,8 +65,8 @@ def call(
             if boarding.flight.told:
                 memo.tell.fetching(boarding.flight)
             value = run(*args, **kwargs) if kwargs else run(*args)
-            if type(value) not in _NEVER_AWAITED and hasattr(type(value), "__await__"):
-                refuse_awaitable(memo.name, value)
+            if type(value) not in PLAIN and id(type(value)) not in accepted:
+                check_shareable(memo.name, value, references=getrefcount(value))
             memo.land(boarding.flight, value)
             return value
         return _served(memo, run, boarding, args, kwargs)
@@ -120,8 +118,8 @@ def _renew(
         if flight.told:
             memo.tell.fetching(flight)
         value = run(*args, **kwargs)
-        if hasattr(type(value), "__await__"):
-            refuse_awaitable(memo.name, value)
+        if type(value) not in PLAIN and id(type(value)) not in accepted:
+            check_shareable(memo.name, value, references=getrefcount(value))
         memo.land(flight, value)
     except BaseException as error:
         memo.call_off(flight)  # an interrupt: it has not begun
@@ -133,16 +131,6 @@ def _renew(
         if not flight.detached:
             renewal.record = memo.store.index.get(renewal.key)
         del flight
-
-
-def refuse_awaitable(name: str, value: Any) -> NoReturn:
-    """A plain function returned what can be awaited once only: say so, instead of storing it."""
-    if hasattr(value, "close"):
-        value.close()  # or the interpreter would complain that it was never awaited
-    raise TypeError(
-        f"{name}: returned {type(value).__name__!r}, which has to be awaited, so it cannot be shared or "
-        f"stored; decorate the `async def` function itself, or await it inside an `async def` of its own"
-    )
 
 
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
