@@ -15,6 +15,7 @@ from ._threads import ThreadBoarding, warn_of_blocking
 from .batches import Batch
 from .boarding import JOIN, Boarding, boarding_of
 from .bulk import BulkCall
+from .frames import looked_through
 from .locks import late, settle_late
 from .options import switched_off
 from .outcomes import raise_shared
@@ -34,6 +35,7 @@ class ItemBoarding(ThreadBoarding):
     follows = True
 
 
+@looked_through
 def call(request: Request) -> Any:
     """Serve a bulk call of a plain loader."""
     memo = request.memo
@@ -76,6 +78,7 @@ def call(request: Request) -> Any:
             settle_late()
 
 
+@looked_through
 def _direct(request: Request) -> Any:
     """Run the loader for everything that is asked for, without looking, sharing or storing."""
     chunks = request.chunks()
@@ -87,6 +90,7 @@ def _direct(request: Request) -> Any:
     return loaded
 
 
+@looked_through
 def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """Run the loader until all is loaded, and land what it brings."""
     try:
@@ -128,6 +132,7 @@ def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
             raise
 
 
+@looked_through
 def _wait(bulk: BulkCall, boarding: Boarding) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
     memo = bulk.memo

@@ -14,6 +14,7 @@ from typing import Any
 from . import turns
 from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
+from .frames import looked_through
 from .locks import late, settle_late
 from .memo import Memo
 from .options import switched_off
@@ -32,6 +33,7 @@ class ThreadBoarding(InThread, Boarding):
     __slots__ = ("job",)
 
 
+@looked_through
 def call(
     memo: Memo,
     run: Callable[..., Any],
@@ -133,6 +135,7 @@ def _renew(
         del flight
 
 
+@looked_through
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
     warn_of_blocking(memo)
@@ -165,5 +168,5 @@ def warn_of_blocking(memo: Memo) -> None:
             f"{memo.name} waits for another caller on the thread of an event loop, which stands still "
             f"meanwhile; await a coroutine function there (see .twin), or call it in asyncio.to_thread",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=2,  # what is between is looked through
         )

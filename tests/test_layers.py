@@ -24,6 +24,7 @@ LAYERS = [
         "gates",
         "awaiting",
         "shareable",
+        "frames",
         "proxies",
         "herds",
     },
