@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from sys import getrefcount
 from typing import Any, TypeVar
 
-from ._threads import raise_shared
 from .askers import descends
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding
 from .crowds import InTask, is_gone
@@ -23,7 +23,8 @@ from .flights import LANDED, Flight
 from .gates import LOOK
 from .memo import Memo
 from .options import switched_off
-from .outcomes import copy_of
+from .outcomes import bare_copy_of, raise_shared
+from .shareable import PLAIN, accepted, check_shareable
 from .turns import Actor, get_ident, inside
 from .unsettled import settle, unsettled
 
@@ -187,7 +188,7 @@ async def call(
                 if boarding.told:
                     memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
                 if boarding.flight.error is not None:
-                    raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
+                    raise_shared(boarding.flight.error, boarding.flight.traceback)
                 value = boarding.flight.value
         if verdict is LEAD:
             value = await _lead(memo, boarding, run, args, kwargs)
@@ -196,7 +197,7 @@ async def call(
             if boarding.renewal is not None:
                 _renew(memo, boarding, run, args, kwargs)
             if record.error is not None:
-                raise_shared(copy_of(record.error, None))
+                raise_shared(bare_copy_of(record.error))
             value = record.value
     except BaseException as error:
         try:
@@ -328,6 +329,8 @@ async def _fly(
         if flight.told:
             memo.tell.fetching(flight)
         value = await run(*args, **kwargs)
+        if type(value) not in PLAIN and id(type(value)) not in accepted:
+            check_shareable(memo.name, value, references=getrefcount(value))
         memo.land(flight, value)
         work.bring_home(value, None)
     except BaseException as error:

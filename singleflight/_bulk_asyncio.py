@@ -9,16 +9,19 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from sys import getrefcount
+from types import CoroutineType
 from typing import Any
 
 from ._asyncio import TaskBoarding, Work, start_task, task_boarding
-from ._threads import raise_shared
 from .askers import descends
 from .batches import Batch
 from .boarding import JOIN, Boarding
 from .bulk import BulkCall
 from .options import switched_off
+from .outcomes import raise_shared
 from .requested import Request
+from .shareable import check_shareable
 from .turns import get_ident, inside
 from .unsettled import settle, unsettled
 
@@ -76,7 +79,7 @@ async def call(request: Request) -> Any:
         while True:
             follower = bulk.sweep()
             if bulk.failed is not None:
-                raise_shared(bulk.failure())
+                raise_shared(*bulk.failed)
             if bulk.led:
                 await _lead(bulk.batch(), request.run)
             elif follower is not None:
@@ -178,7 +181,10 @@ async def _fly(
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
         work.began = True
         while items := batch.begin():
-            batch.land(await run(items))
+            loaded = await run(items)
+            if type(loaded) is CoroutineType:
+                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+            batch.land(loaded)
         batch.close()
         work.bring_home(None, None)
     except BaseException as error:

@@ -6,17 +6,22 @@ import contextvars
 import time
 from collections.abc import Callable
 from functools import partial
+from sys import getrefcount
+from types import CoroutineType
 from typing import Any
 
 from . import turns
-from ._threads import ThreadBoarding, raise_shared, refuse_awaitable, warn_of_blocking
+from ._threads import ThreadBoarding, warn_of_blocking
 from .batches import Batch
 from .boarding import JOIN, Boarding, boarding_of
 from .bulk import BulkCall
+from .frames import looked_through
 from .options import switched_off
+from .outcomes import raise_shared
 from .renewing import in_background
 from .requested import Request
 from .sections import inside_other
+from .shareable import check_shareable
 from .turns import current_actor, get_ident, inside
 from .unsettled import settle, unsettled
 
@@ -30,6 +35,7 @@ class ItemBoarding(ThreadBoarding):
     follows = True
 
 
+@looked_through
 def call(request: Request) -> Any:
     """Serve a bulk call of a plain loader."""
     memo = request.memo
@@ -52,7 +58,7 @@ def call(request: Request) -> Any:
         while True:
             follower = bulk.sweep()
             if bulk.failed is not None:
-                raise_shared(bulk.failure())
+                raise_shared(*bulk.failed)
             if bulk.led:
                 _fly(bulk.batch(), request.run)
             elif follower is not None:
@@ -80,6 +86,7 @@ def call(request: Request) -> Any:
                 pass
 
 
+@looked_through
 def _direct(request: Request) -> Any:
     """Run the loader for everything that is asked for, without looking, sharing or storing."""
     chunks = request.chunks()
@@ -91,13 +98,14 @@ def _direct(request: Request) -> Any:
     return loaded
 
 
+@looked_through
 def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """Run the loader until all is loaded, and land what it brings."""
     try:
         while items := batch.begin():
             loaded = run(items)
-            if hasattr(type(loaded), "__await__"):
-                refuse_awaitable(batch.name, loaded)
+            if type(loaded) is CoroutineType:
+                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
             batch.land(loaded)
     except BaseException as error:
         try:
@@ -140,6 +148,7 @@ def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
             raise
 
 
+@looked_through
 def _wait(bulk: BulkCall, boarding: Boarding) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
     memo = bulk.memo

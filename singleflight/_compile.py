@@ -19,6 +19,7 @@ from itertools import count
 from typing import Any
 
 from .counts import has_global_lock
+from .frames import MARK
 
 __all__ = ["ANY", "CallForms", "can_bind", "parameters_of"]
 
@@ -218,7 +219,7 @@ def _header(shapes: tuple[_Shape, ...]) -> str:
 
 @lru_cache(maxsize=256)
 def _code(text: str) -> types.CodeType:
-    filename = f"<singleflight call {next(_numbers)}>"
+    filename = f"<singleflight call {next(_numbers)}, {MARK}>"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     module = compile(text, filename, "exec")
     return next(constant for constant in module.co_consts if isinstance(constant, types.CodeType))

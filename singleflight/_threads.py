@@ -8,24 +8,23 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from sys import getrefcount
+from typing import Any
 
 from . import turns
 from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
+from .frames import looked_through
 from .memo import Memo
 from .options import switched_off
-from .outcomes import copy_of
+from .outcomes import bare_copy_of, raise_shared
 from .renewing import in_background
 from .sections import inside_other
+from .shareable import PLAIN, accepted, check_shareable
 from .turns import current_actor, get_ident, inside
 from .unsettled import settle, unsettled
 
-__all__ = ["ThreadBoarding", "call", "raise_shared", "refuse_awaitable", "warn_of_blocking"]
-
-
-# Asking a class for what it has not is slow: CPython makes an error of it and throws that away.
-_NEVER_AWAITED = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict, set, frozenset))
+__all__ = ["ThreadBoarding", "call", "warn_of_blocking"]
 
 
 class ThreadBoarding(InThread, Boarding):
@@ -34,6 +33,7 @@ class ThreadBoarding(InThread, Boarding):
     __slots__ = ("job",)
 
 
+@looked_through
 def call(
     memo: Memo,
     run: Callable[..., Any],
@@ -63,14 +63,14 @@ def call(
                 if boarding.told:
                     memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
                 if boarding.flight.error is not None:
-                    raise_shared(copy_of(boarding.flight.error, boarding.flight.traceback))
+                    raise_shared(boarding.flight.error, boarding.flight.traceback)
                 return boarding.flight.value
         if verdict is LEAD:
             if boarding.flight.told:
                 memo.tell.fetching(boarding.flight)
             value = run(*args, **kwargs) if kwargs else run(*args)
-            if type(value) not in _NEVER_AWAITED and hasattr(type(value), "__await__"):
-                refuse_awaitable(memo.name, value)
+            if type(value) not in PLAIN and id(type(value)) not in accepted:
+                check_shareable(memo.name, value, references=getrefcount(value))
             memo.land(boarding.flight, value)
             return value
         return _served(memo, run, boarding, args, kwargs)
@@ -105,7 +105,7 @@ def _served(
         if not accepted and renewal.record is not None:
             record = renewal.record
     if record.error is not None:
-        raise_shared(copy_of(record.error, None))
+        raise_shared(bare_copy_of(record.error))
     return record.value
 
 
@@ -123,8 +123,8 @@ def _renew(
         if flight.told:
             memo.tell.fetching(flight)
         value = run(*args, **kwargs)
-        if hasattr(type(value), "__await__"):
-            refuse_awaitable(memo.name, value)
+        if type(value) not in PLAIN and id(type(value)) not in accepted:
+            check_shareable(memo.name, value, references=getrefcount(value))
         memo.land(flight, value)
     except BaseException as error:
         try:
@@ -143,27 +143,7 @@ def _renew(
         del flight
 
 
-def raise_shared(error: BaseException) -> NoReturn:
-    """Raise a shared error with the context it has, also where this caller is handling another one."""
-    context = error.__context__
-    try:
-        raise error
-    finally:
-        if context is not None:
-            error.__context__ = context
-        del error, context
-
-
-def refuse_awaitable(name: str, value: Any) -> NoReturn:
-    """A plain function returned what can be awaited once only: say so, instead of storing it."""
-    if hasattr(value, "close"):
-        value.close()  # or the interpreter would complain that it was never awaited
-    raise TypeError(
-        f"{name}: returned {type(value).__name__!r}, which has to be awaited, so it cannot be shared or "
-        f"stored; decorate the `async def` function itself, or await it inside an `async def` of its own"
-    )
-
-
+@looked_through
 def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
     warn_of_blocking(memo)
@@ -196,5 +176,5 @@ def warn_of_blocking(memo: Memo) -> None:
             f"{memo.name} waits for another caller on the thread of an event loop, which stands still "
             f"meanwhile; await a coroutine function there (see .twin), or call it in asyncio.to_thread",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=2,  # what is between is looked through
         )

@@ -11,7 +11,8 @@ from .circles import waiting, waits
 from .flights import FLYING, UNSEATED, Flight, Work, is_nobodys, new_flight
 from .landing import Ending
 from .memo import Memo
-from .messages import listed
+from .messages import listed, shown
+from .shareable import PLAIN, accepted, check_shareable
 from .turns import Actor, mutex
 from .unsettled import Loose, let_go
 
@@ -111,10 +112,11 @@ class Batch:
         try:
             for key, flight in called.items():
                 if key in values:
-                    self.values[key] = values[key]
                     try:
+                        _check_value(memo.name, key, values[key])
                         memo.land(flight, values[key], endings)
-                    except Exception as error:  # of `cache_if` or `ttl`: that flight's failure
+                        self.values[key] = values[key]
+                    except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
                         struck = struck or error
                         memo.fail(flight, error, endings)
                 else:
@@ -217,8 +219,9 @@ class Batch:
             flight = self._claim(key, called)
             if flight is not None:
                 try:
+                    _check_value(memo.name, key, value)
                     memo.land(flight, value)
-                except Exception as error:  # of `cache_if` or `ttl`: nobody asked for it
+                except Exception as error:  # of `cache_if` or `ttl` too: nobody asked for it
                     memo.fail(flight, error)
                 del called[key]
 
@@ -303,3 +306,8 @@ class Batch:
         for flight in flying:
             flight.doomed = flight.detached = True
         return True
+
+
+def _check_value(name: str, key: Hashable, value: object) -> None:
+    if type(value) not in PLAIN and id(type(value)) not in accepted:
+        check_shareable(name, value, f"its loader's value for {shown(key)} is")

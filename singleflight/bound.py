@@ -7,6 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from .frames import looked_through
 from .surface import Controls
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_home.split(True)(self.__self__, *args, **kwargs)
 
+    @looked_through
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._self_home.renew(True, *self._split(args, kwargs))
 

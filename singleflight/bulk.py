@@ -31,7 +31,7 @@ from .circles import begin_waiting, circle, note, waits
 from .errors import FlightTimeout
 from .flights import LANDED
 from .memo import Memo
-from .outcomes import copy_of
+from .outcomes import bare_copy_of
 from .queues import keys_of
 from .turns import mutex
 from .unsettled import Loose
@@ -135,7 +135,7 @@ class BulkCall:
             if boarding.renewal is not None:
                 self._served.append(boarding)
             if record.error is not None:
-                self.failed = record.error, None
+                self.failed = bare_copy_of(record.error), None
             else:
                 self.values[boarding.key] = record.value
         elif verdict is JOIN:
@@ -150,11 +150,6 @@ class BulkCall:
                 self.failed = flight.error, flight.traceback
             elif flight.kind != "bulk" or not flight.missing:
                 self.values[boarding.key] = flight.value
-
-    def failure(self) -> BaseException:
-        """A copy of what fails this call though it was not its own, to be raised."""
-        assert self.failed is not None
-        return copy_of(*self.failed)
 
     def sweep(self) -> Boarding | None:
         """Take what was decided meanwhile, and lead what can be led, without waiting.

@@ -6,6 +6,8 @@ import inspect
 from functools import partial
 from typing import Any
 
+from .shareable import is_context_manager_function
+
 __all__ = ["is_coroutine_function", "refuse_coroutine_functions", "refuse_unfit"]
 
 
@@ -30,15 +32,36 @@ def refuse_unfit(function: Any) -> None:
         raise TypeError(f"{name}: decorate a function or a method, not a class")
     if not callable(function):
         raise TypeError(f"single_flight_ttl decorates callables, got {function!r}")
+    if _is_generator_function(function):
+        raise TypeError(
+            f"{name}: a generator can be consumed once only, so it cannot be shared or stored; return a list "
+            f"of what it yields, or decorate a wrapper that does"
+        )
+    if is_context_manager_function(function):
+        raise TypeError(
+            f"{name}: a context manager made of a generator can be entered once only, so it cannot be shared "
+            f"or stored; decorate a function that returns what it yields"
+        )
     body = _body(inspect.unwrap(function))
-    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise TypeError(f"{name}: a generator can be consumed once only, so it cannot be shared or stored")
     if inspect.iscoroutinefunction(body) and not is_coroutine_function(function):
         raise TypeError(
             f"{name}: a plain wrapper around a coroutine function returns a coroutine, which can be awaited "
             f"once only, so it cannot be shared or stored; make the wrapper `async def`, or, if it runs the "
             f"coroutine itself, delete the `__wrapped__` that `functools.wraps` gave it"
         )
+
+
+def _is_generator_function(function: Any) -> bool:
+    """Whether it certainly returns generators. A wrapper around one may return anything: its values tell."""
+    while isinstance(function, partial):
+        function = function.func
+    # A function compiled by Cython says it itself, not its `__call__`.
+    for each in (function, _body(function)):
+        if each.__class__ is type(each) and (  # else it is a proxy, which says what the wrapped one is
+            inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each)
+        ):
+            return True
+    return False
 
 
 def _body(function: Any) -> Any:

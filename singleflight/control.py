@@ -14,6 +14,7 @@ from .freshness import Landing
 from .memo import Memo
 from .messages import shown
 from .options import switched_off
+from .shareable import check_shareable
 from .turns import get_ident, inside, mutex
 from .unsettled import settle
 from .views import Explanation, FlightInfo, info
@@ -59,6 +60,7 @@ def invalidate_where(memo: Memo, predicate: Callable[[Any], object]) -> int:
 
 def put(memo: Memo, key: Hashable, value: Any) -> None:
     """Store a value from outside, in place of whatever is there or on its way."""
+    check_shareable(memo.name, value, "put was given")
     now = memo.timer()
     old = memo.store.index.get(key)
     ttl = memo.options.ttl_of(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .bound import BoundSingleFlight, binder, show
+from .frames import looked_through
 from .loader import MakesLoaders
 from .options import Options
 from .proxies import FunctionWrapper
@@ -124,6 +125,7 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_home.split(False)(*args, **kwargs)
 
+    @looked_through
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._self_home.renew(False, *self._split(args, kwargs))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from numbers import Complex, Integral, Number, Real
+from typing import Any
 
-__all__ = ["lifetime", "patience", "seconds"]
+__all__ = ["left", "lifetime", "patience", "real", "seconds"]
 
 
 def seconds(value: object, option: str) -> float:
@@ -17,17 +19,7 @@ def seconds(value: object, option: str) -> float:
     Traceback (most recent call last):
     ValueError: ttl: a duration cannot be negative, got -1
     """
-    if isinstance(value, timedelta):
-        number = value.total_seconds()
-    elif isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{option}: expected seconds (int or float) or a timedelta, got {value!r}")
-    else:
-        try:
-            number = float(value)
-        except OverflowError:
-            raise ValueError(f"{option}: {value!r} is too large") from None
-    if math.isnan(number):
-        raise ValueError(f"{option}: a duration cannot be NaN")
+    number = _seconds(value, option)
     if number < 0:
         raise ValueError(f"{option}: a duration cannot be negative, got {value!r}")
     return number
@@ -38,9 +30,55 @@ def lifetime(value: object, option: str = "ttl") -> float:
     return math.inf if value is None else seconds(value, option)
 
 
+def left(value: object, option: str = "ttl") -> float:
+    """The ttl that a callable answered: nothing is left of what is over already, as a token that ran out."""
+    return math.inf if value is None else max(0.0, _seconds(value, option))
+
+
 def patience(value: object, option: str) -> float | None:
     """How long to wait, as seconds, where None means without a limit."""
     if value is None:
         return None
     number = seconds(value, option)
     return None if math.isinf(number) else number
+
+
+def real(value: object, option: str, expected: str) -> float:
+    """A real number of any type (numpy's, a `Fraction`, a `Decimal`) as a plain one, which may be NaN.
+
+    Plain, because all that is done with it from then on is done at each call, and under locks.
+
+    >>> from fractions import Fraction
+    >>> real(Fraction(1, 2), "jitter", "a number")
+    0.5
+    """
+    if type(value) is float:
+        return value
+    if type(value) is not int and (isinstance(value, bool) or not _is_real(value)):
+        raise TypeError(f"{option}: expected {expected}, got {value!r}")
+    anything: Any = value
+    try:
+        number = float(anything)
+    except OverflowError:
+        raise ValueError(f"{option}: {value!r} is too large") from None
+    except ValueError:  # a signalling NaN
+        return math.nan
+    if math.isinf(number) and anything != number:
+        raise ValueError(f"{option}: {value!r} is too large")
+    return number
+
+
+def _seconds(value: object, option: str) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    number = real(value, option, "seconds (a number) or a timedelta")
+    if math.isnan(number):
+        raise ValueError(f"{option}: a duration cannot be NaN")
+    return number
+
+
+def _is_real(value: object) -> bool:
+    if isinstance(value, Integral):
+        return hasattr(type(value), "__index__")  # numpy's timedelta64 passes for one, in whatever unit
+    # A Decimal is a number, and no more is said of it.
+    return isinstance(value, Real) or (isinstance(value, Number) and not isinstance(value, Complex))

@@ -13,6 +13,7 @@ from .circles import waiting
 from .entries import Record
 from .gates import Gate
 from .lives import life_of_this_thread
+from .outcomes import traceback_of
 from .turns import Slot, Told, Turn, ahead, numbers
 
 __all__ = [
@@ -175,7 +176,7 @@ class Flight(Turn):
         self.traceback = None
         if error is not None:
             # Without the leader's own frame: a follower should see where the function failed.
-            traceback = error.__traceback__
+            traceback = traceback_of(error)
             self.traceback = traceback and (traceback.tb_next or traceback)
 
     def pass_on(self, successor: Flight | None, state: State = PASSED) -> None:

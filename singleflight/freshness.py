@@ -14,7 +14,7 @@ from datetime import timedelta
 from math import inf, log
 from typing import TYPE_CHECKING, Any
 
-from .durations import seconds
+from .durations import real, seconds
 from .messages import Shown
 
 if TYPE_CHECKING:
@@ -125,15 +125,15 @@ class AdaptiveTTL:
             raise ValueError(f"base: must be positive and finite, got {base!r}")
         if self.maximum < self.base:
             raise ValueError(f"maximum: must be at least base ({base!r}), got {maximum!r}")
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
-            raise TypeError(f"factor: expected a number, got {factor!r}")
-        if not 1 < factor < inf:
+        number = real(factor, "factor", "a number")
+        if not 1 < number < inf:
             raise ValueError(f"factor: must be more than 1 and finite, got {factor!r}")
         if isinstance(followers, bool) or not isinstance(followers, int):
             raise TypeError(f"followers: expected a whole number, got {followers!r}")
         if followers < 0:
             raise ValueError(f"followers: cannot be negative, got {followers}")
-        self.factor, self.followers = factor, followers
+        self.factor = factor if type(factor) is int else number
+        self.followers = followers
 
     def __call__(self, landing: Landing) -> float:
         """The ttl of what has just landed, in seconds."""

@@ -15,7 +15,7 @@ from .freshness import Landing
 from .gates import Gate
 from .messages import shown
 from .options import is_not_none
-from .outcomes import copy_of
+from .outcomes import bare_copy_of
 from .remembered import Remembered
 from .turns import Slot, mutex
 from .unsettled import Loose
@@ -128,10 +128,8 @@ class Lander(Remembered):
         served = before is not None and before.error is None and before.serves_for(now) > 0
         if refused or served:
             return
-        kept = copy_of(error, error.__traceback__)
-        if kept is not error:
-            kept.__traceback__ = None  # its frames are not to live as long as it does
         ttl = self.options.failure_ttl
+        kept = bare_copy_of(error)  # no frame is to live as long as it does
         gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
         self.tell.gone(gone or [], now)
 

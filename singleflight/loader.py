@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from . import _bulk_threads
 from ._compile import ANY, CallForms, parameters_of
 from .colours import is_coroutine_function, refuse_unfit
+from .frames import looked_through
 from .keys import check_loader
 from .proxies import BoundFunctionWrapper, FunctionWrapper
 from .requested import Request
@@ -67,6 +68,7 @@ class Loading:
         else:
             self._drive = _bulk_threads.call
 
+    @looked_through
     def __call__(
         self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from numbers import Integral
+from operator import index
 from typing import Any
 
 from .colours import refuse_coroutine_functions
-from .durations import lifetime, patience, seconds
+from .durations import left, lifetime, patience, real, seconds
 from .freshness import TTL, Ageing, Landing
 
 __all__ = ["Options", "is_not_none", "switched_off"]
@@ -71,9 +73,9 @@ class Options:
         jitter: float = 0,
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
-        _whole_number(maxsize, "maxsize", 1)
-        _whole_number(max_idle_locks, "max_idle_locks", 0)
-        _whole_number(follower_retries, "follower_retries", 0)
+        maxsize = _whole_number(maxsize, "maxsize", 1)
+        max_idle_locks = _whole_number(max_idle_locks, "max_idle_locks", 0)
+        follower_retries = _whole_number(follower_retries, "follower_retries", 0)
         for name, function in (("cache_if", cache_if), ("timer", timer)):
             if not callable(function):
                 raise TypeError(f"{name}: expected a callable, got {function!r}")
@@ -105,35 +107,35 @@ class Options:
         )
 
     def ttl_of(self, landing: Landing) -> float:
-        """The lifetime, in seconds, of what has just landed."""
+        """The lifetime, in seconds, of what has just landed; 0 where it is not to be stored."""
         if self.fixed_ttl is not None:
             return self.fixed_ttl
         assert callable(self.ttl)
-        return lifetime(self.ttl(landing), "ttl")
+        return left(self.ttl(landing), "ttl")
 
 
 def _fraction(value: object, option: str, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{option}: expected a number, got {value!r}")
-    if not least <= value < 1:
+    number = real(value, option, "a number")
+    if not least <= number < 1:
         raise ValueError(f"{option}: must be at least {least:g} and less than 1, got {value!r}")
-    return float(value)
+    return number
 
 
 def _fraction_or_xfetch(value: object) -> float | str | None:
-    if value is None or value == "xfetch":
+    if value is None or (isinstance(value, str) and value == "xfetch"):
         return None if value is None else "xfetch"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'refresh_ahead: expected a part of the ttl, "xfetch" or None, got {value!r}')
-    if not 0 < value < 1:
+    number = real(value, "refresh_ahead", 'a part of the ttl, "xfetch" or None')
+    if not 0 < number < 1:
         raise ValueError(f"refresh_ahead: must be more than 0 and less than 1, got {value!r}")
-    return float(value)
+    return number
 
 
-def _whole_number(value: object, option: str, least: int) -> None:
+def _whole_number(value: object, option: str, least: int) -> int | None:
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{option}: expected a whole number or None, got {value!r}")
-    if value < least:
+    number = index(value)
+    if number < least:
         raise ValueError(f"{option}: must be at least {least}, got {value}")
+    return number

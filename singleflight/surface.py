@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 from . import control
 from .counts import Stats
 from .entries import Entry
+from .frames import looked_through
 from .locks import KeyedLocks
 from .views import Explanation, FlightInfo
 
@@ -84,6 +85,7 @@ class Controls(Generic[P, R]):
         """
         control.put(self._self_memo, self._split(args, kwargs)[0], value)
 
+    @looked_through
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function now, store what it returns, and return it; on a coroutine function, await this.
 

@@ -14,6 +14,7 @@ from ._compile import ANY, CallForms, can_bind, parameters_of
 from .colours import is_coroutine_function, refuse_unfit
 from .counts import new_counts
 from .entries import ABSENT
+from .frames import looked_through
 from .keys import Instances, check_key_function, check_twin, explain_unhashable
 from .memo import Memo
 from .options import Options, switched_off
@@ -171,6 +172,7 @@ class Home:
             split = self._splits[wanted] = self.forms.split(*wanted)
         return split
 
+    @looked_through
     def renew(self, bound: bool, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function now, whatever is stored."""
         run = self.forms.namespace["_sf_run_bound" if bound else "_sf_run"]
@@ -196,6 +198,7 @@ class Home:
 
         return _asyncio.call
 
+    @looked_through
     def _bound_run(self) -> Callable[..., Any]:
         """The function for calls that have an instance: a decorator below ours may ask for being bound."""
         function, wrapped, of_class = self.function, self.wrapped, self.of_class

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -219,7 +221,7 @@ def _origin(url: str) -> str:
 
 
 def _wait(argument: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
         raise TypeError(f"{argument}: expected seconds, got {value!r}")
     if not 0 <= value <= threading.TIMEOUT_MAX:
         raise ValueError(f"{argument}: expected a finite number of seconds, not negative, got {value!r}")

@@ -172,16 +172,11 @@ def test_generators_are_refused_at_decoration(function):
         single_flight_ttl(ttl=60)(function)
 
 
-@pytest.mark.parametrize("kind", ["coroutine", "object"])
-def test_a_plain_function_that_returns_an_awaitable_is_refused(play, kind):
+def test_a_plain_function_that_returns_an_awaitable_is_refused(play):
     """The error says what to do; the awaitable is not stored, and a coroutine is closed without a warning."""
 
-    class Awaitable:
-        def __await__(self):
-            yield
-
     def fetch(symbol):
-        return plain(symbol) if kind == "coroutine" else Awaitable()
+        return plain(symbol)
 
     async def main():
         decorated = single_flight_ttl(ttl=60)(fetch)

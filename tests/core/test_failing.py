@@ -11,6 +11,7 @@ from singleflight.boarding import HIT
 from singleflight.entries import AgeingRecord, record_of
 from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED
 
+from ..frozen import Uncopyable
 from .conftest import caller, in_flight
 
 
@@ -109,8 +110,7 @@ def test_an_exception_is_kept_as_a_copy_without_frames(make):
 def test_an_exception_that_cannot_be_copied_is_kept_itself(make):
     """With its traceback, which its own caller is about to see."""
     memo = make(failure_ttl=5)
-    error = ExceptionGroup("two", [ValueError()])
-    error.args = ()  # what it is made of anew
+    error = Uncopyable()
     traceback = raised(error).__traceback__
     memo.fail(in_flight(memo), error)
     assert kept(memo) is error

@@ -2,7 +2,6 @@
 
 import math
 from datetime import timedelta
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -29,7 +28,7 @@ GOOD = {
         ("ttl", True),
         ("ttl", "60"),
         ("ttl", [60]),
-        ("ttl", Fraction(1, 2)),
+        ("ttl", 1j),
         ("maxsize", 1.0),
         ("maxsize", True),
         ("maxsize", "1"),
@@ -92,7 +91,7 @@ def test_lifetimes(ttl, expected):
     assert Options.checked(**{**GOOD, "ttl": ttl}).fixed_ttl == expected
 
 
-@pytest.mark.parametrize("answer", [-1, math.nan, "soon", True])
+@pytest.mark.parametrize("answer", [math.nan, "soon", True, 1j])
 def test_what_a_callable_ttl_returns_is_checked(answer):
     """A bad answer is an error that names ttl, each time."""
     options = Options.checked(**{**GOOD, "ttl": lambda landing: answer})

@@ -66,7 +66,14 @@ class Library:
 
     def lines(self, *names: str) -> Lines:
         """A tracer of these modules' lines."""
-        return Lines(code for name in names for each in self._codes[name] for code in codes_within(each))
+        # Those of the functions first: equal codes are one, and some functions run a copy of theirs.
+        codes = [each for name in names for each in (*self._functions(name), *self._codes[name])]
+        return Lines(code for each in codes for code in codes_within(each))
+
+    def _functions(self, name: str) -> list[CodeType]:
+        module = self.module(name)
+        functions = [each for each in vars(module).values() if isinstance(each, types.FunctionType)]
+        return [each.__code__ for each in functions if each.__module__ == module.__name__]
 
     def reset(self) -> None:
         """After a run that failed, and may have left anything anywhere."""
