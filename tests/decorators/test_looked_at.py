@@ -1,4 +1,4 @@
-"""What looks into a class finds the class and static methods that are there, and what wraps them keeps them."""
+"""What looks into a class finds class and static methods there, and what wraps them keeps them decorated."""
 
 import abc
 import dataclasses
@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from singleflight import BulkLoader, SingleFlightFunction, UnhashableKey, caches, single_flight_ttl
+from singleflight import BulkLoader, SingleFlightFunction, caches, single_flight_ttl
 
 
 def rates():
@@ -173,7 +173,7 @@ def wrap_each(cls):
         if isinstance(held, types.FunctionType):
             setattr(cls, name, wrapped(held))
         elif isinstance(held, (classmethod, staticmethod)):
-            setattr(cls, name, type(held.__func__) and held.__class__(wrapped(held.__func__)))
+            setattr(cls, name, held.__class__(wrapped(held.__func__)))
     return cls
 
 
