@@ -121,8 +121,6 @@ def test_slots_are_told_what_to_add(call):
     class Mended(Decorated):
         __slots__ = ("__weakref__", "x")
 
-    with pytest.raises(
-        UnhashableKey, match=r"Slots cannot.*add '__weakref__' to its __slots__ or pass key=$"
-    ):
+    with pytest.raises(UnhashableKey, match=r"add .__weakref__. to its __slots__ or"):
         getattr(Calls, call)(Slots())
     assert getattr(Calls, call)(Mended()) in ("A", {"A": 1}, None)
