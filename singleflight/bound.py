@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 # What a bound method shows of its function, where the function has it.
 _STANDARD = (
-    *("__doc__", "__name__", "__annotations__", "__annotate__", "__dict__"),
+    *("__doc__", "__name__", "__annotate__", "__dict__"),
     *("__defaults__", "__kwdefaults__", "__code__", "__globals__", "__closure__", "__type_params__"),
     *("__signature__", "__text_signature__", "__isabstractmethod__"),
 )
@@ -39,6 +39,13 @@ class Shown:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else getattr(instance.__func__, self.name)
+
+
+class _Annotations(dict[str, Any]):
+    """The function's annotations, in the class of its bound methods: see `proxies.Annotations`."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return {} if instance is None else instance.__func__.__annotations__
 
 
 def show(kind: type, name: str) -> None:
@@ -117,11 +124,6 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
         return self._self_home.renew(True, *self._split(args, kwargs))
 
 
-# What type checkers read above would be found before the wrapped function's own annotations.
-if "__annotations__" in vars(BoundSingleFlight):
-    del BoundSingleFlight.__annotations__
-
-
 def binder(home: Home) -> tuple[type, Callable[..., Any]]:
     """The class of one function's bound methods, and the `__get__` that makes them."""
     call = home.forms.method()
@@ -129,6 +131,7 @@ def binder(home: Home) -> tuple[type, Callable[..., Any]]:
     qualname = getattr(function, "__qualname__", type(function.__wrapped__).__qualname__)
     members = {"__slots__": (), "__call__": call, "__module__": getattr(function, "__module__", None)}
     members |= {"_self_home": home, "_self_memo": home.memo, **{name: Shown(name) for name in _STANDARD}}
+    members["__annotations__"] = _Annotations()
     kind: Any = _Kind("BoundSingleFlight", (BoundSingleFlight,), members)
     for name in getattr(function, "__dict__", ()):
         show(kind, name)

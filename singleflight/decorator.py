@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from . import pickles
 from .bound import BoundSingleFlight, binder, show
 from .frames import looked_through
 from .loader import MakesLoaders
 from .options import Options
-from .proxies import FunctionWrapper
+from .proxies import Annotations, FunctionWrapper
 from .surface import Controls
 from .wiring import Home
 
@@ -35,6 +37,8 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
 
     # Each decorated function has a class of its own below this one, made by `decorate`, with its memo and
     # its compiled `__call__` and `__get__`: Python looks these up on the class.
+    _self_held: weakref.ref[Any] | None = None  # what a class holds in its place: see `_held`
+
     if TYPE_CHECKING:
         _self_home: Home
         __name__: str
@@ -68,20 +72,18 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
 
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)
-            if self._self_home.bound_kind is not None:  # from now on its bound methods show it too
-                show(self._self_home.bound_kind, name)
+            if not name.startswith("_self_") and self._self_home.bound_kind is not None:
+                show(self._self_home.bound_kind, name)  # from now on its bound methods show it too
 
-    def __reduce__(self) -> str:
-        return self.__qualname__  # by reference, like any function
+        def _shown_class(self) -> type[Any]:
+            if self._self_face is None:
+                return self.__wrapped__.__class__
+            return classmethod if self._self_home.of_class else staticmethod
 
-    def __reduce_ex__(self, protocol: Any) -> str:
-        return self.__qualname__
-
-    def __copy__(self) -> SingleFlightFunction[P, R]:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SingleFlightFunction[P, R]:
-        return self
+        @property
+        def __func__(self) -> Any:
+            """What a class or static method holds: a decorator that takes this finds it decorated."""
+            return self.__wrapped__.__func__ if self._self_face is None else self._self_face
 
     def __repr__(self) -> str:
         return f"<single-flight {self.__wrapped__!r}>"
@@ -129,11 +131,15 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._self_home.renew(False, *self._split(args, kwargs))
 
-
-# What type checkers read above would be found before the wrapped function's own annotations.
-for _class in (Controls, MakesLoaders, SingleFlightFunction):
-    if "__annotations__" in vars(_class):
-        del _class.__annotations__
+    def _taken_apart(self) -> tuple[Any, ...]:
+        """How to decorate anew in another process, for `pickle`."""
+        if self._self_face is not None:
+            return _held, (self._self_face,)
+        home = self._self_home
+        first = home.family.homes[0]
+        options = {**self.cache_parameters(), "of_methods": home.family.of_methods}
+        state = home.wrapped, options if first is home else first.decorated()
+        return _empty, (pickles.identity_of(self),), state, None, None, _fill
 
 
 class SingleFlightDecorator(Protocol):
@@ -152,25 +158,87 @@ def decorate(
 ) -> SingleFlightFunction[..., Any]:
     """A decorated function of these options, or a twin of another one."""
     home = Home(wrapped, options, key, name, twin_of)
+    _furnish(_new_kind(), home)
+    made: SingleFlightFunction[..., Any] = home.make()
+    return _held(made) if home.static or home.of_class else made
+
+
+def _new_kind() -> Any:
+    return type("SingleFlightFunction", (SingleFlightFunction,), {"__annotations__": Annotations()})
+
+
+def _furnish(kind: Any, home: Home) -> None:
+    """Give the class of one decorated function what it consists of."""
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
         """Compile the bound form when it is first asked for, and be replaced by what then binds."""
         home.seen_on(owner)
-        if instance is None and not home.of_class:
+        if instance is None and not (home.of_class or home.static):
             return self
         if home.bindable:
             home.bound_kind, kind.__get__ = binder(home)
         else:
-            kind.__get__ = lambda self, _instance, _owner=None: self
+            function = home.decorated() if home.static else None
+            kind.__get__ = lambda self, _instance, _owner=None: self if function is None else function
         return kind.__get__(self, instance, owner)
 
-    shared = {"_self_home": home, "_self_memo": home.memo}
-    members = {"__call__": home.plain_call(), "__get__": first_bind, **shared}
+    home.kind = kind
+    kind._self_home, kind._self_memo = home, home.memo
+    kind.__call__, kind.__get__ = home.plain_call(), first_bind
     mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
     if home.coroutine and mark is not None:
         # Callable objects do not show it of themselves. On the class: the function itself is the user's.
-        members |= vars(mark(lambda: None))
-    kind: Any = type("SingleFlightFunction", (SingleFlightFunction,), members)
-    home.kind = kind
-    decorated: SingleFlightFunction[..., Any] = home.make()
-    return decorated
+        for name, value in vars(mark(lambda: None)).items():
+            setattr(kind, name, value)
+
+
+def _held(function: Any) -> Any:
+    """What a class holds in place of a class or static method of its own; there it shows itself as one.
+
+    It is another object than the function, since `isinstance` tells functions from class and static methods
+    by `__class__`: Python, mock and other decorators look into the class for these.
+    """
+    kind: Any = type(function)
+    held = kind._self_held and kind._self_held()
+    if held is None:
+        held = kind.__new__(kind)
+        held._self_face = function
+        kind._self_held = weakref.ref(held)
+        pickles.when_here(function, lambda: function._self_home.wrap(held))
+    return held
+
+
+def _empty(identity: str) -> Any:
+    """A function that was pickled by value, before it has its content."""
+
+    def make() -> Any:
+        kind = _new_kind()
+        return kind.__new__(kind)
+
+    return pickles.known(identity, make)
+
+
+def _fill(function: Any, state: tuple[Any, ...]) -> None:
+    """Decorate anew; a twin as soon as its first is here."""
+    wrapped, shared = state
+
+    def fill() -> None:
+        if function._self_waiting is None:  # it is known here, with its values
+            return
+        if isinstance(shared, dict):
+            own = {"key": shared.pop("key"), "name": shared.pop("name")}
+            of_methods = shared.pop("of_methods")
+            home = Home(wrapped, Options.checked(**shared), **own)
+            if of_methods:
+                home.family.has_methods()
+        else:
+            memo = shared._self_memo
+            home = Home(wrapped, memo.options, memo.own_key, None, shared._self_home)
+        _furnish(type(function), home)
+        home.fill(function)
+        pickles.arrived(function)
+
+    if isinstance(shared, dict):
+        fill()
+    else:
+        pickles.when_here(shared, fill)

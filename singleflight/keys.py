@@ -63,10 +63,14 @@ class Instances:
         try:
             key = InstanceKey(instance, self._forget)
         except TypeError:
-            kind = type(instance).__name__
+            kind = type(instance)
+            # Only a class made in Python that has slots could have one more; not those whose instances vary
+            # in size, as subclasses of int, bytes and tuple.
+            able = "__slots__" in vars(kind) and kind.__itemsize__ == 0
+            way_out = "add '__weakref__' to its __slots__ or pass key=" if able else "pass key="
             raise UnhashableKey(
-                f"self: a {kind} cannot be weakly referenced, so the default key cannot tell its instances "
-                f"apart without keeping them alive; add '__weakref__' to its __slots__ or pass key="
+                f"self: a {kind.__name__} cannot be weakly referenced, so the default key cannot tell its "
+                f"instances apart without keeping them alive; {way_out}"
             ) from None
         key.identity = id(instance)
         return self.known.setdefault(key.identity, key)

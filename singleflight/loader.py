@@ -7,12 +7,12 @@ from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from . import _bulk_threads
+from . import _bulk_threads, pickles
 from ._compile import ANY, CallForms, parameters_of
 from .colours import is_coroutine_function, refuse_unfit
 from .frames import looked_through
 from .keys import check_loader
-from .proxies import BoundFunctionWrapper, FunctionWrapper
+from .proxies import Annotations, BoundFunctionWrapper, FunctionWrapper
 from .requested import Request
 
 if TYPE_CHECKING:
@@ -185,26 +185,44 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
         def max_batch(self):
             return self._self_wrapper.max_batch
 
-        def __reduce__(self):
-            return self.__qualname__  # by reference, like any function
+        @property
+        def __func__(self):
+            """What a class or static method holds: a decorator that takes this finds a loader."""
+            wrapped = self.__wrapped__
+            if not isinstance(wrapped, (classmethod, staticmethod)):
+                return wrapped.__func__
+            if self._self_face is None:
+                self._self_face = BulkLoader(wrapped.__func__, self._self_wrapper)
+            return self._self_face
 
-        def __reduce_ex__(self, protocol):
-            return self.__qualname__
-
-        def __copy__(self):
-            return self
-
-        def __deepcopy__(self, memo):
-            return self
+        def _taken_apart(self):
+            state = self.__wrapped__, self._self_wrapper.home.decorated(), self.max_batch
+            return _empty_loader, (pickles.identity_of(self),), state, None, None, _fill_loader
 
         def __repr__(self):
             return f"<bulk loader {self.__wrapped__!r}>"
 
 
-# What type checkers read above would be found before the wrapped function's own annotations.
-for _class in (BoundBulkLoader, BulkLoader):
-    if "__annotations__" in vars(_class):
-        del _class.__annotations__
+if not TYPE_CHECKING:
+    for _class in (BoundBulkLoader, BulkLoader):
+        _class.__annotations__ = Annotations()
+
+
+def _empty_loader(identity: str) -> Any:
+    """A loader that was pickled by value, before it has its content."""
+    return pickles.known(identity, partial(BulkLoader.__new__, BulkLoader))
+
+
+def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
+    """Decorate anew, as soon as the function is here whose values it loads."""
+    wrapped, function, max_batch = state
+
+    def fill() -> None:
+        if loader._self_waiting is not None:
+            BulkLoader.__init__(loader, wrapped, Loading(wrapped, function._self_home, max_batch))
+            pickles.arrived(loader)
+
+    pickles.when_here(function, fill)
 
 
 class BulkDecorator(Protocol):

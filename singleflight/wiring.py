@@ -145,11 +145,19 @@ class Home:
         return self.alive() or self.make()
 
     def make(self) -> Any:
-        """A decorated function, around what a class method holds: so it answers as a function does."""
-        made = self.kind(self.function, _not_called)
+        """A decorated function."""
+        return self.fill(self.kind.__new__(self.kind))
+
+    def fill(self, made: Any) -> Any:
+        """Give it its content: what a class or static method holds, so it answers as a function does."""
+        self.wrap(made)
         self.alive = weakref.ref(made)
         register(made)
         return made
+
+    def wrap(self, made: Any) -> None:
+        """Have it show the function."""
+        self.kind.__init__(made, self.function, _not_called)
 
     def plain_call(self) -> Any:
         """The compiled form of plain calls."""

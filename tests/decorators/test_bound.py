@@ -1,5 +1,7 @@
 """A decorated method on its instance shows what its function shows, and behaves as a bound method does."""
 
+import copy
+
 import pytest
 
 from singleflight import BoundSingleFlight, single_flight_ttl
@@ -65,3 +67,37 @@ def test_a_custom_attribute_does_not_hide_the_control_surface():
 
     Fresh.method.stats = "mine"
     assert Fresh().method.stats().calls == 0
+
+
+def test_deep_copies_of_bound_methods_have_their_instance_once():
+    """A list with an instance and two of its bound methods is copied with one instance."""
+    owner = Owner()
+    copied, *methods = copy.deepcopy([owner, owner.method, owner.method])
+    assert copied is not owner
+    assert [method.__self__ for method in methods] == [copied, copied]
+    assert methods[0].__self__ is copied
+    assert methods[0](1) == ["x", 1, 2]
+
+
+def test_deep_copies_of_bound_loaders_have_their_instance_once():
+    """The same with a bulk loader."""
+
+    class Many(Owner):
+        @Owner.method.bulk
+        def many(self, symbols, b=2):
+            return dict.fromkeys(symbols, self.name)
+
+    owner = Many()
+    copied, first, second = copy.deepcopy([owner, owner.many, owner.many])
+    assert copied is not owner
+    assert first.__self__ is copied
+    assert second.__self__ is copied
+
+
+@pytest.mark.parametrize("name", ["of_class", "method"])
+def test_bound_by_hand_without_an_owner(name):
+    """`function.__get__(instance)` knows the class by the instance."""
+    owner = Owner()
+    function = vars(Owner)[name]
+    assert function.__get__(owner)(1) is getattr(owner, name)(1)
+    assert function.__get__(owner) == getattr(owner, name)
