@@ -54,9 +54,7 @@ def absolute(number: float, unit: str) -> str:
 
 def unanswered(found: Cells) -> list[str]:
     """Cases that another library did not answer: they belong to those that this library plays alone."""
-    counts = Counter(
-        case for (peer, case), cell in found.items() if re.search(r"\b(hangs?|crashes)\b", cell)
-    )
+    counts = Counter(case for (peer, case), cell in found.items() if re.search(r"\b(hangs?|crashes)\b", cell))
     return [f"{case} has {count} cells without an answer: make it `alone`" for case, count in counts.items()]
 
 
