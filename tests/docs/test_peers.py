@@ -111,10 +111,18 @@ def test_mishaps_are_played_with_this_library_alone(comparing):
     assert len(ours) == 2
 
 
-def test_a_mishap_is_refused_where_it_would_be_played(comparing):
+@pytest.mark.parametrize(("peer", "end"), [("singleflight", KeyError), ("cachetools", ValueError)])
+def test_a_mishap_is_refused_where_it_would_be_played(comparing, monkeypatch, peer, end):
     """The process of a case does not begin it with another library, whoever asks for that."""
-    played = comparing("cases").cell("cachetools", "threads.own_key", 50.0)
-    assert played == "crashes (ValueError)"
+    cases = comparing("cases")
+
+    def played(peer):
+        raise KeyError(peer.name)
+
+    mishap = cases.Case("threads.mishap", "One call", "a mishap", "threads", played, alone=True)
+    monkeypatch.setattr(cases, "load", lambda: {mishap.name: mishap})
+    with pytest.raises(end):
+        cases.show(peer, mishap.name)
 
 
 def test_a_page_with_a_cell_that_has_no_answer_is_not_written(comparing, monkeypatch, tmp_path):
