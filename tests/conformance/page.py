@@ -24,8 +24,9 @@ them, or all:
     pytest tests/conformance -k test_many_callers_make_one_run
     pytest tests/conformance
 
-*Elsewhere* says how other Python libraries are known to fail there, in the releases that were current when it
-was written. {doc}`limits` has the promises in short, and what is not promised.
+*Elsewhere* says how other Python libraries are known to answer there, in the releases that were current when
+it was written. Of mishaps that leave callers waiting elsewhere, nothing more is said. {doc}`limits` has the
+promises in short, and what is not promised.
 """
 
 

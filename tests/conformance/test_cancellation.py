@@ -23,7 +23,7 @@ def gone(caller):
 def test_a_cancelled_leader_leaves_its_followers_alone(task_scene):
     """When the leader is cancelled the run goes on for the others, and its value is stored.
 
-    Elsewhere: in most asynchronous libraries the followers are cancelled with it, or hang.
+    Elsewhere: in many asynchronous libraries the followers are cancelled with it.
     """
     one = task_scene()
     gate = one.hold(0)

@@ -48,7 +48,7 @@ def test_a_leader_that_panics_leaves_nobody_waiting(scene, abort):
 def test_an_interrupted_leader_frees_its_followers(scene, abort):
     """`KeyboardInterrupt` and `SystemExit` are the leader's alone; a follower takes over, retries or not.
 
-    Elsewhere: several libraries hang the followers after `SystemExit`.
+    Elsewhere: some libraries raise it in the followers, too.
     """
     one = scene(follower_retries=0)
     one.script[1] = [abort()]

@@ -39,10 +39,7 @@ def busy(crowd, gate):
 
 
 def test_a_child_may_ask_for_what_was_in_flight(busy):
-    """What another thread was fetching at the fork is free in the child, which fetches it itself.
-
-    Elsewhere: every library that coalesces hangs in the child here.
-    """
+    """What another thread was fetching at the fork is free in the child, which fetches it itself."""
     assert in_child(lambda: (busy.flights(), busy("slow"), busy.stats().calls)) == "((), 'slow', 1)"
 
 

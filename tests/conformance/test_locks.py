@@ -198,10 +198,7 @@ def test_holding_a_functions_lock_keeps_its_flights_out(driver, scene, gate):
 
 
 def test_re_entry_is_told(driver):
-    """A function that asks for its own key gets `FlightDeadlock` at once, and the key is free after.
-
-    Elsewhere: it waits for itself for ever, or, under a re-entrant lock, runs until the stack is full.
-    """
+    """A function that asks for its own key gets `FlightDeadlock` at once, and the key is free after."""
 
     async def fetch(key):
         return await fetch(key)
@@ -213,10 +210,7 @@ def test_re_entry_is_told(driver):
 
 
 def test_a_circle_of_two_callers_is_told(driver):
-    """Where A's function asks for B and B's for A, the last one to ask is told, and the other is served.
-
-    Elsewhere: every library that coalesces waits for ever here.
-    """
+    """Where A's function asks for B and B's for A, the last one to ask is told, and the other is served."""
     seen, gates = Recorder(), {"A": driver.gate(), "B": driver.gate()}
 
     async def fetch(key):

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -61,6 +62,20 @@ PROMISED = {
 }
 MEASURED = {"tasks.idle"}  # processor time: shown, and not tested
 
+# Mishaps from which a library may not come back: no other library is given one.
+ALONE = {
+    "threads.system_exit",
+    "threads.own_key",
+    "threads.circle",
+    "threads.fork",
+    "tasks.first_cancelled",
+    "tasks.own_key",
+    "tasks.circle",
+    "tasks.four_loops",
+    "tasks.ended_loop",
+    "tasks.fork",
+}
+
 
 @pytest.fixture
 def comparing(monkeypatch):
@@ -84,6 +99,41 @@ def test_this_librarys_column_shows_what_it_promises(comparing, monkeypatch):
 def test_the_promises_are_those_of_the_page(comparing):
     """No case is left out of this file."""
     assert set(comparing("cases").load()) == set(PROMISED) | MEASURED
+
+
+def test_mishaps_are_played_with_this_library_alone(comparing):
+    """No other library, however it is set up, is handed a case from which it might not come back."""
+    cases, peers = comparing("cases"), comparing("peers")
+    everybody = [*peers.PEERS, *comparing("variants").VARIANTS]
+    ours = {peer.name for peer in everybody if isinstance(peer, peers.Ours)}
+    assert {name for name, case in cases.load().items() if case.alone} == ALONE
+    assert {peer for peer, case in cases.wanted(everybody) if case in ALONE} == ours
+    assert len(ours) == 2
+
+
+@pytest.mark.parametrize(("peer", "end"), [("singleflight", KeyError), ("cachetools", ValueError)])
+def test_a_mishap_is_refused_where_it_would_be_played(comparing, monkeypatch, peer, end):
+    """The process of a case does not begin it with another library, whoever asks for that."""
+    cases = comparing("cases")
+
+    def played(peer):
+        raise KeyError(peer.name)
+
+    mishap = cases.Case("threads.mishap", "One call", "a mishap", "threads", played, alone=True)
+    monkeypatch.setattr(cases, "load", lambda: {mishap.name: mishap})
+    with pytest.raises(end):
+        cases.show(peer, mishap.name)
+
+
+def test_a_page_with_a_cell_that_has_no_answer_is_not_written(comparing, monkeypatch, tmp_path):
+    """A case that turns out to be a mishap elsewhere is named, for it to be played alone."""
+    page = comparing("page")
+    found = {("cachetools", "threads.cold"): "1 call, 2 hang", ("cachebox", "threads.cold"): "hangs"}
+    monkeypatch.setattr(page, "measured", lambda peers, quick: {})
+    monkeypatch.setattr(page, "cells", lambda peers: found)
+    with pytest.raises(SystemExit, match=r"nothing is written\nthreads.cold has 2 cells"):
+        page.write(str(tmp_path / "page.md"), quick=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -135,6 +185,16 @@ def test_the_page_has_every_case_and_every_library(comparing):
     """The page in the docs was written by the cases that there are now."""
     page = (ROOT / "docs" / "peers.md").read_text(encoding="utf-8")
     for case in comparing("cases").load().values():
-        assert f"| {case.title} |" in page
+        if not case.alone:
+            assert f"| {case.title} |" in page
     for peer in comparing("peers").PEERS:
         assert f"| {peer.name} | " in page
+
+
+def test_the_page_is_no_recipe(comparing):
+    """No case that is played alone is on it, nor a cell that tells that a library did not come back."""
+    page = (ROOT / "docs" / "peers.md").read_text(encoding="utf-8")
+    cases = comparing("cases").load().values()
+    compared = {case.title for case in cases if not case.alone}
+    assert not [case.title for case in cases if case.title not in compared and case.title in page]
+    assert not re.findall(r"\b(?:hang|hangs|crash|crashes)\b", page)

@@ -111,10 +111,7 @@ def settled(peer, call, followers: list[Caller]) -> None:
 
 
 def _switches(thread: int) -> list[str]:
-    """How often the system has let a thread run: a thread that waits, and not for its interpreter, is not let run.
-
-    (`sys._current_frames` would tell on any system, but can deadlock with a garbage collection of its own.)
-    """
+    """How often the system has let a thread run: a thread that waits, and not for its interpreter, is not let run."""
     try:
         with open(f"/proc/self/task/{thread}/status", encoding="ascii") as file:
             return [line for line in file if "ctxt_switches" in line]

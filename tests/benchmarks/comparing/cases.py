@@ -1,4 +1,9 @@
-"""The list of cases, and a process of its own for each, with a limit: nothing that a library does can stop the run."""
+"""The list of cases, and a process of its own for each, with a limit: nothing that a library does can stop the run.
+
+Mishaps from which a library may never come back (waiting in circles, forks, loops that end, leaders that are
+aborted) are played with this library alone. Nobody else's library is handed an input that could make it hang
+or crash: `wanted` never pairs them, and `show` refuses to play them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from comparing.peers import Peer
+from comparing.peers import Ours, Peer
 from comparing.variants import named
 
 LIMIT = 12.0  # seconds for a case that needs about one
@@ -34,24 +39,32 @@ HERE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Case:
-    """One row. `run` returns what is shown; what it raises is shown as a crash."""
+    """One row. `run` returns what is shown; what it raises is shown as a crash.
+
+    A case that is `alone` is a mishap, and is played with this library only.
+    """
 
     name: str
     group: str
     title: str
     colour: str
     run: Callable[[Peer], str]
+    alone: bool = False
+
+    def suits(self, peer: Peer) -> bool:
+        """Return True if the case may be played with this library."""
+        return self.colour in peer.colours and (not self.alone or isinstance(peer, Ours))
 
 
 CASES: dict[str, Case] = {}
 
 
-def case(colour: str, group: str, title: str):
+def case(colour: str, group: str, title: str, alone: bool = False):
     """Adds a function to the list; its name becomes `colour.name`."""
 
     def add(run):
         name = f"{colour}.{run.__name__}"
-        CASES[name] = Case(name, group, title, colour, run)
+        CASES[name] = Case(name, group, title, colour, run, alone)
         return run
 
     return add
@@ -83,8 +96,10 @@ def load() -> dict[str, Case]:
 
 def show(peer: str, name: str) -> None:
     """Run one case here, print its cell, and leave without waiting for what still hangs."""
-    cell = load()[name].run(named(peer))
-    print(MARK + cell, flush=True)
+    case, library = load()[name], named(peer)
+    if not case.suits(library):
+        raise ValueError(f"{name} is not played with {peer}")
+    print(MARK + case.run(library), flush=True)
     os._exit(0)
 
 
@@ -128,9 +143,14 @@ def _read(code: int, out: str, err: str) -> str:
 def cells(
     peers: Iterable[Peer], at_once: int = 4, leaving_out: Iterable[str] = ()
 ) -> dict[tuple[str, str], str]:
-    """Every case with every library, by (library, case)."""
-    cases = [case for case in load().values() if case.name not in set(leaving_out)]
-    wanted = [(peer.name, case.name) for case in cases for peer in peers if case.colour in peer.colours]
+    """Every case with every library that it is played with, by (library, case)."""
+    pairs = wanted(peers, leaving_out)
     with ThreadPoolExecutor(at_once) as pool:
-        found = pool.map(lambda pair: cell(*pair, LIMIT), wanted)
-        return dict(zip(wanted, found, strict=True))
+        found = pool.map(lambda pair: cell(*pair, LIMIT), pairs)
+        return dict(zip(pairs, found, strict=True))
+
+
+def wanted(peers: Iterable[Peer], leaving_out: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """What is to be played: the names of a library and a case each."""
+    cases = [case for case in load().values() if case.name not in set(leaving_out)]
+    return [(peer.name, case.name) for case in cases for peer in peers if case.suits(peer)]

@@ -1,4 +1,4 @@
-"""Cases of tasks that wait in circles, in several event loops, and over a fork."""
+"""Cases of tasks that wait in circles, in several event loops, and over a fork: all but one for this library alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from comparing.tasks import decorated
 from comparing.threads import in_child
 
 
-@case("tasks", "Waiting in a circle", "the function asks for its own key")
+@case("tasks", "Waiting in a circle", "the function asks for its own key", alone=True)
 def own_key(peer):
     async def price(symbol):
         return await call(symbol)
@@ -24,7 +24,7 @@ def own_key(peer):
     return in_a_thread(main)
 
 
-@case("tasks", "Waiting in a circle", "A asks for B, and B for A")
+@case("tasks", "Waiting in a circle", "A asks for B, and B for A", alone=True)
 def circle(peer):
     inside = set()
 
@@ -44,7 +44,7 @@ def circle(peer):
 
 
 def in_a_thread(main) -> str:
-    """In a loop that is left as it stands: what hangs may not let itself be cancelled either."""
+    """In a loop that is left as it stands, so that the case ends even where the promise is broken."""
     caller = Caller(lambda: asyncio.run(hold(main)))
     told, ready = [], threading.Event()
 
@@ -57,7 +57,7 @@ def in_a_thread(main) -> str:
     return told[0] if told else kind(caller.outcome)
 
 
-@case("tasks", "Loops and forks", "4 event loops in 4 threads ask at once")
+@case("tasks", "Loops and forks", "4 event loops in 4 threads ask at once", alone=True)
 def four_loops(peer):
     work = Work()
     call = decorated(peer, work)
@@ -100,7 +100,7 @@ def second_loop(peer):
     return tell(got, "value", "found" if work.calls == 1 else "called again")
 
 
-@case("tasks", "Loops and forks", "the loop ends in mid-call; the next `asyncio.run` asks")
+@case("tasks", "Loops and forks", "the loop ends in mid-call; the next `asyncio.run` asks", alone=True)
 def ended_loop(peer):
     work = Work()
     call = decorated(peer, work)
@@ -119,7 +119,7 @@ def ended_loop(peer):
     return "calls again" if got == "value" else kind(got)
 
 
-@case("tasks", "Loops and forks", "a forked child asks for a key in flight at the fork")
+@case("tasks", "Loops and forks", "a forked child asks for a key in flight at the fork", alone=True)
 def fork(peer):
     work = Work()
     call = decorated(peer, work)

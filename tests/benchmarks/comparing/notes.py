@@ -32,11 +32,10 @@ process's memory, a ttl of a minute, and room for 1024 entries:
 
 ## What they do
 
-Each cell is a process of its own, in which the case is played with real threads or tasks. **hangs** means that nothing
-came of it in several seconds (the process itself is stopped after <LIMIT>); **crashes**, that the process ended with
-something other than an answer. The rest is what the callers saw: "1 call" means that the function ran once and everybody
-got its value, "2 calls" that it ran again, "10 calls in turn" that it ran for one caller after another, "10 calls at
-once" that it ran for all of them. Libraries that do not serve threads, or coroutine functions, are not in that table.
+Each cell is a process of its own, in which the case is played with real threads or tasks. It tells what the callers
+saw: "1 call" means that the function ran once and everybody got its value, "2 calls" that it ran again, "10 calls in
+turn" that it ran for one caller after another, "10 calls at once" that it ran for all of them. Libraries that do not
+serve threads, or coroutine functions, are not in that table.
 
 ### Threads ask
 
@@ -51,6 +50,13 @@ once" that it ran for all of them. Libraries that do not serve threads, or corou
 :::
 
 "n/a" where the library offers no way to do it.
+
+### What is not compared
+
+Mishaps are not on this page: callers that wait for one another, processes and event loops that end or fork at a bad
+moment, a call that is broken off while others wait for it. In other libraries some of them leave callers waiting for
+ever. A reproduction of that helps the library's authors and belongs there; here it would only be a recipe. So such cases
+are played with this library alone, where {doc}`promises` has each of them with the test that shows it.
 
 ### Set up otherwise
 

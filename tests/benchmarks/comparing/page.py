@@ -7,9 +7,10 @@ import os
 import platform
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 
-from comparing.cases import LIMIT, cells, load
+from comparing.cases import cells, load
 from comparing.notes import MADE_BY_HAND, notes
 from comparing.peers import PEERS, Peer, installed
 from comparing.ratios import WORK, Times, measured
@@ -51,22 +52,25 @@ def absolute(number: float, unit: str) -> str:
     return f"{number:.0f} {unit}"
 
 
-def shown(cell: str) -> str:
-    return f"**{cell}**" if "hang" in cell or "crash" in cell else cell
+def unanswered(found: Cells) -> list[str]:
+    """Cases that another library did not answer: they belong to those that this library plays alone."""
+    counts = Counter(case for (peer, case), cell in found.items() if re.search(r"\b(hangs?|crashes)\b", cell))
+    return [f"{case} has {count} cells without an answer: make it `alone`" for case, count in counts.items()]
 
 
-def behaviour_table(found: Cells, peers: list[Peer], colour: str) -> str:
-    columns = [peer for peer in peers if colour in peer.colours]
+def behaviour_table(found: Cells, peers: list[Peer], colour: str, alone: bool = False) -> str:
+    """One colour's cases: those of all libraries, or those of this one alone."""
+    columns = [peer for peer in peers if colour in peer.colours and (not alone or peer.name == OURS)]
 
     def rows():
         group = ""
         for case in load().values():
-            if case.colour != colour:
+            if case.colour != colour or case.alone != alone:
                 continue
             if case.group != group:
                 group = case.group
                 yield [f"**{group}**", *("" for _ in columns)]
-            yield [case.title, *(shown(found[peer.name, case.name]) for peer in columns)]
+            yield [case.title, *(found[peer.name, case.name] for peer in columns)]
 
     return table(["", *(peer.name for peer in columns)], rows())
 
@@ -84,7 +88,7 @@ def variants_table(found: Cells, peers: list[Peer]) -> str:
                 cell = found.get((variant.name, case.name))
                 usual = found.get((main.name, case.name))
                 if cell is not None and cell != usual:
-                    yield [name, f"{case.colour}: {case.title}", shown(usual), shown(cell)]
+                    yield [name, f"{case.colour}: {case.title}", usual, cell]
                     name = ""
             if name:
                 yield [name, "all", "", "the same"]
@@ -135,6 +139,8 @@ def print_behaviour() -> None:
     found = cells(peers)
     for colour in ("threads", "tasks"):
         print(f"\n{colour.capitalize()} ask\n\n{behaviour_table(found, peers, colour)}")
+        print(f"\n{colour.capitalize()} ask, this library alone\n")
+        print(behaviour_table(found, peers, colour, alone=True))
 
 
 def text(times: dict[str, Times], found: Cells, peers: list[Peer], variants: list[Peer]) -> str:
@@ -142,7 +148,6 @@ def text(times: dict[str, Times], found: Cells, peers: list[Peer], variants: lis
     parts = {
         "MACHINE": machine(),
         "COMMAND": COMMAND,
-        "LIMIT": f"{LIMIT:g}",
         "DATE": datetime.date.today().isoformat(),
         "SETUPS": setups_table(peers),
         "OTHERS": "\n".join(f"- *{peer.name}*: {peer.setup}" for peer in variants),
@@ -169,6 +174,8 @@ def write(path: str, quick: bool) -> None:
     times = measured(peers, quick)
     print("asking", file=sys.stderr, flush=True)
     found = cells(peers + variants)
+    if problems := unanswered(found):
+        raise SystemExit("\n".join(["nothing is written", *problems]))
     page = text(times, found, peers, variants)
     with open(path, "w", encoding="utf-8") as file:
         file.write(page)

@@ -186,7 +186,7 @@ def after_cancelling(peer, chosen):
     return told(work, asyncio.run(main()), "value")
 
 
-@case("tasks", "Aborts and cancellation", "of 10, the first to ask is cancelled")
+@case("tasks", "Aborts and cancellation", "of 10, the first to ask is cancelled", alone=True)
 def first_cancelled(peer):
     return after_cancelling(peer, 0)
 

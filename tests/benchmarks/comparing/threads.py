@@ -104,7 +104,7 @@ def nothing(peer):
     return cell + (", stored" if work.calls == before else ", not stored")
 
 
-@case("threads", "Aborts and cancellation", "`SystemExit` in the first of 10")
+@case("threads", "Aborts and cancellation", "`SystemExit` in the first of 10", alone=True)
 def system_exit(peer):
     work = Work()
 
@@ -120,7 +120,7 @@ def system_exit(peer):
     return tell(got[1:], "value", times(work.calls - 1, "more call"))
 
 
-@case("threads", "Waiting in a circle", "the function asks for its own key")
+@case("threads", "Waiting in a circle", "the function asks for its own key", alone=True)
 def own_key(peer):
     def price(symbol):
         return call(symbol)
@@ -129,7 +129,7 @@ def own_key(peer):
     return kind(Caller(call, "ASML").begin().result())
 
 
-@case("threads", "Waiting in a circle", "A asks for B, and B for A")
+@case("threads", "Waiting in a circle", "A asks for B, and B for A", alone=True)
 def circle(peer):
     inside = {"A": threading.Event(), "B": threading.Event()}
 
@@ -155,7 +155,7 @@ def in_child(run) -> str:
     return os.read(reading, 1000).decode() if ready else HANGS
 
 
-@case("threads", "Loops and forks", "a forked child asks for a key in flight at the fork")
+@case("threads", "Loops and forks", "a forked child asks for a key in flight at the fork", alone=True)
 def fork(peer):
     work = Work()
     call = peer.decorate(work.function("threads"))
