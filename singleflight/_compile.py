@@ -242,17 +242,19 @@ def _loose_text(
     body: str, meet: str, own_key: bool, bound: bool, waits: bool, first: str | None, guard: str
 ) -> str:
     """The source of one call form for a callable that may take anything."""
-    spelt, words, lines = "args", "kwargs", []
-    if bound:
+    spelt, words, given, lines = "args", "kwargs", "args", []
+    if bound and meet:
+        spelt, given = "_sf_spelt", "(_sf_self, *args)"
+        lines += ["    _sf_self = _sf_bound.__self__", *_instance_key("_sf_self", meet)]
+        lines.append("    _sf_spelt = (_sf_owner, *args)")
+    elif bound:
         lines.append("    args = (_sf_bound.__self__, *args)")
-    if meet:
+    elif meet:
         spelt = "_sf_spelt"
-        owned = [*_instance_key("args[0]", meet), "    _sf_spelt = (_sf_owner, *args[1:])"]
-        if bound:
-            lines += owned
-        else:
-            lines += ["    _sf_spelt = args", "    if args:", *(f"    {line}" for line in owned)]
-        if first is not None and not bound:  # the instance may be given by name
+        lines += ["    _sf_spelt = args", "    if args:"]
+        lines += [f"    {line}" for line in _instance_key("args[0]", meet)]
+        lines.append("        _sf_spelt = (_sf_owner, *args[1:])")
+        if first is not None:  # the instance may be given by name
             words = "_sf_words"
             met = f"{{**kwargs, {first!r}: _sf_{meet}(kwargs[{first!r}])}}"
             lines += ["    _sf_words = kwargs", f"    if not args and {first!r} in kwargs:"]
@@ -263,7 +265,7 @@ def _loose_text(
     made += _ASK if own_key else _SPELL.format(owned="_owned" if meet else "", spelt=spelt, words=words)
     values = {
         "named": f"_sf_named({spelt}, {words})",
-        "args": "args",
+        "args": given,
         "kwargs": "kwargs",
         "count": _COUNT,
         "call": ("await " if waits else "") + "_sf_driver",

@@ -168,7 +168,7 @@ def _alone(default: Any) -> frozenset[Any]:
 
 
 def _compiled(signature: inspect.Signature, shapes: tuple[Shape, ...], own_key: bool) -> types.FunctionType:
-    code = code_of(_text(shapes, own_key))
+    code = code_of(_text(shapes, own_key)).replace(co_name="bind")  # a copy: the first goes with its lines
     namespace = {"__builtins__": {}, "_sf_left_out": _LEFT_OUT, "_sf_tuple": tuple, "_sf_sorted": sorted}
     made = types.FunctionType(code, namespace, "bind")
     with_defaults(made, signature.parameters.values(), _LEFT_OUT)
