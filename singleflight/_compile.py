@@ -5,30 +5,29 @@ binding them to parameters costs more than all of these, so each function gets c
 `function` (called plainly), `method` (called on a bound object) and `split` (a call's key and canonical
 arguments, for the control surface). The text depends on the parameters alone and is compiled once for
 each shape; it can be seen in tracebacks.
+
+That is for functions whose parameters are known for certain. A wrapper (`functools.wraps`), a proxy or a
+callable of C shows parameters that may not be those it takes, and it may treat what was left out in its own
+way. Such a call takes `*args, **kwargs`, which are handed on as they came; the parameters shown make the key
+alone, and where the arguments do not fit them, the key goes by their spelling.
 """
 
 from __future__ import annotations
 
+import builtins
 import inspect
-import keyword
-import linecache
+import sys
 import types
 from collections.abc import Callable
-from functools import lru_cache
-from itertools import count
+from functools import lru_cache, partial
 from typing import Any
 
+from .binding import Binder, Shape, code_of, header, shapes_of, with_defaults
 from .counts import has_global_lock
-from .frames import MARK
+from .parameters import ANY, Parameters
 
-__all__ = ["ANY", "CallForms", "can_bind", "parameters_of"]
+__all__ = ["CallForms", "can_bind"]
 
-ANY = inspect.Signature(
-    [
-        inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
-        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
-    ]
-)
 # Names of ours in the compiled text begin with `_sf_`; a function that uses such names itself is called
 # through `*args, **kwargs`.
 _HIT = """\
@@ -50,6 +49,24 @@ _SPLIT = """\
 _ARGUMENTS = """\
     return {args}, {kwargs}
 """
+# A call whose parameters are a guess: what is handed on is what came. `_sf_spelt` is that, with what stands
+# for the instance in its place; only an argument given twice raises in `_sf_bind`.
+_LOOSE_KEY = """\
+    try:
+        {meant} = {guard}{bind}(*{spelt}, **{words}) if {words} else {bind}(*{spelt})
+    except _sf_TypeError:
+        {meant} = None
+"""
+_SPELL = """\
+    if _sf_key is None:
+        _sf_key = _sf_spell{owned}({spelt}, {words})
+"""
+_ASK = """\
+    if _sf_given is None:
+        _sf_key = _sf_make_key(*args, **kwargs)
+    else:
+        _sf_key = _sf_make_key(*_sf_given[0], **_sf_given[1])
+"""
 # The clock is read first: with nothing between the look-up and the comparison, CPython has less to do. A
 # value that was fresh at some moment of the call may be served.
 # With a global lock the additions to records are the count of hits: the store's owner sums them up. So
@@ -58,21 +75,16 @@ _ARGUMENTS = """\
 _COUNT = "" if has_global_lock() else "\n            _sf_counts.hit()"
 # Under names of ours: a parameter may be called `sorted`.
 # (`nothing` is one empty dictionary for all calls without keyword arguments; nobody writes to it.)
-_BUILTINS = {"nothing": {}, "hash": hash, "id": id, "sorted": sorted, "tuple": tuple, "TypeError": TypeError}
+_BUILTINS = {
+    "nothing": {},
+    "hash": hash,
+    "id": id,
+    "len": len,
+    "sorted": sorted,
+    "tuple": tuple,
+    "TypeError": TypeError,
+}
 _TAKERS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-_Shape = tuple[str, Any, bool]  # a parameter's name and kind, and whether it has a default
-
-
-def parameters_of(function: Callable[..., Any]) -> inspect.Signature:
-    """The parameters to compile for; `*args, **kwargs` where they are unknown or no plain names."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return ANY
-    for name in signature.parameters:
-        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_sf_"):
-            return ANY
-    return signature
 
 
 class CallForms:
@@ -80,7 +92,7 @@ class CallForms:
 
     Args:
         function: gives the calls its name.
-        signature: the parameters.
+        parameters: what it takes, or is thought to take.
         own_key: whether the key is the user's.
         coroutine: whether the calls are coroutine functions, which await the driver.
         names: what the text refers to: `lookup`, `absent` (what to find where nothing is), `timer`, `counts`
@@ -90,14 +102,26 @@ class CallForms:
     """
 
     def __init__(
-        self, function: Any, signature: inspect.Signature, own_key: bool, coroutine: bool, **names: Any
+        self, function: Any, parameters: Parameters, own_key: bool, coroutine: bool, **names: Any
     ) -> None:
         self.namespace = {f"_sf_{name}": value for name, value in {**_BUILTINS, **names}.items()}
+        # C functions that import (a key's, a timer's) ask the globals of the frame below them for these.
+        self.namespace["__builtins__"] = builtins.__dict__
         self._name = getattr(function, "__name__", type(function).__name__)
         self._qualname = getattr(function, "__qualname__", self._name)
-        self._parameters = tuple(signature.parameters.values())
+        self._parameters = tuple(parameters.signature.parameters.values())
+        self._shapes = shapes_of(parameters.signature)
         self._own_key = own_key
         self._coroutine = coroutine
+        self._binder: Binder | None = None
+        if not (parameters.exact or parameters.signature is ANY):
+            self._binder = binder = Binder(parameters, own_key)
+            self.namespace["_sf_bind"] = binder.bind
+            self.namespace["_sf_bind_owned"] = binder.bind_owned
+            self.namespace["_sf_repeats"] = binder.repeats
+            self.namespace["_sf_named"] = binder.named
+            self.namespace["_sf_spell"] = binder.spell
+            self.namespace["_sf_spell_owned"] = binder.spell_owned
 
     def function(self, by_instance: bool) -> types.FunctionType:
         """For plain calls; by instance: the first argument may be one."""
@@ -116,30 +140,43 @@ class CallForms:
         return self._make(_ARGUMENTS, "", bound=False)
 
     def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
-        shapes = tuple((p.name, p.kind, p.default is not p.empty) for p in self._parameters)
         waits = self._coroutine and body is _HIT
-        code = _code(_text(shapes, body, "" if self._own_key else meet, self._own_key, bound, waits))
-        code = code.replace(co_name=self._name, co_qualname=self._qualname)
-        named_only = inspect.Parameter.KEYWORD_ONLY
-        defaults = tuple(
-            p.default for p in self._parameters if p.kind is not named_only and p.default is not p.empty
-        )
-        made = types.FunctionType(code, self.namespace, self._name, defaults)
-        made.__kwdefaults__ = {
-            p.name: p.default for p in self._parameters if p.kind is named_only and p.default is not p.empty
-        }
+        meet = "" if self._own_key else meet
+        if self._binder is None:
+            text = _text(self._shapes, body, meet, self._own_key, bound, waits)
+        else:
+            text = self._loose(self._binder, body, meet, bound, waits)
+        code = code_of(text).replace(co_name=self._name, co_qualname=self._qualname)
+        made = types.FunctionType(code, self.namespace, self._name)
+        if self._binder is None:
+            with_defaults(made, self._parameters)
         return made
 
+    def _loose(self, binder: Binder, body: str, meet: str, bound: bool, waits: bool) -> str:
+        """The source of a call form that hands on what it is given."""
+        guard = ""
+        if binder.guarded:
+            spelt = "_sf_spelt" if meet else "args"
+            guard = f"None if _sf_len({spelt}) > {binder.least} and _sf_repeats({spelt}) else "
+        return _loose_text(body, meet, self._own_key, bound, waits, binder.first, guard)
 
-def can_bind(function: Callable[..., Any], signature: inspect.Signature) -> bool:
+
+def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
     """Whether Python binds it to the instances of a class that has it, and there is a parameter for them."""
-    first = next(iter(signature.parameters.values()), None)
-    takers = (inspect.Parameter.POSITIONAL_ONLY, *_TAKERS)
-    return hasattr(type(function), "__get__") and first is not None and first.kind in takers
+    if not hasattr(type(function), "__get__"):
+        return False
+    if type(function) is partial and sys.version_info < (3, 14):
+        return False  # it binds nothing yet, though on 3.13 it has a `__get__`, which warns
+    if type(function) is types.FunctionType:
+        return bool(function.__code__.co_argcount or function.__code__.co_flags & inspect.CO_VARARGS)
+    if not parameters.certain:
+        return True
+    first = next(iter(parameters.signature.parameters.values()), None)
+    return first is not None and first.kind in (inspect.Parameter.POSITIONAL_ONLY, *_TAKERS)
 
 
 @lru_cache(maxsize=256)
-def _text(shapes: tuple[_Shape, ...], body: str, meet: str, own_key: bool, bound: bool, waits: bool) -> str:
+def _text(shapes: tuple[Shape, ...], body: str, meet: str, own_key: bool, bound: bool, waits: bool) -> str:
     """The source of one call form for parameters of these names and kinds."""
     kinds = inspect.Parameter
     positional = [
@@ -188,7 +225,7 @@ def _text(shapes: tuple[_Shape, ...], body: str, meet: str, own_key: bool, bound
         "run": "_sf_run_bound" if bound else "_sf_run",
     }
     first = "_sf_bound, /, " if bound and not positional else ""
-    head = f"{'async ' if waits else ''}def call({first}{_header(shapes)}):\n"
+    head = f"{'async ' if waits else ''}def call({first}{header(shapes)}):\n"
     return head + "\n".join(lines) + "\n" + body.format(**values)
 
 
@@ -200,29 +237,39 @@ def _instance_key(instance: str, meet: str) -> list[str]:
     ]
 
 
-def _header(shapes: tuple[_Shape, ...]) -> str:
-    """The parameter list; a default is written as None and filled in by the function object."""
-    kinds = inspect.Parameter
-    parts = []
-    slash = sum(kind is kinds.POSITIONAL_ONLY for _, kind, _ in shapes)
-    star = any(kind is kinds.VAR_POSITIONAL for _, kind, _ in shapes)
-    for name, kind, has_default in shapes:
-        if kind is kinds.KEYWORD_ONLY and not star:
-            parts.append("*")
-            star = True
-        stars = {kinds.VAR_POSITIONAL: "*", kinds.VAR_KEYWORD: "**"}.get(kind, "")
-        parts.append(f"{stars}{name}{'=None' if has_default else ''}")
-    if slash:
-        parts.insert(slash, "/")
-    return ", ".join(parts)
-
-
 @lru_cache(maxsize=256)
-def _code(text: str) -> types.CodeType:
-    filename = f"<singleflight call {next(_numbers)}, {MARK}>"
-    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    module = compile(text, filename, "exec")
-    return next(constant for constant in module.co_consts if isinstance(constant, types.CodeType))
-
-
-_numbers = count(1)
+def _loose_text(
+    body: str, meet: str, own_key: bool, bound: bool, waits: bool, first: str | None, guard: str
+) -> str:
+    """The source of one call form for a callable that may take anything."""
+    spelt, words, given, lines = "args", "kwargs", "args", []
+    if bound and meet:
+        spelt, given = "_sf_spelt", "(_sf_self, *args)"
+        lines += ["    _sf_self = _sf_bound.__self__", *_instance_key("_sf_self", meet)]
+        lines.append("    _sf_spelt = (_sf_owner, *args)")
+    elif bound:
+        lines.append("    args = (_sf_bound.__self__, *args)")
+    elif meet:
+        spelt = "_sf_spelt"
+        lines += ["    _sf_spelt = args", "    if args:"]
+        lines += [f"    {line}" for line in _instance_key("args[0]", meet)]
+        lines.append("        _sf_spelt = (_sf_owner, *args[1:])")
+        if first is not None:  # the instance may be given by name
+            words = "_sf_words"
+            met = f"{{**kwargs, {first!r}: _sf_{meet}(kwargs[{first!r}])}}"
+            lines += ["    _sf_words = kwargs", f"    if not args and {first!r} in kwargs:"]
+            lines.append(f"        _sf_words = {met}")
+    meant = "_sf_given" if own_key else "_sf_key"
+    bind = "_sf_bind_owned" if meet else "_sf_bind"
+    made = _LOOSE_KEY.format(meant=meant, guard=guard, bind=bind, spelt=spelt, words=words)
+    made += _ASK if own_key else _SPELL.format(owned="_owned" if meet else "", spelt=spelt, words=words)
+    values = {
+        "named": f"_sf_named({spelt}, {words})",
+        "args": given,
+        "kwargs": "kwargs",
+        "count": _COUNT,
+        "call": ("await " if waits else "") + "_sf_driver",
+        "run": "_sf_run_bound" if bound else "_sf_run",
+    }
+    head = f"{'async ' if waits else ''}def call({'_sf_bound, /, ' if bound else ''}*args, **kwargs):\n"
+    return head + "".join(f"{line}\n" for line in lines) + made + body.format(**values)

@@ -9,14 +9,17 @@ from typing import Any
 
 from .errors import UnhashableKey
 from .messages import shown
+from .parameters import ANY, Parameters, shown_signature, signature_of
 
 __all__ = [
     "InstanceKey",
     "Instances",
     "check_key_function",
     "check_loader",
-    "check_twin",
     "explain_unhashable",
+    "have_equal_keys",
+    "refuse_twin",
+    "takes_any_number",
 ]
 
 
@@ -82,7 +85,12 @@ class Instances:
 
 
 def explain_unhashable(
-    error: TypeError, function: str, key: Hashable, arguments: Mapping[str, Any], own_key: bool
+    error: TypeError,
+    function: str,
+    key: Hashable,
+    arguments: Mapping[str, Any],
+    own_key: bool,
+    defaults: Mapping[str, Any] | None = None,
 ) -> UnhashableKey | TypeError:
     """The error to raise when a key could not be looked up: the argument's name if hashing was the cause."""
     if own_key:
@@ -95,8 +103,15 @@ def explain_unhashable(
         try:
             hash(value)
         except TypeError:
+            kind = type(value).__name__
+            if defaults and defaults.get(name) is value:
+                return UnhashableKey(
+                    f"{function}: argument {name!r} was left out, and its default cannot be hashed ({kind}), "
+                    f"so it cannot be part of the key; give it a default that can (None, a tuple), or pass "
+                    f"key= to say what makes two calls the same"
+                )
             return UnhashableKey(
-                f"{function}: argument {name!r} cannot be hashed ({type(value).__name__}), so it cannot be "
+                f"{function}: argument {name!r} cannot be hashed ({kind}), so it cannot be "
                 f"part of the key; pass key= to say what makes two calls the same"
             )
     return error
@@ -111,68 +126,98 @@ def _each(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def check_key_function(key: Callable[..., Hashable], function: str, signature: inspect.Signature) -> None:
-    """Refuse a `key` that cannot take the function's arguments, at decoration instead of at each call."""
-    try:
-        accepts = inspect.signature(key)
-    except (TypeError, ValueError):
-        return  # a builtin that does not say what it takes
-    positional: list[None] = []
+def check_key_function(key: Callable[..., Hashable], function: str, parameters: Parameters) -> bool:
+    """Whether a `key` can take the function's arguments, defaults filled in; refused where it should.
+
+    What a wrapper shows may not be what it takes (it may put an argument in front that callers never give),
+    so there a key that does not fit gets the arguments as they come.
+    """
+    accepts, signature = signature_of(key), parameters.signature
+    if accepts is None:
+        return True  # a builtin that does not say what it takes
+    positional: list[str] = []
     named: dict[str, None] = {}
+    bind = accepts.bind
     for parameter in signature.parameters.values():
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            positional.append(None)
+            positional.append(parameter.name)
         elif parameter.kind is parameter.KEYWORD_ONLY:
             named[parameter.name] = None
+        else:
+            bind = accepts.bind_partial  # there may be more in a call
     try:
-        accepts.bind(*positional, **named)
+        bind(*positional, **named)
     except TypeError as error:
+        if not parameters.certain:
+            return False
         raise TypeError(
-            f"key: it is called with all arguments of {function}{signature}, defaults filled in, "
-            f"but takes {accepts}: {error}"
+            f"key: it is called with all arguments of {function}{shown_signature(signature)}, defaults "
+            f"filled in, but takes {shown_signature(accepts)}: {error}"
         ) from None
+    return parameters.certain or _agree(_shape(accepts)[0], positional)
 
 
-def check_twin(function: str, signature: inspect.Signature, first: str, other: inspect.Signature) -> None:
-    """Refuse a twin whose default keys would not be those of the first, at decoration.
+def takes_any_number(key: Callable[..., Hashable]) -> bool:
+    """Whether a `key` has `*args`."""
+    accepts = signature_of(key)
+    return accepts is not None and _shape(accepts)[1]
+
+
+def have_equal_keys(signature: inspect.Signature, other: inspect.Signature) -> bool:
+    """Whether two functions of these parameters have the same default keys.
 
     Values have their place in a key by the position of their parameter, whatever that is called; where a
     name is used in both, it must have the same place.
     """
     places, others = _places(signature), _places(other)
-    names = {name: place for place, (kind, name) in enumerate(places) if kind == "value"}
-    if [kind for kind, _ in places] == [kind for kind, _ in others] and all(
-        names.get(name, place) == place for place, (_, name) in enumerate(others)
-    ):
-        return
+    if [kind for kind, _ in places] != [kind for kind, _ in others]:
+        return False
+    return _agree(
+        [name if kind == "value" else "" for kind, name in places],
+        [name if kind == "value" else "" for kind, name in others],
+    )
+
+
+def refuse_twin(function: str, signature: inspect.Signature, first: str, other: inspect.Signature) -> None:
+    """Raise `TypeError` for a twin whose default keys are not those of the first."""
     raise TypeError(
-        f"twin: {function}{signature} has other parameters than {first}{other}, so equal calls would not "
-        f"have equal keys; give it the same ones in the same order, or pass key= to {first}"
+        f"twin: {function}{shown_signature(signature)} has other parameters than "
+        f"{first}{shown_signature(other)}, so equal calls would not have equal keys; give it the same ones "
+        f"in the same order, or pass key= to {first}"
     )
 
 
 def check_loader(
-    function: str,
-    signature: inspect.Signature,
-    getter: str,
-    other: inspect.Signature,
-    of_instance: bool,
-) -> None:
-    """Refuse a bulk loader whose arguments are not those of its getter, place by place, at decoration."""
-    (ones, *rest), (others, *other_rest) = _shape(signature), _shape(other)
+    function: str, parameters: Parameters, getter: str, others: Parameters, of_instance: bool
+) -> bool:
+    """Whether a bulk loader's arguments are its getter's, place by place; refused where they should be.
+
+    Where either is a wrapper whose parameters may be others than it shows, its calls decide.
+    """
+    signature, other = parameters.signature, others.signature
+    if signature is ANY or other is ANY:
+        return False
+    (ones, *rest), (theirs, *other_rest) = _shape(signature), _shape(other)
     least = 2 if of_instance else 1
-    if not signature.parameters or (len(ones) < least and not rest[0]):
-        raise TypeError(f"bulk: {function}{signature} has too few parameters: none is left for the items")
-    named = {name: place for place, name in enumerate(ones)}
-    if (
-        len(ones) != len(others)
-        or rest != other_rest
-        or any(named.get(name, place) != place for place, name in enumerate(others))
-    ):
+    if parameters.certain and (not signature.parameters or (len(ones) < least and not rest[0])):
         raise TypeError(
-            f"bulk: {function}{signature} has other parameters than {getter}{other}; give it the same ones "
-            f"in the same order, the first one after the instance being the items"
+            f"bulk: {function}{shown_signature(signature)} has too few parameters: none is left for the items"
         )
+    if len(ones) == len(theirs) and rest == other_rest and _agree(ones, theirs):
+        return True
+    if not (parameters.certain and others.certain):
+        return False
+    raise TypeError(
+        f"bulk: {function}{shown_signature(signature)} has other parameters than "
+        f"{getter}{shown_signature(other)}; give it the same ones in the same order, the first one after the "
+        f"instance being the items"
+    )
+
+
+def _agree(names: list[str], others: list[str]) -> bool:
+    """Whether a name that is in both has the same place."""
+    places = {name: place for place, name in enumerate(names) if name}
+    return all(places.get(name, place) == place for place, name in enumerate(others) if name)
 
 
 def _shape(signature: inspect.Signature) -> tuple[list[str], bool, frozenset[str], bool]:

@@ -8,10 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from . import _bulk_threads, pickles
-from ._compile import ANY, CallForms, parameters_of
+from ._compile import CallForms
+from .binding import Binder
 from .colours import is_coroutine_function, refuse_unfit
 from .frames import looked_through
 from .keys import check_loader
+from .parameters import parameters_of
 from .proxies import Annotations, BoundFunctionWrapper, FunctionWrapper
 from .requested import Request
 
@@ -53,14 +55,20 @@ class Loading:
         except TypeError as error:
             raise TypeError(f"bulk: {error}") from None
         called = getattr(function, "__qualname__", type(function).__qualname__)
-        signature = parameters_of(function)
-        self._names = list(signature.parameters)
+        parameters = parameters_of(function)
+        self._names = list(parameters.signature.parameters)
         self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
         if of_class is not home.of_class:
             raise TypeError(f"bulk: only one of {called} and {home.called} is a class method")
-        if signature is not ANY and home.signature is not ANY:
-            check_loader(called, signature, home.called, home.signature, self._of_instance)
-        self._arguments = CallForms(function, signature, False, False).arguments()
+        # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
+        self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
+        self._exact = False
+        if check_loader(called, parameters, home.called, home.parameters, self._of_instance):
+            self._exact = parameters.exact
+            if self._exact:
+                self._canonical = CallForms(function, parameters, False, False).arguments()
+            else:
+                self._canonical = _fitting(Binder(parameters, True).bind)
         if is_coroutine_function(function):
             from . import _bulk_asyncio  # with its asyncio only where it is needed
 
@@ -74,22 +82,35 @@ class Loading:
     ) -> Any:
         """Serve a call, as wrapt passes it on."""
         bound = instance is not None and not self._is_bound
-        args, kwargs = self._arguments(*((instance, *args) if bound else args), **kwargs)
+        given = (instance, *args) if bound else args
+        meant = self._canonical(*given, **kwargs)
+        if meant is not None and self._exact:
+            given, kwargs = meant
+        args, words = (given, kwargs) if meant is None else meant
         place = 1 if bound or self._has_instance(args) else 0
-        if len(args) <= place:
+        name = self._names[place] if place < len(self._names) else "items"
+        if len(args) > place:
+            before, items, after = args[:place], args[place], args[place + 1 :]
+        elif name in words and len(args) == place:
+            before, items, after = args, words[name], ()
+            words = {word: value for word, value in words.items() if word != name}
+        else:
             raise TypeError(f"{self.home.called}: bulk: the items are missing")
-        before, items, after = args[:place], args[place], args[place + 1 :]
-        leading = () if bound else before
         split = self.home.split(bound)
 
         def key_of(item: Any) -> Hashable:
-            key: Hashable = split(*before, item, *after, **kwargs)[0]
+            key: Hashable = split(*before, item, *after, **words)[0]
             return key
 
-        def run(some: Any) -> Any:
-            return wrapped(*leading, some, *after, **kwargs)
+        # The loader itself gets its other arguments as they came.
+        leading = given[1:place] if bound else given[:place]
+        trailing = given[place + 1 :]
 
-        name = self._names[place] if place < len(self._names) else "items"
+        def run(some: Any) -> Any:
+            if len(given) > place:
+                return wrapped(*leading, some, *trailing, **kwargs)
+            return wrapped(*leading, **{**kwargs, name: some})
+
         return self._drive(Request(self.home.memo, items, name, key_of, run, self.max_batch))
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
@@ -100,6 +121,22 @@ class Loading:
         if self._of_instance or family.of_methods:
             return True
         return any(owner is not None and isinstance(args[0], owner) for owner in family.owners())
+
+
+def _unknown(*_args: Any, **_kwargs: Any) -> None:
+    """Of a loader whose parameters are not known: its calls mean what they say."""
+
+
+def _fitting(bind: Callable[..., Any]) -> Callable[..., Any]:
+    """A binder that also says None where an argument is given twice."""
+
+    def canonical(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return bind(*args, **kwargs)
+        except TypeError:
+            return None
+
+    return canonical
 
 
 class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):

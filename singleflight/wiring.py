@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 import weakref
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from . import _threads
-from ._compile import ANY, CallForms, can_bind, parameters_of
+from ._compile import CallForms, can_bind
 from .colours import is_coroutine_function, refuse_unfit
 from .counts import new_counts
 from .entries import ABSENT
 from .frames import looked_through
-from .keys import Instances, check_key_function, check_twin, explain_unhashable
+from .keys import (
+    Instances,
+    check_key_function,
+    explain_unhashable,
+    have_equal_keys,
+    refuse_twin,
+    takes_any_number,
+)
 from .memo import Memo
 from .options import Options, switched_off
+from .parameters import ANY, UNKNOWN, Parameters, parameters_of
 from .registry import register
 
 __all__ = ["Family", "Home"]
@@ -89,11 +97,15 @@ class Home:
         self.function = function = wrapped.__func__ if self.static or self.of_class else wrapped
         refuse_unfit(function)
         self.coroutine = is_coroutine_function(function)
-        self.signature = signature = parameters_of(function)
-        self.bindable = self.of_class or (can_bind(function, signature) and not self.static)
+        self.parameters = parameters_of(function)
+        self.bindable = self.of_class or (can_bind(function, self.parameters) and not self.static)
         self.called = called = getattr(function, "__qualname__", type(function).__qualname__)
-        if key is not None and signature is not ANY:
-            check_key_function(key, called, signature)
+        method = self.of_class or (self.bindable and _looks_like_a_method(function, self.parameters))
+        guarded = True
+        if key is not None and self.parameters.signature is not ANY:
+            if not check_key_function(key, called, self.parameters):
+                self.parameters = UNKNOWN  # the key is called as the function is
+            guarded = takes_any_number(key)
         if twin_of is None:
             module = getattr(function, "__module__", None)
             known_as = name or (f"{module}.{called}" if module else called)
@@ -105,7 +117,7 @@ class Home:
         driver = self._driver()
         self.forms = CallForms(
             function,
-            signature,
+            self.parameters if guarded else replace(self.parameters, certain=True),
             key is not None,
             self.coroutine,
             lookup=self.memo.store.index.get,
@@ -120,7 +132,7 @@ class Home:
             known=self.family.instances.known,
             meet=self.family.instances.meet,
             first=self.family.first,
-            unhashable=partial(_unhashable, called, key is not None),
+            unhashable=partial(_unhashable, called, key is not None, _defaults(self.parameters)),
         )
         with self.memo.switching:
             self.memo.fast_paths.append(self.forms.namespace)
@@ -130,15 +142,23 @@ class Home:
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
         self.by_instance = False  # whether plain calls look for instances
-        self.family.add(self, self.of_class or (self.bindable and _looks_like_a_method(function, signature)))
+        self.family.add(self, method)
 
     def _check_twin(self, other: Home) -> None:
         """Refuse a twin that could not have the same keys."""
         if self.of_class is not other.of_class:
             first, second = (self, other) if self.of_class else (other, self)
             raise TypeError(f"twin: {first.called} is a class method and {second.called} is not")
-        if other.memo.own_key is None:
-            check_twin(self.called, self.signature, other.called, other.signature)
+        if other.memo.own_key is not None:
+            return
+        ours, theirs = self.parameters, other.parameters
+        if not have_equal_keys(ours.signature, theirs.signature):
+            if ours.certain and theirs.certain:
+                refuse_twin(self.called, ours.signature, other.called, theirs.signature)
+            # A wrapper may take others than it shows. Twins are called alike: the first one's count.
+            self.parameters = replace(theirs, exact=False)
+        elif ours.certain is not theirs.certain:
+            self.parameters = replace(ours, exact=False, certain=theirs.certain)
 
     def decorated(self) -> Any:
         """The decorated function; made anew where only bound methods of it are left."""
@@ -229,10 +249,11 @@ def _defined_in(function: Any) -> str:
     return str(getattr(function, "__qualname__", "")).rpartition(".")[0]
 
 
-def _looks_like_a_method(function: Any, signature: inspect.Signature) -> bool:
+def _looks_like_a_method(function: Any, parameters: Parameters) -> bool:
     """Defined in a class, with `self` first: a property or a wrapper above may hide it from the class."""
     place = _defined_in(function)
-    return bool(place) and not place.endswith("<locals>") and next(iter(signature.parameters)) == "self"
+    first = next(iter(parameters.signature.parameters), None)
+    return bool(place) and not place.endswith("<locals>") and first == "self"
 
 
 def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
@@ -240,7 +261,18 @@ def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     return wrapped(*args, **kwargs)
 
 
+def _defaults(parameters: Parameters) -> dict[str, Any]:
+    """What stands for arguments that are left out."""
+    shown = parameters.signature.parameters.values()
+    return {p.name: p.default for p in shown if p.default is not p.empty}
+
+
 def _unhashable(
-    called: str, own_key: bool, error: TypeError, key: Any, arguments: dict[str, Any]
+    called: str,
+    own_key: bool,
+    defaults: dict[str, Any],
+    error: TypeError,
+    key: Any,
+    arguments: dict[str, Any],
 ) -> TypeError:
-    return explain_unhashable(error, called, key, arguments, own_key)
+    return explain_unhashable(error, called, key, arguments, own_key, defaults)
