@@ -81,12 +81,12 @@ class _Draining:
 
     def next_one(self) -> tuple[Flight, Gate] | None:
         """A flight in progress and the gate that opens when it ends; None when there is none."""
-        asker = self._asker
+        asker, bounded = self._asker, self._give_up is not None
         with mutex:
             if asker.uneasy:
                 asker.look_again()  # somebody may have begun to wait for this very task
             flights = list(_in_progress())
-            own = [flight for flight in flights if circle(asker, flight) is not None]
+            own = [flight for flight in flights if circle(asker, flight, bounded) is not None]
             if not own:
                 if not flights:
                     return None

@@ -15,11 +15,14 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from . import jobs
 from .askers import descends, thread_asker
 from .circles import begin_waiting, describe, end_waiting, note, reset_after_fork, waits
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
 from .gates import LOOK, Gate
+from .jobs import job_of_loop, job_of_thread
+from .messages import shown
 from .queues import Queued, register, registries
 from .sections import inside_other
 from .slots import Slots
@@ -59,6 +62,12 @@ class KeyedLocks(Slots):
     the circle raises `FlightDeadlock`, as does taking a key that this thread or task already holds. A task
     that waits in `async with` does not block its event loop, and may be cancelled; a plain `with` blocks it.
     A child task does not share what its parent holds.
+
+    A block may be left on another thread than it was entered on, as web frameworks do with dependencies that
+    `yield`. What a thread of `concurrent.futures` or anyio (FastAPI, Starlette) took belongs to the job that
+    it ran then; a later job of that thread waits like anybody else. Other pools are not known: there a block
+    in a generator or an `__enter__` needs a `timeout`, and whoever asks for it again on its thread then waits
+    that long instead of being refused.
     """
 
     def __init__(self, max_idle: int | None = None) -> None:
@@ -85,7 +94,7 @@ class KeyedLocks(Slots):
             try:
                 hash(key)
             except TypeError:
-                raise UnhashableKey(f"key {position}: {key!r} cannot be hashed") from None
+                raise UnhashableKey(f"key {position}: {shown(key)} cannot be hashed") from None
         return Held(self, tuple(dict.fromkeys(keys)), patience(timeout, "timeout"))
 
     def held(self, key: Hashable) -> bool:
@@ -248,6 +257,8 @@ class Held:
 
     def __enter__(self) -> None:
         hold = Hold(self._keys, thread_asker(), self._locks.release)
+        if hold.thread != jobs.main:
+            hold.job = job_of_thread(2)  # whose frame is above this one
         self._locks.acquire(hold, self._timeout)
         self._hold = hold
 
@@ -265,6 +276,7 @@ class Held:
         from .crowds import task_asker
 
         hold = Hold(self._keys, task_asker(), self._locks.release)
+        hold.job = job_of_loop()
         await self._locks.acquire_in_task(hold, self._timeout)
         hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one
         self._hold = hold
@@ -294,6 +306,7 @@ def settle_late() -> None:
 def after_fork() -> None:
     """In a forked child: nobody else holds or waits for anything."""
     reset_after_fork()
+    jobs.after_fork()
     late.clear()
     for locks in registries():
         locks.after_fork()

@@ -172,7 +172,7 @@ class Memo(Server):
             with mutex:
                 boarding.look_again()
                 note(boarding, boarding.climb())
-                found = keys_of(circle(boarding, flight), flight)
+                found = keys_of(circle(boarding, flight, self.options.wait_timeout is not None), flight)
         return False, found
 
     def pauses(self, boarding: Boarding, began: float) -> tuple[float, float | None]:
@@ -244,7 +244,7 @@ class Memo(Server):
             mine = leader == waiter or flight.thread == waiter or boarding.is_below(flight)
             closed: Circle | None = [(flight.key, flight)] if mine else None
         else:
-            closed = circle(boarding, flight)
+            closed = circle(boarding, flight, self.options.wait_timeout is not None)
         if closed is not None:
             self.counts.errors += 1
             return keys_of(closed, flight)
