@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from . import turns
+from . import patches, turns
 from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
 from .locks import late, settle_late
@@ -177,7 +177,11 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
 
 
 def warn_of_blocking(memo: Memo) -> None:
-    """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it."""
+    """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it.
+
+    And that threading was patched too late.
+    """
+    patches.tell("waiting")
     if memo.warned:
         return
     events = sys.modules.get("asyncio.events")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from collections.abc import Set as AbstractSet
 
+from . import patches
 from .messages import listed
 from .turns import Actor, Asker, Told, Turn, inside, mutex
 
@@ -23,6 +24,7 @@ __all__ = [
     "forget_the_gone",
     "keep_waiting",
     "note",
+    "refusal",
     "reset_after_fork",
     "waiting",
     "waits",
@@ -127,6 +129,12 @@ def note(asker: Asker, above: AbstractSet[Actor]) -> None:
 def describe(keys: list[Hashable]) -> str:
     """A circle as text. Runs the keys' `__repr__`: never call it under the mutex."""
     return listed(keys, " -> ")
+
+
+def refusal(keys: list[Hashable]) -> str:
+    """What a caller is told that would close this circle. Never call it under the mutex."""
+    patches.tell("refusing")
+    return f"waiting would never end: {describe(keys)}{patches.hint()}"
 
 
 def waits(me: Actor) -> int:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from . import patches
 from .bound import BoundSingleFlight, binder, show
 from .loader import MakesLoaders
 from .options import Options
@@ -149,6 +150,7 @@ def decorate(
     wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Home | None = None
 ) -> SingleFlightFunction[..., Any]:
     """A decorated function of these options, or a twin of another one."""
+    patches.tell("decorating")
     home = Home(wrapped, options, key, name, twin_of)
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 
+from . import patches
 from .askers import thread_asker
 from .circles import circle
 from .durations import patience
 from .errors import FlightDeadlock
 from .flights import Flight
 from .gates import LOOK, LOOK_AGAIN, Gate
+from .messages import shown
 from .registry import memos
 from .turns import Asker, mutex
 
@@ -30,8 +32,8 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
     not. The flights have landed then; tasks that waited for them may still have to be resumed.
 
     Nothing is cancelled, and cancelling this disturbs no flight. Raises `FlightDeadlock` when called from
-    within a flight, which would wait for itself, and `TypeError` or `ValueError` for a bad `timeout`. Does
-    not block the event loop.
+    within a flight, which would wait for itself, `SingleFlightError` where no asyncio task runs, and
+    `TypeError` or `ValueError` for a bad `timeout`. Does not block the event loop.
 
     >>> import asyncio
     >>> asyncio.run(drain(timeout=5))
@@ -39,7 +41,7 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
     """
     from .crowds import task_asker
 
-    asker = task_asker()
+    asker = task_asker("drain")
     waiting = _Draining(asker, timeout)
     while (next_one := waiting.next_one()) is not None:
         try:
@@ -94,7 +96,8 @@ class _Draining:
                 asker.stand_at(gate)
                 return flights[0], gate
         flight = own[0]
-        raise FlightDeadlock(f"draining from within the flight of {flight.key!r} would never end")
+        why = f"draining from within the flight of {shown(flight.key)} would never end"
+        raise FlightDeadlock(f"{why}{patches.hint()}")
 
     def pause(self) -> float:
         """For how many seconds to wait before looking."""

@@ -15,9 +15,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from . import jobs
+from . import jobs, patches
 from .askers import descends, thread_asker
-from .circles import begin_waiting, describe, end_waiting, note, reset_after_fork, waits
+from .circles import begin_waiting, end_waiting, note, refusal, reset_after_fork, waits
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
 from .gates import LOOK, Gate
@@ -86,7 +86,8 @@ class KeyedLocks(Slots):
             timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
 
         Entering raises `FlightTimeout` when the time runs out and `FlightDeadlock` when waiting would
-        never end; none of the keys is held then. Bad arguments (`TypeError`, `UnhashableKey`) raise here.
+        never end, and `async with` a `SingleFlightError` where no asyncio task runs; none of the keys is held
+        then. Bad arguments (`TypeError`, `UnhashableKey`) raise here.
         """
         if not keys:
             raise TypeError("locks() needs at least one key")
@@ -148,6 +149,8 @@ class KeyedLocks(Slots):
         try:
             try:
                 queued = self._queue_for(hold, timeout)
+                if queued is not None:
+                    patches.tell("waiting")
                 while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
                     settle_late()
             except BaseException:
@@ -204,7 +207,7 @@ class KeyedLocks(Slots):
                     if asker.uneasy:
                         note(asker, asker.climb())
         if found is not None:
-            raise FlightDeadlock(f"waiting would never end: {describe(found)}")
+            raise FlightDeadlock(refusal(found))
         if queued is not None and inside_other():
             raise FlightDeadlock("a keyed lock cannot be waited for from inside the library's own section")
         return queued
@@ -275,7 +278,7 @@ class Held:
     async def __aenter__(self) -> None:
         from .crowds import task_asker
 
-        hold = Hold(self._keys, task_asker(), self._locks.release)
+        hold = Hold(self._keys, task_asker("async with locks(...)"), self._locks.release)
         hold.job = job_of_loop()
         await self._locks.acquire_in_task(hold, self._timeout)
         hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one

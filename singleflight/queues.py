@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Hashable
 
-from .circles import Circle, circle, describe, note
+from .circles import Circle, circle, note, refusal
 from .errors import FlightDeadlock, FlightTimeout
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .messages import listed
@@ -67,7 +67,7 @@ class Queued:
                 note(hold.asker, hold.asker.climb())
                 found = self.circle()
         if found is not None:
-            raise FlightDeadlock(f"waiting would never end: {describe(found)}")
+            raise FlightDeadlock(refusal(found))
         if not granted and self.is_over():
             raise FlightTimeout(f"waited {self.timeout:g} s for {listed(hold.keys)}")
         return granted

@@ -15,7 +15,7 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"jobs"},
+    {"jobs", "patches"},
     {
         "errors",
         "durations",
