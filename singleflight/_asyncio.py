@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ._threads import raise_shared
 from .askers import descends
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding
-from .crowds import InTask, is_gone
+from .crowds import InTask, is_gone, running_task
 from .errors import FlightTimeout
 from .flights import LANDED, Flight
 from .gates import LOOK
@@ -149,7 +149,7 @@ async def call(
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await run(*args, **kwargs)
-    boarding = task_boarding(TaskBoarding, key, asyncio.current_task(), get_ident(), renew)
+    boarding = task_boarding(TaskBoarding, key, running_task(memo.name), get_ident(), renew)
     waited = False
     try:
         verdict = memo.board(boarding)

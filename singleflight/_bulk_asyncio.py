@@ -16,6 +16,7 @@ from .askers import descends
 from .batches import Batch
 from .boarding import JOIN, Boarding
 from .bulk import BulkCall
+from .crowds import running_task
 from .errors import FlightTimeout
 from .locks import late, settle_late
 from .options import switched_off
@@ -69,11 +70,11 @@ async def call(request: Request) -> Any:
     memo = request.memo
     if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
         return await _direct(request)
-    task: Any = asyncio.current_task()
     thread = get_ident()
     bulk = request.bulk_call(lambda key: task_boarding(ItemBoarding, key, task, thread, False))
     if bulk.look():
         return bulk.answer()
+    task = running_task(memo.name)  # for what is stored none is needed
     try:
         bulk.board()
         if late:
