@@ -28,6 +28,7 @@ from collections.abc import Hashable
 from logging import DEBUG
 from typing import Any
 
+from . import patches
 from .boarding import HIT, JOIN, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, refusal, waiting
 from .errors import FlightDeadlock, FlightTimeout
@@ -215,7 +216,7 @@ class Memo(Server):
         """Tell and raise that waiting would never end."""
         self.tell.refused(key, describe(found))
         why = refusal(found)
-        if self._leads(key):
+        if not patches.hint() and self._leads(key):
             why += (
                 "; this very caller is fetching it, further out: what a getter and its bulk loader (or its "
                 "twin) both need to fetch belongs in an undecorated function that both call"

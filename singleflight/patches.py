@@ -34,10 +34,12 @@ def tell(when: str) -> None:
         return
     _told.add(when)
     level, frame = 1, sys._getframe()
-    ours = __name__.rpartition(".")[0] + "."
-    while frame.f_back is not None and (
-        frame.f_globals.get("__name__", "").startswith(ours)
-        or frame.f_code.co_filename[:13] == "<singleflight"
-    ):
+    while frame.f_back is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back
     warnings.warn(_WHY, RuntimeWarning, stacklevel=level)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Whether a frame is of this package's modules or of its compiled calls."""
+    module: str = frame.f_globals.get("__name__", "")
+    return module.startswith(_PACKAGE) or frame.f_code.co_filename.startswith("<singleflight ")
