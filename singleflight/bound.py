@@ -7,6 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from .slips import SLIPS, Slip
 from .surface import Controls
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
 
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._self_home.renew(True, *self._split(args, kwargs))
+
+
+for _name in SLIPS:
+    setattr(BoundSingleFlight, _name, Slip(_name))
 
 
 # What type checkers read above would be found before the wrapped function's own annotations.

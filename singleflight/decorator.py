@@ -11,6 +11,7 @@ from .bound import BoundSingleFlight, binder, show
 from .loader import MakesLoaders
 from .options import Options
 from .proxies import FunctionWrapper
+from .slips import no_such_attribute
 from .surface import Controls
 from .wiring import Home
 
@@ -70,6 +71,15 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
             super().__setattr__(name, value)
             if self._self_home.bound_kind is not None:  # from now on its bound methods show it too
                 show(self._self_home.bound_kind, name)
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)  # what the wrapped function has
+            except AttributeError:
+                if name.startswith("_"):  # tools ask for these, and often
+                    raise
+            known = [control for control in dir(type(self)) if not control.startswith("_")]
+            raise AttributeError(no_such_attribute(self._self_memo.name, name, known))
 
     def __reduce__(self) -> str:
         return self.__qualname__  # by reference, like any function

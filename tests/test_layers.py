@@ -20,6 +20,7 @@ LAYERS = [
         "errors",
         "durations",
         "messages",
+        "slips",
         "counts",
         "sections",
         "gates",
