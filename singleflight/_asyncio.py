@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from .askers import descends
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding
-from .crowds import InTask, is_gone
+from .crowds import InTask, is_gone, running_task
 from .errors import FlightTimeout
 from .flights import LANDED, Flight
 from .gates import LOOK
@@ -161,7 +161,7 @@ async def call(
         return await run(*args, **kwargs)
     if unsettled:
         settle()
-    boarding = task_boarding(TaskBoarding, key, asyncio.current_task(), get_ident(), renew)
+    boarding = task_boarding(TaskBoarding, key, running_task(memo.name), get_ident(), renew)
     waited = False
     try:
         verdict = memo.board(boarding)

@@ -18,6 +18,7 @@ from .askers import descends
 from .batches import Batch
 from .boarding import JOIN, Boarding
 from .bulk import BulkCall
+from .crowds import running_task
 from .options import switched_off
 from .outcomes import raise_shared
 from .requested import Request
@@ -65,11 +66,11 @@ async def call(request: Request) -> Any:
         return await _direct(request)
     if unsettled:
         settle()
-    task: Any = asyncio.current_task()
     thread = get_ident()
     bulk = request.bulk_call(lambda key: task_boarding(ItemBoarding, key, task, thread, False))
     if bulk.look():
         return bulk.answer()
+    task = running_task(memo.name)  # for what is stored none is needed
     try:
         bulk.board()
         renewal = bulk.renewal()

@@ -11,7 +11,7 @@ from functools import partial
 from sys import getrefcount
 from typing import Any
 
-from . import turns
+from . import patches, turns
 from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
 from .frames import looked_through
@@ -165,7 +165,11 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
 
 
 def warn_of_blocking(memo: Memo) -> None:
-    """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it."""
+    """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it.
+
+    And that threading was patched too late.
+    """
+    patches.tell("waiting")
     if memo.warned:
         return
     events = sys.modules.get("asyncio.events")

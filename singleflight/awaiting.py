@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future as ThreadFuture
 from threading import get_ident
 from typing import Any
+
+from .jobs import future_of_this_thread
 
 __all__ = ["above_job", "above_task", "job_of_this_thread"]
 
@@ -33,20 +34,9 @@ def above_task(task: asyncio.Task[Any]) -> set[Any]:
 
 
 def job_of_this_thread() -> ThreadFuture[Any] | None:
-    """The future of what an executor runs on this thread, or None where none does.
-
-    Found in the thread's own frames. (`sys._current_frames`, which would show those of any thread, can
-    deadlock the interpreter while threads start or end.)
-    """
-    frame: Any = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name == "run":
-            item = frame.f_locals.get("self")
-            if type(item).__name__ == "_WorkItem":
-                future: ThreadFuture[Any] = item.future
-                return future
-        frame = frame.f_back
-    return None
+    """The future of what an executor runs on this thread, or None where none does."""
+    future = future_of_this_thread()
+    return future if isinstance(future, ThreadFuture) else None
 
 
 def above_job(future: ThreadFuture[Any]) -> set[Any]:

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from .frames import looked_through
+from .slips import SLIPS, Slip
 from .surface import Controls
 
 if TYPE_CHECKING:
@@ -122,6 +123,10 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
     @looked_through
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._self_home.renew(True, *self._split(args, kwargs))
+
+
+for _name in SLIPS:
+    setattr(BoundSingleFlight, _name, Slip(_name))
 
 
 def binder(home: Home) -> tuple[type, Callable[..., Any]]:

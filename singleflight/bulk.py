@@ -180,7 +180,8 @@ class BulkCall:
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
                 waits_for = True
                 boarding.begin()
-                found = keys_of(circle(boarding, flight), flight)
+                bounded = memo.options.wait_timeout is not None
+                found = keys_of(circle(boarding, flight, bounded), flight)
                 if found is None:
                     boarding.flight, boarding.gate = flight, flight.open_later()
                     boarding.before = waits(boarding.waiter)

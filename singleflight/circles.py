@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from collections.abc import Set as AbstractSet
 
+from . import patches
 from .messages import shown
 from .turns import Actor, Asker, Told, Turn, inside, mutex
 
@@ -23,6 +24,7 @@ __all__ = [
     "forget_the_gone",
     "keep_waiting",
     "note",
+    "refusal",
     "reset_after_fork",
     "waiting",
     "waits",
@@ -40,15 +42,17 @@ Circle = list[tuple[Hashable, Turn]]
 below: dict[Actor, dict[Asker, None]] = {}
 
 
-def circle(asker: Asker, wanted: Turn) -> Circle | None:
+def circle(asker: Asker, wanted: Turn, bounded: bool = False) -> Circle | None:
     """The circle that would close if somebody waited for a turn, or None; call under the mutex.
+
+    With `bounded` the wait ends by itself, so it is not refused where a circle is in doubt (see `Job`).
 
     Begins with the key and turn that the asker holds up, then each that the one before waits for. Every
     wait adds edges only here, and every circle needs a last one, so whoever would close it is told, and
     nobody else. (Waits outside the library add edges too: who may be part of those asks again.)
     """
     while True:
-        found, through = _search(asker, wanted)
+        found, through = _search(asker, wanted, bounded)
         if all(_still_below(other, leader) for other, leader in through):
             return found
 
@@ -56,7 +60,7 @@ def circle(asker: Asker, wanted: Turn) -> Circle | None:
 Through = tuple[tuple[Asker, Actor], ...]  # waits that hold up a leader only because it waits for the waiter
 
 
-def _search(asker: Asker, wanted: Turn) -> tuple[Circle | None, Through]:
+def _search(asker: Asker, wanted: Turn, bounded: bool) -> tuple[Circle | None, Through]:
     told: Told = {}
     todo: list[tuple[Turn, Circle, Through]] = [
         (turn, [(key, turn)], ()) for key, turn in wanted.blockers(told)
@@ -68,6 +72,12 @@ def _search(asker: Asker, wanted: Turn) -> tuple[Circle | None, Through]:
         if turn.leader is None or id(turn) in seen:
             continue
         seen.add(id(turn))
+        job = turn.job
+        if job is not None:
+            if job.is_over():
+                turn.unbind(job)
+            elif bounded and job.is_in_doubt():
+                continue
         if turn.leader == asker.waiter or turn.thread == asker.waiter:
             return [path[-1], *path[:-1]], through
         if outside[0] is None and asker.is_below(turn):
@@ -119,6 +129,12 @@ def note(asker: Asker, above: AbstractSet[Actor]) -> None:
 def describe(keys: list[Hashable]) -> str:
     """A circle as text. Runs the keys' `__repr__`: never call it under the mutex."""
     return " -> ".join(map(shown, keys))
+
+
+def refusal(keys: list[Hashable]) -> str:
+    """What a caller is told that would close this circle. Never call it under the mutex."""
+    patches.tell("refusing")
+    return f"waiting would never end: {describe(keys)}{patches.hint()}"
 
 
 def waits(me: Actor) -> int:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .askers import asker_of, is_descendant
 from .awaiting import above_task
 from .circles import forget_the_gone
+from .errors import NoTask
 from .gates import Gate
 from .turns import Actor, Asker, Turn, get_ident
 
-__all__ = ["InTask", "TaskAsker", "is_gone", "task_asker"]
+__all__ = ["InTask", "TaskAsker", "is_gone", "running_task", "task_asker"]
 
 
 class Watcher(Protocol):
@@ -195,9 +196,24 @@ def is_gone(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
     return loop.is_closed() or not (thread.is_alive() or loop.is_running())
 
 
-def task_asker() -> TaskAsker:
-    """The task that runs now."""
-    task: Any = asyncio.current_task()
+def running_task(what: str) -> Any:
+    """The task that runs now; raises `NoTask`, naming what needs one, where something else drives this."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs on this thread
+        task = None
+    if task is None:
+        raise NoTask(
+            f"{what}: needs an asyncio task, and none runs here; await it inside asyncio.run(...) or "
+            f"loop.create_task(...) (elsewhere: asyncio.run_coroutine_threadsafe, or under Twisted "
+            f"Deferred.fromFuture(asyncio.ensure_future(...)))"
+        )
+    return task
+
+
+def task_asker(what: str) -> TaskAsker:
+    """The task that runs now; raises `NoTask`, naming what needs one, where there is none."""
+    task = running_task(what)
     asker = asker_of(TaskAsker, task, get_ident(), task)
     asker.loop = task.get_loop()
     asker._runs = threading.current_thread()

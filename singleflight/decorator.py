@@ -7,12 +7,13 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from . import pickles
+from . import patches, pickles
 from .bound import BoundSingleFlight, binder, show
 from .frames import looked_through
 from .loader import MakesLoaders
 from .options import Options
 from .proxies import Annotations, FunctionWrapper
+from .slips import no_such_attribute
 from .surface import Controls
 from .wiring import Home
 
@@ -79,6 +80,15 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
             if self._self_face is None:
                 return self.__wrapped__.__class__
             return classmethod if self._self_home.of_class else staticmethod
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)  # what the wrapped function has
+            except AttributeError:
+                if name.startswith("_"):  # tools ask for these, and often
+                    raise
+            known = [control for control in dir(type(self)) if not control.startswith("_")]
+            raise AttributeError(no_such_attribute(self._self_memo.name, name, known))
 
         @property
         def __func__(self) -> Any:
@@ -157,6 +167,7 @@ def decorate(
     wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Home | None = None
 ) -> SingleFlightFunction[..., Any]:
     """A decorated function of these options, or a twin of another one."""
+    patches.tell("decorating")
     home = Home(wrapped, options, key, name, twin_of)
     _furnish(_new_kind(), home)
     made: SingleFlightFunction[..., Any] = home.make()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 
+from . import patches
 from .askers import thread_asker
 from .circles import circle
 from .durations import patience
@@ -32,8 +33,8 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
     not. The flights have landed then; tasks that waited for them may still have to be resumed.
 
     Nothing is cancelled, and cancelling this disturbs no flight. Raises `FlightDeadlock` when called from
-    within a flight, which would wait for itself, and `TypeError` or `ValueError` for a bad `timeout`. Does
-    not block the event loop.
+    within a flight, which would wait for itself, `SingleFlightError` where no asyncio task runs, and
+    `TypeError` or `ValueError` for a bad `timeout`. Does not block the event loop.
 
     >>> import asyncio
     >>> asyncio.run(drain(timeout=5))
@@ -41,7 +42,7 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
     """
     from .crowds import task_asker
 
-    asker = task_asker()
+    asker = task_asker("drain")
     waiting = _Draining(asker, timeout)
     while (next_one := waiting.next_one()) is not None:
         try:
@@ -83,13 +84,13 @@ class _Draining:
 
     def next_one(self) -> tuple[Flight, Gate] | None:
         """A flight in progress and the gate that opens when it ends; None when there is none."""
-        asker = self._asker
         settle()
+        asker, bounded = self._asker, self._give_up is not None
         with mutex:
             if asker.uneasy:
                 asker.look_again()  # somebody may have begun to wait for this very task
             flights = list(_in_progress())
-            own = [flight for flight in flights if circle(asker, flight) is not None]
+            own = [flight for flight in flights if circle(asker, flight, bounded) is not None]
             if not own:
                 if not flights:
                     return None
@@ -97,7 +98,8 @@ class _Draining:
                 asker.stand_at(gate)
                 return flights[0], gate
         flight = own[0]
-        raise FlightDeadlock(f"draining from within the flight of {shown(flight.key)} would never end")
+        why = f"draining from within the flight of {shown(flight.key)} would never end"
+        raise FlightDeadlock(f"{why}{patches.hint()}")
 
     def pause(self) -> float:
         """For how many seconds to wait before looking."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FlightDeadlock", "FlightTimeout", "SingleFlightError", "UnhashableKey"]
+__all__ = ["FlightDeadlock", "FlightTimeout", "NoTask", "SingleFlightError", "UnhashableKey"]
 
 
 class SingleFlightError(Exception):
@@ -23,6 +23,14 @@ class FlightDeadlock(SingleFlightError, RuntimeError):
 
     Raised in the thread or task that would close the circle; the message names every key of it in order, as
     `'A' -> 'B' -> 'A'`. Never shared with other callers and never stored.
+    """
+
+
+class NoTask(SingleFlightError, RuntimeError):
+    """A coroutine that may have to wait for others is not run by an asyncio task.
+
+    Something else drives it: another framework's event loop, a callback, or `coroutine.send(None)`. Nothing
+    was called and nothing changed.
     """
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from .messages import Shown, shown
+from .messages import Shown, listed, shown
 
 __all__ = [
     "ALL_KINDS",
@@ -35,6 +35,8 @@ __all__ = [
     "Timeout",
     "Unseat",
     "Wait",
+    "check_kinds",
+    "refuse_unknown_kinds",
 ]
 
 log = logging.getLogger("singleflight")
@@ -189,13 +191,40 @@ ALL_KINDS = frozenset(kind.kind for kind in Event.__subclasses__())
 """Every kind of event there is; what a listener without `wants` receives."""
 
 
+def check_kinds(wanted: Any, whose: str = "wants") -> None:
+    """Refuse what is no collection of kinds, and unknown kinds.
+
+    A string would be asked for its parts, and an iterator is used up by the first question.
+    """
+    if isinstance(wanted, (str, bytes, Iterator)):
+        raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
+    if not isinstance(wanted, Iterable):
+        if hasattr(type(wanted), "__contains__"):
+            return  # it answers for itself, and cannot be asked for what it has
+        raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
+    unknown = [kind for kind in wanted if not (isinstance(kind, str) and kind in ALL_KINDS)]
+    if unknown:
+        known = ", ".join(sorted(ALL_KINDS))
+        raise ValueError(f"{whose}: no such kinds of events: {listed(unknown)}; there are {known}")
+
+
+def refuse_unknown_kinds(listener: Callable[[Any], object]) -> None:
+    """Refuse a listener that wants what never happens, as far as it says so at decoration."""
+    try:
+        wanted = getattr(listener, "wants", ALL_KINDS)
+    except Exception:
+        return  # it is blamed for that when there is something to tell
+    check_kinds(wanted, "listener: wants")
+
+
 @runtime_checkable
 class Listener(Protocol):
     """Anything that can be called with an event.
 
     A listener may have an attribute `wants`, a collection of the kinds it cares for; it is read anew
     for each flight, so it may be a property. Without it the listener receives every kind, and hits then
-    take the longer path: leave "hit" out of `wants` to keep them free.
+    take the longer path: leave "hit" out of `wants` to keep them free. A kind that does not exist is
+    refused at decoration (`ValueError`), and so is a single string (`TypeError`).
 
     An exception raised by a listener is logged once per listener and dropped.
     """
@@ -211,6 +240,8 @@ class LoggingListener:
         logger: where the lines go.
         level: their level.
         wants: the kinds to write; by default all but hits, which would cost the fast path.
+
+    Raises `ValueError` for an unknown kind, and `TypeError` for what is no collection of them.
     """
 
     def __init__(
@@ -219,6 +250,7 @@ class LoggingListener:
         level: int = logging.DEBUG,
         wants: Collection[str] = ALL_KINDS - {"hit"},
     ) -> None:
+        check_kinds(wants)
         self._logger, self._level, self._kinds = logger, level, frozenset(wants)
 
     @property

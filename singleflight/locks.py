@@ -13,11 +13,13 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from . import jobs, patches
 from .askers import descends, thread_asker
-from .circles import begin_waiting, describe, end_waiting, note, reset_after_fork, waits
+from .circles import begin_waiting, end_waiting, note, refusal, reset_after_fork, waits
 from .durations import patience, seconds
 from .errors import FlightDeadlock, UnhashableKey
 from .gates import LOOK, Gate
+from .jobs import job_of_loop, job_of_thread
 from .messages import shown
 from .queues import Queued, register, registries
 from .sections import inside_other
@@ -59,6 +61,12 @@ class KeyedLocks(Slots):
     the circle raises `FlightDeadlock`, as does taking a key that this thread or task already holds. A task
     that waits in `async with` does not block its event loop, and may be cancelled; a plain `with` blocks it.
     A child task does not share what its parent holds.
+
+    A block may be left on another thread than it was entered on, as web frameworks do with dependencies that
+    `yield`. What a thread of `concurrent.futures` or anyio (FastAPI, Starlette) took belongs to the job that
+    it ran then; a later job of that thread waits like anybody else. Other pools are not known: there a block
+    in a generator or an `__enter__` needs a `timeout`, and whoever asks for it again on its thread then waits
+    that long instead of being refused.
     """
 
     def __init__(self, max_idle: int | None = None) -> None:
@@ -77,7 +85,8 @@ class KeyedLocks(Slots):
             timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
 
         Entering raises `FlightTimeout` when the time runs out and `FlightDeadlock` when waiting would
-        never end; none of the keys is held then. Bad arguments (`TypeError`, `UnhashableKey`) raise here.
+        never end, and `async with` a `SingleFlightError` where no asyncio task runs; none of the keys is held
+        then. Bad arguments (`TypeError`, `UnhashableKey`) raise here.
         """
         if not keys:
             raise TypeError("locks() needs at least one key")
@@ -140,6 +149,8 @@ class KeyedLocks(Slots):
         before = waits(hold.asker.waiter)
         try:
             queued = self._queue_for(hold, timeout)
+            if queued is not None:
+                patches.tell("waiting")
             while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
                 settle()
             self._waits_no_more(hold.asker, before)
@@ -208,7 +219,7 @@ class KeyedLocks(Slots):
                     if asker.uneasy:
                         note(asker, asker.climb())
         if found is not None:
-            raise FlightDeadlock(f"waiting would never end: {describe(found)}")
+            raise FlightDeadlock(refusal(found))
         if queued is not None and inside_other():
             raise FlightDeadlock("a keyed lock cannot be waited for from inside the library's own section")
         return queued
@@ -270,6 +281,8 @@ class Held:
 
     def __enter__(self) -> None:
         hold = Hold(self._keys, thread_asker(), self._locks.release)
+        if hold.thread != jobs.main:
+            hold.job = job_of_thread(2)  # whose frame is above this one
         self._locks.acquire(hold, self._timeout)
         self._hold = hold
 
@@ -288,7 +301,8 @@ class Held:
     async def __aenter__(self) -> None:
         from .crowds import task_asker
 
-        hold = Hold(self._keys, task_asker(), self._locks.release)
+        hold = Hold(self._keys, task_asker("async with locks(...)"), self._locks.release)
+        hold.job = job_of_loop()
         await self._locks.acquire_in_task(hold, self._timeout)
         hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one
         self._hold = hold
@@ -305,5 +319,6 @@ def after_fork() -> None:
     """In a forked child: nobody else holds or waits for anything."""
     reset_after_fork()
     unsettled.clear()
+    jobs.after_fork()
     for locks in registries():
         locks.after_fork()

@@ -28,8 +28,9 @@ from collections.abc import Hashable
 from logging import DEBUG
 from typing import Any
 
+from . import patches
 from .boarding import HIT, JOIN, NONE, SHARE, Boarding, Verdict
-from .circles import Circle, below, circle, describe, keep_waiting, note, waiting
+from .circles import Circle, below, circle, describe, keep_waiting, note, refusal, waiting
 from .errors import FlightDeadlock, FlightTimeout
 from .events import is_logging
 from .flights import FLYING, LANDED, UNCLAIMED, Flight, new_flight
@@ -37,7 +38,7 @@ from .gates import LOOK, LOOK_AGAIN, Gate
 from .messages import shown
 from .queues import keys_of
 from .serving import Server
-from .turns import NOBODY, Slot, mutex
+from .turns import NOBODY, Slot, current_actor, mutex
 from .unsettled import NOTHING, let_go
 
 __all__ = ["Memo"]
@@ -176,7 +177,7 @@ class Memo(Server):
             with mutex:
                 boarding.look_again()
                 note(boarding, boarding.climb())
-                found = keys_of(circle(boarding, flight), flight)
+                found = keys_of(circle(boarding, flight, self.options.wait_timeout is not None), flight)
         return False, found
 
     def pauses(self, boarding: Boarding, began: float) -> tuple[float, float | None]:
@@ -217,9 +218,23 @@ class Memo(Server):
 
     def refuse(self, key: Hashable, found: list[Hashable]) -> None:
         """Tell and raise that waiting would never end."""
-        cycle = describe(found)
-        self.tell.refused(key, cycle)
-        raise FlightDeadlock(f"{self.name}: waiting would never end: {cycle}")
+        self.tell.refused(key, describe(found))
+        why = refusal(found)
+        if not patches.hint() and self._leads(key):
+            why += (
+                "; this very caller is fetching it, further out: what a getter and its bulk loader (or its "
+                "twin) both need to fetch belongs in an undecorated function that both call"
+            )
+        raise FlightDeadlock(f"{self.name}: {why}")
+
+    def _leads(self, key: Hashable) -> bool:
+        """Whether whoever runs here leads the flight of this key."""
+        actor = current_actor()
+        with mutex:
+            slot = self.locks.slot(key)
+            turn = None if slot is None else slot.turn
+            leads = type(turn) is Flight and turn.leader == actor
+        return leads  # noqa: RET504  # not within: an interrupt before the return may leave the mutex held
 
     def _too_many(self, key: Hashable) -> str:
         limit = self.options.flight_timeout
@@ -254,7 +269,7 @@ class Memo(Server):
             mine = leader == waiter or flight.thread == waiter or boarding.is_below(flight)
             closed: Circle | None = [(flight.key, flight)] if mine else None
         else:
-            closed = circle(boarding, flight)
+            closed = circle(boarding, flight, self.options.wait_timeout is not None)
         if closed is not None:
             self.counts.errors += 1
             return keys_of(closed, flight)

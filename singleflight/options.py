@@ -13,6 +13,7 @@ from typing import Any
 
 from .colours import refuse_coroutine_functions
 from .durations import left, lifetime, patience, real, seconds
+from .events import refuse_unknown_kinds
 from .freshness import TTL, Ageing, Landing
 
 __all__ = ["Options", "is_not_none", "switched_off"]
@@ -82,6 +83,8 @@ class Options:
         if listener is not None and not callable(listener):
             raise TypeError(f"listener: expected a callable or None, got {listener!r}")
         refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener)
+        if listener is not None:
+            refuse_unknown_kinds(listener)
         ageing = Ageing(
             grace=seconds(grace, "grace"),
             refresh_ahead=_fraction_or_xfetch(refresh_ahead),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 from collections.abc import Callable, Hashable
 from datetime import timedelta
-from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from .colours import refuse_coroutine_functions
 from .decorator import SingleFlightDecorator, SingleFlightFunction, decorate
 from .freshness import TTL
 from .options import Options, is_not_none
+from .slips import meant_by_option
 
 __all__ = ["single_flight_ttl"]
 
@@ -19,6 +21,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _AS_MAXSIZE: Any = object()
+_MOST_IDLE = 1024  # locks, where `maxsize` sets no limit
+
+
+def _naming_unknown(function: Any) -> Any:
+    """The function, with a better message for options that it has not."""
+    known = [name for name in inspect.signature(function).parameters if name != "func"]
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{function.__name__}: unknown option {name!r}{meant_by_option(name, known)}")
+        return function(*arguments, **options)
+
+    return checked
 
 
 @overload
@@ -61,6 +78,7 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
 ) -> SingleFlightDecorator: ...
+@_naming_unknown
 def single_flight_ttl(
     func: Any = None,
     /,
@@ -92,7 +110,8 @@ def single_flight_ttl(
             without being kept alive.
         maxsize: entries kept, all instances together (default 1024, None: no limit). When full, an old
             one goes that was not used lately.
-        max_idle_locks: how many locks that nobody uses are kept (default: as `maxsize`; None: all).
+        max_idle_locks: how many locks that nobody uses are kept (default: as `maxsize`, or 1024 where that
+            is None; None: all).
         cache_if: called with each value; whether to store it (default: all but None).
         follower_retries: how often those who waited for a flight that failed, or whose value `cache_if`
             refused, try again, one after another, before the rest share the outcome (default 1; None:
@@ -143,10 +162,12 @@ def single_flight_ttl(
     >>> asyncio.run(rate("EUR"))
     1.08
     """
+    if max_idle_locks is _AS_MAXSIZE:
+        max_idle_locks = _MOST_IDLE if maxsize is None else maxsize
     options = Options.checked(
         ttl=ttl,
         maxsize=maxsize,
-        max_idle_locks=maxsize if max_idle_locks is _AS_MAXSIZE else max_idle_locks,
+        max_idle_locks=max_idle_locks,
         cache_if=cache_if,
         follower_retries=follower_retries,
         wait_timeout=wait_timeout,
@@ -163,5 +184,5 @@ def single_flight_ttl(
     refuse_coroutine_functions(key=key)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {name!r}")
-    decorator = partial(decorate, options=options, key=key, name=name)
+    decorator = functools.partial(decorate, options=options, key=key, name=name)
     return decorator if func is None else decorator(func)

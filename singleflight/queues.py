@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Hashable
 
-from .circles import Circle, circle, describe, note
+from .circles import Circle, circle, note, refusal
 from .errors import FlightDeadlock, FlightTimeout
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .messages import listed
@@ -52,7 +52,7 @@ class Queued:
 
     def circle(self) -> list[Hashable] | None:
         """The keys of the circle that its waiting closes, if it does; call under the mutex."""
-        return keys_of(circle(self.hold.asker, self.hold), self.hold)
+        return keys_of(circle(self.hold.asker, self.hold, self._give_up is not None), self.hold)
 
     def look(self) -> bool:
         """Whether it has its keys after all (a wake-up may fall to an interrupt); raises to give up."""
@@ -67,7 +67,7 @@ class Queued:
                 note(hold.asker, hold.asker.climb())
                 found = self.circle()
         if found is not None:
-            raise FlightDeadlock(f"waiting would never end: {describe(found)}")
+            raise FlightDeadlock(refusal(found))
         if not granted and self.is_over():
             raise FlightTimeout(f"waited {self.timeout:g} s for {listed(hold.keys)}")
         return granted

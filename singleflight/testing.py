@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Collection, Hashable
 
-from .events import ALL_KINDS, Event
+from .events import ALL_KINDS, Event, check_kinds
 from .herds import Caller
 from .stampedes import Stampede, stampede
 
@@ -72,9 +72,7 @@ class Recorder:
     """
 
     def __init__(self, wants: Collection[str] = ALL_KINDS) -> None:
-        unknown = set(wants) - ALL_KINDS
-        if unknown:
-            raise ValueError(f"wants: no such kinds of event: {', '.join(sorted(map(repr, unknown)))}")
+        check_kinds(wants)
         self.wants = frozenset(wants)
         self._changed = threading.Condition()
         self._events: list[Event] = []

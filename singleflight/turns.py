@@ -21,6 +21,7 @@ from threading import get_ident
 from typing import Any
 
 from .gates import Gate
+from .jobs import Job
 from .sections import new_lock
 
 __all__ = [
@@ -190,6 +191,7 @@ class Turn:
     depth: int  # how many waits its leader had begun before; those do not hold this turn up
     gate: Gate | None
     unbegun = False  # whether it is a renewal that nobody runs yet: see `Flight`
+    job: Job | None = None  # what its thread was doing when it was taken, where that may be over before it
 
     def is_over(self) -> bool:
         """Whether nothing is to be expected of it any more by those who wait."""
@@ -204,6 +206,9 @@ class Turn:
 
     def orphan(self) -> None:
         """The thread that had it does not exist in this forked child."""
+
+    def unbind(self, _job: Job, /) -> None:
+        """The job in which its thread took it is over."""
 
     def admit(self) -> Gate | None:
         """One slot more is this turn's now; returns a gate to open once the mutex is free."""
@@ -228,7 +233,7 @@ class Hold(Turn):
     goes on when no slot is `missing`. A slot is its own by being assigned to it, and nothing else counts.
     """
 
-    __slots__ = ("_release", "asker", "keys", "slots", "token")
+    __slots__ = ("_release", "asker", "job", "keys", "slots", "token")
 
     def __init__(
         self, keys: tuple[Hashable, ...], asker: Asker, release: Callable[[Hold], None] | None = None
@@ -236,6 +241,7 @@ class Hold(Turn):
         self.key = self.keys = keys
         self.leader, self.thread = asker.actor, asker.thread
         self.depth, self.gate = 0, None
+        self.job = None
         self.asker = asker
         self._release = release  # how its owner gives it up
         self.token: Any = None  # what its owner's context is to go back to
@@ -272,6 +278,14 @@ class Hold(Turn):
     def is_dead(self) -> bool:
         """Whether its owner is a task whose event loop is gone."""
         return self.asker.is_dead()
+
+    def unbind(self, job: Job, /) -> None:
+        """That job is over, so what its thread does now has nothing to do with this; call under the mutex."""
+        leader: Actor | None = job.nobody() if self.leader == self.thread else self.leader
+        # No call from here on: an interrupt finds it bound, or not.
+        self.leader = leader
+        self.thread = None
+        self.job = None
 
     def admit(self) -> Gate | None:
         """One slot more; the gate opens with the last."""

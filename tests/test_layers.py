@@ -15,12 +15,13 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"sections"},
+    {"sections", "jobs", "patches"},
     {
         "errors",
         "durations",
         "messages",
         "lives",
+        "slips",
         "counts",
         "gates",
         "awaiting",
