@@ -490,6 +490,39 @@ def test_asyncio_run_ends_while_renewing():
     assert asyncio.run(twice()) == 3
 
 
+@pytest.mark.parametrize("strike", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("how", ["one", "many"])
+def test_what_ends_a_process_ends_the_loop_that_renews(strike, how):
+    """Ctrl-C and exit() in a renewal are raised by its loop, since nobody awaits it; the value stays."""
+    clock, struck = FakeClock(), []
+
+    @single_flight_ttl(ttl=10, grace=50, timer=clock)
+    async def fetch(key):
+        struck.append(asyncio.current_task())
+        raise strike
+
+    @fetch.bulk
+    async def fetch_many(keys):
+        return {key: await fetch.__wrapped__(key) for key in keys}
+
+    async def main():
+        if how == "one":
+            assert await fetch("A") == "old"
+        else:
+            assert await fetch_many(["A"]) == {"A": "old"}
+        await rounds(10)
+        raise AssertionError("the loop went on")
+
+    fetch.put("old", "A")
+    clock.advance(10)
+    with pytest.raises(strike):
+        asyncio.run(main())
+    assert isinstance(struck.pop().exception(), strike)
+    assert fetch.entry("A").value == "old"
+    assert fetch.flights() == ()
+    assert fetch.stats().failures == 0
+
+
 # -- fork and exit ----------------------------------------------------------------------------------------
 
 
