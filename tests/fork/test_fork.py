@@ -6,7 +6,15 @@ import threading
 
 import pytest
 
-from singleflight import KeyedLocks, caches, configure_renewal, registry, renewing, single_flight_ttl
+from singleflight import (
+    KeyedLocks,
+    caches,
+    configure_renewal,
+    registry,
+    renewing,
+    sections,
+    single_flight_ttl,
+)
 from singleflight.testing import FakeClock, Recorder
 from singleflight.turns import mutex
 
@@ -164,6 +172,7 @@ class Held:
         self.fetch = fetch
         self.lock = {
             "the registry of functions": registry._registering,
+            "the registry of stores": sections._registering,
             "the mutex": mutex,
             "the store": memo.store._lock,
             "the off switch": memo.switching,
@@ -171,7 +180,10 @@ class Held:
         }[name]
 
 
-HELD = ["the registry of functions", "the mutex", "the store", "the off switch", "the pool of renewals"]
+HELD = [
+    *("the registry of functions", "the registry of stores", "the mutex"),
+    *("the store", "the off switch", "the pool of renewals"),
+]
 
 
 @pytest.mark.parametrize("name", HELD)
