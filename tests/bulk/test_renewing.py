@@ -195,3 +195,32 @@ def test_a_task_renews_in_the_background():
     assert (stats.calls, stats.refreshes, stats.stale_hits, stats.waits) == (1, 1, 4, 2)
     driver.close()
     assert driver.reports() == []
+
+
+@pytest.mark.parametrize("how", ["invalidate", "put"])
+def test_a_renewal_that_was_overtaken_complains_of_nothing(how, caplog):
+    """A key that was dropped or put while it was renewed, and is then left out, is no failed renewal."""
+    clock, begun, gate = FakeClock(), Executions(), threading.Event()
+
+    @single_flight_ttl(ttl=60, grace=60, key=lambda s: s, timer=clock)
+    def price(symbol):
+        return "single"
+
+    @price.bulk
+    def prices(symbols):
+        begun.begin()
+        assert gate.wait(10)
+        return {}
+
+    price.put("old", "A")
+    clock.advance(60)
+    assert prices(["A"]) == {"A": "old"}
+    begun.wait_for(1)
+    if how == "invalidate":
+        assert price.invalidate("A")
+    else:
+        price.put("put", "A")
+    gate.set()
+    until(lambda: not price.flights())
+    assert caplog.records == []
+    assert price("A") == ("single" if how == "invalidate" else "put")

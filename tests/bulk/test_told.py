@@ -473,3 +473,28 @@ def test_timed_out_is_told_of(driver, monkeypatch):
     patience.advance(100)
     assert type(bulk.outcome()) is FlightTimeout
     assert told.events("timeout", "waited") == [("A", 100)]
+
+
+def test_the_leader_of_a_plain_loader_on_a_loop_is_its_task():
+    """flights() names the task that called, as for single calls, and not the loop's thread."""
+    names = []
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol):
+        names.extend(flight.leader for flight in price.flights())
+
+    @price.bulk
+    def prices(symbols):
+        names.extend(flight.leader for flight in price.flights())
+        return dict.fromkeys(symbols, 1)
+
+    async def call():
+        price("A")
+        return prices(["B", "C"])
+
+    async def main():
+        return await asyncio.create_task(call(), name="dashboard")
+
+    assert asyncio.run(main()) == {"B": 1, "C": 1}
+    assert len(names) == 3
+    assert all("dashboard" in name for name in names)

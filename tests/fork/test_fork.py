@@ -71,6 +71,38 @@ def test_a_fork_inside_the_function_stores_nothing_in_the_child():
     assert fetch.entry().value == child
 
 
+def test_a_fork_inside_a_loader_stores_nothing_in_the_child():
+    """The frame in the child returns to its caller: nothing is stored, not even what came unasked."""
+    reader, writer = os.pipe()
+
+    @single_flight_ttl(ttl=60, key=lambda key: key)
+    def fetch(key):
+        return key
+
+    @fetch.bulk(max_batch=2)
+    def fetch_many(keys):
+        if "A" in keys:
+            pids.append(os.fork())
+        return dict.fromkeys([*keys, "X"], "loaded")
+
+    pids = []
+    answered_ = fetch_many(["A", "B", "C"])
+    if pids[0] == 0:
+        answer(
+            writer,
+            lambda: (
+                answered_,
+                [fetch.entry(key) for key in "ABX"],
+                fetch.flights(),
+                fetch("X"),
+                fetch.stats().in_flight,
+            ),
+        )
+    told = answered(pids[0], reader, writer)
+    assert told == "({'A': 'loaded', 'B': 'loaded', 'C': 'loaded'}, [None, None, None], (), 'X', 0)"
+    assert {fetch.entry(key).value for key in "ABCX"} == {"loaded"}
+
+
 def test_locks_held_by_others_are_free_in_the_child(crowd, gate):
     """The holds of the thread that forks stay; those of threads that are gone do not."""
     locks = KeyedLocks()

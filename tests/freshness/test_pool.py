@@ -441,7 +441,8 @@ def test_a_plain_twin_on_the_loop_that_renews():
         loop.close()
 
 
-def test_eager_tasks():
+@pytest.mark.parametrize("how", ["one", "many"])
+def test_eager_tasks(how):
     """Where tasks start eagerly the caller is not held up by the first steps of the renewal."""
     clock, order = FakeClock(), []
 
@@ -450,16 +451,27 @@ def test_eager_tasks():
         order.append("runs")
         return clock()
 
+    @single_flight_ttl(ttl=10, grace=50, timer=clock)
+    async def fetch_one(key):
+        raise AssertionError
+
+    @fetch_one.bulk
+    async def fetch_many(keys):
+        return {key: await fetch.__wrapped__() for key in keys}
+
+    async def ask():
+        return await fetch() if how == "one" else (await fetch_many(["A"]))["A"]
+
     async def main():
-        await fetch()
+        await ask()
         clock.advance(10)
         if hasattr(asyncio, "eager_task_factory"):
             asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
-        assert await fetch() == 0.0
+        assert await ask() == 0.0
         order.append("served")
-        while fetch.flights():
+        while fetch.flights() or fetch_one.flights():
             await asyncio.sleep(0)
-        assert await fetch() == 10.0
+        assert await ask() == 10.0
 
     asyncio.run(main())
     assert order == ["runs", "served", "runs"]
