@@ -119,6 +119,10 @@ class Batch:
                     except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
                         struck = struck or error
                         memo.fail(flight, error, endings)
+                    else:
+                        storable = endings[-1][4]
+                        if storable or not flight.background:  # else the value that was to be renewed stays
+                            self.values[key] = values[key]
                 else:
                     self._lack(flight, endings)
             self._end(endings)

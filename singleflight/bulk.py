@@ -14,7 +14,10 @@ Why it is built like this:
    still busy with a load of its own.
 3. The flights of one loader call that end without a storable value end in one section of the mutex, and
    their gates open after it: whoever follows several of them finds them all, and retries them in one call.
-4. What the loader brings unasked is stored only if nothing has happened to its key since the loader was
+4. An answer holds what is stored, what `cache_if` takes, and what a loader brought for a key it was asked
+   for, even if that is refused. What a getter brought and `cache_if` refuses is missing, as is what a loader
+   leaves out (`Flight.missing`). It does not matter who leads and who follows.
+5. What the loader brings unasked is stored only if nothing has happened to its key since the loader was
    called (`Batch.spoiled`) and nobody is at it: under a flight of its own, made for that moment.
 """
 
@@ -148,7 +151,7 @@ class BulkCall:
                 self.memo.tell.shared(flight, self.memo.timer(), self.waited)
             if flight.error is not None:
                 self.failed = flight.error, flight.traceback
-            elif flight.kind != "bulk" or not flight.missing:
+            elif not flight.missing:
                 self.values[boarding.key] = flight.value
 
     def sweep(self) -> Boarding | None:

@@ -135,7 +135,7 @@ class Flight(Turn):
     background: bool  # nobody called for it
     unbegun: bool  # claimed, it waits for a thread to run it (whoever needs its outcome claims it instead:
     # that may be the very thread that it would wait for)
-    missing: bool  # there where `kind` is "bulk": whether the loader left its key out
+    missing: bool  # there where `kind` is "bulk", or it has landed: whether a bulk answer is without its key
     work: Work | None  # set once, by its leader, where a task runs it
     life: Callable[[], object] | None  # its thread's, where no task runs it; see `lives`
     due: float | None  # a time of `time.monotonic` after which it may be unseated
@@ -168,8 +168,14 @@ class Flight(Turn):
         self.state = FLYING
         self.leader = boarding.actor
 
-    def bring(self, value: Any, error: BaseException | None, now: float) -> None:
-        """Give it its outcome, which is to be taken once it has landed."""
+    def bring(self, value: Any, error: BaseException | None, now: float, storable: bool = True) -> None:
+        """Give it its outcome, which is to be taken once it has landed.
+
+        Where a key has no value a loader leaves it out, which `missing` says already. A getter can say so
+        only by a value that `cache_if` refuses.
+        """
+        if self.kind != "bulk":
+            self.missing = not storable
         self.value = value
         self.error = error
         self.landed = now

@@ -208,7 +208,7 @@ class Lander(Remembered):
                     self._fly_again(flight, spent=not unshared)
                 else:
                     if followers:  # else nobody is to receive what it brought
-                        flight.bring(value, error, now)
+                        flight.bring(value, error, now, storable)
                     # No call stands between these: an interrupt finds it in flight, or landed and counted.
                     if error is None:
                         self.counts.waits += followers

@@ -300,7 +300,8 @@ class MakesLoaders:
         Args:
             fn: called with a list of items, each key once; returns a mapping of items to values. What it
                 leaves out is missing: it is not in the answer, and single callers who waited for it receive
-                None. What it brings beside is stored, unless something newer is there or on its way.
+                None. So is what single callers were fetching and `cache_if` refuses. What it brings beside
+                is stored, unless something newer is there or on its way.
             max_batch: how many items it takes at once (default None: all). More are fetched in several
                 calls, one after another.
 

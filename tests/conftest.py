@@ -40,6 +40,10 @@ class Crowd:
         except BaseException as error:
             self.outcomes[place] = error
 
+    def ended(self, count: int) -> bool:
+        """Whether the first of them have ended, so many."""
+        return not any(thread.is_alive() for thread in self.threads[:count])
+
     def join(self) -> list[Any]:
         for thread in self.threads:
             thread.join(PATIENCE)

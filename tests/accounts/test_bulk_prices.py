@@ -7,7 +7,7 @@ import pytest
 
 from singleflight.accounts import AccountInterface, AlpacaAccount
 
-from ..drivers import eventually
+from ..drivers import Gate, eventually
 
 getter = AccountInterface.get_instrument_current_price
 
@@ -193,6 +193,75 @@ class TestOneCall:
         assert len(warnings(caplog)) == len(server.requests)
         server.before_answer = None
         assert len(account.get_instrument_current_prices(["ASML", "AAPL"])) == 2
+
+    def test_a_missing_price_is_absent_when_single_callers_asked_for_it(
+        self, account, server, crowd, make_gate, followers, until
+    ):
+        """One single caller asks, another one asks once more: who asked for many and waited has nothing."""
+        gates = [make_gate(), make_gate()]
+
+        def fail(path, symbols):
+            if len(server.requests) <= 2:
+                gates[symbols == ["AAPL"]].pass_()
+            return 503, b"{}"
+
+        server.before_answer = fail
+        crowd.add(account.get_instrument_current_price, "ASML")
+        until(lambda: len(server.requests) == 1)
+        crowd.add(account.get_instrument_current_price, "asml")
+        followers(1)
+        crowd.add(account.get_instrument_current_prices, ["ASML", "AAPL"])  # busy with the other one
+        until(lambda: len(server.requests) == 2)
+        followers(2)
+        gates[0].set()
+        until(lambda: crowd.ended(2))
+        gates[1].set()
+        assert crowd.join() == [None, None, {}]
+        assert [symbols for _, symbols in asked(server)] == ["ASML", "AAPL", "ASML"]
+
+    def test_a_missing_price_is_absent_when_single_tasks_asked_for_it(self, loop, followers):
+        """The same among tasks, which wake in the order in which they came."""
+
+        class Away(AccountInterface):
+            asked = 0
+
+            def _get_instrument_current_price_impl(self, symbol, price_type):
+                raise AssertionError
+
+            async def _aget_instrument_current_price_impl(self, symbol, price_type):
+                self.asked += 1
+                if self.asked == 1:
+                    await gate
+
+        account, gate = Away("away"), Gate()
+        singles = [loop.start(account.aget_instrument_current_price, "ASML")]
+        loop.run(eventually, lambda: account.asked)
+        singles.append(loop.start(account.aget_instrument_current_price, "ASML"))
+        followers(1)
+        many = loop.start(account.aget_instrument_current_prices, ["ASML"])
+        followers(2)
+        gate.set()
+        assert [single.outcome() for single in singles] == [None, None]
+        assert many.outcome() == {}
+        assert account.asked == 2
+
+    def test_a_missing_price_is_absent_whoever_asks_once_more(
+        self, account, server, crowd, gate, followers, until
+    ):
+        """The single caller failed: who asked for many asks once more, and has nothing either."""
+
+        def fail(path, symbols):
+            gate.pass_()
+            return 503, b"{}"
+
+        server.before_answer = fail
+        crowd.add(account.get_instrument_current_price, "ASML")
+        until(lambda: server.requests)
+        crowd.add(account.get_instrument_current_prices, ["ASML"])
+        followers(1)
+        gate.set()
+        assert crowd.join() == [None, {}]
+        assert len(server.requests) == 2
 
     def test_more_than_fifty(self, account, server):
         """In several requests."""

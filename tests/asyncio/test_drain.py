@@ -10,6 +10,8 @@ import singleflight
 from singleflight import single_flight_ttl
 
 from ..drivers import InThread, until
+from ..patience import Patience
+from . import steps
 
 
 def test_nothing_to_wait_for(play):
@@ -151,6 +153,53 @@ def test_a_cancelled_drain_disturbs_nothing(play):
         assert await flight == 1
 
     play(main)
+
+
+def test_draining_is_as_patient_as_it_was_asked_to_be(loops, make_gate, monkeypatch):
+    """It looks again when its time is over, and not at the next full second."""
+    patience, gate = Patience(monkeypatch), make_gate()
+
+    async def fetch():
+        await gate
+
+    fetch = single_flight_ttl(ttl=60)(fetch)
+    flight, other = loops().start(fetch), loops()
+    until(lambda: fetch.flights())
+
+    async def drain_in_thread():
+        return singleflight.drain_sync(timeout=0.25)
+
+    draining = other.start(lambda: singleflight.drain(timeout=7)), InThread(drain_in_thread, ())
+    until(lambda: set(patience.waits) == {0.25, 7})
+    gate.set()
+    assert draining[0].outcome() is True
+    assert draining[1].outcome() in (True, False)  # it looks at a clock that stands still
+    assert flight.outcome() is None
+
+
+@pytest.mark.parametrize("how", ["drain", "a follower", "a lock"])
+def test_what_a_flight_awaits_later_is_refused_soon(how):
+    """Who waits within a flight looks again after a twentieth of a second whether that awaits it now."""
+    loop = steps.StepLoop()
+
+    @single_flight_ttl(ttl=60, key=lambda: "k")
+    async def fetch():
+        waits = {"drain": singleflight.drain, "a follower": fetch, "a lock": lock}[how]
+        waiting = asyncio.create_task(waits())
+        await asyncio.sleep(0)
+        return await waiting
+
+    async def lock():
+        async with fetch.locks("k"):
+            raise AssertionError
+
+    async def main():
+        began = loop.time()
+        with pytest.raises(singleflight.FlightDeadlock):
+            await fetch()
+        return loop.time() - began
+
+    assert steps.run(loop, main()) < 0.11
 
 
 def test_draining_within_a_flight_that_awaits_it_later(play):

@@ -9,6 +9,7 @@ import pytest
 from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey, single_flight_ttl
 
 from ..drivers import PATIENCE, InThread, eventually, until
+from ..patience import Patience
 
 
 def take(locks, *keys, hold=None, note=None, timeout=None):
@@ -428,6 +429,28 @@ def test_a_flight_keeps_the_lock_out(play):
         open_.set()
         await asyncio.gather(flight, lock)
         assert order == ["flight", "lock"]
+
+    play(main)
+
+
+@pytest.mark.parametrize("timeout", [0.25, 7])
+def test_no_pause_is_longer_than_the_timeout(play, monkeypatch, timeout):
+    """A task that waits for a key looks again when its time is over, and not at the next full second."""
+    patience, locks = Patience(monkeypatch), KeyedLocks()
+
+    async def main():
+        held = asyncio.Event()
+
+        async def wait():  # it does not begin within the block, whose children are looked after more often
+            await held.wait()
+            return await take(locks, "a", timeout=timeout)()
+
+        waiting = asyncio.create_task(wait())
+        async with locks("a"):
+            held.set()
+            await eventually(lambda: patience.waits)
+            assert set(patience.waits) == {timeout}
+        assert await waiting == "had it"
 
     play(main)
 

@@ -230,6 +230,18 @@ async def waited_for_the_first(case):
     assert done == {other}
 
 
+async def waited_for_the_first_error(case):
+    async def fail():
+        await asyncio.sleep(CONTENT)
+        raise LookupError
+
+    case.later.append(asyncio.create_task(case.ask()))
+    other = asyncio.create_task(fail())
+    done, _ = await asyncio.wait([case.later[0], other], return_when=asyncio.FIRST_EXCEPTION)
+    assert done == {other}
+    assert isinstance(other.exception(), LookupError)
+
+
 async def waited_for_a_while(case):
     case.later.append(asyncio.create_task(case.ask()))
     done, _ = await asyncio.wait(case.later, timeout=CONTENT)
@@ -256,6 +268,7 @@ INNOCENT = [
     fire_and_forget_a_thread,
     fire_and_forget_a_bare_thread,
     waited_for_the_first,
+    waited_for_the_first_error,
     waited_for_a_while,
     to_be_cancelled_by,
     named_to_a_callback,

@@ -290,3 +290,32 @@ def test_a_failure_keeps_no_frame_alive(play):
             gc.enable()
 
     play(main)
+
+
+@pytest.mark.parametrize("left", [1, 49, 51, 70, 99])
+def test_who_waits_no_more_is_let_go_of(play, left):
+    """Of a hundred tasks that wait some are cancelled: at most as many of these are kept as still wait."""
+
+    async def main():
+        seen, open_ = Recorder(wants={"wait"}), asyncio.Event()
+
+        @single_flight_ttl(ttl=60, listener=seen)
+        async def fetch():
+            await open_.wait()
+            return 1
+
+        tasks = [asyncio.create_task(fetch()) for _ in range(101)]
+        await eventually(lambda: seen.count("wait") == 100)
+        (slot,) = fetch.locks.live()
+        (crowd,) = slot.turn.gate.crowds.values()
+        assert len(crowd.members) == 100
+        for task in tasks[1 : left + 1]:
+            task.cancel()
+        await eventually(lambda: slot.turn.followers == 100 - left)
+        assert 100 - left <= len(crowd.members) <= 2 * (100 - left)
+        assert sum(member.crowd is crowd for member in crowd.members) == 100 - left
+        open_.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert outcomes.count(1) == 101 - left
+
+    play(main)

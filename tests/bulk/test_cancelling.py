@@ -325,3 +325,63 @@ def test_a_failed_call_leaves_no_garbage():
             gc.enable()
 
     asyncio.run(calls())
+
+
+@pytest.mark.parametrize("how", ["one", "many"])
+def test_a_loop_that_makes_no_task_fails_the_call_alone(driver, how):
+    """A task factory that raises: its caller is told, nothing was called, the keys are free for others."""
+    held = Held(driver)
+    held.gate.set()
+
+    def refuse(loop, coroutine, **options):
+        raise OSError("no more tasks")
+
+    async def call():
+        loop = asyncio.get_running_loop()
+        before = loop.get_task_factory()
+        loop.set_task_factory(refuse)
+        try:
+            return await (held.prices(["A", "B"]) if how == "many" else held.price("A"))
+        finally:
+            loop.set_task_factory(before)
+
+    with pytest.raises(OSError, match="no more tasks"):
+        driver.call(call)
+    assert held.price.flights() == ()
+    stats = held.price.stats()
+    assert (stats.fetches, stats.locks, stats.in_flight) == (0, stats.idle_locks, 0)
+    if how == "many":
+        assert (stats.errors, stats.calls, stats.failures) == (2, 0, 0)
+    assert driver.call(held.prices, ["A", "B"]) == {"A": "A", "B": "B"}
+    gc.collect()
+
+
+def test_a_circle_is_told_to_who_closes_it(driver):
+    """A flight awaits a bulk call that waits for A: the leader of A, who then asks for it, is refused."""
+    go, told, seen = driver.gate(), [], Recorder()
+
+    @single_flight_ttl(ttl=60, key=lambda symbol: symbol, listener=seen)
+    async def price(symbol):
+        await go
+        try:
+            await outer()
+        except FlightDeadlock as error:
+            told.append(str(error))
+        return symbol
+
+    @price.bulk
+    async def prices(symbols):
+        raise AssertionError
+
+    @single_flight_ttl(ttl=60, key=lambda: "outer")
+    async def outer():
+        return await asyncio.create_task(prices(["A"]))
+
+    leader = driver.start(price, "A")
+    seen.wait_for("fetch")
+    waiting = driver.start(outer)
+    seen.wait_for("wait")
+    go.set()
+    assert (leader.outcome(), waiting.outcome()) == ("A", {"A": "A"})
+    (message,) = told
+    assert "'outer' -> 'A'" in message or "'A' -> 'outer'" in message

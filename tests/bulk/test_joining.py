@@ -417,3 +417,60 @@ def test_an_abort_is_not_shared(driver, strike):
     assert held.ran == ["ABC", "CA"]
     stats = held.settled()
     assert (stats.failures, stats.calls, received(stats)) == (0, 2, 5)
+
+
+@pytest.mark.parametrize("strike", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("busy", [False, True])
+def test_an_aborted_flight_that_was_invalidated_is_flown_anew(driver, strike, busy):
+    """Nothing takes the place of a detached flight: a bulk caller that followed it loads that key itself."""
+
+    def respond(number, items):
+        if number == 0:
+            raise strike
+        return dict.fromkeys(items, number)
+
+    held = Held(driver, respond, follower_retries=0)
+    struck = driver.start(held.price, "A")
+    held.wait()
+    follower = driver.start(held.prices, ["A", "B"] if busy else ["A"])
+    if busy:
+        held.wait()
+    else:
+        held.seen.wait_for("wait")
+    assert held.price.invalidate("A")
+    held.open(0)
+    assert type(struck.outcome()) is strike
+    held.open()
+    assert follower.outcome() == ({"A": 2, "B": 1} if busy else {"A": 1})
+    assert held.ran == (["A", "B", "A"] if busy else ["A", "A"])
+    assert held.price.entry("A") is not None
+    stats = held.settled()
+    assert (stats.errors, stats.fetches, received(stats)) == (1, 1 + busy, 2 + busy)
+
+
+def test_who_has_failed_begins_nothing_more(driver):
+    """A bulk caller that finds one of its flights failed does not fly what another one left behind."""
+
+    def respond(number, items):
+        if number == 0:
+            raise ValueError("A")
+        if number == 1:
+            raise KeyboardInterrupt
+        return dict.fromkeys(items, number)
+
+    held = Held(driver, respond, follower_retries=0)
+    failing = driver.start(held.price, "A")
+    held.wait()
+    struck = driver.start(held.price, "B")
+    held.wait()
+    bulk = driver.start(held.prices, ["A", "B", "C"])
+    held.wait()
+    assert held.followers() == {"A": 1, "B": 1, "C": 0}
+    held.open(0, 1)
+    assert [type(caller.outcome()) for caller in (failing, struck)] == [ValueError, KeyboardInterrupt]
+    held.open(2)
+    assert type(bulk.outcome()) is ValueError
+    assert held.ran == ["A", "B", "C"]
+    assert [event.key for event in held.seen.of("abort")] == ["B"]
+    stats = held.settled()
+    assert (stats.errors, stats.fetches, stats.timeouts) == (4, 1, 0)

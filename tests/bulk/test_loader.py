@@ -184,6 +184,25 @@ def test_keyword_only_and_collected_arguments():
     assert loads == [(["A"], (1, 2), True, {"a": 1, "b": 2})]
 
 
+def test_a_method_whose_instance_has_another_name():
+    """The first argument of a call through the class is the instance, whatever the loader calls it."""
+
+    class Account:
+        @single_flight_ttl(ttl=60)
+        def price(self, symbol):
+            raise AssertionError
+
+        @price.bulk
+        def prices(this, symbols):
+            return {symbol: (this, symbol) for symbol in symbols}
+
+    account, other = Account(), Account()
+    assert Account.prices(account, ["A"]) == {"A": (account, "A")}
+    assert Account.prices(other, ["A"]) == {"A": (other, "A")}
+    assert account.price("A") == (account, "A")
+    assert account.prices(["A", "B"]) == {"A": (account, "A"), "B": (account, "B")}
+
+
 def test_an_instance_is_not_kept_alive():
     """Neither the loader nor what it stored keeps an instance, and its entries go with it."""
     account = Account()

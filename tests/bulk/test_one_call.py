@@ -61,6 +61,15 @@ def test_duplicates_collapse(driver):
     assert (stats.fetches, received(stats)) == (2, 2)
 
 
+def test_the_first_spelling_is_asked_for(driver):
+    """Of two spellings of one key the loader gets the one that came first, and the answer has both."""
+    broker = Broker(driver, key=lambda symbol, kind: (symbol.upper(), kind))
+    assert driver.call(broker.prices, ["a", "B", "A", "b"]) == dict.fromkeys("aA", "a bid") | dict.fromkeys(
+        "Bb", "B bid"
+    )
+    assert broker.loads == [["a", "B"]]
+
+
 def test_other_arguments_are_part_of_the_key(driver):
     """Items of calls with other arguments are other keys, by position, by name and by default."""
     broker = Broker(driver)

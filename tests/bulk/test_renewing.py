@@ -133,6 +133,37 @@ def test_a_failing_renewal_keeps_the_values():
     assert (stats.calls, stats.failures, stats.refreshes, stats.errors) == (2, 1, 2, 0)
 
 
+@pytest.mark.parametrize("brought", [{}, {"A": None}], ids=["left out", "refused"])
+def test_a_key_that_a_renewal_does_not_bring_is_tried_again(driver, brought):
+    """A second later, by whoever asks then, and as often as it takes; not before, and not by every caller."""
+    clock, loads, done = FakeClock(), [], Executions()
+
+    async def price(symbol):
+        raise AssertionError
+
+    async def prices(symbols):
+        loads.append(symbols)
+        done.begin()
+        return brought
+
+    price = driver.decorate(price, grace=600, key=lambda symbol: symbol, timer=clock)
+    prices = driver.loader(price, prices)
+    price.put("old", "A")
+    clock.advance(60)
+    for round_ in range(1, 4):
+        assert driver.call(prices, ["A"]) == {"A": "old"}
+        done.wait_for(round_)
+        until(lambda: not price.flights())
+        assert driver.call(prices, ["A"]) == {"A": "old"}
+        assert not price.flights()
+        clock.advance(0.5)
+        assert driver.call(prices, ["A"]) == {"A": "old"}
+        assert (loads, price.flights()) == ([["A"]] * round_, ())
+        clock.advance(0.5)
+    stats = price.stats()
+    assert (stats.stale_hits, stats.refreshes, stats.calls, stats.uncached) == (9, 3, 3, 3)
+
+
 def test_a_task_renews_in_the_background():
     """Stale values are served to a task at once; one load in a task of its own renews them, and is joined."""
     driver = Driver(0)
@@ -164,3 +195,32 @@ def test_a_task_renews_in_the_background():
     assert (stats.calls, stats.refreshes, stats.stale_hits, stats.waits) == (1, 1, 4, 2)
     driver.close()
     assert driver.reports() == []
+
+
+@pytest.mark.parametrize("how", ["invalidate", "put"])
+def test_a_renewal_that_was_overtaken_complains_of_nothing(how, caplog):
+    """A key that was dropped or put while it was renewed, and is then left out, is no failed renewal."""
+    clock, begun, gate = FakeClock(), Executions(), threading.Event()
+
+    @single_flight_ttl(ttl=60, grace=60, key=lambda s: s, timer=clock)
+    def price(symbol):
+        return "single"
+
+    @price.bulk
+    def prices(symbols):
+        begun.begin()
+        assert gate.wait(10)
+        return {}
+
+    price.put("old", "A")
+    clock.advance(60)
+    assert prices(["A"]) == {"A": "old"}
+    begun.wait_for(1)
+    if how == "invalidate":
+        assert price.invalidate("A")
+    else:
+        price.put("put", "A")
+    gate.set()
+    until(lambda: not price.flights())
+    assert caplog.records == []
+    assert price("A") == ("single" if how == "invalidate" else "put")

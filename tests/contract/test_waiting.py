@@ -9,6 +9,7 @@ from singleflight import FlightDeadlock, FlightTimeout
 from singleflight.testing import Recorder
 
 from ..drivers import Executions, stubbornly, until
+from ..patience import Patience
 
 ABANDONED = 4
 
@@ -190,6 +191,71 @@ def test_wait_timeout_zero_never_waits(driver):
     assert isinstance(leader.outcome(), ValueError)
     assert len(fetch.locks) == 0
     assert driver.call(fetch) == 1
+
+
+@pytest.mark.parametrize("wait_timeout", [0.25, 7])
+def test_no_pause_is_longer_than_wait_timeout(driver, monkeypatch, wait_timeout):
+    """A follower looks again when its patience is over, and not at the next full second."""
+    patience, seen, gate = Patience(monkeypatch), Recorder(), driver.gate()
+
+    async def fetch():
+        await gate
+        return 1
+
+    fetch = driver.decorate(fetch, wait_timeout=wait_timeout, listener=seen)
+    driver.start(fetch)
+    seen.wait_for("fetch")
+    driver.start(fetch, count=3)
+    until(lambda: len(patience.waits) == 3)
+    assert patience.waits == [wait_timeout] * 3
+    gate.set()
+    assert driver.outcomes() == [1] * 4
+
+
+def test_what_is_left_of_the_patience_goes_on_to_the_retry(driver, monkeypatch):
+    """The patience is the call's: who waits for a second flight after a first has what is left of it."""
+    patience, seen = Patience(monkeypatch), Recorder()
+    gates, executions = [driver.gate(), driver.gate()], Executions()
+
+    async def fetch():
+        number = executions.begin()
+        await gates[number]
+        return number or None
+
+    fetch = driver.decorate(fetch, wait_timeout=1000, listener=seen)
+    driver.start(fetch)
+    executions.wait_for(1)
+    driver.start(fetch, count=2)
+    seen.wait_for("wait", 2)
+    until(lambda: len(patience.waits) == 2)
+    patience.advance(300)
+    gates[0].set()
+    executions.wait_for(2)
+    until(lambda: len(patience.waits) == 3)
+    assert patience.waits == [1000, 1000, 700]
+    gates[1].set()
+    assert driver.outcomes() == [None, 1, 1]
+
+
+def test_who_has_waited_long_enough_is_told_so_and_not_before(driver, monkeypatch):
+    """FlightTimeout comes when `wait_timeout` seconds have passed, not a moment earlier."""
+    patience, seen, gate = Patience(monkeypatch, look=0.005), Recorder(), driver.gate()
+
+    async def fetch():
+        await gate
+        return 1
+
+    fetch = driver.decorate(fetch, wait_timeout=1000, listener=seen)
+    driver.start(fetch)
+    seen.wait_for("fetch")
+    follower = driver.start(fetch)
+    until(lambda: patience.waits)
+    patience.advance(999)
+    looked = len(patience.waits)
+    until(lambda: len(patience.waits) > looked + 2)
+    assert not follower.done()
+    patience.advance(1)
+    assert isinstance(follower.outcome(), FlightTimeout)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from singleflight import InstanceKey, UnhashableKey, caches, report, single_flight_ttl
+from singleflight import InstanceKey, UnhashableKey, caches, registry, report, single_flight_ttl
 
 
 @single_flight_ttl(ttl=60)
@@ -333,6 +333,42 @@ def test_caches_and_report_know_it():
     del temporary
     gc.collect()
     assert "temporary" not in report()
+
+
+def test_functions_that_are_gone_are_not_remembered():
+    """However many were decorated and have died, as in a notebook: the next one that comes tidies up."""
+    for _ in range(100):
+        single_flight_ttl(ttl=60)(lambda: 1)
+    gc.collect()
+    kept = single_flight_ttl(ttl=60)(lambda: 1)
+    assert caches()[-1] is kept
+    assert None not in [remembered() for remembered in registry._functions]
+
+
+@pytest.mark.parametrize("kind", ["function", "twin", "loader"])
+def test_classes_that_are_gone_are_not_remembered(kind):
+    """However many had it as an attribute and have died: the next one that comes tidies up."""
+
+    @single_flight_ttl(ttl=60)
+    def fetch(instance, key):
+        return key
+
+    @fetch.twin
+    async def afetch(instance, key):
+        return key
+
+    attribute = {"function": fetch, "twin": afetch, "loader": fetch.bulk(lambda instance, keys: {})}[kind]
+
+    def class_with_it():
+        return type("Temporary", (), {"get": fetch, "other": attribute})
+
+    for _ in range(100):
+        class_with_it()().get(1)
+    gc.collect()
+    kept = class_with_it()
+    assert kept().get(1) == 1
+    owners = fetch._self_home.family.owners()
+    assert (len(owners), None in owners, kept in owners) == (1, False, True)
 
 
 def test_the_functools_trio():

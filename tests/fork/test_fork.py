@@ -2,11 +2,21 @@
 
 import multiprocessing
 import os
+import threading
 
 import pytest
 
-from singleflight import KeyedLocks, single_flight_ttl
-from singleflight.testing import Recorder
+from singleflight import (
+    KeyedLocks,
+    caches,
+    configure_renewal,
+    registry,
+    renewing,
+    sections,
+    single_flight_ttl,
+)
+from singleflight.testing import FakeClock, Recorder
+from singleflight.turns import mutex
 
 from ..children import answer, answered, in_child
 
@@ -59,6 +69,38 @@ def test_a_fork_inside_the_function_stores_nothing_in_the_child():
         answer(writer, lambda: (fetch.entry(), fetch.flights(), len(fetch.locks)))
     assert answered(child, reader, writer) == "(None, (), 0)"
     assert fetch.entry().value == child
+
+
+def test_a_fork_inside_a_loader_stores_nothing_in_the_child():
+    """The frame in the child returns to its caller: nothing is stored, not even what came unasked."""
+    reader, writer = os.pipe()
+
+    @single_flight_ttl(ttl=60, key=lambda key: key)
+    def fetch(key):
+        return key
+
+    @fetch.bulk(max_batch=2)
+    def fetch_many(keys):
+        if "A" in keys:
+            pids.append(os.fork())
+        return dict.fromkeys([*keys, "X"], "loaded")
+
+    pids = []
+    answered_ = fetch_many(["A", "B", "C"])
+    if pids[0] == 0:
+        answer(
+            writer,
+            lambda: (
+                answered_,
+                [fetch.entry(key) for key in "ABX"],
+                fetch.flights(),
+                fetch("X"),
+                fetch.stats().in_flight,
+            ),
+        )
+    told = answered(pids[0], reader, writer)
+    assert told == "({'A': 'loaded', 'B': 'loaded', 'C': 'loaded'}, [None, None, None], (), 'X', 0)"
+    assert {fetch.entry(key).value for key in "ABCX"} == {"loaded"}
 
 
 def test_locks_held_by_others_are_free_in_the_child(crowd, gate):
@@ -147,3 +189,83 @@ def test_a_bypass_of_another_thread_ends_at_the_fork(crowd, gate):
     assert in_child(lambda: fetch() is fetch()) == "True"
     with fetch.bypass():
         assert in_child(lambda: fetch() is fetch()) == "False"
+
+
+class Held:
+    """Something of the library that another thread has in the midst of a section while this one forks."""
+
+    def __init__(self, name):
+        @single_flight_ttl(ttl=60, grace=60)
+        def fetch(key="A"):
+            return key
+
+        fetch()
+        memo = fetch._self_memo
+        self.fetch = fetch
+        self.lock = {
+            "the registry of functions": registry._registering,
+            "the registry of stores": sections._registering,
+            "the mutex": mutex,
+            "the store": memo.store._lock,
+            "the off switch": memo.switching,
+            "the pool of renewals": renewing._pool.lock,
+        }[name]
+
+
+HELD = [
+    *("the registry of functions", "the registry of stores", "the mutex"),
+    *("the store", "the off switch", "the pool of renewals"),
+]
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_another_thread_was_in_the_midst_of_is_free_in_the_child(crowd, gate, name):
+    """Whatever lock of the library another thread had at the fork: the child decorates, calls and renews."""
+    held, entered = Held(name), threading.Event()
+    fetch = held.fetch
+
+    def hold():
+        with held.lock:
+            entered.set()
+            gate.pass_()
+
+    def child():
+        @single_flight_ttl(ttl=60)
+        def decorated():
+            return "decorated"
+
+        renewed = threading.Event()
+        accepted = renewing.in_background(renewed.set)
+        with fetch.bypass():
+            fetch("A")
+        fetch.invalidate("A")
+        called = fetch("A"), fetch("B"), decorated()
+        return called, accepted and renewed.wait(5), decorated in caches()
+
+    crowd.add(hold)
+    assert entered.wait(5)
+    assert in_child(child) == "(('A', 'B', 'decorated'), True, True)"
+
+
+def test_a_child_has_the_pool_that_was_configured():
+    """It renews in as many threads, and queues as much, as its parent was told to."""
+    clock, caller = FakeClock(), threading.current_thread()
+    goes_on = threading.Event()
+
+    @single_flight_ttl(ttl=60, grace=60, timer=clock)
+    def fetch(key):
+        if clock() and threading.current_thread() is not caller:
+            goes_on.wait(10)
+        return clock()
+
+    def child():
+        return [fetch(key) for key in range(5)]  # what finds no place is renewed by the caller itself
+
+    for key in range(5):
+        fetch(key)
+    clock.advance(60)
+    configure_renewal(threads=2, queued=1)
+    try:
+        assert in_child(child) == "[0.0, 0.0, 0.0, 60.0, 60.0]"
+    finally:
+        configure_renewal()

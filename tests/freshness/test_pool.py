@@ -441,7 +441,8 @@ def test_a_plain_twin_on_the_loop_that_renews():
         loop.close()
 
 
-def test_eager_tasks():
+@pytest.mark.parametrize("how", ["one", "many"])
+def test_eager_tasks(how):
     """Where tasks start eagerly the caller is not held up by the first steps of the renewal."""
     clock, order = FakeClock(), []
 
@@ -450,16 +451,27 @@ def test_eager_tasks():
         order.append("runs")
         return clock()
 
+    @single_flight_ttl(ttl=10, grace=50, timer=clock)
+    async def fetch_one(key):
+        raise AssertionError
+
+    @fetch_one.bulk
+    async def fetch_many(keys):
+        return {key: await fetch.__wrapped__() for key in keys}
+
+    async def ask():
+        return await fetch() if how == "one" else (await fetch_many(["A"]))["A"]
+
     async def main():
-        await fetch()
+        await ask()
         clock.advance(10)
         if hasattr(asyncio, "eager_task_factory"):
             asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
-        assert await fetch() == 0.0
+        assert await ask() == 0.0
         order.append("served")
-        while fetch.flights():
+        while fetch.flights() or fetch_one.flights():
             await asyncio.sleep(0)
-        assert await fetch() == 10.0
+        assert await ask() == 10.0
 
     asyncio.run(main())
     assert order == ["runs", "served", "runs"]
@@ -488,6 +500,39 @@ def test_asyncio_run_ends_while_renewing():
     assert fetch.stats().failures == 0
     assert asyncio.run(twice()) == 1
     assert asyncio.run(twice()) == 3
+
+
+@pytest.mark.parametrize("strike", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("how", ["one", "many"])
+def test_what_ends_a_process_ends_the_loop_that_renews(strike, how):
+    """Ctrl-C and exit() in a renewal are raised by its loop, since nobody awaits it; the value stays."""
+    clock, struck = FakeClock(), []
+
+    @single_flight_ttl(ttl=10, grace=50, timer=clock)
+    async def fetch(key):
+        struck.append(asyncio.current_task())
+        raise strike
+
+    @fetch.bulk
+    async def fetch_many(keys):
+        return {key: await fetch.__wrapped__(key) for key in keys}
+
+    async def main():
+        if how == "one":
+            assert await fetch("A") == "old"
+        else:
+            assert await fetch_many(["A"]) == {"A": "old"}
+        await rounds(10)
+        raise AssertionError("the loop went on")
+
+    fetch.put("old", "A")
+    clock.advance(10)
+    with pytest.raises(strike):
+        asyncio.run(main())
+    assert isinstance(struck.pop().exception(), strike)
+    assert fetch.entry("A").value == "old"
+    assert fetch.flights() == ()
+    assert fetch.stats().failures == 0
 
 
 # -- fork and exit ----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A loop that is gone in the midst of something: whoever waits elsewhere notices within a second."""
 
+import asyncio
 import threading
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 import singleflight
 from singleflight import KeyedLocks, single_flight_ttl
 from singleflight.circles import below, waiting
-from singleflight.testing import Recorder
+from singleflight.crowds import is_gone
+from singleflight.testing import FakeClock, Recorder
 
-from ..drivers import Executions, InThread, stubbornly, until
+from ..drivers import Executions, InThread, LoopThread, stubbornly, until
 
 SOON = 5.0  # seconds: what is noticed within one must be over by then, also on a busy machine
 
@@ -154,3 +156,86 @@ def test_a_queued_hold_of_a_closed_loop_is_forgotten(loops, make_gate):
     assert holder.outcome() is None
     assert waiting.keys() <= before.keys()
     assert below == {}
+
+
+@pytest.mark.parametrize("how", ["one", "many"])
+def test_a_renewal_on_a_loop_that_stands_still_keeps_nobody(how):
+    """Its loop was stopped in the midst of it, in this very thread: draining does not wait for it."""
+    clock, loop = FakeClock(), asyncio.new_event_loop()
+
+    @single_flight_ttl(ttl=10, grace=50, timer=clock)
+    async def fetch(key):
+        await asyncio.sleep(0)
+        return "new"
+
+    @fetch.bulk
+    async def fetch_many(keys):
+        await asyncio.sleep(0)
+        return dict.fromkeys(keys, "new")
+
+    async def go_on():
+        while fetch.flights():
+            await asyncio.sleep(0)
+
+    fetch.put("old", "A")
+    clock.advance(10)
+    try:
+        if how == "one":
+            assert loop.run_until_complete(fetch("A")) == "old"
+        else:
+            assert loop.run_until_complete(fetch_many(["A"])) == {"A": "old"}
+        assert [flight.key for flight in fetch.flights()] == [("A",)]
+        assert singleflight.drain_sync(timeout=SOON) is True
+        assert fetch.flights()
+        loop.run_until_complete(go_on())
+        assert fetch.entry("A").value == "new"
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("what", ["a flight", "flights in bulk", "a lock"])
+def test_a_loop_that_goes_on_in_another_thread_is_not_given_up(loops, make_gate, what):
+    """The thread that it ran on has ended, and the loop runs elsewhere: who asks waits for its tasks."""
+    gate, executions, seen, entered = make_gate(), Executions(), Recorder(), threading.Event()
+
+    @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
+    async def fetch(key):
+        executions.begin()
+        await gate
+        return key
+
+    @fetch.bulk
+    async def fetch_many(keys):
+        executions.begin()
+        await gate
+        return {key: key for key in keys}
+
+    async def hold():
+        async with fetch.locks("k"):
+            entered.set()
+            await gate
+        return "held"
+
+    moved, other = loops(), loops()
+    if what == "a lock":
+        first = moved.start(hold)
+        assert entered.wait(SOON)
+    else:
+        first = moved.start(fetch, "k") if what == "a flight" else moved.start(fetch_many, ["j", "k"])
+        executions.wait_for(1)
+    moved.stop()
+    elsewhere = LoopThread(moved.loop)
+    try:
+        assert elsewhere.run(asyncio.sleep, 0, "alive") == "alive"
+        follower = other.start(fetch, "k")
+        seen.wait_for("wait")
+        (slot,) = (slot for slot in fetch.locks.live() if slot.key == "k")
+        assert not is_gone(moved.loop, moved.thread)
+        assert slot.turn.leader is not None
+        gate.set()
+        assert follower.outcome() == "k"
+        assert first.outcome() == {"a lock": "held", "a flight": "k"}.get(what, {"j": "j", "k": "k"})
+        assert executions.begun == 1
+    finally:
+        elsewhere.close()
+    assert elsewhere.reports == []

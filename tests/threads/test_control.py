@@ -2,7 +2,7 @@
 
 import pytest
 
-from singleflight import Landing, single_flight_ttl
+from singleflight import Landing, report, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
 
 
@@ -261,3 +261,26 @@ def test_debug_logging_needs_no_listener(caplog):
         ["prices", "fetch"],
         ["prices", "land"],
     ]
+
+
+def test_the_oldest_flight_is_told_of_first(crowd, gate):
+    """In flights() and report(), detached ones too, whatever the order in which their keys are known."""
+    clock, seen = FakeClock(), Recorder(wants={"fetch"})
+
+    @single_flight_ttl(ttl=60, timer=clock, listener=seen, key=lambda key: key, name="told in order")
+    def fetch(key):
+        gate.pass_()
+        return key
+
+    for number, key in enumerate(["first", "second", "third"], 1):
+        crowd.add(fetch, key)
+        seen.wait_for("fetch", number)
+        clock.advance(10)
+    assert fetch.invalidate("first")
+    crowd.add(fetch, "first")
+    seen.wait_for("fetch", 4)
+    lines = report().partition("told in order: ")[2].splitlines()[1:5]
+    wanted = ["'first'", "'second'", "'third'", "'first'"]
+    assert [next(name for name in wanted if name in line) for line in lines] == wanted
+    assert [repr(flight.key) for flight in fetch.flights()] == wanted
+    assert [flight.elapsed for flight in fetch.flights()] == [30, 20, 10, 0]

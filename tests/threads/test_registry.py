@@ -8,6 +8,8 @@ import pytest
 from singleflight import FlightTimeout, KeyedLocks, single_flight_ttl
 from singleflight.testing import Recorder
 
+from ..patience import Patience
+
 
 @pytest.mark.parametrize("max_idle", [0, 1, None])
 def test_a_key_has_one_owner_at_a_time(crowd, max_idle):
@@ -121,6 +123,22 @@ def test_a_waiter_that_gives_up_keeps_nobody_waiting(crowd, gate, until):
     outcomes = crowd.join()
     assert (outcomes[0], outcomes[2]) == ("first", "had it")
     assert len(locks) == 0
+
+
+@pytest.mark.parametrize("timeout", [0.25, 7])
+def test_no_pause_is_longer_than_the_timeout(crowd, until, monkeypatch, timeout):
+    """Who waits for a key looks again when its time is over, and not at the next full second."""
+    patience, locks = Patience(monkeypatch), KeyedLocks()
+
+    def take():
+        with locks("a", "b", timeout=timeout):
+            return "had it"
+
+    with locks("a"):
+        crowd.add(take)
+        until(lambda: patience.waits)
+        assert set(patience.waits) == {timeout}
+    assert crowd.join() == ["had it"]
 
 
 def test_an_exception_inside_the_block_releases_the_key():
