@@ -72,6 +72,8 @@ def _search(asker: Asker, wanted: Turn, bounded: bool) -> tuple[Circle | None, T
         if turn.leader is None or id(turn) in seen:
             continue
         seen.add(id(turn))
+        if turn.life is not None and turn.life() is None:
+            continue  # nobody waits for its thread, which has ended; another one may have its identifier
         job = turn.job
         if job is not None:
             if job.is_over():
