@@ -104,7 +104,7 @@ def single_flight_ttl(
     Args:
         ttl: how long a value is served, counted from when it landed: seconds, a `timedelta`, or a callable
             of the `Landing` that returns one of these. None: for ever. 0: concurrent callers share one
-            call, and nothing is stored.
+            call, and nothing is stored (so too where a callable returns less than 0).
         key: called with the function's arguments, defaults filled in; calls with equal results are the
             same call. By default all arguments count, and on a method the instance, by identity and
             without being kept alive.

@@ -81,7 +81,8 @@ class Controls(Generic[P, R]):
         """Store a value for this call, as if it had just landed, in place of what is there or on its way.
 
         A callable `ttl` sees a landing with a duration of 0 and no followers; what it raises is raised here
-        and nothing has changed. With a ttl of 0 this only invalidates.
+        and nothing has changed; so is `TypeError` where one use would spend the value (a generator, say).
+        With a ttl of 0 this only invalidates.
         """
         control.put(self._self_memo, self._split(args, kwargs)[0], value)
 
