@@ -200,6 +200,7 @@ def test_a_method_whose_instance_has_another_name():
     assert Account.prices(account, ["A"]) == {"A": (account, "A")}
     assert Account.prices(other, ["A"]) == {"A": (other, "A")}
     assert account.price("A") == (account, "A")
+    assert vars(Account)["prices"](account, ["A", "C"]) == {"A": (account, "A"), "C": (account, "C")}
     assert account.prices(["A", "B"]) == {"A": (account, "A"), "B": (account, "B")}
 
 

@@ -181,6 +181,33 @@ def test_an_extra_key_never_replaces_something_newer(driver, act):
     assert (entry and entry.value) == wanted
 
 
+@pytest.mark.parametrize("request_", ["the first", "a later one"])
+def test_an_extra_key_is_as_new_as_the_request_that_brought_it(driver, request_):
+    """What was put during one request is older than what the next one brings unasked."""
+    gates, begun = [driver.gate(), driver.gate()], [driver.gate(), driver.gate()]
+
+    async def price(symbol):
+        return "fetched"
+
+    async def prices(symbols):
+        number = "AB".index(symbols[0])
+        begun[number].set()
+        await gates[number]
+        brings = number == (request_ == "a later one")
+        return {symbols[0]: "new", **({"X": "extra"} if brings else {})}
+
+    price = driver.decorate(price)
+    prices = driver.loader(price, prices, max_batch=1)
+    caller = driver.start(prices, ["A", "B"])
+    begun[0].pass_()
+    price.put("put", "X")
+    gates[0].set()
+    begun[1].pass_()
+    gates[1].set()
+    assert caller.outcome() == {"A": "new", "B": "new"}
+    assert price.entry("X").value == ("put" if request_ == "the first" else "extra")
+
+
 def test_an_extra_key_is_not_stored_after_invalidate_where(driver):
     """A predicate may pick what a running loader brings unasked, though there is nothing of it yet."""
     gate, begun = driver.gate(), driver.gate()

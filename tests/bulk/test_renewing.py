@@ -224,3 +224,28 @@ def test_a_renewal_that_was_overtaken_complains_of_nothing(how, caplog):
     until(lambda: not price.flights())
     assert caplog.records == []
     assert price("A") == ("single" if how == "invalidate" else "put")
+
+
+def test_what_was_served_stale_stays_as_it_was_served(driver):
+    """A renewal that lands while its caller still waits for other keys does not change the answer."""
+    clock, gate, renewed = FakeClock(), driver.gate(), Executions()
+
+    async def price(symbol):
+        raise AssertionError
+
+    async def prices(symbols):
+        if symbols == ["C"]:
+            await gate
+        renewed.begin()
+        return dict.fromkeys(symbols, "new")
+
+    price = driver.decorate(price, grace=60, key=lambda symbol: symbol, timer=clock)
+    prices = driver.loader(price, prices)
+    price.put("old", "A")
+    clock.advance(60)
+    caller = driver.start(prices, ["A", "C"])
+    renewed.wait_for(1)
+    until(lambda: price.entry("A").value == "new")
+    gate.set()
+    assert caller.outcome() == {"A": "old", "C": "new"}
+    assert price.stats().stale_hits == 1

@@ -202,6 +202,21 @@ def test_a_shared_error_leads_to_where_it_was_raised(driver):
     assert names[-1] == "where_it_fails"
 
 
+def test_what_was_not_called_for_is_no_call(driver):
+    """Keys that a call was to load when it found a stored failure: free again, aborted, not executed."""
+    told = Told(driver, "", fails="B", failure_ttl=60)
+    told.gate.set()
+    with pytest.raises(LookupError):
+        driver.call(told.price, "B")
+    with pytest.raises(LookupError):
+        driver.call(told.prices, ["A", "B"])
+    assert told.price.flights() == ()
+    assert told.events("abort", "followers") == [("A", 0)]
+    stats = told.price.stats()
+    assert (stats.calls, stats.failures, stats.errors) == (1, 1, 3)
+    assert driver.call(told.prices, ["A"]) == {"A": "a"}
+
+
 @pytest.mark.parametrize("asked", ["A", "B"])
 def test_a_circle_names_the_key_that_was_asked_for_alone(driver, asked):
     """The keys of one batch do not ask for each other: a loader that asks for one of its own names that."""
