@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, TypeVar, assert_type
+from typing import Any, Generic, Self, TypeVar, assert_type
 
 from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
 from alpaca.trading.requests import MarketOrderRequest
@@ -272,6 +272,49 @@ async def later(account: AsyncAccount) -> None:
     assert_type(await account.of_class.refresh("A"), bytes)
     assert_type(await AsyncAccount.static("A"), complex)
     assert_type(await account.static.refresh("A"), complex)
+
+
+# -- methods that return their own instance ------------------------------------------------------------------
+
+
+class Chained:
+    @single_flight_ttl(ttl=60)
+    def with_number(self) -> tuple[Self, int]:
+        return self, 1
+
+    @single_flight_ttl(ttl=60)
+    async def itself(self) -> Self:
+        return self
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    async def make(cls, number: int) -> Self:
+        return cls()
+
+    @itself.twin
+    def with_number_now(self) -> list[Self]:
+        return [self]
+
+    @with_number.bulk
+    def many(self) -> dict[str, Self]:
+        return {}
+
+
+class ChainedBelow(Chained):
+    @single_flight_ttl(ttl=60)
+    def with_number(self) -> tuple[Self, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self, 2
+
+
+async def chained() -> None:
+    assert_type(ChainedBelow().with_number(), tuple[ChainedBelow, int])
+    assert_type(ChainedBelow().with_number.refresh(), tuple[ChainedBelow, int])
+    assert_type(await ChainedBelow().itself(), ChainedBelow)
+    assert_type(ChainedBelow().itself.invalidate(), bool)
+    assert_type(await ChainedBelow.make(1), ChainedBelow)
+    assert_type(await Chained().make(1), Chained)
+    assert_type(ChainedBelow().with_number_now(), list[ChainedBelow])
+    assert_type(ChainedBelow().many(), dict[str, ChainedBelow])
 
 
 # -- twins: parameters and return types of their own --------------------------------------------------------
