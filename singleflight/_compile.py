@@ -57,6 +57,11 @@ _LOOSE_KEY = """\
     except _sf_TypeError:
         {meant} = None
 """
+_BY_PLACE = """\
+    if not {words} and {least} <= _sf_len({spelt}) <= {most}:
+        _sf_key = {spelt} + _sf_tails[_sf_len({spelt})]
+    else:
+"""
 _SPELL = """\
     if _sf_key is None:
         _sf_key = _sf_spell{owned}({spelt}, {words})
@@ -120,6 +125,7 @@ class CallForms:
             self.namespace["_sf_bind_owned"] = binder.bind_owned
             self.namespace["_sf_repeats"] = binder.repeats
             self.namespace["_sf_named"] = binder.named
+            self.namespace["_sf_tails"] = binder.tails
             self.namespace["_sf_spell"] = binder.spell
             self.namespace["_sf_spell_owned"] = binder.spell_owned
 
@@ -158,7 +164,8 @@ class CallForms:
         if binder.guarded:
             spelt = "_sf_spelt" if meet else "args"
             guard = f"None if _sf_len({spelt}) > {binder.least} and _sf_repeats({spelt}) else "
-        return _loose_text(body, meet, self._own_key, bound, waits, binder.first, guard)
+        places = binder.least, binder.most
+        return _loose_text(body, meet, self._own_key, bound, waits, binder.first, guard, places)
 
 
 def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
@@ -239,7 +246,14 @@ def _instance_key(instance: str, meet: str) -> list[str]:
 
 @lru_cache(maxsize=256)
 def _loose_text(
-    body: str, meet: str, own_key: bool, bound: bool, waits: bool, first: str | None, guard: str
+    body: str,
+    meet: str,
+    own_key: bool,
+    bound: bool,
+    waits: bool,
+    first: str | None,
+    guard: str,
+    places: tuple[int, int],
 ) -> str:
     """The source of one call form for a callable that may take anything."""
     spelt, words, given, lines = "args", "kwargs", "args", []
@@ -263,6 +277,9 @@ def _loose_text(
     bind = "_sf_bind_owned" if meet else "_sf_bind"
     made = _LOOSE_KEY.format(meant=meant, guard=guard, bind=bind, spelt=spelt, words=words)
     made += _ASK if own_key else _SPELL.format(owned="_owned" if meet else "", spelt=spelt, words=words)
+    if not own_key and places[1] >= 0:
+        by_place = _BY_PLACE.format(least=places[0], most=places[1], spelt=spelt, words=words)
+        made = by_place + "".join(f"    {line}\n" for line in made.splitlines())
     values = {
         "named": f"_sf_named({spelt}, {words})",
         "args": given,

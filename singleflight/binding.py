@@ -52,8 +52,9 @@ class Binder:
         shown = signature.parameters.values()
         shapes = shapes_of(signature)
         placed = [p for p in shown if p.kind in _PLACED]
-        named = placed and placed[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        self.first = placed[0].name if named else None  # as it may be given by name
+        self.first = None  # the name under which the first argument may be given
+        if placed and placed[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            self.first = placed[0].name
         self.bind: Callable[..., Any] = _compiled(signature, shapes, own_key)
         self._length = self._owned_length = len(shapes)
         self.bind_owned = self.bind
@@ -67,6 +68,18 @@ class Binder:
         self.least = len(placed) - len(optional)
         self.guarded = not parameters.certain and len(optional) > (0 if starred else 1)
         self._defaults = [_alone(p.default) for p in placed]
+        # What follows in the key after so many arguments given by place: such calls need not be bound.
+        named = [p for p in shown if p.kind is p.KEYWORD_ONLY]
+        self.most = -1
+        self.tails: tuple[tuple[Any, ...], ...] = ()
+        if placed and not starred and all(p.default is not p.empty for p in named):
+            self.most = self.least if self.guarded else len(placed)
+            words = ((),) if any(p.kind is p.VAR_KEYWORD for p in shown) else ()
+            given = [p.default for p in (*placed, *named)]
+            behind = given[len(placed) :]
+            self.tails = tuple(
+                (*given[count : len(placed)], *behind, *words) for count in range(len(placed) + 1)
+            )
 
     def repeats(self, args: tuple[Any, ...]) -> bool:
         """Whether the last argument given by place is what stands there by default."""
