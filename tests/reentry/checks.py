@@ -122,8 +122,8 @@ class Monitored(AtCheck):
 
         The last are the beginnings of handlers: no signal is handled between what raised and its handler.
 
-        The interrupts come after a jump back, not with it: compilers up to 3.14 leave some of these without
-        the handlers around them (CPython's issue 130279), and an interrupt there is nobody's to handle.
+        The interrupts come after a jump back, not with it: in 3.13 and 3.14 some jumps are without the
+        handlers around them (CPython's issue 130279), and an interrupt there is nobody's to handle.
         """
         of = [(each.offset, each.opname) for each in dis.get_instructions(code)]
         entry = next(offset for offset, name in of if name == "RESUME")
