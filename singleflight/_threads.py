@@ -131,7 +131,7 @@ def _renew(
     finally:
         memo.done(renewal)
         if not flight.detached:
-            renewal.record = memo.store.index.get(renewal.key)
+            renewal.record = memo.store.find(renewal.key)
         del flight
 
 

@@ -51,14 +51,17 @@ class Lander(Remembered):
         timer = self.timer
         now = timer()
         gone: list[Record] | None = None
-        if storable and ttl > 0.0 and not flight.detached:
+        if storable and ttl > 0.0 and not flight.detached and self.locks.leads_to(flight.key, flight.slot):
             if self.is_plain:
                 record = record_of(flight.key, value, now, ttl)
             else:
                 record = self.new_record(flight.key, value, now, ttl, now - flight.started)
             if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
-            gone = self.store.put(record, flight)
+            try:
+                gone = self.store.put(record, flight)
+            except Exception:  # the key's own: its value is its callers' alone
+                gone = None
         stored = gone is not None
         if stored and self.batches:
             self.spoil(flight.key)
@@ -111,7 +114,9 @@ class Lander(Remembered):
         """Keep an exception for a while, where there is no value and nobody is to try again at once."""
         with mutex:
             refused = flight.detached or flight.has_ended() or (flight.followers and flight.retries != 0)
-        before = self.store.index.get(flight.key)
+        if not self.locks.leads_to(flight.key, flight.slot):  # the key has changed, or raises
+            return
+        before = self.store.find(flight.key)
         served = before is not None and before.error is None and before.serves_for(now) > 0
         if refused or served:
             return
@@ -119,7 +124,10 @@ class Lander(Remembered):
         if kept is not error:
             kept.__traceback__ = None  # its frames are not to live as long as it does
         ttl = self.options.failure_ttl
-        gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
+        try:
+            gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
+        except Exception:  # the key's own
+            return
         self.tell.gone(gone or [], now)
 
     def _renew_later(self, flight: Flight, now: float, error: BaseException | None) -> None:

@@ -112,7 +112,7 @@ class KeyedLocks(Slots):
     def __len__(self) -> int:
         """How many locks there are, idle ones included."""
         with mutex:
-            live, idle = len(self._live), len(self._idle)
+            live, idle = len(self._live) + len(self._spoilt), len(self._idle)
         return live + idle
 
     def __bool__(self) -> bool:
@@ -120,7 +120,7 @@ class KeyedLocks(Slots):
         return True
 
     def __repr__(self) -> str:
-        return f"<KeyedLocks: {len(self._live)} live, {len(self._idle)} idle>"
+        return f"<KeyedLocks: {len(self._live) + len(self._spoilt)} live, {len(self._idle)} idle>"
 
     def evict_idle(self, older_than: float | timedelta = 0) -> int:
         """Forget the locks that have been idle for at least `older_than` seconds; returns how many."""

@@ -3,12 +3,17 @@
 An idle lock has no state: all there is to it is its key and since when it has been idle. A handler or
 finaliser that comes back in the midst of a method may only `forget` and look. Every step is a single
 operation of a dictionary, so it finds a lock there or not; and a lock that is lost is made anew.
+
+A key may be *spoilt* once it is here: it has changed, or raises when it is hashed or compared. A dictionary
+lets go of nothing without that hash. So a slot is given up by identity, and whatever is not found under its
+own key any more is put aside, where everybody sees it and nobody can come to it by an equal key.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Hashable
+from contextlib import suppress
 from math import inf
 
 from .circles import forget_the_gone
@@ -35,36 +40,49 @@ class Idle:
         limit: how many are kept; None for all.
     """
 
-    __slots__ = ("_limit", "_older", "_younger")
+    __slots__ = ("_limit", "_older", "_spoilt", "_younger")
 
     def __init__(self, limit: int | None) -> None:
         self._limit = inf if limit is None else limit
         self._younger: dict[Hashable, IdleLock] = {}  # the oldest first
         self._older: dict[Hashable, IdleLock] = {}  # the oldest last; all older than any of `_younger`
+        self._spoilt: list[IdleLock] = []  # whose keys were found spoilt: the next to go
 
     def __len__(self) -> int:
-        return len(self._younger) + len(self._older)
+        return len(self._younger) + len(self._older) + len(self._spoilt)
 
     def keys(self) -> list[Hashable]:
         """The oldest first."""
-        return [*reversed(self._older), *self._younger]
+        return [*(key for key, _ in self._spoilt), *reversed(self._older), *self._younger]
 
     def add(self, key: Hashable, since: float) -> IdleLock | None:
         """The youngest; returns one that goes for it, to be let go of after the mutex is free."""
         younger = self._younger
-        younger[key] = key, since
-        if len(younger) + len(self._older) <= self._limit:
+        try:
+            younger[key] = key, since
+        except Exception:  # the key's own
+            return key, since
+        if len(younger) + len(self._older) + len(self._spoilt) <= self._limit:
             return None
         return self.pop_oldest()
 
     def pop(self, key: Hashable) -> IdleLock | None:
-        """Take one out, if it is there."""
-        return self._younger.pop(key, None) or self._older.pop(key, None)
+        """Take one out, if it is there. One that cannot be compared with the key is left where it is."""
+        try:
+            return self._younger.pop(key, None) or self._older.pop(key, None)
+        except Exception:  # a key's own
+            return None
+
+    def put_aside(self, lock: IdleLock) -> None:
+        """Its key was found spoilt: it is the next to go."""
+        self._spoilt.append(lock)
 
     def pop_oldest(self) -> IdleLock | None:
         """Take the oldest out, if there is any."""
         if not self._older:
             self._turn_round()
+        if self._spoilt:
+            return self._spoilt.pop()
         try:
             return self._older.popitem()[1]
         except KeyError:  # there was none, or a handler has just forgotten it
@@ -75,18 +93,31 @@ class Idle:
         gone: list[IdleLock] = []
         while (oldest := self.pop_oldest()) is not None:
             if oldest[1] > since:
-                self._older[oldest[0]] = oldest  # back to where it was: at the end
+                try:
+                    self._older[oldest[0]] = oldest  # back to where it was: at the end
+                except Exception:  # the key's own
+                    gone.append(oldest)
                 break
             gone.append(oldest)
         return gone
 
     def _turn_round(self) -> None:
         younger = self._younger
-        turned = dict(reversed(younger.items()))
+        try:
+            turned = dict(reversed(younger.items()))
+        except Exception:  # a key's own
+            turned = {}
+            for key, lock in reversed(list(younger.items())):
+                with suppress(Exception):
+                    turned.setdefault(key, lock)
         self._older, self._younger = turned, {}
-        if len(turned) != len(younger):  # a handler has forgotten some before it was done
-            for key in turned.keys() - younger.keys():
-                turned.pop(key, None)
+        if len(turned) > len(younger):  # a handler has forgotten some before it was done
+            with suppress(Exception):
+                for key in turned.keys() - younger.keys():
+                    turned.pop(key, None)
+        elif len(turned) < len(younger):  # keys that raise, or have become equal
+            kept = set(map(id, turned.values()))
+            self._spoilt += [lock for lock in younger.values() if id(lock) not in kept]
 
 
 class Slots:
@@ -94,20 +125,45 @@ class Slots:
 
     def __init__(self, max_idle: int | None) -> None:
         self._max_idle = max_idle
-        self._live: dict[Hashable, Slot] = {}  # both guarded by the mutex
+        self._live: dict[Hashable, Slot] = {}  # these are guarded by the mutex
+        self._spoilt: set[Slot] = set()  # live, and found by identity alone
         self._idle = Idle(max_idle)
 
     def slot(self, key: Hashable) -> Slot | None:
-        """The live slot of a key, if it has one."""
-        return self._live.get(key)
+        """The live slot of a key, if it has one; None also where the key is spoilt and raises."""
+        try:
+            return self._live.get(key)
+        except Exception:  # the key's own
+            return None
+
+    def leads_to(self, key: Hashable, slot: Slot) -> bool:
+        """Whether a live slot is the one that is found by this key, its own: if not, that is spoilt.
+
+        May be asked without the mutex.
+        """
+        try:
+            return self._live.get(key) is slot
+        except Exception:  # the key's own
+            return False
 
     def enter(self, key: Hashable) -> Slot:
         """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
         slot = self._live.get(key)
         if slot is None:
             idle = self._idle.pop(key)
-            if idle is not None:
-                key = idle[0]  # the registry's own key object, so that it is not destroyed in here
+            if idle is None:
+                slot = self._live[key] = new_slot(key)
+            else:
+                slot = self._use_again(idle, key)
+        return slot
+
+    def _use_again(self, idle: IdleLock, key: Hashable) -> Slot:
+        """A slot with the registry's own key object, so that it is not destroyed in here."""
+        own = idle[0]
+        try:
+            slot = self._live[own] = new_slot(own)
+        except Exception:  # its own: it is let go of later, and the equal one takes its place
+            self._idle.put_aside(idle)
             slot = self._live[key] = new_slot(key)
         return slot
 
@@ -122,9 +178,14 @@ class Slots:
             slot.step_out(following)
             return following.admit(), gone
         key = slot.key
-        live = self._live.get(key) is slot
-        if live:
-            del self._live[key]  # first: an interrupt after it leaves nothing behind
+        try:
+            live = self._live.get(key) is slot
+            if live:
+                del self._live[key]  # first: an interrupt after it leaves nothing behind
+        except Exception:  # the key's own
+            live = False
+        if not live and (slot in self._spoilt or slot in self._live.values()):
+            self._file_anew(slot)
         slot.turn = None
         if self._max_idle == 0 or not live:
             return None, (slot, gone)
@@ -132,6 +193,30 @@ class Slots:
             return None, (slot, gone)
         evicted = self._idle.add(key, time.monotonic())
         return None, evicted if gone is None else (evicted, gone)
+
+    def _file_anew(self, without: Slot) -> None:
+        """Take a slot out whose key does not lead to it; others like it are put aside.
+
+        Each is filed first and looked for after: one whose key changes in between is not found, and is out
+        again. (`popitem` hashes nothing.)
+        """
+        live, kept, spoilt = self._live, dict[Hashable, Slot](), set(self._spoilt)
+        for key, slot in list(live.items()):
+            sound = False
+            if slot is not without:
+                try:
+                    if kept.setdefault(key, slot) is slot:
+                        sound = live.get(key) is slot
+                except Exception:  # the key's own
+                    sound = False
+                if not sound:
+                    spoilt.add(slot)
+            if not sound and kept and next(reversed(kept.values())) is slot:
+                kept.popitem()
+        spoilt.discard(without)
+        # No call between these: an interrupt finds the old ones or the new ones.
+        self._live = kept
+        self._spoilt = spoilt
 
     def _drop_the_dead(self, slot: Slot) -> object:
         """Out of the queue with those at its front that would never go on, nor let anybody after them."""
@@ -150,15 +235,21 @@ class Slots:
 
     def live(self) -> list[Slot]:
         """Every live slot."""
-        return list(self._live.values())
+        return [*self._live.values(), *self._spoilt]
 
     def after_fork(self) -> None:
         """In a forked child: only the holds of the thread that forked are still held by somebody."""
         me = get_ident()
-        live, self._live, self._idle = self._live, {}, Idle(self._max_idle)
-        for key, slot in live.items():
+        live, slots = self._live, self.live()
+        self._live, self._spoilt, self._idle = {}, set(), Idle(self._max_idle)
+        for slot in slots:
             slot.queue = ()
             if isinstance(slot.turn, Hold) and slot.turn.thread == me and not slot.turn.missing:
-                self._live[key] = slot
+                try:
+                    sound = live.get(slot.key) is slot and self._live.setdefault(slot.key, slot) is slot
+                except Exception:  # the key's own
+                    sound = False
+                if not sound:
+                    self._spoilt.add(slot)
             elif slot.turn is not None:
                 slot.turn.orphan()
