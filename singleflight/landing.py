@@ -51,16 +51,19 @@ class Lander(Remembered):
         timer = self.timer
         now = timer()
         gone: list[Record] | None = None
-        if storable and ttl > 0.0 and not flight.detached and self.locks.leads_to(flight.key, flight.slot):
+        if storable and ttl > 0.0 and not flight.detached:
+            key = flight.key
             if self.is_plain:
-                record = record_of(flight.key, value, now, ttl)
+                record = record_of(key, value, now, ttl)
             else:
-                record = self.new_record(flight.key, value, now, ttl, now - flight.started)
+                record = self.new_record(key, value, now, ttl, now - flight.started)
             if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
             try:
-                gone = self.store.put(record, flight)
-            except Exception:  # the key's own: its value is its callers' alone
+                # One that does not lead to its own slot is spoilt: the value is its callers' alone.
+                if self.locks.by_key.get(key) is flight.slot:
+                    gone = self.store.put(record, flight)
+            except Exception:  # the key's own, as when it is hashed
                 gone = None
         stored = gone is not None
         if stored and self.batches:
@@ -114,7 +117,7 @@ class Lander(Remembered):
         """Keep an exception for a while, where there is no value and nobody is to try again at once."""
         with mutex:
             refused = flight.detached or flight.has_ended() or (flight.followers and flight.retries != 0)
-        if not self.locks.leads_to(flight.key, flight.slot):  # the key has changed, or raises
+        if self.locks.slot(flight.key) is not flight.slot:  # the key is spoilt
             return
         before = self.store.find(flight.key)
         served = before is not None and before.error is None and before.serves_for(now) > 0

@@ -53,7 +53,7 @@ class Memo(Server):
         Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
         this key took too long and are still running.
         """
-        timer, store = self.timer, self.store  # CPython is slow to call what an attribute holds
+        timer = self.timer  # CPython is slow to call what an attribute holds
         now = timer()
         boarding.told = self.tell.has_listener or is_logging(DEBUG)
         key = boarding.key
@@ -62,7 +62,7 @@ class Memo(Server):
         found: list[Hashable] | None = None
         due = False
         with mutex:
-            lookup = store.lookup  # not before: the index may have been replaced, and a value landed in it
+            lookup = self.store.lookup  # not before: it may have been replaced, and a value landed since
             record = lookup(key)
             if record is not None and not boarding.renew and record.serves_for(now) > 0:
                 self._serve(boarding, record, now)

@@ -40,13 +40,13 @@ class Idle:
         limit: how many are kept; None for all.
     """
 
-    __slots__ = ("_limit", "_older", "_spoilt", "_younger")
+    __slots__ = ("_older", "_room", "_spoilt", "_younger")
 
     def __init__(self, limit: int | None) -> None:
-        self._limit = inf if limit is None else limit
+        self._room = inf if limit is None else limit  # what the limit leaves for these two
         self._younger: dict[Hashable, IdleLock] = {}  # the oldest first
         self._older: dict[Hashable, IdleLock] = {}  # the oldest last; all older than any of `_younger`
-        self._spoilt: list[IdleLock] = []  # whose keys were found spoilt: the next to go
+        self._spoilt: list[IdleLock] = []  # whose keys were found spoilt
 
     def __len__(self) -> int:
         return len(self._younger) + len(self._older) + len(self._spoilt)
@@ -62,7 +62,7 @@ class Idle:
             younger[key] = key, since
         except Exception:  # the key's own
             return key, since
-        if len(younger) + len(self._older) + len(self._spoilt) <= self._limit:
+        if len(younger) + len(self._older) <= self._room:
             return None
         return self.pop_oldest()
 
@@ -74,15 +74,17 @@ class Idle:
             return None
 
     def put_aside(self, lock: IdleLock) -> None:
-        """Its key was found spoilt: it is the next to go."""
+        """Its key was found spoilt: it is one of the next to go."""
         self._spoilt.append(lock)
+        self._room -= 1
 
     def pop_oldest(self) -> IdleLock | None:
         """Take the oldest out, if there is any."""
         if not self._older:
             self._turn_round()
-        if self._spoilt:
-            return self._spoilt.pop()
+            if self._spoilt:
+                self._room += 1
+                return self._spoilt.pop()
         try:
             return self._older.popitem()[1]
         except KeyError:  # there was none, or a handler has just forgotten it
@@ -117,7 +119,9 @@ class Idle:
                     turned.pop(key, None)
         elif len(turned) < len(younger):  # keys that raise, or have become equal
             kept = set(map(id, turned.values()))
-            self._spoilt += [lock for lock in younger.values() if id(lock) not in kept]
+            for lock in younger.values():
+                if id(lock) not in kept:
+                    self.put_aside(lock)
 
 
 class Slots:
@@ -125,34 +129,24 @@ class Slots:
 
     def __init__(self, max_idle: int | None) -> None:
         self._max_idle = max_idle
-        self._live: dict[Hashable, Slot] = {}  # these are guarded by the mutex
+        self.by_key: dict[Hashable, Slot] = {}  # the live ones; guarded by the mutex, as these are
         self._spoilt: set[Slot] = set()  # live, and found by identity alone
         self._idle = Idle(max_idle)
 
     def slot(self, key: Hashable) -> Slot | None:
         """The live slot of a key, if it has one; None also where the key is spoilt and raises."""
         try:
-            return self._live.get(key)
+            return self.by_key.get(key)
         except Exception:  # the key's own
             return None
 
-    def leads_to(self, key: Hashable, slot: Slot) -> bool:
-        """Whether a live slot is the one that is found by this key, its own: if not, that is spoilt.
-
-        May be asked without the mutex.
-        """
-        try:
-            return self._live.get(key) is slot
-        except Exception:  # the key's own
-            return False
-
     def enter(self, key: Hashable) -> Slot:
         """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
-        slot = self._live.get(key)
+        slot = self.by_key.get(key)
         if slot is None:
             idle = self._idle.pop(key)
             if idle is None:
-                slot = self._live[key] = new_slot(key)
+                slot = self.by_key[key] = new_slot(key)
             else:
                 slot = self._use_again(idle, key)
         return slot
@@ -161,10 +155,10 @@ class Slots:
         """A slot with the registry's own key object, so that it is not destroyed in here."""
         own = idle[0]
         try:
-            slot = self._live[own] = new_slot(own)
+            slot = self.by_key[own] = new_slot(own)
         except Exception:  # its own: it is let go of later, and the equal one takes its place
             self._idle.put_aside(idle)
-            slot = self._live[key] = new_slot(key)
+            slot = self.by_key[key] = new_slot(key)
         return slot
 
     def vacate(self, slot: Slot) -> tuple[Gate | None, object]:
@@ -177,17 +171,20 @@ class Slots:
             slot.turn = following = slot.queue[0]  # this assignment is what gives it the slot
             slot.step_out(following)
             return following.admit(), gone
-        key = slot.key
+        key, by_key = slot.key, self.by_key
         try:
-            live = self._live.get(key) is slot
+            live = by_key.get(key) is slot
             if live:
-                del self._live[key]  # first: an interrupt after it leaves nothing behind
+                del by_key[key]  # first: an interrupt after it leaves nothing behind
         except Exception:  # the key's own
             live = False
-        if not live and (slot in self._spoilt or slot in self._live.values()):
-            self._file_anew(slot)
+        if not live:
+            if slot in self._spoilt or slot in by_key.values():
+                self._file_anew(slot)
+            slot.turn = None
+            return None, (slot, gone)
         slot.turn = None
-        if self._max_idle == 0 or not live:
+        if self._max_idle == 0:
             return None, (slot, gone)
         if type(key) is tuple and key and type(key[0]) is InstanceKey:  # nothing is to outlive an instance
             return None, (slot, gone)
@@ -200,7 +197,7 @@ class Slots:
         Each is filed first and looked for after: one whose key changes in between is not found, and is out
         again. (`popitem` hashes nothing.)
         """
-        live, kept, spoilt = self._live, dict[Hashable, Slot](), set(self._spoilt)
+        live, kept, spoilt = self.by_key, dict[Hashable, Slot](), set(self._spoilt)
         for key, slot in list(live.items()):
             sound = False
             if slot is not without:
@@ -215,7 +212,7 @@ class Slots:
                 kept.popitem()
         spoilt.discard(without)
         # No call between these: an interrupt finds the old ones or the new ones.
-        self._live = kept
+        self.by_key = kept
         self._spoilt = spoilt
 
     def _drop_the_dead(self, slot: Slot) -> object:
@@ -235,18 +232,18 @@ class Slots:
 
     def live(self) -> list[Slot]:
         """Every live slot."""
-        return [*self._live.values(), *self._spoilt]
+        return [*self.by_key.values(), *self._spoilt]
 
     def after_fork(self) -> None:
         """In a forked child: only the holds of the thread that forked are still held by somebody."""
         me = get_ident()
-        live, slots = self._live, self.live()
-        self._live, self._spoilt, self._idle = {}, set(), Idle(self._max_idle)
+        live, slots = self.by_key, self.live()
+        self.by_key, self._spoilt, self._idle = {}, set(), Idle(self._max_idle)
         for slot in slots:
             slot.queue = ()
             if isinstance(slot.turn, Hold) and slot.turn.thread == me and not slot.turn.missing:
                 try:
-                    sound = live.get(slot.key) is slot and self._live.setdefault(slot.key, slot) is slot
+                    sound = live.get(slot.key) is slot and self.by_key.setdefault(slot.key, slot) is slot
                 except Exception:  # the key's own
                     sound = False
                 if not sound:

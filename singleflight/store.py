@@ -31,6 +31,7 @@ from .sections import new_lock, register
 
 __all__ = ["Store"]
 
+_MOVED = object()  # no key: whoever leaves the section is to say that the index was replaced
 _CHANCES = 32  # how many used entries one eviction may pass over; bounds the time under the lock
 
 
@@ -58,7 +59,8 @@ class Store:
         self._maxsize = inf if maxsize is None else maxsize
         self._new_lock()
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
-        self._unwanted: deque[Hashable] = deque()  # keys and InstanceKeys to drop; appended to by anybody
+        # Keys and InstanceKeys to drop, and `_MOVED`; appended to by anybody.
+        self._unwanted: deque[Hashable] = deque()
         self._of_instance: dict[InstanceKey, dict[int, Record]] = {}  # by identity: no key is hashed
         self._ring = record_of(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
         self._rebuild()
@@ -135,7 +137,7 @@ class Store:
                         self._disown(old)
                     self._of_instance.setdefault(key[0], {})[id(record)] = record
                 self._torn = False
-        if self._unwanted or self._has_moved:
+        if self._unwanted:
             self.settle()
         return None if refused else gone
 
@@ -151,7 +153,7 @@ class Store:
             if record is not None and not self._remove(record):
                 spoilt = self._without_spoilt()
             self._torn = False
-        if self._unwanted or self._has_moved:
+        if self._unwanted:
             self.settle()
         del spoilt
         return record
@@ -170,7 +172,7 @@ class Store:
             if not sound:
                 spoilt = self._without_spoilt()
             self._torn = False
-        if self._unwanted or self._has_moved:
+        if self._unwanted:
             self.settle()
         del spoilt
         return stored
@@ -191,7 +193,7 @@ class Store:
             self.evictions = self.expirations = 0
             self._hits_of_gone = 0.0
             self._rebuild()
-        if self._unwanted or self._has_moved:
+        if self._unwanted:
             self.settle()
         return records
 
@@ -203,7 +205,7 @@ class Store:
             self._begin()
             gone = self._take_out(self._order.expire(now))
             self._torn = False
-        if self._unwanted or self._has_moved:
+        if self._unwanted:
             self.settle()
         return gone
 
@@ -241,6 +243,7 @@ class Store:
                 self.moved()
             except BaseException:  # an interrupt: whoever comes next says it
                 self._has_moved = True
+                self._unwanted.append(_MOVED)
                 raise
 
     def after_fork(self) -> None:
@@ -310,14 +313,14 @@ class Store:
 
     def _unlist(self, record: Record) -> bool:
         """Out of all but the order. False where its key is spoilt: then `_without_spoilt` is to follow."""
+        key, index = record.key, self.index
         try:
-            sound = self.index.get(record.key) is record
+            sound = index.get(key) is record
             if sound:
-                del self.index[record.key]
+                del index[key]
         except Exception:  # the key's own
             sound = False
         self._leave(record)
-        key = record.key
         if type(key) is tuple and key and type(key[0]) is InstanceKey:
             self._disown(record)
         return sound
@@ -362,6 +365,7 @@ class Store:
         self.index = kept
         self.lookup = lookup
         self._has_moved = True
+        self._unwanted.append(_MOVED)
         return gone
 
     def _leave(self, record: Record) -> None:
