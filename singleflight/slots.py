@@ -79,7 +79,7 @@ class Idle:
         self._room -= 1
 
     def pop_oldest(self) -> IdleLock | None:
-        """Take the oldest out, if there is any."""
+        """Take the oldest out, if there is any; spoilt ones first, where they were found."""
         if not self._older:
             self._turn_round()
             if self._spoilt:
@@ -91,17 +91,24 @@ class Idle:
             return None
 
     def pop_older(self, since: float) -> list[IdleLock]:
-        """Take out those that have been idle since then or longer."""
+        """Take out those that have been idle since then or longer, and those that are spoilt."""
         gone: list[IdleLock] = []
-        while (oldest := self.pop_oldest()) is not None:
+        while True:
+            if not self._older:
+                self._turn_round()
+                while self._spoilt:
+                    self._room += 1
+                    gone.append(self._spoilt.pop())
+            oldest = self.pop_oldest()
+            if oldest is None:
+                return gone
             if oldest[1] > since:
                 try:
                     self._older[oldest[0]] = oldest  # back to where it was: at the end
                 except Exception:  # the key's own
                     gone.append(oldest)
-                break
+                return gone
             gone.append(oldest)
-        return gone
 
     def _turn_round(self) -> None:
         younger = self._younger
