@@ -60,8 +60,8 @@ class Lander(Remembered):
             if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
             try:
-                # One that does not lead to its own slot is spoilt: the value is its callers' alone.
-                if self.locks.by_key.get(key) is flight.slot:
+                # A key that has changed must not be filed as what it is now: the value is its callers' alone.
+                if hash(key) == flight.slot.hash:
                     gone = self.store.put(record, flight)
             except Exception:  # the key's own, as when it is hashed
                 gone = None
@@ -117,8 +117,6 @@ class Lander(Remembered):
         """Keep an exception for a while, where there is no value and nobody is to try again at once."""
         with mutex:
             refused = flight.detached or flight.has_ended() or (flight.followers and flight.retries != 0)
-        if self.locks.slot(flight.key) is not flight.slot:  # the key is spoilt
-            return
         before = self.store.find(flight.key)
         served = before is not None and before.error is None and before.serves_for(now) > 0
         if refused or served:
@@ -128,6 +126,8 @@ class Lander(Remembered):
             kept.__traceback__ = None  # its frames are not to live as long as it does
         ttl = self.options.failure_ttl
         try:
+            if hash(flight.key) != flight.slot.hash:  # see `land`
+                return
             gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
         except Exception:  # the key's own
             return

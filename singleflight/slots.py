@@ -199,24 +199,11 @@ class Slots:
         return None, evicted if gone is None else (evicted, gone)
 
     def _file_anew(self, without: Slot) -> None:
-        """Take a slot out whose key does not lead to it; others like it are put aside.
-
-        Each is filed first and looked for after: one whose key changes in between is not found, and is out
-        again. (`popitem` hashes nothing.)
-        """
-        live, kept, spoilt = self.by_key, dict[Hashable, Slot](), set(self._spoilt)
-        for key, slot in list(live.items()):
-            sound = False
-            if slot is not without:
-                try:
-                    if kept.setdefault(key, slot) is slot:
-                        sound = live.get(key) is slot
-                except Exception:  # the key's own
-                    sound = False
-                if not sound:
-                    spoilt.add(slot)
-            if not sound and kept and next(reversed(kept.values())) is slot:
-                kept.popitem()
+        """Take a slot out whose key does not lead to it; others like it are put aside."""
+        kept, spoilt = dict[Hashable, Slot](), set(self._spoilt)
+        for slot in list(self.by_key.values()):
+            if slot is not without and not _file(slot, kept):
+                spoilt.add(slot)
         spoilt.discard(without)
         # No call between these: an interrupt finds the old ones or the new ones.
         self.by_key = kept
@@ -244,16 +231,24 @@ class Slots:
     def after_fork(self) -> None:
         """In a forked child: only the holds of the thread that forked are still held by somebody."""
         me = get_ident()
-        live, slots = self.by_key, self.live()
+        slots = self.live()
         self.by_key, self._spoilt, self._idle = {}, set(), Idle(self._max_idle)
         for slot in slots:
             slot.queue = ()
             if isinstance(slot.turn, Hold) and slot.turn.thread == me and not slot.turn.missing:
-                try:
-                    sound = live.get(slot.key) is slot and self.by_key.setdefault(slot.key, slot) is slot
-                except Exception:  # the key's own
-                    sound = False
-                if not sound:
+                if not _file(slot, self.by_key):
                     self._spoilt.add(slot)
             elif slot.turn is not None:
                 slot.turn.orphan()
+
+
+def _file(slot: Slot, by_key: dict[Hashable, Slot]) -> bool:
+    """File a slot under its key, unless that is spoilt; whether it was.
+
+    A key that has changed must not be filed as what it is now: others may ask for that. Its own hash is
+    compared, since a dictionary may find a changed key by its identity.
+    """
+    try:
+        return hash(slot.key) == slot.hash and by_key.setdefault(slot.key, slot) is slot
+    except Exception:  # the key's own
+        return False

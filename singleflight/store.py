@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from math import inf
 from typing import Any, Protocol
 
@@ -337,22 +338,28 @@ class Store:
     def _without_spoilt(self) -> list[Record]:
         """Make the index anew, of those that their keys lead to; returns those that have left now for that.
 
-        Each is filed first and looked for after: one whose key changes in between is not found, and is out
-        again. (`popitem` hashes nothing.)
+        `set` takes the keys over with the hashes that they were stored with, and compares those first (a
+        dictionary may find a changed key by its identity). Whoever can be discarded still has the same hash;
+        what is left is spoilt. A changed key is never filed as what it is now: others may ask for that.
         """
         index, kept, gone = self.index, dict[Hashable, Record](), list[Record]()
+        try:
+            left = set(index)
+            for key in list(index):
+                with suppress(Exception):  # the key's own
+                    left.discard(key)
+            spoilt = set(map(id, left))
+        except Exception:  # keys of one hash, whose comparison raises: nobody can tell them apart
+            spoilt = set(map(id, index))
         for key, record in list(index.items()):
-            sound = False
-            if record.older is not None:  # else it has left all but the index
-                try:
-                    if kept.setdefault(key, record) is record:
-                        sound = index.get(key) is record
-                except Exception:  # the key's own
-                    sound = False
-                if not sound:
-                    gone.append(record)
-            if not sound and kept and next(reversed(kept.values())) is record:
-                kept.popitem()
+            if record.older is None:  # it has left all but the index
+                continue
+            try:
+                sound = id(key) not in spoilt and kept.setdefault(key, record) is record
+            except Exception:  # the key's own
+                sound = False
+            if not sound:
+                gone.append(record)
         for record in gone:
             self._order.remove(record)
             self._leave(record)

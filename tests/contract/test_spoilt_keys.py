@@ -392,3 +392,32 @@ def test_a_value_that_is_renewed_may_be_spoilt_meanwhile(driver, spoil, keyed):
     assert driver.call(fetch, Key("B")) == 2
     clock.advance(200)
     assert settled(fetch).entries == 0
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_what_lands_for_a_key_that_has_changed_is_no_value_of_another(driver, number):
+    """Nor what is kept when others leave: a dictionary may find a changed key where another would be."""
+    fetch = driver.decorate(echo, maxsize=4, key=lambda key: key)
+    gate, executions, new = driver.gate(), Executions(), f"new {number}"
+
+    async def slow(key):
+        executions.begin()
+        await gate
+        return key.first
+
+    held = driver.decorate(slow, key=lambda key: key)
+    keys = [Key(f"{name} {number}") for name in "ABCD"]
+    for key in keys[:3]:
+        driver.call(fetch, key)
+        key.name = f"{new}{key.name}"
+    driver.start(held, keys[3])
+    executions.wait_for(1)
+    keys[3].name = new
+    gate.set()
+    driver.callers[-1].outcome()
+    assert held.entry(Key(new)) is None
+    for name in "EFGH":
+        driver.call(fetch, Key(name))
+    for key in keys[:3]:
+        assert fetch.entry(Key(key.name)) is None
+    assert settled(fetch).entries == 4
