@@ -139,7 +139,7 @@ def _renew(
             raise
     finally:
         if not flight.detached:
-            renewal.record = memo.store.index.get(renewal.key)
+            renewal.record = memo.store.find(renewal.key)
         del flight
 
 

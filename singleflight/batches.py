@@ -31,8 +31,8 @@ def uncalled(error: BaseException) -> BaseException:
 class Asks(Protocol):
     """What a batch knows of the call that it is for; `bulk` has it."""
 
-    spelt: dict[Hashable, Any]
-    """Every key with its item, as the loader is to be asked for it."""
+    spelt: dict[int, Any]
+    """Every item as the loader is to be asked for it, by the identity of its key, which may be spoilt."""
 
     max_batch: int | None
     """How many items the loader takes at once."""
@@ -54,16 +54,17 @@ class Batch:
         *("flights", "led", "name", "sealed", "spoiled", "values"),
     )
 
-    def __init__(self, memo: Memo, led: list[Boarding], call: Asks, values: dict[Hashable, Any]) -> None:
+    def __init__(self, memo: Memo, led: list[Boarding], call: Asks, values: dict[int, Any]) -> None:
         self._call = call
         self._memo = memo
         self.name = memo.name
         self.led = led
-        self._pending: dict[Hashable, Flight] = {boarding.key: boarding.flight for boarding in led}
-        self._called: dict[Hashable, Flight] | None = None  # those that the loader is running for
+        # Each with its key, the object that `spelt` knows. No key is hashed here: it may be spoilt.
+        self._pending: dict[Flight, Hashable] = {boarding.flight: boarding.key for boarding in led}
+        self._called: dict[Flight, Hashable] | None = None  # those that the loader is running for
         self._extra: Hashable = None  # the key that was claimed last, beside those
-        self.flights = list(self._pending.values())
-        self.values = values  # where they go
+        self.flights = list(self._pending)
+        self.values = values  # where they go, by the identity of their keys
         self.spoiled: set[Hashable] = set()
         self.sealed = False
 
@@ -75,58 +76,59 @@ class Batch:
 
     def begin(self) -> list[Any]:
         """The loader is about to be called with these items; none when all is loaded."""
-        keys = list(self._pending)[: self._call.max_batch]
-        if not keys:
+        flights = list(self._pending)[: self._call.max_batch]
+        if not flights:
             return []
         memo, spelt = self._memo, self._call.spelt
         late = self._called is not None  # not the first call: its flights have waited for those before
-        self._called = {key: self._pending.pop(key) for key in keys}
+        self._called = {flight: self._pending.pop(flight) for flight in flights}
         now, limit = memo.timer(), memo.options.flight_timeout
         with mutex:
             memo.counts.calls += 1
             memo.counts.refreshes += self.flights[0].background
             memo.batches.add(self)
             self.spoiled.clear()
-            for flight in self._called.values() if late else ():
+            for flight in flights if late else ():
                 if flight.state is FLYING:
                     flight.started = now
                     flight.due = None if limit is None else time.monotonic() + limit
-        for flight in self._called.values():
+        for flight in flights:
             if flight.told:
                 memo.tell.fetching(flight)
-        return [spelt[key] for key in keys]
+        return [spelt[id(key)] for key in self._called.values()]
 
     def land(self, loaded: Any) -> None:
         """The loader returned: land each key of its answer, and what was asked for and is not there."""
-        memo, key_of = self._memo, self._call.key_of
+        memo = self._memo
         if not isinstance(loaded, Mapping):
             kind = type(loaded).__name__
             raise TypeError(f"{memo.name}: a bulk loader returns a mapping of items to values, not {kind!r}")
-        values = {key_of(item): value for item, value in loaded.items()}
         called = self._called
         assert called is not None
-        for key in [key for key in self._pending if key in values]:  # more than it was asked for this time
-            called[key] = self._pending.pop(key)
+        values = self._by_key(loaded)
+        more = [flight for flight, key in self._pending.items() if _has(values, key)]
+        for flight in more:  # more than it was asked for this time
+            called[flight] = self._pending.pop(flight)
         endings: list[Ending] = []
         struck: Exception | None = None
         try:
-            for key, flight in called.items():
-                if key in values:
+            for flight, key in called.items():
+                brought = _taken(values, key)
+                if brought:
                     try:
-                        _check_value(memo.name, key, values[key])
-                        memo.land(flight, values[key], endings)
-                        self.values[key] = values[key]
+                        _check_value(memo.name, key, brought[0])
+                        memo.land(flight, brought[0], endings)
                     except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
                         struck = struck or error
                         memo.fail(flight, error, endings)
                     else:
                         storable = endings[-1][4]
                         if storable or not flight.background:  # else the value that was to be renewed stays
-                            self.values[key] = values[key]
+                            self.values[id(key)] = brought[0]
                 else:
                     self._lack(flight, endings)
             self._end(endings)
-            self._add({key: value for key, value in values.items() if key not in called}, called)
+            self._add(values, called)
             if struck is not None:
                 raise struck
         finally:
@@ -141,10 +143,10 @@ class Batch:
         keys' `__repr__`.
         """
         memo, called = self._memo, self._called or {}
-        keys = list(called or self._pending)
+        keys = list((called or self._pending).values())
         rest = uncalled(error)
         endings: list[Ending] = []
-        mine = set(called.values())
+        mine = set(called)
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, []))
@@ -160,7 +162,7 @@ class Batch:
     def settle(self, error: BaseException, loose: list[Loose]) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
         rest = uncalled(error)
-        mine = (self._called or {}).values()
+        mine = self._called or {}
         for flight in self.flights:
             self._memo.settle_flight(flight, error if flight in mine else rest, loose)
         loose.append(self._close())
@@ -216,20 +218,36 @@ class Batch:
                 memo.tell.landed(flight, told, value, now, ttl)
             memo.tell.gone(gone, now)
 
-    def _add(self, values: Mapping[Hashable, Any], called: dict[Hashable, Flight]) -> None:
+    def _by_key(self, loaded: Mapping[Any, Any]) -> dict[Hashable, Any]:
+        """What the loader returned, by key."""
+        key_of = self._call.key_of
+        values: dict[Hashable, Any] = {}
+        for item, value in loaded.items():
+            try:
+                values[key_of(item)] = value
+            except Exception:
+                if all(map(_is_sound, (self._called or {}).values())):
+                    raise
+                # One of those that it was asked for has been spoilt meanwhile: the others are sound.
+        return values
+
+    def _add(self, values: Mapping[Hashable, Any], called: dict[Flight, Hashable]) -> None:
         """Store what nobody asked for."""
         memo = self._memo
         for key, value in values.items():
-            flight = self._claim(key, called)
+            try:
+                flight = self._claim(key, called)
+            except Exception:  # the key's own
+                continue
             if flight is not None:
                 try:
                     _check_value(memo.name, key, value)
                     memo.land(flight, value)
                 except Exception as error:  # of `cache_if` or `ttl` too: nobody asked for it
                     memo.fail(flight, error)
-                del called[key]
+                del called[flight]
 
-    def _claim(self, key: Hashable, called: dict[Hashable, Flight]) -> Flight | None:
+    def _claim(self, key: Hashable, called: dict[Flight, Hashable]) -> Flight | None:
         """A flight for a moment, which nobody is counted for; None if the key is not to be touched."""
         memo, like = self._memo, self.flights[0]
         now = memo.timer()
@@ -238,14 +256,15 @@ class Batch:
             slot = memo.locks.slot(key)
             busy = slot is not None and not is_nobodys(slot.turn)
             if not (busy or self.sealed or key in self.spoiled or like.lost):
+                previous = memo.lookup(key)  # first: a key that raises leaves no slot
                 self._extra = key
                 slot = memo.locks.enter(key)
                 flight = new_flight(memo, slot, memo.options.follower_retries)
                 boarding = boarding_of(Boarding, key, like.leader, like.thread, like.leader)
                 boarding.told = like.told
-                flight.claim(boarding, now, memo.lookup(key), None)
+                flight.claim(boarding, now, previous, None)
                 flight.counted, flight.missing, flight.kind = True, False, "bulk"
-                called[key] = flight  # an interrupt finds it there
+                called[flight] = key  # an interrupt finds it there
                 slot.turn = flight
         return flight
 
@@ -265,9 +284,9 @@ class Batch:
 
     def renew_in(self, thread: int) -> None:
         """This thread runs the renewals that it was made for: those that are still to be run."""
-        begun = {renewal.key for renewal in self.led if self._memo.begin(renewal, thread)}
-        self._pending = {key: flight for key, flight in self._pending.items() if key in begun}
-        self.flights = list(self._pending.values())
+        begun = {renewal.flight for renewal in self.led if self._memo.begin(renewal, thread)}
+        self._pending = {flight: key for flight, key in self._pending.items() if flight in begun}
+        self.flights = list(self._pending)
         self.mark()
 
     def call_off(self, error: BaseException) -> None:
@@ -315,3 +334,27 @@ class Batch:
 def _check_value(name: str, key: Hashable, value: object) -> None:
     if type(value) not in PLAIN and id(type(value)) not in accepted:
         check_shareable(name, value, f"its loader's value for {shown(key)} is")
+
+
+def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:
+    """Whether a key is there; a spoilt one, which raises, is not."""
+    try:
+        return key in values
+    except Exception:  # the key's own
+        return False
+
+
+def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
+    """The value of a key, taken out; nothing where it is not there, or is spoilt and raises."""
+    try:
+        return (values.pop(key),) if key in values else ()
+    except Exception:  # the key's own
+        return ()
+
+
+def _is_sound(key: Hashable) -> bool:
+    """Whether a key can still be hashed, and is equal to itself."""
+    try:
+        return key in {key}
+    except Exception:  # the key's own
+        return False

@@ -60,6 +60,7 @@ class BulkCall:
         "_followed",
         "_items",
         "_key_of",
+        "_keys",
         "_make",
         "_served",
         "_todo",
@@ -84,12 +85,15 @@ class BulkCall:
         self.memo = memo
         self._key_of = key_of
         self.max_batch = max_batch
-        self._items = items
         self._make = make
-        self.spelt: dict[Hashable, Any] = {}  # every key once, with the first spelling of its item
-        for item, key in items:
-            self.spelt.setdefault(key, item)
-        self.values: dict[Hashable, Any] = {}  # what is found so far
+        # From here on a key is known by identity: it may be spoilt before the call is over.
+        firsts: dict[Hashable, Hashable] = {}
+        self._items = [(item, firsts.setdefault(key, key)) for item, key in items]
+        self._keys = list(firsts)  # every one once
+        self.spelt: dict[int, Any] = {}  # the first spelling of its item
+        for item, key in self._items:
+            self.spelt.setdefault(id(key), item)
+        self.values: dict[int, Any] = {}  # what is found so far
         self.failed: Failure | None = None  # what a joined flight, or a stored failure, fails the call with
         self.waited = 0.0  # seconds, in all waits so far
         self.led: list[Boarding] = []
@@ -108,14 +112,14 @@ class BulkCall:
         memo, values = self.memo, self.values
         lookup, now = memo.lookup, memo.timer()
         count = getattr(memo.counts, "hit", None)
-        for key in self.spelt:
+        for key in self._keys:
             record = lookup(key)
             # As in the compiled calls, no call may stand between the comparison and the addition.
             if record is not None and now < record.deadline:
                 record.hits += 1
                 if count is not None:
                     count()
-                values[key] = record.value
+                values[id(key)] = record.value
             else:
                 self._todo.append(key)
         self._todo.reverse()
@@ -140,7 +144,7 @@ class BulkCall:
             if record.error is not None:
                 self.failed = bare_copy_of(record.error), None
             else:
-                self.values[boarding.key] = record.value
+                self.values[id(boarding.key)] = record.value
         elif verdict is JOIN:
             self._followed.append(boarding)
         elif verdict is LEAD:
@@ -152,7 +156,7 @@ class BulkCall:
             if flight.error is not None:
                 self.failed = flight.error, flight.traceback
             elif not flight.missing:
-                self.values[boarding.key] = flight.value
+                self.values[id(boarding.key)] = flight.value
 
     def sweep(self) -> Boarding | None:
         """Take what was decided meanwhile, and lead what can be led, without waiting.
@@ -225,7 +229,7 @@ class BulkCall:
     def answer(self) -> dict[Any, Any]:
         """Every item that has a value, as its caller spelt it, in the order asked."""
         values = self.values
-        return {item: values[key] for item, key in self._items if key in values}
+        return {item: values[id(key)] for item, key in self._items if id(key) in values}
 
     def give_up(self, error: BaseException) -> None:
         """The call ends with an exception: whatever it still holds is given up. May be repeated.

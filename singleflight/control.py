@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from .counts import Stats
-from .entries import Entry
+from .entries import Entry, Record
 from .events import Invalidate, Put
 from .flights import FLYING, Flight
 from .freshness import Landing
@@ -15,7 +15,7 @@ from .memo import Memo
 from .messages import shown
 from .options import switched_off
 from .shareable import check_shareable
-from .turns import get_ident, inside, mutex
+from .turns import Slot, get_ident, inside, mutex
 from .unsettled import settle
 from .views import Explanation, FlightInfo, info
 
@@ -51,11 +51,45 @@ def invalidate_where(memo: Memo, predicate: Callable[[Any], object]) -> int:
     if not callable(predicate):
         raise TypeError(f"predicate: expected a callable of the key, got {shown(predicate)}")
     with mutex:
-        keys = dict.fromkeys(slot.key for slot in memo.locks.live())
+        slots = memo.locks.live()
         for batch in memo.batches:
             batch.sealed = True  # what it brings unasked is not known yet, so none of that is stored
-    keys.update(dict.fromkeys(list(memo.store.index)))  # second: a flight is stored before it leaves its slot
-    return sum(invalidate(memo, key) for key in keys if predicate(key))
+    records = memo.store.records()  # second: a flight is stored before it leaves its slot
+    keys, spoilt = _keys_of(memo, slots, records)
+    dropped = sum(invalidate(memo, key) for key in keys if predicate(key))
+    return dropped + _drop_spoilt(memo, [of for of in spoilt if predicate(of.key)])
+
+
+def _keys_of(
+    memo: Memo, slots: list[Slot], records: list[Record]
+) -> tuple[dict[Hashable, None], list[Slot | Record]]:
+    """Every key once; and what is not found by its own key any more, which has changed, or raises."""
+    keys: dict[Hashable, None] = {}
+    spoilt: list[Slot | Record] = []
+    found: list[Slot | Record] = [*slots, *records]
+    for of in found:
+        try:
+            sound = memo.locks.slot(of.key) is of if isinstance(of, Slot) else memo.store.find(of.key) is of
+            if sound:
+                keys[of.key] = None
+        except Exception:  # the key's own
+            sound = False
+        if not sound:
+            spoilt.append(of)
+    return keys, [of for of in spoilt if isinstance(of, Slot) or of.older is not None]
+
+
+def _drop_spoilt(memo: Memo, picked: list[Slot | Record]) -> int:
+    """Detach the flights in these slots and drop these entries, whatever their keys are now; how many."""
+    detached = [slot.key for slot in picked if isinstance(slot, Slot) and _detach_slot(memo, slot)]
+    records = [of for of in picked if isinstance(of, Record)]
+    stored = memo.store.discard(records) if records else []
+    now = memo.timer()
+    dropped = detached + [record.key for record in stored if record.serves_for(now) > 0]
+    if memo.tell.wants("invalidate"):
+        for key in dropped:
+            memo.tell.tell(Invalidate, key)
+    return len(dropped)
 
 
 def put(memo: Memo, key: Hashable, value: Any) -> None:
@@ -84,11 +118,12 @@ def clear(memo: Memo) -> None:
     """Drop all entries, detach all flights, forget idle locks and zero the counts."""
     settle()
     with mutex:
-        keys = [slot.key for slot in memo.locks.live()]
+        slots = memo.locks.live()
         for batch in memo.batches:
             batch.sealed = True
-    for key in keys:
-        _detach(memo, key)
+    for slot in slots:
+        _detach(memo, slot.key)
+        _detach_slot(memo, slot)  # where its key is spoilt
     records = memo.store.clear()  # held until here: destroyed under no lock
     del records
     memo.locks.evict_idle()
@@ -207,12 +242,18 @@ def _flying(turn: object) -> bool:
 
 def _detach(memo: Memo, key: Hashable) -> bool:
     """From now on the flight in progress, if any, is its callers' alone; whether there was one."""
-    gate = idle = None
     if memo.batches:
         memo.spoil(key)
+    return _detach_slot(memo, None, key)
+
+
+def _detach_slot(memo: Memo, slot: Slot | None, key: Hashable = None) -> bool:
+    """The same for the flight in this slot, or else in that of the key."""
+    gate = idle = None
     reentered = inside()  # by a finaliser or signal handler in the midst of a section: only mark it
     with mutex:
-        slot = memo.locks.slot(key)
+        if slot is None:
+            slot = memo.locks.slot(key)
         turn: Any = slot.turn if slot is not None else None
         if slot is None or not _flying(turn):
             return False

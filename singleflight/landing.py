@@ -52,13 +52,19 @@ class Lander(Remembered):
         now = timer()
         gone: list[Record] | None = None
         if storable and ttl > 0.0 and not flight.detached:
+            key = flight.key
             if self.is_plain:
-                record = record_of(flight.key, value, now, ttl)
+                record = record_of(key, value, now, ttl)
             else:
-                record = self.new_record(flight.key, value, now, ttl, now - flight.started)
+                record = self.new_record(key, value, now, ttl, now - flight.started)
             if flight.told and self.tell.wants("hit"):
                 record.deadline = -inf
-            gone = self.store.put(record, flight)
+            try:
+                # A key that has changed must not be filed as what it is now: the value is its callers' alone.
+                if hash(key) == flight.slot.hash:
+                    gone = self.store.put(record, flight)
+            except Exception:  # the key's own, as when it is hashed
+                gone = None
         stored = gone is not None
         if stored and self.batches:
             self.spoil(flight.key)
@@ -124,13 +130,18 @@ class Lander(Remembered):
         """Keep an exception for a while, where there is no value and nobody is to try again at once."""
         with mutex:
             refused = flight.detached or flight.has_ended() or (flight.followers and flight.retries != 0)
-        before = self.store.index.get(flight.key)
+        before = self.store.find(flight.key)
         served = before is not None and before.error is None and before.serves_for(now) > 0
         if refused or served:
             return
         ttl = self.options.failure_ttl
         kept = bare_copy_of(error)  # no frame is to live as long as it does
-        gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
+        try:
+            if hash(flight.key) != flight.slot.hash:  # see `land`
+                return
+            gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
+        except Exception:  # the key's own
+            return
         self.tell.gone(gone or [], now)
 
     def _renew_later(self, flight: Flight, now: float, error: BaseException | None) -> None:

@@ -101,14 +101,14 @@ class KeyedLocks(Slots):
         """Whether somebody has this key now."""
         settle()
         with mutex:
-            slot = self._live.get(key)
+            slot = self.by_key.get(key)
             return slot is not None and slot.turn is not None and slot.turn.leader is not None
 
     def waiting(self, key: Hashable) -> int:
         """How many wait for this key now."""
         settle()
         with mutex:
-            slot = self._live.get(key)
+            slot = self.by_key.get(key)
             if slot is None:
                 return 0
             waiting = sum(turn.waiters() + (turn.leader is not None) for turn in slot.queue)
@@ -123,7 +123,7 @@ class KeyedLocks(Slots):
     def __len__(self) -> int:
         """How many locks there are, idle ones included."""
         with mutex:
-            live, idle = len(self._live), len(self._idle)
+            live, idle = len(self.by_key) + len(self._spoilt), len(self._idle)
         return live + idle
 
     def __bool__(self) -> bool:
@@ -131,7 +131,7 @@ class KeyedLocks(Slots):
         return True
 
     def __repr__(self) -> str:
-        return f"<KeyedLocks: {len(self._live)} live, {len(self._idle)} idle>"
+        return f"<KeyedLocks: {len(self.by_key) + len(self._spoilt)} live, {len(self._idle)} idle>"
 
     def evict_idle(self, older_than: float | timedelta = 0) -> int:
         """Forget the locks that have been idle for at least `older_than` seconds; returns how many."""

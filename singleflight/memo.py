@@ -55,7 +55,7 @@ class Memo(Server):
         Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
         this key took too long and are still running.
         """
-        timer, lookup = self.timer, self.lookup  # CPython is slow to call what an attribute holds
+        timer = self.timer  # CPython is slow to call what an attribute holds
         now = timer()
         boarding.told = self.tell.has_listener or is_logging(DEBUG)
         key = boarding.key
@@ -64,6 +64,7 @@ class Memo(Server):
         found: list[Hashable] | None = None
         due = False
         with mutex:
+            lookup = self.store.lookup  # not before: it may have been replaced, and a value landed since
             record = lookup(key)
             if record is not None and not boarding.renew and record.serves_for(now) > 0:
                 self._serve(boarding, record, now)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, Protocol
 
 from .counts import Counts
@@ -47,7 +49,7 @@ class Remembered:
         self.store = Store(options.maxsize)
         self.is_plain = options.ageing.is_plain
         self.renews = bool(options.grace) or options.refresh_ahead is not None
-        self.lookup = self.store.index.get
+        self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
         self.tell = Teller(name, options.listener)
         self.bypassed: list[
@@ -63,7 +65,15 @@ class Remembered:
         """What a bulk load in progress may bring for this key, unasked, is not to be stored any more."""
         with mutex:
             for batch in self.batches:
-                batch.spoiled.add(key)
+                try:
+                    batch.spoiled.add(key)
+                except Exception:  # the key's own: nothing that it brings unasked is to be stored
+                    batch.sealed = True
+
+    @property
+    def lookup(self) -> Callable[..., Any]:
+        """What finds the record of a key; the store may replace it."""
+        return self.store.lookup
 
     def shut(self) -> None:
         """Send every call the longer way."""
@@ -75,7 +85,13 @@ class Remembered:
         if switched_off():
             return
         for namespace in self.fast_paths:
-            namespace["_sf_lookup"] = self.store.index.get
+            namespace["_sf_lookup"] = self.store.lookup
+
+    def follow(self) -> None:
+        """The store has another index: compiled calls are to look there, unless they look nowhere."""
+        with self.switching:
+            if not self.bypassed:
+                self.reopen()
 
     def after_fork(self) -> None:
         """In a forked child: the inherited values, no flights, counts from zero."""
@@ -96,3 +112,9 @@ class Remembered:
         self.bypassed = [block for block in self.bypassed if block[0] == me]
         if not self.bypassed:
             self.reopen()
+
+
+def _follow(owner: weakref.ref[Remembered]) -> None:
+    remembered = owner()
+    if remembered is not None:
+        remembered.follow()

@@ -64,15 +64,16 @@ class Server(Leaver):
         if due:
             self._claim_renewal(boarding, record, now)
         else:
-            slot = self.locks.slot(record.key)
+            slot = self.locks.slot(boarding.key)
             if slot is not None and isinstance(slot.turn, Flight) and slot.turn.is_due():
                 boarding.overdue = slot.turn  # what renews it takes too long: see `_served`
 
     def _claim_renewal(self, boarding: Boarding, record: AgeingRecord, now: float) -> None:
-        slot = self.locks.enter(record.key)
+        # By the caller's key, which has just been looked up: that of the record may be spoilt.
+        slot = self.locks.enter(boarding.key)
         if slot.turn is not None:
             return
-        renewal = background(record.key)
+        renewal = background(boarding.key)
         renewal.told = boarding.told
         flight = renewal.flight = new_flight(self, slot, self.options.follower_retries)
         flight.claim(renewal, now, record, self.options.flight_timeout)

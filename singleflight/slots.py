@@ -3,12 +3,17 @@
 An idle lock has no state: all there is to it is its key and since when it has been idle. A handler or
 finaliser that comes back in the midst of a method may only `forget` and look. Every step is a single
 operation of a dictionary, so it finds a lock there or not; and a lock that is lost is made anew.
+
+A key may be *spoilt* once it is here: it has changed, or raises when it is hashed or compared. A dictionary
+lets go of nothing without that hash. So a slot is given up by identity, and whatever is not found under its
+own key any more is put aside, where everybody sees it and nobody can come to it by an equal key.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Hashable
+from contextlib import suppress
 from math import inf
 
 from .circles import forget_the_gone
@@ -35,58 +40,95 @@ class Idle:
         limit: how many are kept; None for all.
     """
 
-    __slots__ = ("_limit", "_older", "_younger")
+    __slots__ = ("_older", "_room", "_spoilt", "_younger")
 
     def __init__(self, limit: int | None) -> None:
-        self._limit = inf if limit is None else limit
+        self._room = inf if limit is None else limit  # what the limit leaves for these two
         self._younger: dict[Hashable, IdleLock] = {}  # the oldest first
         self._older: dict[Hashable, IdleLock] = {}  # the oldest last; all older than any of `_younger`
+        self._spoilt: list[IdleLock] = []  # whose keys were found spoilt
 
     def __len__(self) -> int:
-        return len(self._younger) + len(self._older)
+        return len(self._younger) + len(self._older) + len(self._spoilt)
 
     def keys(self) -> list[Hashable]:
         """The oldest first."""
-        return [*reversed(self._older), *self._younger]
+        return [*(key for key, _ in self._spoilt), *reversed(self._older), *self._younger]
 
     def add(self, key: Hashable, since: float) -> IdleLock | None:
         """The youngest; returns one that goes for it, to be let go of after the mutex is free."""
         younger = self._younger
-        younger[key] = key, since
-        if len(younger) + len(self._older) <= self._limit:
+        try:
+            younger[key] = key, since
+        except Exception:  # the key's own
+            return key, since
+        if len(younger) + len(self._older) <= self._room:
             return None
         return self.pop_oldest()
 
     def pop(self, key: Hashable) -> IdleLock | None:
-        """Take one out, if it is there."""
-        return self._younger.pop(key, None) or self._older.pop(key, None)
+        """Take one out, if it is there. One that cannot be compared with the key is left where it is."""
+        try:
+            return self._younger.pop(key, None) or self._older.pop(key, None)
+        except Exception:  # a key's own
+            return None
+
+    def put_aside(self, lock: IdleLock) -> None:
+        """Its key was found spoilt: it is one of the next to go."""
+        self._spoilt.append(lock)
+        self._room -= 1
 
     def pop_oldest(self) -> IdleLock | None:
-        """Take the oldest out, if there is any."""
+        """Take the oldest out, if there is any; spoilt ones first, where they were found."""
         if not self._older:
             self._turn_round()
+            if self._spoilt:
+                self._room += 1
+                return self._spoilt.pop()
         try:
             return self._older.popitem()[1]
         except KeyError:  # there was none, or a handler has just forgotten it
             return None
 
     def pop_older(self, since: float) -> list[IdleLock]:
-        """Take out those that have been idle since then or longer."""
+        """Take out those that have been idle since then or longer, and those that are spoilt."""
         gone: list[IdleLock] = []
-        while (oldest := self.pop_oldest()) is not None:
+        while True:
+            if not self._older:
+                self._turn_round()
+                while self._spoilt:
+                    self._room += 1
+                    gone.append(self._spoilt.pop())
+            oldest = self.pop_oldest()
+            if oldest is None:
+                return gone
             if oldest[1] > since:
-                self._older[oldest[0]] = oldest  # back to where it was: at the end
-                break
+                try:
+                    self._older[oldest[0]] = oldest  # back to where it was: at the end
+                except Exception:  # the key's own
+                    gone.append(oldest)
+                return gone
             gone.append(oldest)
-        return gone
 
     def _turn_round(self) -> None:
         younger = self._younger
-        turned = dict(reversed(younger.items()))
+        try:
+            turned = dict(reversed(younger.items()))
+        except Exception:  # a key's own
+            turned = {}
+            for key, lock in reversed(list(younger.items())):
+                with suppress(Exception):
+                    turned.setdefault(key, lock)
         self._older, self._younger = turned, {}
-        if len(turned) != len(younger):  # a handler has forgotten some before it was done
-            for key in turned.keys() - younger.keys():
-                turned.pop(key, None)
+        if len(turned) > len(younger):  # a handler has forgotten some before it was done
+            with suppress(Exception):
+                for key in turned.keys() - younger.keys():
+                    turned.pop(key, None)
+        elif len(turned) < len(younger):  # keys that raise, or have become equal
+            kept = set(map(id, turned.values()))
+            for lock in younger.values():
+                if id(lock) not in kept:
+                    self.put_aside(lock)
 
 
 class Slots:
@@ -94,21 +136,36 @@ class Slots:
 
     def __init__(self, max_idle: int | None) -> None:
         self._max_idle = max_idle
-        self._live: dict[Hashable, Slot] = {}  # both guarded by the mutex
+        self.by_key: dict[Hashable, Slot] = {}  # the live ones; guarded by the mutex, as these are
+        self._spoilt: set[Slot] = set()  # live, and found by identity alone
         self._idle = Idle(max_idle)
 
     def slot(self, key: Hashable) -> Slot | None:
-        """The live slot of a key, if it has one."""
-        return self._live.get(key)
+        """The live slot of a key, if it has one; None also where the key is spoilt and raises."""
+        try:
+            return self.by_key.get(key)
+        except Exception:  # the key's own
+            return None
 
     def enter(self, key: Hashable) -> Slot:
         """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
-        slot = self._live.get(key)
+        slot = self.by_key.get(key)
         if slot is None:
             idle = self._idle.pop(key)
-            if idle is not None:
-                key = idle[0]  # the registry's own key object, so that it is not destroyed in here
-            slot = self._live[key] = new_slot(key)
+            if idle is None:
+                slot = self.by_key[key] = new_slot(key)
+            else:
+                slot = self._use_again(idle, key)
+        return slot
+
+    def _use_again(self, idle: IdleLock, key: Hashable) -> Slot:
+        """A slot with the registry's own key object, so that it is not destroyed in here."""
+        own = idle[0]
+        try:
+            slot = self.by_key[own] = new_slot(own)
+        except Exception:  # its own: it is let go of later, and the equal one takes its place
+            self._idle.put_aside(idle)
+            slot = self.by_key[key] = new_slot(key)
         return slot
 
     def vacate(self, slot: Slot) -> tuple[Gate | None, object]:
@@ -121,17 +178,36 @@ class Slots:
             slot.turn = following = slot.queue[0]  # this assignment is what gives it the slot
             slot.step_out(following)
             return following.admit(), gone
-        key = slot.key
-        live = self._live.get(key) is slot
-        if live:
-            del self._live[key]  # first: an interrupt after it leaves nothing behind
+        key, by_key = slot.key, self.by_key
+        try:
+            live = by_key.get(key) is slot
+            if live:
+                del by_key[key]  # first: an interrupt after it leaves nothing behind
+        except Exception:  # the key's own
+            live = False
+        if not live:
+            if slot in self._spoilt or slot in by_key.values():
+                self._file_anew(slot)
+            slot.turn = None
+            return None, (slot, gone)
         slot.turn = None
-        if self._max_idle == 0 or not live:
+        if self._max_idle == 0:
             return None, (slot, gone)
         if type(key) is tuple and key and type(key[0]) is InstanceKey:  # nothing is to outlive an instance
             return None, (slot, gone)
         evicted = self._idle.add(key, time.monotonic())
         return None, evicted if gone is None else (evicted, gone)
+
+    def _file_anew(self, without: Slot) -> None:
+        """Take a slot out whose key does not lead to it; others like it are put aside."""
+        kept, spoilt = dict[Hashable, Slot](), set(self._spoilt)
+        for slot in list(self.by_key.values()):
+            if slot is not without and not _file(slot, kept):
+                spoilt.add(slot)
+        spoilt.discard(without)
+        # No call between these: an interrupt finds the old ones or the new ones.
+        self.by_key = kept
+        self._spoilt = spoilt
 
     def _drop_the_dead(self, slot: Slot) -> object:
         """Out of the queue with those at its front that would never go on, nor let anybody after them."""
@@ -150,15 +226,29 @@ class Slots:
 
     def live(self) -> list[Slot]:
         """Every live slot."""
-        return list(self._live.values())
+        return [*self.by_key.values(), *self._spoilt]
 
     def after_fork(self) -> None:
         """In a forked child: only the holds of the thread that forked are still held by somebody."""
         me = get_ident()
-        live, self._live, self._idle = self._live, {}, Idle(self._max_idle)
-        for key, slot in live.items():
+        slots = self.live()
+        self.by_key, self._spoilt, self._idle = {}, set(), Idle(self._max_idle)
+        for slot in slots:
             slot.queue = ()
             if isinstance(slot.turn, Hold) and slot.turn.thread == me and not slot.turn.missing:
-                self._live[key] = slot
+                if not _file(slot, self.by_key):
+                    self._spoilt.add(slot)
             elif slot.turn is not None:
                 slot.turn.orphan()
+
+
+def _file(slot: Slot, by_key: dict[Hashable, Slot]) -> bool:
+    """File a slot under its key, unless that is spoilt; whether it was.
+
+    A key that has changed must not be filed as what it is now: others may ask for that. Its own hash is
+    compared, since a dictionary may find a changed key by its identity.
+    """
+    try:
+        return hash(slot.key) == slot.hash and by_key.setdefault(slot.key, slot) is slot
+    except Exception:  # the key's own
+        return False

@@ -7,14 +7,23 @@ turn it is to go when the store is full: second chance, also called CLOCK (F. J.
 Nothing of the user's runs under the lock but a key's `__hash__` and `__eq__`; what is dropped is handed to
 the caller, who lets go of it after. A thread that comes back while it is inside (the collector and signal
 handlers run anywhere) changes nothing; what it wanted dropped is dropped by the section it interrupted.
+
+A key may be *spoilt* after it was stored: it has changed, or raises when it is hashed or compared. A
+dictionary lets go of nothing without that hash. So what is to leave is looked up by its key, and leaves if
+that finds this very record; if not, `index` is made anew of those that are still found (`_without_spoilt`).
+The new one takes the place of the old one as a whole: a reader without the lock looks into the one or the
+other, both complete, and what has left is closed (`deadline`). So no reader misses what is stored, and none
+finds it under another key than it was stored with. That costs a walk over all that is stored, and takes out
+every spoilt entry at once; so a store that is full pays for it about once in `maxsize` evictions.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from .entries import Record, record_of
 from .keys import InstanceKey
@@ -23,6 +32,7 @@ from .sections import new_lock, register
 
 __all__ = ["Store"]
 
+_MOVED = object()  # no key: whoever leaves the section is to say that the index was replaced
 _CHANCES = 32  # how many used entries one eviction may pass over; bounds the time under the lock
 
 
@@ -41,14 +51,18 @@ class Store:
     """
 
     def __init__(self, maxsize: int | None) -> None:
-        self.index: dict[Hashable, Record] = {}  # read by anybody, written under the lock
+        self.index: dict[Hashable, Record] = {}  # read by anybody, written and replaced under the lock
+        self.lookup: Callable[..., Any] = self.index.get  # replaced with it
+        self.moved: Callable[[], object] = _nobody_follows  # called, without the lock, after that
+        self._has_moved = False  # until it was called
         self.evictions = self.expirations = 0  # written under the lock
         self._hits_of_gone = 0.0  # the hits of records that have left; written under the lock
         self._maxsize = inf if maxsize is None else maxsize
         self._new_lock()
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
-        self._unwanted: deque[Hashable] = deque()  # keys and InstanceKeys to drop; appended to by anybody
-        self._of_instance: dict[InstanceKey, set[Hashable]] = {}
+        # Keys and InstanceKeys to drop, and `_MOVED`; appended to by anybody.
+        self._unwanted: deque[Hashable] = deque()
+        self._of_instance: dict[InstanceKey, dict[int, Record]] = {}  # by identity: no key is hashed
         self._ring = record_of(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
         self._rebuild()
         register(self)
@@ -56,6 +70,13 @@ class Store:
     def records(self) -> list[Record]:
         """Everything that is stored, run out or not."""
         return list(self.index.values())
+
+    def find(self, key: Hashable) -> Record | None:
+        """What is stored for a key; None also where the key is spoilt and raises."""
+        try:
+            return self.index.get(key)
+        except Exception:
+            return None
 
     def hits(self) -> int:
         """How often a stored record has served (with a global interpreter lock; see `Record`)."""
@@ -90,6 +111,7 @@ class Store:
                 order, ring = self._order, self._ring
                 if order.due <= record.landed:
                     gone = self._take_out(order.expire(record.landed))
+                    index = self.index
                     old = index.get(key)
                 order.add(record)
                 if old is not None:
@@ -99,9 +121,11 @@ class Store:
                     if went.hits != went.passed:
                         went = self._pass_over()
                     order.remove(went)
-                    self._unlist(went)
-                    self.evictions += 1
                     gone.append(went)
+                    self.evictions += 1
+                    if not self._unlist(went):
+                        gone += self._without_spoilt()
+                        index = self.index
                 newest = ring.older
                 record.newer, record.older = ring, newest
                 newest.newer = ring.older = record
@@ -109,8 +133,10 @@ class Store:
                 if old is not None:
                     order.remove(old)
                     self._leave(old)
-                elif type(key) is tuple and key and type(key[0]) is InstanceKey:
-                    self._of_instance.setdefault(key[0], set()).add(key)
+                if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                    if old is not None:
+                        self._disown(old)
+                    self._of_instance.setdefault(key[0], {})[id(record)] = record
                 self._torn = False
         if self._unwanted:
             self.settle()
@@ -121,15 +147,36 @@ class Store:
         if self.is_owned():
             self._unwanted.append(key)
             return self.index.get(key)
+        spoilt: list[Record] = []  # destroyed outside the lock
         with self._lock:
-            self._begin()
             record = self.index.get(key)
-            if record is not None:
-                self._remove(record)
+            self._begin()
+            if record is not None and not self._remove(record):
+                spoilt = self._without_spoilt()
             self._torn = False
         if self._unwanted:
             self.settle()
+        del spoilt
         return record
+
+    def discard(self, records: list[Record]) -> list[Record]:
+        """Take these very records out, whatever their keys have become; returns those that were there."""
+        if self.is_owned():
+            return []
+        spoilt: list[Record] = []  # destroyed outside the lock
+        with self._lock:
+            self._begin()
+            stored = [record for record in records if record.older is not None]
+            sound = True
+            for record in stored:
+                sound = self._remove(record) and sound
+            if not sound:
+                spoilt = self._without_spoilt()
+            self._torn = False
+        if self._unwanted:
+            self.settle()
+        del spoilt
+        return stored
 
     def clear(self) -> list[Record]:
         """Take everything out, and count from zero."""
@@ -172,7 +219,10 @@ class Store:
         self.settle()
 
     def settle(self) -> None:
-        """Drop what `forget` was told, unless somebody is inside, who then does it on leaving."""
+        """Drop what `forget` was told, unless somebody is inside, who then does it on leaving.
+
+        And say that the index was replaced, if so.
+        """
         while self._unwanted and not self.is_owned():
             gone: list[Record] = []
             try:
@@ -188,6 +238,14 @@ class Store:
             finally:
                 self._let_go()  # an interrupt may have struck in the other
             gone.clear()  # outside the lock: destructors may do anything
+        while self._has_moved and not self.is_owned():
+            self._has_moved = False
+            try:
+                self.moved()
+            except BaseException:  # an interrupt: whoever comes next says it
+                self._has_moved = True
+                self._unwanted.append(_MOVED)
+                raise
 
     def after_fork(self) -> None:
         """In a forked child, which counts for itself: a free lock, and an order made anew."""
@@ -228,38 +286,94 @@ class Store:
             oldest = ring.newer
         return oldest
 
-    def _remove(self, record: Record) -> None:
-        """Out of everything, before its time."""
+    def _remove(self, record: Record) -> bool:
+        """Out of everything, before its time; False: see `_unlist`."""
         self._order.remove(record)
-        self._unlist(record)
+        return self._unlist(record)
 
     def _take_out(self, ran_out: list[Record]) -> list[Record]:
-        """The order has let these go: they leave everything else."""
+        """The order has let these go: they leave everything else; returns what has left."""
+        sound = True
         for record in ran_out:
-            self._unlist(record)
+            sound = self._unlist(record) and sound
             self.expirations += 1
-        return ran_out
+        return ran_out if sound else ran_out + self._without_spoilt()
 
     def _drop_unwanted(self, unwanted: Hashable, gone: list[Record]) -> None:
-        keys = {unwanted}
         if isinstance(unwanted, InstanceKey):
-            keys = self._of_instance.pop(unwanted, set())
-        for key in keys:
-            record = self.index.get(key)
-            if record is not None:
-                gone.append(record)
-                self._remove(record)
+            records = list(self._of_instance.get(unwanted, {}).values())
+        else:
+            found = self.find(unwanted)
+            records = [] if found is None else [found]
+        gone += records
+        sound = True
+        for record in records:
+            sound = self._remove(record) and sound
+        if not sound:
+            gone += self._without_spoilt()
 
-    def _unlist(self, record: Record) -> None:
-        key = record.key
-        self.index.pop(key, None)
+    def _unlist(self, record: Record) -> bool:
+        """Out of all but the order. False where its key is spoilt: then `_without_spoilt` is to follow."""
+        key, index = record.key, self.index
+        try:
+            sound = index.get(key) is record
+            if sound:
+                del index[key]
+        except Exception:  # the key's own
+            sound = False
         self._leave(record)
         if type(key) is tuple and key and type(key[0]) is InstanceKey:
-            keys = self._of_instance.get(key[0])
-            if keys is not None:
-                keys.discard(key)
-                if not keys:
-                    del self._of_instance[key[0]]
+            self._disown(record)
+        return sound
+
+    def _disown(self, record: Record) -> None:
+        """It is none of its instance's any more."""
+        key: Any = record.key
+        records = self._of_instance.get(key[0])
+        if records is not None:
+            records.pop(id(record), None)
+            if not records:
+                del self._of_instance[key[0]]
+
+    def _without_spoilt(self) -> list[Record]:
+        """Make the index anew, of those that their keys lead to; returns those that have left now for that.
+
+        `set` takes the keys over with the hashes that they were stored with, and compares those first (a
+        dictionary may find a changed key by its identity). Whoever can be discarded still has the same hash;
+        what is left is spoilt. A changed key is never filed as what it is now: others may ask for that.
+        """
+        index, kept, gone = self.index, dict[Hashable, Record](), list[Record]()
+        try:
+            left = set(index)
+            for key in list(index):
+                with suppress(Exception):  # the key's own
+                    left.discard(key)
+            spoilt = set(map(id, left))
+        except Exception:  # keys of one hash, whose comparison raises: nobody can tell them apart
+            spoilt = set(map(id, index))
+        for key, record in list(index.items()):
+            if record.older is None:  # it has left all but the index
+                continue
+            try:
+                sound = id(key) not in spoilt and kept.setdefault(key, record) is record
+            except Exception:  # the key's own
+                sound = False
+            if not sound:
+                gone.append(record)
+        for record in gone:
+            self._order.remove(record)
+            self._leave(record)
+            key = record.key
+            if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                self._disown(record)
+            self.evictions += 1
+        lookup = kept.get
+        # No call between these: an interrupt finds the old ones or the new ones.
+        self.index = kept
+        self.lookup = lookup
+        self._has_moved = True
+        self._unwanted.append(_MOVED)
+        return gone
 
     def _leave(self, record: Record) -> None:
         """Out of the ring; from now on nobody's hit is counted in it (why this order: see `Record`)."""
@@ -282,5 +396,9 @@ class Store:
             self._order.add(record)
             key = record.key
             if type(key) is tuple and key and type(key[0]) is InstanceKey:
-                self._of_instance.setdefault(key[0], set()).add(key)
+                self._of_instance.setdefault(key[0], {})[id(record)] = record
         self._torn = False
+
+
+def _nobody_follows() -> None:
+    """Nobody looks into the index by another way than the store's own."""

@@ -138,8 +138,9 @@ class Slot:
     slot while it is live; when it is live again it is another one. Made by `new_slot`.
     """
 
-    __slots__ = ("key", "queue", "turn")
+    __slots__ = ("hash", "key", "queue", "turn")
     key: Hashable
+    hash: int  # the key's, when the slot became live: a key that has another one now is spoilt
     turn: Turn | None
     queue: deque[Turn] | tuple[()]  # a deque from the first waiter on: it is large
 
@@ -166,6 +167,7 @@ def new_slot(key: Hashable) -> Slot:
     """
     slot = Slot()
     slot.key = key
+    slot.hash = hash(key)
     slot.turn = None
     slot.queue = ()
     return slot

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from .circles import forget_the_gone
 from .errors import FlightTimeout
 from .flights import UNSEATED, Flight, new_flight
@@ -70,4 +72,12 @@ class Unseater(Lander):
         return gone
 
     def _left_running(self, flight: Flight) -> int:
-        return sum(other.state is UNSEATED and other.key == flight.key for other in self.adrift)
+        return sum(other.state is UNSEATED and _are_equal(other.key, flight.key) for other in self.adrift)
+
+
+def _are_equal(key: Hashable, other: Hashable) -> bool:
+    """Whether two keys are the same key, as a dictionary sees it; a spoilt one is itself alone."""
+    try:
+        return key is other or bool(key == other)
+    except Exception:  # the keys' own
+        return False

@@ -120,7 +120,7 @@ class Home:
             self.parameters if guarded else replace(self.parameters, certain=True),
             key is not None,
             self.coroutine,
-            lookup=self.memo.store.index.get,
+            lookup=self.memo.store.lookup,
             absent=ABSENT,
             timer=options.timer,
             driver=driver,
@@ -138,6 +138,8 @@ class Home:
             self.memo.fast_paths.append(self.forms.namespace)
             if self.memo.bypassed or switched_off():
                 self.memo.shut()  # so that what is put is not served either
+            else:
+                self.memo.reopen()  # the store's index may have been replaced since the look-up was read
         self._splits: dict[tuple[bool, bool], Any] = {}
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one

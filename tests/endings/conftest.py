@@ -47,7 +47,7 @@ def assert_quiet(*functions: Any) -> None:
     assert [function.flights() for function in functions] == [()] * len(functions)
     for function in functions:
         stats = function.stats()
-        assert (stats.in_flight, function.locks._live) == (0, {})
+        assert (stats.in_flight, function.locks.live()) == (0, [])
     assert (unsettled, waiting, below) == ({}, {}, {})
 
 
