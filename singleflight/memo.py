@@ -221,20 +221,19 @@ class Memo(Server):
         """Tell and raise that waiting would never end."""
         self.tell.refused(key, describe(found))
         why = refusal(found)
-        if not patches.hint() and self._leads(key):
+        if not patches.hint() and self._leads(found):
             why += (
                 "; this very caller is fetching it, further out: what a getter and its bulk loader (or its "
                 "twin) both need to fetch belongs in an undecorated function that both call"
             )
         raise FlightDeadlock(f"{self.name}: {why}")
 
-    def _leads(self, key: Hashable) -> bool:
-        """Whether whoever runs here leads the flight of this key."""
+    def _leads(self, keys: list[Hashable]) -> bool:
+        """Whether whoever runs here leads the flights of all these keys, and nobody else's are among them."""
         actor = current_actor()
         with mutex:
-            slot = self.locks.slot(key)
-            turn = None if slot is None else slot.turn
-            leads = type(turn) is Flight and turn.leader == actor
+            turns = [None if slot is None else slot.turn for slot in map(self.locks.slot, keys)]
+            leads = all(type(turn) is Flight and turn.leader == actor for turn in turns)
         return leads  # noqa: RET504  # not within: an interrupt before the return may leave the mutex held
 
     def _too_many(self, key: Hashable) -> str:

@@ -33,6 +33,9 @@ def _naming_unknown(function: Any) -> Any:
         for name in options:
             if name not in known:
                 raise TypeError(f"{function.__name__}: unknown option {name!r}{meant_by_option(name, known)}")
+        if arguments and "ttl" not in options and not callable(arguments[0]):
+            name = function.__name__
+            raise TypeError(f"{name}: options are given by name, as in {name}(ttl=60)")
         return function(*arguments, **options)
 
     return checked

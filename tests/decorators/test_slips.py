@@ -53,6 +53,8 @@ def test_its_signature_is_shown():
     assert single_flight_ttl.__doc__.startswith("Make concurrent calls")
     with pytest.raises(TypeError, match="'ttl'"):
         single_flight_ttl()
+    with pytest.raises(TypeError, match=r"^single_flight_ttl: options are given by name, as in "):
+        single_flight_ttl(60)
 
 
 def heard(**attributes):
