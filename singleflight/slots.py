@@ -62,8 +62,14 @@ class Idle:
             younger[key] = key, since
         except Exception:  # the key's own
             return key, since
-        if len(younger) + len(self._older) <= self._room:
+        older = self._older
+        if len(younger) + len(older) <= self._room:
             return None
+        if older:
+            try:
+                return older.popitem()[1]  # in line: `pop_oldest`
+            except KeyError:  # a handler has just forgotten it
+                return None
         return self.pop_oldest()
 
     def pop(self, key: Hashable) -> IdleLock | None:
@@ -151,11 +157,15 @@ class Slots:
         """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
         slot = self.by_key.get(key)
         if slot is None:
-            idle = self._idle.pop(key)
-            if idle is None:
+            idle = self._idle
+            try:  # in line: `Idle.pop`
+                lock = idle._younger.pop(key, None) or idle._older.pop(key, None)
+            except Exception:  # a key's own
+                lock = None
+            if lock is None:
                 slot = self.by_key[key] = new_slot(key)
             else:
-                slot = self._use_again(idle, key)
+                slot = self._use_again(lock, key)
         return slot
 
     def _use_again(self, idle: IdleLock, key: Hashable) -> Slot:
