@@ -162,7 +162,7 @@ async def call(
     if unsettled:
         settle()
     boarding = task_boarding(TaskBoarding, key, running_task(memo.name), get_ident(), renew)
-    waited = False
+    waited, value = False, None
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:

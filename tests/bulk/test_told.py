@@ -236,7 +236,7 @@ def test_a_circle_names_the_key_that_was_asked_for_alone(driver, asked):
     prices = driver.loader(price, prices)
     assert driver.call(prices, ["A", "B"]) == {"A": 1, "B": 1}
     (message,) = found
-    assert message.endswith(f"waiting would never end: '{asked}' -> '{asked}'")
+    assert f"waiting would never end: '{asked}' -> '{asked}'" in message
 
 
 def test_a_circle_that_a_bulk_caller_closes_counts_as_an_error(driver):
