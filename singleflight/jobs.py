@@ -16,9 +16,12 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from inspect import CO_GENERATOR
 from threading import get_ident
 from typing import Any
+
+from .lives import life_of_this_thread
 
 __all__ = ["Job", "after_fork", "future_of_this_thread", "job_of_loop", "job_of_thread"]
 
@@ -27,12 +30,6 @@ main: Any = threading.main_thread().ident
 
 _EXECUTORS, _ANYIO = _POOLS = ("concurrent.futures.thread", "anyio._backends._asyncio")
 _COPIES = sys.version_info < (3, 13)  # whether `f_locals` of a function is a dictionary of its own
-
-
-class _Life:
-    """Ends with its thread, whose own alone it is."""
-
-    __slots__ = ("__weakref__",)
 
 
 Entered = tuple[int, int, Any]
@@ -62,7 +59,9 @@ class Job:
 
     __slots__ = ("_entered", "_future", "_life", "_thread")
 
-    def __init__(self, life: weakref.ref[_Life], future: Any = None, entered: Entered | None = None) -> None:
+    def __init__(
+        self, life: Callable[[], object], future: Any = None, entered: Entered | None = None
+    ) -> None:
         self._thread = get_ident()
         self._life = life
         self._future = None if future is None else weakref.ref(future)
@@ -112,8 +111,7 @@ def _is_pooled() -> bool:
 
 class _Local(threading.local):
     def __init__(self) -> None:  # once for each thread
-        self.life = life = _Life()
-        self.job = Job(weakref.ref(life))
+        self.job = Job(life_of_this_thread())
         self.is_pooled = _is_pooled()
 
 
@@ -131,9 +129,9 @@ def job_of_thread(depth: int) -> Job | None:
     local = _local
     future = future_of_this_thread() if local.is_pooled else None
     if future is not None:
-        return Job(weakref.ref(local.life), future)
+        return Job(life_of_this_thread(), future)
     entered = _entered(sys._getframe(depth))
-    return local.job if entered is None else Job(weakref.ref(local.life), None, entered)
+    return local.job if entered is None else Job(life_of_this_thread(), None, entered)
 
 
 def job_of_loop() -> Job | None:

@@ -15,12 +15,12 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
+    {"lives"},
     {"sections", "jobs", "patches"},
     {
         "errors",
         "durations",
         "messages",
-        "lives",
         "slips",
         "counts",
         "gates",
