@@ -11,6 +11,7 @@ from . import patches, pickles
 from .bound import BoundSingleFlight, binder, show
 from .frames import looked_through
 from .loader import MakesLoaders
+from .messages import shown
 from .options import Options
 from .proxies import Annotations, FunctionWrapper
 from .slips import no_such_attribute
@@ -96,7 +97,7 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
             return self.__wrapped__.__func__ if self._self_face is None else self._self_face
 
     def __repr__(self) -> str:
-        return f"<single-flight {self.__wrapped__!r}>"
+        return f"<single-flight {shown(self.__wrapped__)}>"
 
     @overload
     def twin(self, func: classmethod[S, Q, T], /) -> SingleFlightFunction[Concatenate[type[S], Q], T]: ...

@@ -13,6 +13,7 @@ from .binding import Binder
 from .colours import is_coroutine_function, refuse_unfit
 from .frames import looked_through
 from .keys import check_loader
+from .messages import shown
 from .parameters import parameters_of
 from .proxies import Annotations, BoundFunctionWrapper, FunctionWrapper
 from .requested import Request
@@ -34,7 +35,7 @@ def check_max_batch(max_batch: Any) -> None:
     if max_batch is None:
         return
     if isinstance(max_batch, bool) or not isinstance(max_batch, int):
-        raise TypeError(f"max_batch: expected a whole number or None, got {max_batch!r}")
+        raise TypeError(f"max_batch: expected a whole number or None, got {shown(max_batch)}")
     if max_batch < 1:
         raise ValueError(f"max_batch: must be at least 1, got {max_batch}")
 
@@ -177,7 +178,7 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
             return getattr(deepcopy(self._self_instance, memo), self.__name__)
 
         def __repr__(self):
-            return f"<bound bulk loader {self.__wrapped__!r}>"
+            return f"<bound bulk loader {shown(self.__wrapped__)}>"
 
 
 class BulkLoader(FunctionWrapper, Generic[P, R]):
@@ -237,7 +238,7 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             return _empty_loader, (pickles.identity_of(self),), state, None, None, _fill_loader
 
         def __repr__(self):
-            return f"<bulk loader {self.__wrapped__!r}>"
+            return f"<bulk loader {shown(self.__wrapped__)}>"
 
 
 if not TYPE_CHECKING:

@@ -15,12 +15,11 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"lives"},
+    {"lives", "messages"},
     {"sections", "jobs", "patches"},
     {
         "errors",
         "durations",
-        "messages",
         "slips",
         "counts",
         "gates",
