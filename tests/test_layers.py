@@ -15,7 +15,7 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"sections", "jobs", "patches"},
+    {"sections", "jobs", "frames"},
     {
         "errors",
         "durations",
@@ -26,7 +26,7 @@ LAYERS = [
         "gates",
         "awaiting",
         "shareable",
-        "frames",
+        "patches",
         "pickles",
         "herds",
     },
