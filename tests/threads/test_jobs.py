@@ -11,7 +11,15 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, jobs, report, single_flight_ttl
+from singleflight import (
+    FlightDeadlock,
+    FlightTimeout,
+    KeyedLocks,
+    drain_sync,
+    jobs,
+    report,
+    single_flight_ttl,
+)
 from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, until
@@ -178,6 +186,26 @@ def test_a_pool_that_is_not_known(worker, pools, make):
     assert entering.get(timeout=PATIENCE) is None
     leave(second)
     assert not locks.held("a")
+
+
+def test_a_drain_with_a_timeout_is_in_no_circle_by_a_doubt(worker, crowd):
+    """A flight that waits for what an earlier job may have left open is waited for as long as was asked."""
+    locks = KeyedLocks()
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        with locks("a", timeout=PATIENCE):
+            return 1
+
+    block = exclusive(locks, "a", timeout=PATIENCE)
+    worker.submit(block.__enter__).get(timeout=PATIENCE)
+    crowd.add(fetch)
+    until(lambda: locks.waiting("a"))
+    assert worker.submit(lambda: drain_sync(timeout=0.01)).get(timeout=PATIENCE) is False
+    assert isinstance(worker.submit(drain_sync).get(timeout=PATIENCE), FlightDeadlock)
+    leave(block)
+    assert drain_sync(timeout=PATIENCE) is True
+    assert crowd.join() == [1]
 
 
 def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd):
