@@ -403,7 +403,7 @@ def test_a_wrappers_own_keyword_is_taken():
 
 
 def test_a_key_with_a_wrappers_names_in_other_places_gets_the_call_as_it_came():
-    """What a wrapper shows is a guess: names that a call gives lead to the key's parameters of these names."""
+    """What a wrapper shows is a guess, so names that a call gives lead to the key's own parameters."""
 
     def pair(first, second):
         return first, second
@@ -439,7 +439,6 @@ def test_a_refresh_on_an_instance_binds_the_decorator_below():
     assert owner.load(1) == 1
     assert owner.load.refresh(1) == 1
     assert seen == [(owner, (1,))] * 2
-
 
 
 def test_a_mock_may_be_patched_in():

@@ -326,6 +326,51 @@ def test_run_in_threadpool():
     assert not locks.held("a")
 
 
+def test_a_job_that_was_cancelled_is_over_when_its_thread_serves_another():
+    """anyio lets it run to its end and marks nothing; the next job of the thread waits like anybody else."""
+    anyio = pytest.importorskip("anyio")
+    locks, begun, go = KeyedLocks(), threading.Event(), threading.Event()
+    block, threads, cancelled = exclusive(locks, "a"), [], []
+
+    def entering():
+        threads.append(threading.get_ident())
+        block.__enter__()
+        begun.set()
+        assert go.wait(PATIENCE)
+        with pytest.raises(FlightDeadlock):  # it still runs
+            locks("a").__enter__()
+
+    def later(together):
+        together.wait(PATIENCE)  # so that each has a thread of its own
+        threads.append(threading.get_ident())
+        with pytest.raises(FlightTimeout):
+            locks("a", timeout=0.01).__enter__()
+
+    async def abandoned():
+        try:
+            await anyio.to_thread.run_sync(entering, abandon_on_cancel=True)
+        except asyncio.CancelledError as error:
+            cancelled.append(error)  # and with it, through its traceback, the job's future
+            raise
+
+    async def main():
+        task = asyncio.create_task(abandoned())
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        go.set()
+        while threads[0] not in threads[1:]:  # until anyio knows that it is free again
+            count = len(set(threads)) + 1
+            together = threading.Barrier(count)
+            await asyncio.gather(*(anyio.to_thread.run_sync(later, together) for _ in range(count)))
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert len(cancelled) == 1
+    leave(block)
+    assert not locks.held("a")
+
+
 def test_a_stack_is_handed_to_another_thread(pools):
     """What an `ExitStack` has entered is left on the thread that it is given to, in another context."""
     locks, (one, another) = KeyedLocks(), pools
