@@ -16,7 +16,7 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 # A module imports from layers above its own line only.
 LAYERS = [
     {"lives", "messages"},
-    {"sections", "jobs", "patches"},
+    {"sections", "jobs", "frames"},
     {
         "errors",
         "durations",
@@ -25,7 +25,7 @@ LAYERS = [
         "gates",
         "awaiting",
         "shareable",
-        "frames",
+        "patches",
         "pickles",
         "herds",
     },

@@ -81,6 +81,29 @@ def test_every_spoilt_entry_leaves_at_once_and_is_counted(leave):
     assert store.put(record_of("H", "H", 9.0, 100.0)) == sound[:1]
 
 
+@pytest.mark.parametrize("leave", ["run out", "discarded", "instance died"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_spoilt_entry_leaves_wherever_it_stands_among_others(leave, place):
+    """Before sound ones, after them or between: nothing of it stays, and nobody finds it."""
+
+    class Thing:
+        pass
+
+    instances, thing = Instances(lambda key: None), Thing()
+    store, keys, owner = Store(None), [Key(name) for name in "ABC"], instances.meet(thing)
+    for number, key in enumerate(keys):
+        store.put(record_of((owner, key), number, float(number), 100.0))
+    become_another(keys[place])
+    if leave == "run out":
+        gone = store.expire(1000.0)
+        assert sorted(record.value for record in gone) == [0, 1, 2]
+    elif leave == "discarded":
+        assert len(store.discard(store.records())) == 3
+    else:
+        store.forget(owner)
+    assert (store.index, store.records(), store._of_instance) == ({}, [], {})
+
+
 @pytest.mark.parametrize("then", ["put", "drop", "expire", "clear", "forget", "discard"])
 def test_a_torn_mutation_is_mended_with_spoilt_keys(spoil, then):
     """What stands beside the index is made anew without asking any key."""
