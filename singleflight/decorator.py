@@ -18,7 +18,14 @@ from .surface import Controls
 from .wiring import Home
 
 if TYPE_CHECKING:
-    from .surface import TakesClass, TakesInstance
+    from .surface import (
+        Returns,
+        ReturnsAnything,
+        TakesClass,
+        TakesInstance,
+        TakesVariable,
+        TakesVariableClass,
+    )
 
 __all__ = ["BoundSingleFlight", "SingleFlightDecorator", "SingleFlightFunction", "decorate"]
 
@@ -27,6 +34,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generic[P, R]):
@@ -47,15 +55,25 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
 
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
+        @property
+        def _self_returned(self) -> R: ...
+        def _self_keep(self, value: R, /) -> None: ...
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
         # Checkers do not say whether a `classmethod` or `staticmethod` is above it. So a parameter that takes
         # the class first means a class method, and one that cannot take the instance a static method.
+        # Where a method returns nothing but `Self` or its own `self: T`, mypy 2.4 leaves a type variable in
+        # our P and R, which no argument fits; those after that find these methods by what they return, and
+        # leave out the static methods that return an instance or what they are given.
         @overload
         def __get__(
             self: TakesClass[S, Q, R], instance: S | None, owner: type[S], /
         ) -> BoundSingleFlight[Q, R]: ...
+        @overload
+        def __get__(
+            self: TakesVariableClass[S, Q], instance: S | None, owner: type[K], /
+        ) -> BoundSingleFlight[Q, K]: ...
         @overload
         def __get__(self, instance: None, owner: Any = None, /) -> SingleFlightFunction[P, R]: ...
         @overload
@@ -63,7 +81,19 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
             self: TakesInstance[S, Q, R], instance: S, owner: Any = None, /
         ) -> BoundSingleFlight[Q, R]: ...
         @overload
-        def __get__(self, instance: object, owner: Any = None, /) -> SingleFlightFunction[P, R]: ...
+        def __get__(self: Returns[T], instance: T, owner: Any = None, /) -> SingleFlightFunction[P, R]: ...
+        @overload
+        def __get__(
+            self: ReturnsAnything, instance: object, owner: Any = None, /
+        ) -> SingleFlightFunction[P, R]: ...
+        @overload
+        def __get__(
+            self: TakesVariable[S, T, Q], instance: S, owner: type[K], /
+        ) -> BoundSingleFlight[Q, K]: ...
+        @overload
+        def __get__(  # type: ignore[overload-cannot-match]  # mypy looks at two parameters of three
+            self, instance: object, owner: Any = None, /
+        ) -> SingleFlightFunction[P, R]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     def __set_name__(self, owner: type[Any], name: str) -> None:

@@ -306,6 +306,118 @@ class ChainedBelow(Chained):
         return self, 2
 
 
+TLink = TypeVar("TLink", bound="Link")
+
+
+class Link:
+    @single_flight_ttl(ttl=60)
+    def itself(self) -> Self:
+        return self
+
+    @single_flight_ttl(ttl=60)
+    def numbered(self, number: int = 1, *, name: str = "") -> Self:
+        return self
+
+    @single_flight_ttl(ttl=60)
+    def of_variable(self: TLink) -> TLink:  # noqa: PYI019
+        return self
+
+    @itself.twin
+    def twin(self) -> Self:
+        return self
+
+    @single_flight_ttl(ttl=60)
+    def several(self) -> list[Self]:
+        return [self]
+
+    @single_flight_ttl(ttl=60)
+    def perhaps(self) -> Self | None:
+        return None
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def make(cls, number: int = 1) -> Self:
+        return cls()
+
+    @classmethod
+    @single_flight_ttl(ttl=60)
+    def make_below(cls, number: int = 1) -> Self:
+        return cls()
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def make_several(cls) -> list[Self]:
+        return [cls()]
+
+    # static methods that look alike: they are not bound
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def named(name: str) -> "Link":
+        return Link()
+
+    @staticmethod
+    @single_flight_ttl(ttl=60)
+    def named_below(name: str) -> "Link":
+        return Link()
+
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def upper(name: str) -> str:
+        return name
+
+    @staticmethod
+    @single_flight_ttl(ttl=60)
+    def upper_below(name: str) -> str:
+        return name
+
+    def chain(self) -> Self:
+        assert_type(self.of_variable(), Self)
+        return self.itself().numbered(2).make()
+
+    @classmethod
+    def chain_of_class(cls) -> Self:
+        return cls.make().itself()
+
+
+class LinkBelow(Link):
+    def chain(self) -> Self:
+        return super().itself()
+
+
+assert_type(Link().itself(), Link)
+assert_type(LinkBelow().itself(), LinkBelow)
+assert_type(LinkBelow().itself.refresh(), LinkBelow)
+assert_type(LinkBelow().itself.invalidate(), bool)
+assert_type(LinkBelow().numbered(2, name="a"), LinkBelow)
+assert_type(LinkBelow().numbered.entry(name="a"), Entry | None)
+assert_type(Link().of_variable(), Link)
+assert_type(LinkBelow().of_variable(), LinkBelow)
+assert_type(LinkBelow().twin(), LinkBelow)
+assert_type(LinkBelow().several(), list[LinkBelow])
+assert_type(LinkBelow().perhaps(), LinkBelow | None)
+assert_type(Link.itself(Link()), Link)
+assert_type(Link.make(2), Link)
+assert_type(LinkBelow.make(2), LinkBelow)
+assert_type(LinkBelow().make(), LinkBelow)
+assert_type(LinkBelow.make.refresh(2), LinkBelow)
+assert_type(LinkBelow.make_below(2), LinkBelow)
+assert_type(LinkBelow().make_below(), LinkBelow)
+assert_type(LinkBelow.make_several(), list[LinkBelow])
+assert_type(LinkBelow().make_several(), list[LinkBelow])
+assert_type(LinkBelow().named("a"), Link)
+assert_type(Link().named("a"), Link)
+assert_type(Link.named("a"), Link)
+assert_type(Link().named_below("a"), Link)
+assert_type(LinkBelow().named_below("a"), Link)
+assert_type(Link().upper("a"), str)
+assert_type(Link().upper_below("a"), str)
+assert_type(Link.upper_below.entry("a"), Entry | None)
+
+
+def links(either: Link | LinkBelow) -> None:
+    assert_type(either.itself(), Link | LinkBelow)
+
+
 async def chained() -> None:
     assert_type(ChainedBelow().with_number(), tuple[ChainedBelow, int])
     assert_type(ChainedBelow().with_number.refresh(), tuple[ChainedBelow, int])
