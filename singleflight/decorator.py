@@ -14,11 +14,12 @@ from .loader import MakesLoaders
 from .options import Options
 from .proxies import Annotations, FunctionWrapper
 from .slips import no_such_attribute
-from .surface import Controls
+from .surface import MYPY, Controls
 from .wiring import Home
 
 if TYPE_CHECKING:
     from .surface import (
+        NamesSelf,
         Returns,
         ReturnsAnything,
         TakesClass,
@@ -128,6 +129,11 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
     def __repr__(self) -> str:
         return f"<single-flight {self.__wrapped__!r}>"
 
+    if TYPE_CHECKING and not MYPY:
+
+        @overload
+        def twin(self, func: NamesSelf[S, Q, T], /) -> SingleFlightMethod[S, Q, T]: ...
+
     @overload
     def twin(self, func: classmethod[S, Q, T], /) -> SingleFlightFunction[Concatenate[type[S], Q], T]: ...
     @overload
@@ -182,8 +188,48 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
         return _empty, (pickles.identity_of(self),), state, None, None, _fill
 
 
+if TYPE_CHECKING and not MYPY:
+    S_co = TypeVar("S_co", covariant=True)
+
+    class SingleFlightMethod(SingleFlightFunction[Concatenate[S_co, Q], R], Generic[S_co, Q, R]):
+        """What pyright sees in a class where a decorated method is defined; nobody gets hold of one.
+
+        pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
+        without the instance, too. S is covariant so that a decorated method may override another one.
+        """
+
+        @overload
+        def __call__(self, instance: Any = ..., /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
+        @overload
+        def __call__(
+            self: SingleFlightMethod[Any, Concatenate[Any, ...], Any], *args: Q.args, **kwargs: Q.kwargs
+        ) -> R: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        @overload
+        def __get__(
+            self, instance: None, owner: Any = None, /
+        ) -> SingleFlightFunction[Concatenate[S_co, Q], R]: ...
+        @overload
+        def __get__(
+            self: SingleFlightMethod[S, Q, R], instance: S, owner: Any = None, /
+        ) -> BoundSingleFlight[Q, R]: ...
+        @overload
+        def __get__(
+            self, instance: object, owner: Any = None, /
+        ) -> SingleFlightFunction[Concatenate[S_co, Q], R]: ...
+        def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, instance: Any, owner: Any = None, /
+        ) -> Any: ...
+
+
 class SingleFlightDecorator(Protocol):
     """What `single_flight_ttl(...)` returns: it decorates functions, methods, class and static methods."""
+
+    if TYPE_CHECKING and not MYPY:
+
+        @overload
+        def __call__(self, func: NamesSelf[S, P, R], /) -> SingleFlightMethod[S, P, R]: ...
 
     @overload
     def __call__(self, func: classmethod[S, P, R], /) -> SingleFlightFunction[Concatenate[type[S], P], R]: ...

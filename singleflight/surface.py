@@ -22,6 +22,8 @@ __all__ = ["Controls"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# mypy takes it for True; other checkers cannot tell, look at both branches, and keep the last declaration.
+MYPY = False
 
 if TYPE_CHECKING:
     S_contra = TypeVar("S_contra", contravariant=True)
@@ -39,6 +41,16 @@ if TYPE_CHECKING:
         """A callable whose first parameter takes an instance."""
 
         def __call__(self, instance: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    class NamesSelf(Protocol[S_contra, P, R_co]):
+        """A function whose first parameter is named self: a method."""
+
+        def __call__(
+            _,  # noqa: N805  # pyright: ignore[reportSelfClsParameterName]
+            self: S_contra,
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> R_co: ...
 
     class _HasClass(Protocol[S]):
         """An object of just this class: of its bound, where a type variable stands for it."""

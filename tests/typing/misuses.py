@@ -1,7 +1,7 @@
 """Wrong uses, each of which mypy and pyright must reject; checked, never run."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self
 
 from singleflight import KeyedLocks, single_flight_ttl
 from singleflight.testing import FakeClock
@@ -54,6 +54,28 @@ class Link:
         return Link()
 
 
+class Prices(Protocol):
+    def price(self, symbol: str) -> float: ...
+
+
+class TextPrices:
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol: str) -> str:
+        return ""
+
+
+class IntPrices:
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol: int) -> float:
+        return 1.0
+
+
+class MorePrices:
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol: str, price_type: str) -> float:
+        return 1.0
+
+
 @single_flight_ttl(ttl=60)
 async def aprice(symbol: str) -> float:
     return 1.0
@@ -97,6 +119,9 @@ Link().make(1, 2)  # error
 made: str = Link.make()  # error
 Link().named_below()  # error
 Link().named_below(1)  # error
+text_prices: Prices = TextPrices()  # error
+int_prices: Prices = IntPrices()  # error
+more_prices: Prices = MorePrices()  # error
 
 # The control surface
 price.invalidat("A")  # error
