@@ -1,7 +1,9 @@
 """drain and drain_sync wait for the flights in progress, whoever runs them."""
 
 import asyncio
+import gc
 import time
+import weakref
 from datetime import timedelta
 
 import pytest
@@ -130,6 +132,37 @@ def test_a_bad_timeout_is_refused(play):
     play(main)
     with pytest.raises(ValueError, match="timeout"):
         singleflight.drain_sync(timeout=-1)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_whoever_drains_no_more_is_let_go_of(play, cancelled):
+    """While the flight goes on: a watchdog that asks every second does not gather what it asked with."""
+
+    async def main():
+        open_, gone = asyncio.Event(), []
+
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            await open_.wait()
+
+        flight = asyncio.create_task(fetch())
+        while not fetch.flights():
+            await asyncio.sleep(0)
+        for _ in range(10):
+            draining = asyncio.create_task(singleflight.drain(timeout=10 if cancelled else 0.001))
+            gone.append(weakref.ref(draining))
+            if cancelled:
+                await asyncio.sleep(0)
+                draining.cancel()
+            await asyncio.wait([draining])
+            del draining
+        await asyncio.sleep(0)
+        gc.collect()
+        assert [task() for task in gone] == [None] * 10
+        open_.set()
+        await flight
+
+    play(main)
 
 
 def test_a_cancelled_drain_disturbs_nothing(play):

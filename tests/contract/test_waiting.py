@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 
 import pytest
 
@@ -376,3 +377,28 @@ def test_overdue_async_work_is_cancelled(driver):
         assert cancelled
     assert fetch.entry().value == 1
     assert fetch.flights() == ()
+
+
+def test_whoever_waited_is_told_how_long(driver):
+    """A share event says for how many seconds this caller waited: no longer than the whole took."""
+    seen, gate = Recorder(), driver.gate()
+
+    async def fetch(key):
+        await gate
+        return key
+
+    fetch = driver.decorate(fetch, listener=seen)
+    began = time.monotonic()
+    driver.start(fetch, "A")
+    seen.wait_for("fetch")
+    for _ in range(3):
+        driver.start(fetch, "A")
+    seen.wait_for("wait", 3)
+    waiting = time.monotonic()
+    until(lambda: time.monotonic() > waiting)
+    least = time.monotonic() - waiting
+    gate.set()
+    assert driver.outcomes() == ["A"] * 4
+    most = time.monotonic() - began
+    assert all(least <= event.waited <= most for event in seen.of("share"))
+    assert seen.count("share") == 3

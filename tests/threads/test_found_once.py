@@ -269,6 +269,31 @@ def test_a_lock_is_not_waited_for_inside_a_store(crowd, gate):
     gate.set()
 
 
+def test_a_call_is_made_directly_inside_a_store(crowd, gate):
+    """A finaliser inside another store's section calls the function itself, and nobody failed."""
+    begun, runs = threading.Event(), []
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        runs.append(1)
+        if len(runs) == 1:
+            begun.set()
+            gate.pass_()
+        return len(runs)
+
+    crowd.add(fetch)
+    assert begun.wait(10)
+    other = single_flight_ttl(ttl=60)(lambda: 1)
+    with other._self_memo.store._lock:
+        assert fetch() == 2
+    (flight,) = fetch.flights()
+    assert flight.followers == 0
+    gate.set()
+    assert crowd.join() == [2]
+    stats = fetch.stats()
+    assert (stats.calls, stats.fetches, stats.waits, stats.errors, stats.timeouts) == (1, 1, 0, 0, 0)
+
+
 def test_a_bypass_within_a_bypass_of_a_handler(monkeypatch):
     """A handler that opens a block while one is being opened does not hang, and both end."""
     fetch = single_flight_ttl(ttl=60)(lambda: object())
