@@ -16,9 +16,12 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from inspect import CO_GENERATOR
 from threading import get_ident
 from typing import Any
+
+from .lives import life_of_this_thread
 
 __all__ = ["Job", "after_fork", "future_of_this_thread", "job_of_loop", "job_of_thread"]
 
@@ -27,12 +30,6 @@ main: Any = threading.main_thread().ident
 
 _EXECUTORS, _ANYIO = _POOLS = ("concurrent.futures.thread", "anyio._backends._asyncio")
 _COPIES = sys.version_info < (3, 13)  # whether `f_locals` of a function is a dictionary of its own
-
-
-class _Life:
-    """Ends with its thread, whose own alone it is."""
-
-    __slots__ = ("__weakref__",)
 
 
 Entered = tuple[int, int, Any]
@@ -62,7 +59,9 @@ class Job:
 
     __slots__ = ("_entered", "_future", "_life", "_thread")
 
-    def __init__(self, life: weakref.ref[_Life], future: Any = None, entered: Entered | None = None) -> None:
+    def __init__(
+        self, life: Callable[[], object], future: Any = None, entered: Entered | None = None
+    ) -> None:
         self._thread = get_ident()
         self._life = life
         self._future = None if future is None else weakref.ref(future)
@@ -110,14 +109,18 @@ def _is_pooled() -> bool:
     return False
 
 
-class _Local(threading.local):
-    def __init__(self) -> None:  # once for each thread
-        self.life = life = _Life()
-        self.job = Job(weakref.ref(life))
-        self.is_pooled = _is_pooled()
+# No subclass of it: Temporal's sandbox shows modules a stand-in, which cannot be one's base.
+_local = threading.local()
 
 
-_local = _Local()
+def _own_job() -> Job:
+    """What this thread is doing, for all that is known of a thread of no pool; the same object each time."""
+    try:
+        job: Job = _local.job
+    except AttributeError:  # once for each thread
+        _local.is_pooled = _is_pooled()
+        job = _local.job = Job(life_of_this_thread())
+    return job
 
 
 def job_of_thread(depth: int) -> Job | None:
@@ -128,17 +131,17 @@ def job_of_thread(depth: int) -> Job | None:
     """
     if get_ident() == main:
         return None
-    local = _local
-    future = future_of_this_thread() if local.is_pooled else None
+    job = _own_job()
+    future = future_of_this_thread() if _local.is_pooled else None
     if future is not None:
-        return Job(weakref.ref(local.life), future)
+        return Job(life_of_this_thread(), future)
     entered = _entered(sys._getframe(depth))
-    return local.job if entered is None else Job(weakref.ref(local.life), None, entered)
+    return job if entered is None else Job(life_of_this_thread(), None, entered)
 
 
 def job_of_loop() -> Job | None:
     """The same for a task: the loop that it runs on may be stopped, and then its thread may end."""
-    return None if get_ident() == main else _local.job
+    return None if get_ident() == main else _own_job()
 
 
 def future_of_this_thread() -> Any:

@@ -15,12 +15,12 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"sections", "jobs", "patches"},
+    {"sections", "lives", "patches"},
+    {"jobs"},
     {
         "errors",
         "durations",
         "messages",
-        "lives",
         "slips",
         "counts",
         "gates",

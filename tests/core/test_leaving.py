@@ -150,11 +150,11 @@ def test_a_leaders_caller_goes_once(memo, state, goes):
     boarding = caller()
     boarding.flight = flight
     for _ in range(2):
-        memo.desert(boarding)
+        memo.desert(boarding.flight)
         assert (flight.deserted, memo.counts.errors, flight.work.stopped) == (bool(goes), goes, goes)
     other = caller()
     other.flight = in_flight(memo, "other", due=False)
-    memo.desert(other)
+    memo.desert(other.flight)
     assert memo.counts.errors == goes + 1
 
 
@@ -163,7 +163,7 @@ def test_a_deserted_flight_goes_on_for_its_followers(memo, waiting):
     flight = in_flight(memo, due=False, work=Work())
     boarding, leaders = follower(memo), caller()
     leaders.flight = flight
-    memo.desert(leaders)
+    memo.desert(leaders.flight)
     assert (flight.work.stopped, flight.doomed) == (0, False)
     memo.leave(boarding, timed_out=None)
     assert (flight.work.stopped, flight.doomed) == (1, True)

@@ -88,8 +88,8 @@ PLANTED = {
         "2 calls were made",
         {
             "leaving": {
-                """            if flight is not None:
-                flight.followers -= 1
+                """        if flight is not None:
+            flight.followers -= 1
 """: ""
             }
         },
