@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from .frames import looked_through
+from .messages import shown
 from .slips import SLIPS, Slip
 from .surface import Controls
 
@@ -115,7 +116,7 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
         return type(self)(self.__func__, deepcopy(self.__self__, memo))
 
     def __repr__(self) -> str:
-        return f"<bound single-flight method {self.__qualname__} of {self.__self__!r}>"
+        return f"<bound single-flight method {self.__qualname__} of {shown(self.__self__)}>"
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_home.split(True)(self.__self__, *args, **kwargs)

@@ -6,6 +6,7 @@ import inspect
 from functools import partial
 from typing import Any
 
+from .messages import shown
 from .shareable import is_context_manager_function
 
 __all__ = ["is_coroutine_function", "refuse_coroutine_functions", "refuse_unfit"]
@@ -22,7 +23,7 @@ def refuse_coroutine_functions(**options: Any) -> None:
     """Raise `TypeError` for an option that would have to be awaited, naming it."""
     for name, function in options.items():
         if callable(function) and is_coroutine_function(function):
-            raise TypeError(f"{name}: expected a plain callable, got a coroutine function: {function!r}")
+            raise TypeError(f"{name}: expected a plain callable, got a coroutine function: {shown(function)}")
 
 
 def refuse_unfit(function: Any) -> None:
@@ -31,7 +32,7 @@ def refuse_unfit(function: Any) -> None:
     if isinstance(function, type):
         raise TypeError(f"{name}: decorate a function or a method, not a class")
     if not callable(function):
-        raise TypeError(f"single_flight_ttl decorates callables, got {function!r}")
+        raise TypeError(f"single_flight_ttl decorates callables, got {shown(function)}")
     if _is_generator_function(function):
         raise TypeError(
             f"{name}: a generator can be consumed once only, so it cannot be shared or stored; return a list "

@@ -11,14 +11,23 @@ from . import patches, pickles
 from .bound import BoundSingleFlight, binder, show
 from .frames import looked_through
 from .loader import MakesLoaders
+from .messages import shown
 from .options import Options
 from .proxies import Annotations, FunctionWrapper
 from .slips import no_such_attribute
-from .surface import Controls
+from .surface import MYPY, Controls
 from .wiring import Home
 
 if TYPE_CHECKING:
-    from .surface import TakesClass, TakesInstance
+    from .surface import (
+        NamesSelf,
+        Returns,
+        ReturnsAnything,
+        TakesClass,
+        TakesInstance,
+        TakesVariable,
+        TakesVariableClass,
+    )
 
 __all__ = ["BoundSingleFlight", "SingleFlightDecorator", "SingleFlightFunction", "decorate"]
 
@@ -27,6 +36,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generic[P, R]):
@@ -47,15 +57,25 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
 
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
+        @property
+        def _self_returned(self) -> R: ...
+        def _self_keep(self, value: R, /) -> None: ...
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
         # Checkers do not say whether a `classmethod` or `staticmethod` is above it. So a parameter that takes
         # the class first means a class method, and one that cannot take the instance a static method.
+        # Where a method returns nothing but `Self` or its own `self: T`, mypy 2.4 leaves a type variable in
+        # our P and R, which no argument fits; those after that find these methods by what they return, and
+        # leave out the static methods that return an instance or what they are given.
         @overload
         def __get__(
             self: TakesClass[S, Q, R], instance: S | None, owner: type[S], /
         ) -> BoundSingleFlight[Q, R]: ...
+        @overload
+        def __get__(
+            self: TakesVariableClass[S, Q], instance: S | None, owner: type[K], /
+        ) -> BoundSingleFlight[Q, K]: ...
         @overload
         def __get__(self, instance: None, owner: Any = None, /) -> SingleFlightFunction[P, R]: ...
         @overload
@@ -63,7 +83,19 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
             self: TakesInstance[S, Q, R], instance: S, owner: Any = None, /
         ) -> BoundSingleFlight[Q, R]: ...
         @overload
-        def __get__(self, instance: object, owner: Any = None, /) -> SingleFlightFunction[P, R]: ...
+        def __get__(self: Returns[T], instance: T, owner: Any = None, /) -> SingleFlightFunction[P, R]: ...
+        @overload
+        def __get__(
+            self: ReturnsAnything, instance: object, owner: Any = None, /
+        ) -> SingleFlightFunction[P, R]: ...
+        @overload
+        def __get__(
+            self: TakesVariable[S, T, Q], instance: S, owner: type[K], /
+        ) -> BoundSingleFlight[Q, K]: ...
+        @overload
+        def __get__(  # type: ignore[overload-cannot-match]  # mypy looks at two parameters of three
+            self, instance: object, owner: Any = None, /
+        ) -> SingleFlightFunction[P, R]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
@@ -96,7 +128,12 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
             return self.__wrapped__.__func__ if self._self_face is None else self._self_face
 
     def __repr__(self) -> str:
-        return f"<single-flight {self.__wrapped__!r}>"
+        return f"<single-flight {shown(self.__wrapped__)}>"
+
+    if TYPE_CHECKING and not MYPY:
+
+        @overload
+        def twin(self, func: NamesSelf[S, Q, T], /) -> SingleFlightMethod[S, Q, T]: ...
 
     @overload
     def twin(self, func: classmethod[S, Q, T], /) -> SingleFlightFunction[Concatenate[type[S], Q], T]: ...
@@ -152,8 +189,48 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
         return _empty, (pickles.identity_of(self),), state, None, None, _fill
 
 
+if TYPE_CHECKING and not MYPY:
+    S_co = TypeVar("S_co", covariant=True)
+
+    class SingleFlightMethod(SingleFlightFunction[Concatenate[S_co, Q], R], Generic[S_co, Q, R]):
+        """What pyright sees in a class where a decorated method is defined; nobody gets hold of one.
+
+        pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
+        without the instance, too. S is covariant so that a decorated method may override another one.
+        """
+
+        @overload
+        def __call__(self, instance: Any = ..., /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
+        @overload
+        def __call__(
+            self: SingleFlightMethod[Any, Concatenate[Any, ...], Any], *args: Q.args, **kwargs: Q.kwargs
+        ) -> R: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        @overload
+        def __get__(
+            self, instance: None, owner: Any = None, /
+        ) -> SingleFlightFunction[Concatenate[S_co, Q], R]: ...
+        @overload
+        def __get__(
+            self: SingleFlightMethod[S, Q, R], instance: S, owner: Any = None, /
+        ) -> BoundSingleFlight[Q, R]: ...
+        @overload
+        def __get__(
+            self, instance: object, owner: Any = None, /
+        ) -> SingleFlightFunction[Concatenate[S_co, Q], R]: ...
+        def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, instance: Any, owner: Any = None, /
+        ) -> Any: ...
+
+
 class SingleFlightDecorator(Protocol):
     """What `single_flight_ttl(...)` returns: it decorates functions, methods, class and static methods."""
+
+    if TYPE_CHECKING and not MYPY:
+
+        @overload
+        def __call__(self, func: NamesSelf[S, P, R], /) -> SingleFlightMethod[S, P, R]: ...
 
     @overload
     def __call__(self, func: classmethod[S, P, R], /) -> SingleFlightFunction[Concatenate[type[S], P], R]: ...

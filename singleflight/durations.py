@@ -7,6 +7,8 @@ from datetime import timedelta
 from numbers import Complex, Integral, Number, Real
 from typing import Any
 
+from .messages import shown
+
 __all__ = ["left", "lifetime", "patience", "real", "seconds"]
 
 
@@ -21,7 +23,7 @@ def seconds(value: object, option: str) -> float:
     """
     number = _seconds(value, option)
     if number < 0:
-        raise ValueError(f"{option}: a duration cannot be negative, got {value!r}")
+        raise ValueError(f"{option}: a duration cannot be negative, got {shown(value)}")
     return number
 
 
@@ -55,16 +57,16 @@ def real(value: object, option: str, expected: str) -> float:
     if type(value) is float:
         return value
     if type(value) is not int and (isinstance(value, bool) or not _is_real(value)):
-        raise TypeError(f"{option}: expected {expected}, got {value!r}")
+        raise TypeError(f"{option}: expected {expected}, got {shown(value)}")
     anything: Any = value
     try:
         number = float(anything)
     except OverflowError:
-        raise ValueError(f"{option}: {value!r} is too large") from None
+        raise ValueError(f"{option}: {shown(value)} is too large") from None
     except ValueError:  # a signalling NaN
         return math.nan
     if math.isinf(number) and anything != number:
-        raise ValueError(f"{option}: {value!r} is too large")
+        raise ValueError(f"{option}: {shown(value)} is too large")
     return number
 
 

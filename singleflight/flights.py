@@ -12,7 +12,7 @@ from .boarding import JOIN, LEAD, Boarding
 from .circles import waiting
 from .entries import Record
 from .gates import Gate
-from .lives import life_of_this_thread
+from .lives import life_of_this_thread, own
 from .outcomes import traceback_of
 from .turns import Slot, Told, Turn, ahead, numbers
 
@@ -151,7 +151,10 @@ class Flight(Turn):
         thread = boarding.thread
         life = None
         if boarding.loop is None and thread is not None:  # else a task, or nobody yet, runs it
-            life = life_of_this_thread()
+            try:
+                life = own.life  # in line: `life_of_this_thread`
+            except AttributeError:
+                life = life_of_this_thread()
         self.depth = len(waiting[thread]) if thread in waiting else 0
         # No call from here on: an interrupt finds it claimed, and its leader knows, or as it was.
         if boarding.verdict is JOIN:

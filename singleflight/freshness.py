@@ -15,7 +15,7 @@ from math import inf, log
 from typing import TYPE_CHECKING, Any
 
 from .durations import real, seconds
-from .messages import Shown
+from .messages import Shown, shown
 
 if TYPE_CHECKING:
     from .entries import Entry
@@ -124,14 +124,14 @@ class AdaptiveTTL:
     ) -> None:
         self.base, self.maximum = seconds(base, "base"), seconds(maximum, "maximum")
         if not 0 < self.base < inf:
-            raise ValueError(f"base: must be positive and finite, got {base!r}")
+            raise ValueError(f"base: must be positive and finite, got {shown(base)}")
         if self.maximum < self.base:
-            raise ValueError(f"maximum: must be at least base ({base!r}), got {maximum!r}")
+            raise ValueError(f"maximum: must be at least base ({shown(base)}), got {shown(maximum)}")
         number = real(factor, "factor", "a number")
         if not 1 < number < inf:
-            raise ValueError(f"factor: must be more than 1 and finite, got {factor!r}")
+            raise ValueError(f"factor: must be more than 1 and finite, got {shown(factor)}")
         if isinstance(followers, bool) or not isinstance(followers, int):
-            raise TypeError(f"followers: expected a whole number, got {followers!r}")
+            raise TypeError(f"followers: expected a whole number, got {shown(followers)}")
         if followers < 0:
             raise ValueError(f"followers: cannot be negative, got {followers}")
         self.factor = factor if type(factor) is int else number

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-__all__ = ["life_of_this_thread"]
+__all__ = ["life_of_this_thread", "own"]
 
 
 class _Token:
@@ -20,14 +20,15 @@ class _Token:
     __slots__ = ("__weakref__",)
 
 
-_own = threading.local()
+own = threading.local()
+"""What each thread has of its own: `life`, once it asked."""
 
 
 def life_of_this_thread() -> Callable[[], object]:
     """Something that returns None once this thread has ended; the same object each time."""
     try:
-        life: Callable[[], object] = _own.life
+        life: Callable[[], object] = own.life
     except AttributeError:
-        token = _own.token = _Token()
-        life = _own.life = weakref.ref(token)
+        token = own.token = _Token()
+        life = own.life = weakref.ref(token)
     return life

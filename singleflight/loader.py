@@ -13,12 +13,14 @@ from .binding import Binder
 from .colours import is_coroutine_function, refuse_unfit
 from .frames import looked_through
 from .keys import check_loader
+from .messages import shown
 from .parameters import parameters_of
 from .proxies import Annotations, BoundFunctionWrapper, FunctionWrapper
 from .requested import Request
+from .surface import MYPY
 
 if TYPE_CHECKING:
-    from .surface import TakesClass, TakesInstance
+    from .surface import NamesSelf, TakesClass, TakesInstance
     from .wiring import Home
 
 __all__ = ["BoundBulkLoader", "BulkDecorator", "BulkLoader", "Loading", "MakesLoaders", "check_max_batch"]
@@ -34,7 +36,7 @@ def check_max_batch(max_batch: Any) -> None:
     if max_batch is None:
         return
     if isinstance(max_batch, bool) or not isinstance(max_batch, int):
-        raise TypeError(f"max_batch: expected a whole number or None, got {max_batch!r}")
+        raise TypeError(f"max_batch: expected a whole number or None, got {shown(max_batch)}")
     if max_batch < 1:
         raise ValueError(f"max_batch: must be at least 1, got {max_batch}")
 
@@ -177,7 +179,7 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
             return getattr(deepcopy(self._self_instance, memo), self.__name__)
 
         def __repr__(self):
-            return f"<bound bulk loader {self.__wrapped__!r}>"
+            return f"<bound bulk loader {shown(self.__wrapped__)}>"
 
 
 class BulkLoader(FunctionWrapper, Generic[P, R]):
@@ -237,7 +239,7 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             return _empty_loader, (pickles.identity_of(self),), state, None, None, _fill_loader
 
         def __repr__(self):
-            return f"<bulk loader {self.__wrapped__!r}>"
+            return f"<bulk loader {shown(self.__wrapped__)}>"
 
 
 if not TYPE_CHECKING:
@@ -262,8 +264,44 @@ def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
     pickles.when_here(function, fill)
 
 
+if TYPE_CHECKING and not MYPY:
+    S_co = TypeVar("S_co", covariant=True)
+
+    class BulkLoaderMethod(BulkLoader[Concatenate[S_co, Q], R], Generic[S_co, Q, R]):
+        """What pyright sees in a class where a bulk method is defined; nobody gets hold of one.
+
+        pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
+        without the instance, too. S is covariant so that a bulk method may override another one.
+        """
+
+        @overload
+        def __call__(self, instance: Any = ..., /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
+        @overload
+        def __call__(
+            self: BulkLoaderMethod[Any, Concatenate[Any, ...], Any], *args: Q.args, **kwargs: Q.kwargs
+        ) -> R: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None, /) -> BulkLoader[Concatenate[S_co, Q], R]: ...
+        @overload
+        def __get__(
+            self: BulkLoaderMethod[S, Q, R], instance: S, owner: Any = None, /
+        ) -> BoundBulkLoader[Q, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: Any = None, /) -> BulkLoader[Concatenate[S_co, Q], R]: ...
+        def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, instance: Any, owner: Any = None, /
+        ) -> Any: ...
+
+
 class BulkDecorator(Protocol):
     """What `.bulk(max_batch=...)` returns: it decorates functions, methods, class and static methods."""
+
+    if TYPE_CHECKING and not MYPY:
+
+        @overload
+        def __call__(self, func: NamesSelf[S, P, R], /) -> BulkLoaderMethod[S, P, R]: ...
 
     @overload
     def __call__(self, func: classmethod[S, P, R], /) -> BulkLoader[Concatenate[type[S], P], R]: ...
@@ -280,6 +318,13 @@ class MakesLoaders:
 
     if TYPE_CHECKING:
         _self_home: Home
+
+    if TYPE_CHECKING and not MYPY:
+
+        @overload
+        def bulk(
+            self, fn: NamesSelf[S, P, R], /, *, max_batch: int | None = ...
+        ) -> BulkLoaderMethod[S, P, R]: ...
 
     @overload
     def bulk(

@@ -71,7 +71,7 @@ class KeyedLocks(Slots):
 
     def __init__(self, max_idle: int | None = None) -> None:
         if max_idle is not None and (isinstance(max_idle, bool) or not isinstance(max_idle, int)):
-            raise TypeError(f"max_idle: expected a whole number or None, got {max_idle!r}")
+            raise TypeError(f"max_idle: expected a whole number or None, got {shown(max_idle)}")
         if max_idle is not None and max_idle < 0:
             raise ValueError(f"max_idle: cannot be negative, got {max_idle}")
         super().__init__(max_idle)

@@ -15,6 +15,7 @@ from .colours import refuse_coroutine_functions
 from .durations import left, lifetime, patience, real, seconds
 from .events import refuse_unknown_kinds
 from .freshness import TTL, Ageing, Landing
+from .messages import shown
 
 __all__ = ["Options", "is_not_none", "switched_off"]
 
@@ -79,9 +80,9 @@ class Options:
         follower_retries = _whole_number(follower_retries, "follower_retries", 0)
         for name, function in (("cache_if", cache_if), ("timer", timer)):
             if not callable(function):
-                raise TypeError(f"{name}: expected a callable, got {function!r}")
+                raise TypeError(f"{name}: expected a callable, got {shown(function)}")
         if listener is not None and not callable(listener):
-            raise TypeError(f"listener: expected a callable or None, got {listener!r}")
+            raise TypeError(f"listener: expected a callable or None, got {shown(listener)}")
         refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener)
         if listener is not None:
             refuse_unknown_kinds(listener)
@@ -120,7 +121,7 @@ class Options:
 def _fraction(value: object, option: str, least: float) -> float:
     number = real(value, option, "a number")
     if not least <= number < 1:
-        raise ValueError(f"{option}: must be at least {least:g} and less than 1, got {value!r}")
+        raise ValueError(f"{option}: must be at least {least:g} and less than 1, got {shown(value)}")
     return number
 
 
@@ -129,7 +130,7 @@ def _fraction_or_xfetch(value: object) -> float | str | None:
         return None if value is None else "xfetch"
     number = real(value, "refresh_ahead", 'a part of the ttl, "xfetch" or None')
     if not 0 < number < 1:
-        raise ValueError(f"refresh_ahead: must be more than 0 and less than 1, got {value!r}")
+        raise ValueError(f"refresh_ahead: must be more than 0 and less than 1, got {shown(value)}")
     return number
 
 
@@ -137,7 +138,7 @@ def _whole_number(value: object, option: str, least: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Integral) or not hasattr(type(value), "__index__"):
-        raise TypeError(f"{option}: expected a whole number or None, got {value!r}")
+        raise TypeError(f"{option}: expected a whole number or None, got {shown(value)}")
     number = index(value)
     if number < least:
         raise ValueError(f"{option}: must be at least {least}, got {value}")

@@ -12,6 +12,8 @@ import threading
 import warnings
 from types import FrameType
 
+from .frames import MARK
+
 __all__ = ["hint", "tell"]
 
 _PACKAGE = __name__.rpartition(".")[0] + "."
@@ -35,7 +37,8 @@ def tell(when: str) -> None:
     _told.add(when)
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _is_ours(frame):
-        level, frame = level + 1, frame.f_back
+        frame = frame.f_back
+        level += MARK not in frame.f_code.co_filename  # those `warn` does not count
     warnings.warn(_WHY, RuntimeWarning, stacklevel=level)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from .colours import refuse_coroutine_functions
 from .decorator import SingleFlightDecorator, SingleFlightFunction, decorate
 from .freshness import TTL
+from .messages import shown
 from .options import Options, is_not_none
 from .slips import meant_by_option
 
@@ -183,9 +184,9 @@ def single_flight_ttl(
         jitter=jitter,
     )
     if key is not None and not callable(key):
-        raise TypeError(f"key: expected a callable of the arguments, got {key!r}")
+        raise TypeError(f"key: expected a callable of the arguments, got {shown(key)}")
     refuse_coroutine_functions(key=key)
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"name: expected a string, got {name!r}")
+        raise TypeError(f"name: expected a string, got {shown(name)}")
     decorator = functools.partial(decorate, options=options, key=key, name=name)
     return decorator if func is None else decorator(func)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from .messages import shown
 from .sections import new_lock, register
 
 __all__ = ["after_fork", "configure_renewal", "in_background"]
@@ -88,7 +89,7 @@ def configure_renewal(*, threads: int = 4, queued: int = 60) -> None:
     global _pool
     for name, value, least in (("threads", threads, 1), ("queued", queued, 0)):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}: expected a whole number, got {value!r}")
+            raise TypeError(f"{name}: expected a whole number, got {shown(value)}")
         if value < least:
             raise ValueError(f"{name}: must be at least {least}, got {value}")
     before, _pool = _pool, _Pool(threads, queued)

@@ -16,6 +16,7 @@ from .control import stats
 from .counts import Stats
 from .durations import seconds
 from .herds import Caller, in_tasks, in_threads
+from .messages import shown
 from .registry import memos
 
 __all__ = ["Caller", "Stampede", "stampede"]
@@ -169,16 +170,16 @@ def stampede(
          2    0.0... s  984.75
     """
     if not callable(fn):
-        raise TypeError(f"fn: expected a function, got {fn!r}")
+        raise TypeError(f"fn: expected a function, got {shown(fn)}")
     if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"n: expected an int, got {n!r}")
+        raise TypeError(f"n: expected an int, got {shown(n)}")
     if n < 1:
         raise ValueError(f"n: there must be at least 1 caller, got {n}")
     if isinstance(args, str | bytes):
-        raise TypeError(f"args: expected a tuple of arguments, got {args!r}")
+        raise TypeError(f"args: expected a tuple of arguments, got {shown(args)}")
     patience = seconds(timeout, "timeout")
     if not 0 < patience < math.inf:
-        raise ValueError(f"timeout: must be more than 0 and not endless, got {timeout!r}")
+        raise ValueError(f"timeout: must be more than 0 and not endless, got {shown(timeout)}")
     call = functools.partial(fn, *args, **(kwargs or {}))
     counter = _Counter(fn, n, counting)
     if is_coroutine_function(fn):
@@ -203,7 +204,7 @@ class _Counter:
         # Whoever calls `fn` calls what is counted; of what was named here that is not known.
         self._received = callers if counting is None else 1
         if counting is not None and not callable(counting):
-            raise TypeError(f"counting: expected a decorated function or a function, got {counting!r}")
+            raise TypeError(f"counting: expected a decorated function or a function, got {shown(counting)}")
         self._fn, self._callers = fn, callers
         self.begin()
 
@@ -219,7 +220,7 @@ class _Counter:
         if not _is_decorated(self._source):
             number = self._source()
             if isinstance(number, bool) or not isinstance(number, int):
-                raise TypeError(f"counting: expected it to return an int, got {number!r}")
+                raise TypeError(f"counting: expected it to return an int, got {shown(number)}")
             return number, 0
         return _counts(self._source.stats())
 

@@ -22,10 +22,15 @@ __all__ = ["Controls"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# mypy takes it for True; other checkers cannot tell, look at both branches, and keep the last declaration.
+MYPY = False
 
 if TYPE_CHECKING:
     S_contra = TypeVar("S_contra", contravariant=True)
     R_co = TypeVar("R_co", covariant=True)
+    S = TypeVar("S")
+    T = TypeVar("T")
+    T_contra = TypeVar("T_contra", contravariant=True)
 
     class TakesClass(Protocol[S_contra, P, R_co]):
         """A callable whose first parameter takes a class."""
@@ -36,6 +41,51 @@ if TYPE_CHECKING:
         """A callable whose first parameter takes an instance."""
 
         def __call__(self, instance: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    class NamesSelf(Protocol[S_contra, P, R_co]):
+        """A function whose first parameter is named self: a method."""
+
+        def __call__(
+            _,  # noqa: N805  # pyright: ignore[reportSelfClsParameterName]
+            self: S_contra,
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> R_co: ...
+
+    class _HasClass(Protocol[S]):
+        """An object of just this class: of its bound, where a type variable stands for it."""
+
+        __class__: type[S]  # type: ignore[assignment]
+
+    class TakesVariableClass(Protocol[S, P]):
+        """A function that takes a class first, named cls, and returns an instance, whatever it is below S."""
+
+        @property
+        def _self_returned(self) -> _HasClass[S]: ...
+        def __call__(
+            _,  # noqa: N805  # pyright: ignore[reportSelfClsParameterName]
+            cls: type[Any],
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> Any: ...
+
+    class Returns(Protocol[T_contra]):
+        """A function whose values are a T; and one that returns a type variable does not return its bound."""
+
+        def _self_keep(self, value: T_contra, /) -> None: ...
+
+    class ReturnsAnything(Protocol):
+        """A function that returns an object of any class."""
+
+        @property
+        def _self_returned(self) -> _HasClass[object]: ...
+
+    class TakesVariable(Protocol[S, T, P]):
+        """A function that returns what it takes first, whatever it is below S."""
+
+        @property
+        def _self_returned(self) -> _HasClass[S]: ...
+        def __call__(self, instance: T, /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
 
 class Controls(Generic[P, R]):

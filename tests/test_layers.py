@@ -15,18 +15,17 @@ EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from layers above its own line only.
 LAYERS = [
-    {"sections", "lives", "patches"},
-    {"jobs"},
+    {"lives", "messages"},
+    {"sections", "jobs", "frames"},
     {
         "errors",
         "durations",
-        "messages",
         "slips",
         "counts",
         "gates",
         "awaiting",
         "shareable",
-        "frames",
+        "patches",
         "pickles",
         "herds",
     },

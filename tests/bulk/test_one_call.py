@@ -313,6 +313,16 @@ def test_switched_off_it_keeps_to_max_batch(driver):
     assert broker.loads == [["A", "B"], ["C"]]
 
 
+def test_switched_off_it_hands_the_items_on_as_they_came(driver, monkeypatch):
+    """A loader that takes all at once gets the very object that it would get undecorated."""
+    broker, items = Broker(driver), ("A", "A")
+    with broker.price.bypass():
+        driver.call(broker.prices, items)
+    monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
+    driver.call(broker.prices, items)
+    assert [loaded is items for loaded in broker.loads] == [True, True]
+
+
 def test_events_tell_of_every_key(driver):
     """A fetch and a landing for each key, of kind bulk."""
     seen = Recorder()

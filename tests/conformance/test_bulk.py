@@ -263,3 +263,14 @@ def test_stale_values_are_renewed_in_one_call(shop):
     until(lambda: not one.price.flights())
     assert one.loads == ["abc", "abc"]
     assert one.price.entry("a").state == "fresh"
+
+
+def test_what_single_callers_would_not_store_is_missing(shop):
+    """A bulk answer leaves out a key for which a single caller brought what `cache_if` refuses."""
+    one = shop(follower_retries=0, cache_if=lambda value: value != "A")
+    gate = one.hold(0)
+    leader = one.start(one.price, "a")
+    follower = one.driver.start(one.prices, ["a"])
+    until(lambda: one.price.flights() and one.price.flights()[0].followers == 1)
+    gate.set()
+    assert (leader.outcome(), follower.outcome()) == ("A", {})

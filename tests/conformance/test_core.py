@@ -685,3 +685,23 @@ def test_drain_waits_for_what_is_in_flight(scene):
     gate.set()
     assert singleflight.drain_sync(timeout=10) is True
     assert caller.outcome() == 0
+
+
+def test_a_call_is_handed_on_as_it_was_made():
+    """What is left out is left out, also below a wrapper that then provides it; equal calls have one key."""
+
+    def provide_session(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return function(*args, **{"session": "provided", **kwargs})
+
+        return wrapper
+
+    @single_flight_ttl(ttl=60)
+    @provide_session
+    def user(number, session=None):
+        return number, session
+
+    assert user(1) == user(number=1) == (1, "provided")
+    assert user(2, session="mine") == (2, "mine")
+    assert user.stats().calls == 2

@@ -317,3 +317,59 @@ def test_a_failing_clock_loses_no_key():
         fetch()
     assert fetch() == 1
     assert fetch.flights() == ()
+
+
+class Query:
+    """A key that its caller goes on to use."""
+
+    def __init__(self, symbol):
+        self.symbol = symbol
+
+    def __hash__(self):
+        return hash(self.symbol)
+
+    def __eq__(self, other):
+        return isinstance(other, Query) and other.symbol == self.symbol
+
+    def __repr__(self):
+        raise ConnectionError("no session")
+
+
+def test_a_key_that_changes_harms_only_itself(scene):
+    """A key that changes after it was handed over leaves the store when its turn has come: the limit holds.
+
+    Elsewhere: some libraries outgrow their limit, or raise `KeyError` to callers with other keys.
+    """
+    one = scene(key=lambda query: query, maxsize=2)
+    queries = [Query(symbol) for symbol in "ABCDEFGH"]
+    for number, query in enumerate(queries):
+        assert one.call(query) == number
+        query.symbol = "changed"
+    assert one.fetch.stats().entries <= 2
+    assert one.call(Query("X")) == one.call(Query("X")) == 8
+    assert one.clean()
+
+
+def test_a_key_that_cannot_be_printed_is_named_all_the_same(scene):
+    """Messages are made from a guarded text of the key, when the state is settled."""
+    one = scene(key=lambda query: query, wait_timeout=0)
+    gate = one.hold(0)
+    first = one.ask(Query("A"))
+    with pytest.raises(FlightTimeout, match="<Query, whose repr raised ConnectionError>"):
+        one.call(Query("A"))
+    gate.set()
+    assert first.outcome() == 0
+    assert one.clean()
+
+
+def test_the_end_of_the_stack_leaves_no_key_taken():
+    """A function that calls itself until there is no more stack leaves every key free."""
+
+    @single_flight_ttl(ttl=60)
+    def size(level):
+        return 1 + size(level + 1)
+
+    with pytest.raises(RecursionError):
+        size(0)
+    stats = size.stats()
+    assert (size.flights(), stats.in_flight, stats.locks) == ((), 0, stats.idle_locks)

@@ -8,6 +8,7 @@ from singleflight.entries import AgeingRecord
 from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, new_flight
 from singleflight.gates import Gate
 from singleflight.turns import Asker, Hold, inside
+from singleflight.unsettled import settle, unsettled
 
 from .conftest import Work, caller, in_flight, watched
 
@@ -250,6 +251,48 @@ def test_whoever_waits_keeps_what_nobody_leads(memo, waiting):
         slot.line_up(each)
     memo.abandon(caller(), KeyboardInterrupt())
     assert list(slot.queue) == [wanted]
+
+
+# -- what could not be given up is noted --------------------------------------------------------------
+
+
+def test_a_noted_follower_at_an_open_gate_lets_the_next_one_through(memo, waiting):
+    """It may have had the turnstile, and had no room to open it."""
+    flight = in_flight(memo, due=False)
+    boarding, _ = follower(memo, 1), follower(memo, 2)
+    gate = boarding.gate
+    memo.land(flight, 7)
+    assert gate.wait(0.0)
+    gate._turnstile.acquire(blocking=False)
+    unsettled[boarding] = memo.settle, boarding, RecursionError()
+    settle()
+    assert gate.wait(0.0)
+
+
+def test_a_noted_leaders_caller_has_its_work_stopped(memo, waiting):
+    """Once the mutex is free, and if nobody follows; a second note changes nothing."""
+    flight = in_flight(memo, due=False, work=Work())
+    for _ in range(2):
+        unsettled[flight.work] = memo.settle_desertion, flight
+        settle()
+        assert (flight.work.stopped, flight.doomed, counted(memo)) == (1, True, {"errors": 1})
+    followed = in_flight(memo, "other", due=False, work=Work(), followers=1)
+    unsettled[followed.work] = memo.settle_desertion, followed
+    settle()
+    assert (followed.work.stopped, followed.doomed, followed.deserted) == (0, False, True)
+
+
+def test_a_noted_renewal_that_nobody_has_begun_was_never_run(make, waiting):
+    """It counts as no execution and no failure, its key is free, and whoever comes next has it renewed."""
+    memo = make(grace=50)
+    memo.store.put(AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0))
+    boarding = caller()
+    assert memo.board(boarding) is HIT
+    unsettled[boarding] = memo.settle, boarding, KeyboardInterrupt()
+    settle()
+    assert (counted(memo), memo.locks.live()) == ({}, [])
+    other = caller()
+    assert (memo.board(other), other.renewal is None) == (HIT, False)
 
 
 # -- the call is over ---------------------------------------------------------------------------------

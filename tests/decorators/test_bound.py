@@ -101,3 +101,19 @@ def test_bound_by_hand_without_an_owner(name):
     function = vars(Owner)[name]
     assert function.__get__(owner)(1) is getattr(owner, name)(1)
     assert function.__get__(owner) == getattr(owner, name)
+
+
+def test_methods_of_equal_instances_are_two():
+    """Bound methods go by the identity of their instances, which need be neither hashable nor unequal."""
+
+    class Equal(Owner):
+        __hash__ = None
+
+        def __eq__(self, other):
+            return True
+
+    one, other = Equal(), Equal()
+    assert one.method == one.method
+    assert one.method != other.method
+    assert hash(one.method) == hash(one.method)
+    assert len({one.method, one.method, other.method}) == 2

@@ -402,6 +402,45 @@ def test_a_wrappers_own_keyword_is_taken():
     assert hidden(1, x=2) == (1, {"x": 2, "session": "a session"})
 
 
+def test_a_key_with_a_wrappers_names_in_other_places_gets_the_call_as_it_came():
+    """What a wrapper shows is a guess, so names that a call gives lead to the key's own parameters."""
+
+    def pair(first, second):
+        return first, second
+
+    @functools.wraps(pair)
+    def passing(*args, **kwargs):
+        return pair(*args, **kwargs)
+
+    fetch = single_flight_ttl(ttl=60, key=lambda second, first: first)(passing)
+    assert fetch(first=1, second=2) == (1, 2)
+    assert fetch(first=2, second=2) == (2, 2)
+    assert fetch(first=1, second=3) == (1, 2)
+
+
+def test_a_refresh_on_an_instance_binds_the_decorator_below():
+    """`instance.method.refresh` calls a decorator that asks for being bound as `instance.method` does."""
+    seen = []
+
+    @wrapt.decorator
+    def telling(wrapped, instance, args, kwargs):
+        seen.append((instance, args))
+        return wrapped(*args, **kwargs)
+
+    @telling
+    def load(owner, number):
+        return number
+
+    class Owner:
+        """Gets the function later, so that it is not known to be a method."""
+
+    Owner.load = single_flight_ttl(ttl=60)(load)
+    owner = Owner()
+    assert owner.load(1) == 1
+    assert owner.load.refresh(1) == 1
+    assert seen == [(owner, (1,))] * 2
+
+
 def test_a_mock_may_be_patched_in():
     """`mock.patch` below adds an argument that the caller does not give."""
 

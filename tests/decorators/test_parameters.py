@@ -334,6 +334,17 @@ def test_a_default_that_cannot_be_hashed_is_named(decorator):
     assert keyed("a") is keyed("a")
 
 
+@pytest.mark.parametrize("decorator", [lambda f: f, shown])
+def test_what_equals_a_default_was_not_left_out(decorator):
+    """An unhashable argument that was given is told as that, also where it equals the default."""
+
+    def search(text, *, options=[]):
+        return [text, options]
+
+    with pytest.raises(UnhashableKey, match=r"'options' cannot be hashed \(list\)"):
+        single_flight_ttl(ttl=60)(decorator(search))("a", options=[])
+
+
 # -- what the compiled calls run in ----------------------------------------
 
 

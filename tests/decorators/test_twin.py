@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from singleflight import InstanceKey, caches, single_flight_ttl
+from singleflight import InstanceKey, caches, report, single_flight_ttl
 
 
 def run(awaitable):
@@ -254,3 +254,15 @@ def test_caches_lists_each_twin_while_it_lives():
     gc.collect()
     assert gone() is None
     assert run(aget("A")) is value
+
+
+def test_a_report_tells_of_twins_once():
+    """They share a name, the entries and the flights."""
+    get = single_flight_ttl(ttl=60, name="told as one")(lambda symbol: symbol)
+
+    @get.twin
+    def later(symbol):
+        return symbol
+
+    assert get("A") is later("A")
+    assert report().count("told as one: 1 entries, 0 flights") == 1

@@ -149,6 +149,18 @@ def test_a_full_pool(pool, make_gate):
     until(lambda: second.fetch.entry().value == 2)
 
 
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, ValueError])
+def test_a_renewal_that_raises_gives_its_place_back(pool, raised):
+    """Whatever it raises: the next renewal is run by a thread again."""
+    pool(threads=1, queued=0)
+    first, second = Plain(), Plain()
+    first.steps[1] = raised()
+    assert first.fetch() == 0
+    until(lambda: len(first.runs) == 2 and renewing._pool.under_way == 0)
+    assert second.fetch() == 0
+    until(lambda: second.fetch.entry().value == 1)
+
+
 def test_threads_that_cannot_be_started(pool, monkeypatch):
     """No new thread: the caller renews, and what was queued meanwhile is not run a second time."""
     pool(threads=2)

@@ -1,9 +1,14 @@
 """Invalidate, put, refresh, clear and bypass while a call is in flight."""
 
+import threading
+
 import pytest
 
 from singleflight import Landing, report, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
+from singleflight.turns import mutex
+
+from ..drivers import until
 
 
 @pytest.fixture
@@ -284,3 +289,24 @@ def test_the_oldest_flight_is_told_of_first(crowd, gate):
     assert [next(name for name in wanted if name in line) for line in lines] == wanted
     assert [repr(flight.key) for flight in fetch.flights()] == wanted
     assert [flight.elapsed for flight in fetch.flights()] == [30, 20, 10, 0]
+
+
+def test_a_report_does_not_wait_for_a_section_to_end(crowd, gate):
+    """Where somebody stays inside of one, as in a service that hangs, it is read all the same."""
+    inside = threading.Event()
+
+    @single_flight_ttl(ttl=60, name="told from outside")
+    def fetch():
+        return 1
+
+    def stay():
+        with mutex:
+            inside.set()
+            gate.pass_()
+
+    assert fetch() == 1
+    crowd.add(stay)
+    assert inside.wait(10)
+    crowd.add(report)
+    until(lambda: crowd.outcomes[1] is not None)
+    assert "told from outside: 1 entries, 0 flights" in crowd.outcomes[1]

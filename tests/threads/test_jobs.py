@@ -11,7 +11,15 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, jobs, report, single_flight_ttl
+from singleflight import (
+    FlightDeadlock,
+    FlightTimeout,
+    KeyedLocks,
+    drain_sync,
+    jobs,
+    report,
+    single_flight_ttl,
+)
 from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, until
@@ -180,6 +188,26 @@ def test_a_pool_that_is_not_known(worker, pools, make):
     assert not locks.held("a")
 
 
+def test_a_drain_with_a_timeout_is_in_no_circle_by_a_doubt(worker, crowd):
+    """A flight that waits for what an earlier job may have left open is waited for as long as was asked."""
+    locks = KeyedLocks()
+
+    @single_flight_ttl(ttl=60)
+    def fetch():
+        with locks("a", timeout=PATIENCE):
+            return 1
+
+    block = exclusive(locks, "a", timeout=PATIENCE)
+    worker.submit(block.__enter__).get(timeout=PATIENCE)
+    crowd.add(fetch)
+    until(lambda: locks.waiting("a"))
+    assert worker.submit(lambda: drain_sync(timeout=0.01)).get(timeout=PATIENCE) is False
+    assert isinstance(worker.submit(drain_sync).get(timeout=PATIENCE), FlightDeadlock)
+    leave(block)
+    assert drain_sync(timeout=PATIENCE) is True
+    assert crowd.join() == [1]
+
+
 def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd):
     """The pooled thread waits for B, which wants A, which an earlier job has: no circle, for nobody."""
     locks, (one, another) = KeyedLocks(), pools
@@ -295,6 +323,51 @@ def test_run_in_threadpool():
             await concurrency.run_in_threadpool(job)
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert not locks.held("a")
+
+
+def test_a_job_that_was_cancelled_is_over_when_its_thread_serves_another():
+    """anyio lets it run to its end and marks nothing; the next job of the thread waits like anybody else."""
+    anyio = pytest.importorskip("anyio")
+    locks, begun, go = KeyedLocks(), threading.Event(), threading.Event()
+    block, threads, cancelled = exclusive(locks, "a"), [], []
+
+    def entering():
+        threads.append(threading.get_ident())
+        block.__enter__()
+        begun.set()
+        assert go.wait(PATIENCE)
+        with pytest.raises(FlightDeadlock):  # it still runs
+            locks("a").__enter__()
+
+    def later(together):
+        together.wait(PATIENCE)  # so that each has a thread of its own
+        threads.append(threading.get_ident())
+        with pytest.raises(FlightTimeout):
+            locks("a", timeout=0.01).__enter__()
+
+    async def abandoned():
+        try:
+            await anyio.to_thread.run_sync(entering, abandon_on_cancel=True)
+        except asyncio.CancelledError as error:
+            cancelled.append(error)  # and with it, through its traceback, the job's future
+            raise
+
+    async def main():
+        task = asyncio.create_task(abandoned())
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        go.set()
+        while threads[0] not in threads[1:]:  # until anyio knows that it is free again
+            count = len(set(threads)) + 1
+            together = threading.Barrier(count)
+            await asyncio.gather(*(anyio.to_thread.run_sync(later, together) for _ in range(count)))
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert len(cancelled) == 1
+    leave(block)
     assert not locks.held("a")
 
 

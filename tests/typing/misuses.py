@@ -1,6 +1,7 @@
 """Wrong uses, each of which mypy and pyright must reject; checked, never run."""
 
 from collections.abc import Callable
+from typing import Protocol, Self
 
 from singleflight import KeyedLocks, single_flight_ttl
 from singleflight.testing import FakeClock
@@ -37,6 +38,44 @@ class Account:
         return 1j
 
 
+class Link:
+    @single_flight_ttl(ttl=60)
+    def itself(self, number: int = 1) -> Self:
+        return self
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def make(cls, number: int = 1) -> Self:
+        return cls()
+
+    @staticmethod
+    @single_flight_ttl(ttl=60)
+    def named_below(name: str) -> "Link":
+        return Link()
+
+
+class Prices(Protocol):
+    def price(self, symbol: str) -> float: ...
+
+
+class TextPrices:
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol: str) -> str:
+        return ""
+
+
+class IntPrices:
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol: int) -> float:
+        return 1.0
+
+
+class MorePrices:
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol: str, price_type: str) -> float:
+        return 1.0
+
+
 @single_flight_ttl(ttl=60)
 async def aprice(symbol: str) -> float:
     return 1.0
@@ -70,6 +109,19 @@ Account.of_class_below(1)  # error
 Account.static(1)  # error
 Account().static(1)  # error
 Account().static_below(1)  # error
+Link().itself("A")  # error
+Link().itself(1, 2)  # error
+Link.itself()  # error
+linked: str = Link().itself()  # error
+Link().itself.entry("A")  # error
+Link.make("A")  # error
+Link().make(1, 2)  # error
+made: str = Link.make()  # error
+Link().named_below()  # error
+Link().named_below(1)  # error
+text_prices: Prices = TextPrices()  # error
+int_prices: Prices = IntPrices()  # error
+more_prices: Prices = MorePrices()  # error
 
 # The control surface
 price.invalidat("A")  # error

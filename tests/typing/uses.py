@@ -1,9 +1,11 @@
 """Typical uses, which mypy and pyright must accept; checked, never run."""
 
+import functools
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, Self, TypeVar, assert_type
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, assert_type
 
 from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
 from alpaca.trading.requests import MarketOrderRequest
@@ -32,6 +34,7 @@ from singleflight.accounts import AccountInterface, AlpacaAccount
 from singleflight.events import Event, Land
 from singleflight.testing import FakeClock, Recorder, Stampede, stampede
 
+Q = ParamSpec("Q")
 T = TypeVar("T")
 
 # -- functions: parameters, defaults and the return type are kept -------------------------------------------
@@ -228,6 +231,120 @@ class Box(Generic[T]):
 
 assert_type(Box[int]().get(1), list[int])
 
+# -- methods of a Protocol, and methods that override others -------------------------------------------------
+
+
+class Prices(Protocol):
+    def price(self, symbol: str) -> float: ...
+    def all_prices(self) -> list[float]: ...
+    def exact_price(self, *, symbol: str) -> float: ...
+    async def aprice(self, symbol: str) -> float: ...
+    def prices(self, symbols: Iterable[str]) -> dict[str, float]: ...
+    def copied(self) -> Self: ...
+
+
+class BasePrices:
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol: str) -> float:
+        return 1.0
+
+    @single_flight_ttl(ttl=60)
+    def all_prices(self) -> list[float]:
+        return []
+
+    @single_flight_ttl(ttl=60)
+    def exact_price(self, *, symbol: str) -> float:
+        return 1.0
+
+    @price.twin
+    async def aprice(self, symbol: str) -> float:
+        return 1.0
+
+    @price.bulk
+    def prices(self, symbols: Iterable[str]) -> dict[str, float]:
+        return {}
+
+    @single_flight_ttl(ttl=60)
+    def copied(self) -> Self:
+        return self
+
+
+class OtherPrices(BasePrices):
+    @single_flight_ttl(ttl=30)
+    def price(self, symbol: str, price_type: str = "bid") -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 1.0
+
+    @single_flight_ttl(ttl=30)
+    def all_prices(self) -> list[float]:
+        return super().all_prices()
+
+
+class StaticPrice:
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def price(symbol: str) -> float:
+        return 1.0
+
+
+class OnlyPrice(Protocol):
+    def price(self, symbol: str) -> float: ...
+
+
+base_prices: Prices = BasePrices()
+other_prices: Prices = OtherPrices()
+one_price: OnlyPrice = OtherPrices()
+static_price: OnlyPrice = StaticPrice()
+
+
+# -- decorators above ours ------------------------------------------------------------------------------------
+
+
+def traced(function: Callable[Q, T]) -> Callable[Q, T]:
+    return function
+
+
+def watched(function: SingleFlightFunction[Q, T]) -> SingleFlightFunction[Q, T]:
+    return function
+
+
+class Wrapped(ABC):
+    @traced
+    @single_flight_ttl(ttl=60)
+    def traced(self, symbol: str) -> int:
+        return 1
+
+    @watched
+    @single_flight_ttl(ttl=60)
+    def watched(self, symbol: str) -> int:
+        return 1
+
+    @property
+    @single_flight_ttl(ttl=60)
+    def value(self) -> int:
+        return 1
+
+    @functools.cached_property
+    @single_flight_ttl(ttl=60)
+    def kept(self) -> int:
+        return 1
+
+    @abstractmethod
+    @single_flight_ttl(ttl=60)
+    def wanted(self, symbol: str) -> int: ...
+
+    other_name = watched
+
+
+def wrapped(here: Wrapped) -> None:
+    assert_type(here.traced("A"), int)
+    assert_type(here.watched("A"), int)
+    assert_type(here.watched.invalidate("A"), bool)
+    assert_type(here.value, int)
+    assert_type(here.kept, int)
+    assert_type(here.wanted("A"), int)
+    assert_type(here.other_name("A"), int)
+
+
 # -- coroutine functions: awaited where the original is, plain where the control surface is -----------------
 
 
@@ -302,8 +419,120 @@ class Chained:
 
 class ChainedBelow(Chained):
     @single_flight_ttl(ttl=60)
-    def with_number(self) -> tuple[Self, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def with_number(self) -> tuple[Self, int]:
         return self, 2
+
+
+TLink = TypeVar("TLink", bound="Link")
+
+
+class Link:
+    @single_flight_ttl(ttl=60)
+    def itself(self) -> Self:
+        return self
+
+    @single_flight_ttl(ttl=60)
+    def numbered(self, number: int = 1, *, name: str = "") -> Self:
+        return self
+
+    @single_flight_ttl(ttl=60)
+    def of_variable(self: TLink) -> TLink:  # noqa: PYI019
+        return self
+
+    @itself.twin
+    def twin(self) -> Self:
+        return self
+
+    @single_flight_ttl(ttl=60)
+    def several(self) -> list[Self]:
+        return [self]
+
+    @single_flight_ttl(ttl=60)
+    def perhaps(self) -> Self | None:
+        return None
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def make(cls, number: int = 1) -> Self:
+        return cls()
+
+    @classmethod
+    @single_flight_ttl(ttl=60)
+    def make_below(cls, number: int = 1) -> Self:
+        return cls()
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def make_several(cls) -> list[Self]:
+        return [cls()]
+
+    # static methods that look alike: they are not bound
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def named(name: str) -> "Link":
+        return Link()
+
+    @staticmethod
+    @single_flight_ttl(ttl=60)
+    def named_below(name: str) -> "Link":
+        return Link()
+
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def upper(name: str) -> str:
+        return name
+
+    @staticmethod
+    @single_flight_ttl(ttl=60)
+    def upper_below(name: str) -> str:
+        return name
+
+    def chain(self) -> Self:
+        assert_type(self.of_variable(), Self)
+        return self.itself().numbered(2).make()
+
+    @classmethod
+    def chain_of_class(cls) -> Self:
+        return cls.make().itself()
+
+
+class LinkBelow(Link):
+    def chain(self) -> Self:
+        return super().itself()
+
+
+assert_type(Link().itself(), Link)
+assert_type(LinkBelow().itself(), LinkBelow)
+assert_type(LinkBelow().itself.refresh(), LinkBelow)
+assert_type(LinkBelow().itself.invalidate(), bool)
+assert_type(LinkBelow().numbered(2, name="a"), LinkBelow)
+assert_type(LinkBelow().numbered.entry(name="a"), Entry | None)
+assert_type(Link().of_variable(), Link)
+assert_type(LinkBelow().of_variable(), LinkBelow)
+assert_type(LinkBelow().twin(), LinkBelow)
+assert_type(LinkBelow().several(), list[LinkBelow])
+assert_type(LinkBelow().perhaps(), LinkBelow | None)
+assert_type(Link.itself(Link()), Link)
+assert_type(Link.make(2), Link)
+assert_type(LinkBelow.make(2), LinkBelow)
+assert_type(LinkBelow().make(), LinkBelow)
+assert_type(LinkBelow.make.refresh(2), LinkBelow)
+assert_type(LinkBelow.make_below(2), LinkBelow)
+assert_type(LinkBelow().make_below(), LinkBelow)
+assert_type(LinkBelow.make_several(), list[LinkBelow])
+assert_type(LinkBelow().make_several(), list[LinkBelow])
+assert_type(LinkBelow().named("a"), Link)
+assert_type(Link().named("a"), Link)
+assert_type(Link.named("a"), Link)
+assert_type(Link().named_below("a"), Link)
+assert_type(LinkBelow().named_below("a"), Link)
+assert_type(Link().upper("a"), str)
+assert_type(Link().upper_below("a"), str)
+assert_type(Link.upper_below.entry("a"), Entry | None)
+
+
+def links(either: Link | LinkBelow) -> None:
+    assert_type(either.itself(), Link | LinkBelow)
 
 
 async def chained() -> None:
