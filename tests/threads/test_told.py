@@ -12,6 +12,8 @@ from singleflight import single_flight_ttl
 from singleflight.counts import has_global_lock
 from singleflight.testing import Recorder
 
+from ..frozen import Uncopyable
+
 
 def test_counts_are_exact_under_eight_threads(crowd):
     """What callers saw is what was counted, one by one."""
@@ -275,11 +277,6 @@ def test_an_invalidated_value_is_let_go_of(no_collector):
 def test_a_shared_traceback_does_not_grow_with_the_callers(crowd, gate):
     """Where no copy can be made the object itself is shared, and its traceback stays that of the flight."""
     seen = Recorder(wants={"fetch", "wait"})
-
-    class Uncopyable(Exception):
-        pass
-
-    Uncopyable.args = property(lambda self: ())
 
     @single_flight_ttl(ttl=60, follower_retries=0, listener=seen)
     def fetch():
