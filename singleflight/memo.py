@@ -90,11 +90,11 @@ class Memo(Server):
         if boarding.verdict is HIT:
             self._served(boarding, now)
         elif found is not None:
-            slot = turn = record = None  # the flight may come to hold an error raised from this one
+            slot = turn = record = work = None  # the flight may come to hold an error raised from this one
             self.refuse(key, found)
         elif due:
             boarding.overdue = turn
-            slot = turn = record = None
+            slot = turn = record = work = None
             return self._board_after(boarding)
         return boarding.verdict
 
