@@ -191,26 +191,30 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
 
 if TYPE_CHECKING and not MYPY:
     S_co = TypeVar("S_co", covariant=True)
+    R_co = TypeVar("R_co", covariant=True)
 
-    class SingleFlightMethod(SingleFlightFunction[Concatenate[S_co, Q], R], Generic[S_co, Q, R]):
+    class SingleFlightMethod(
+        SingleFlightFunction[Concatenate[S_co, Q], R_co],  # pyright: ignore[reportInvalidTypeArguments]
+        Generic[S_co, Q, R_co],
+    ):
         """What pyright sees in a class where a decorated method is defined; nobody gets hold of one.
 
         pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
-        without the instance, too. S is covariant so that a decorated method may override another one.
+        without the instance, too. S and R are covariant so that a decorated method may override another one.
         """
 
         @overload
-        def __call__(self, instance: Any = ..., /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
+        def __call__(self, instance: Any = ..., /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
         @overload
         def __call__(
             self: SingleFlightMethod[Any, Concatenate[Any, ...], Any], *args: Q.args, **kwargs: Q.kwargs
-        ) -> R: ...
+        ) -> R_co: ...
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
         @overload
         def __get__(
             self, instance: None, owner: Any = None, /
-        ) -> SingleFlightFunction[Concatenate[S_co, Q], R]: ...
+        ) -> SingleFlightFunction[Concatenate[S_co, Q], R_co]: ...
         @overload
         def __get__(
             self: SingleFlightMethod[S, Q, R], instance: S, owner: Any = None, /
@@ -218,7 +222,7 @@ if TYPE_CHECKING and not MYPY:
         @overload
         def __get__(
             self, instance: object, owner: Any = None, /
-        ) -> SingleFlightFunction[Concatenate[S_co, Q], R]: ...
+        ) -> SingleFlightFunction[Concatenate[S_co, Q], R_co]: ...
         def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
             self, instance: Any, owner: Any = None, /
         ) -> Any: ...

@@ -266,30 +266,36 @@ def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
 
 if TYPE_CHECKING and not MYPY:
     S_co = TypeVar("S_co", covariant=True)
+    R_co = TypeVar("R_co", covariant=True)
 
-    class BulkLoaderMethod(BulkLoader[Concatenate[S_co, Q], R], Generic[S_co, Q, R]):
+    class BulkLoaderMethod(
+        BulkLoader[Concatenate[S_co, Q], R_co],  # pyright: ignore[reportInvalidTypeArguments]
+        Generic[S_co, Q, R_co],
+    ):
         """What pyright sees in a class where a bulk method is defined; nobody gets hold of one.
 
         pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
-        without the instance, too. S is covariant so that a bulk method may override another one.
+        without the instance, too. S and R are covariant so that a bulk method may override another one.
         """
 
         @overload
-        def __call__(self, instance: Any = ..., /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
+        def __call__(self, instance: Any = ..., /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
         @overload
         def __call__(
             self: BulkLoaderMethod[Any, Concatenate[Any, ...], Any], *args: Q.args, **kwargs: Q.kwargs
-        ) -> R: ...
+        ) -> R_co: ...
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
         @overload
-        def __get__(self, instance: None, owner: Any = None, /) -> BulkLoader[Concatenate[S_co, Q], R]: ...
+        def __get__(self, instance: None, owner: Any = None, /) -> BulkLoader[Concatenate[S_co, Q], R_co]: ...
         @overload
         def __get__(
             self: BulkLoaderMethod[S, Q, R], instance: S, owner: Any = None, /
         ) -> BoundBulkLoader[Q, R]: ...
         @overload
-        def __get__(self, instance: object, owner: Any = None, /) -> BulkLoader[Concatenate[S_co, Q], R]: ...
+        def __get__(
+            self, instance: object, owner: Any = None, /
+        ) -> BulkLoader[Concatenate[S_co, Q], R_co]: ...
         def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
             self, instance: Any, owner: Any = None, /
         ) -> Any: ...

@@ -378,3 +378,29 @@ def test_failures_are_retrieved(play):
             assert fetch.flights() == ()
 
     play(main)
+
+
+def test_work_that_takes_too_long_may_say_itself_what_was_wrong(play):
+    """What it raises where it is stopped is its caller's; those who waited have called again by then."""
+
+    async def main():
+        calls = []
+
+        @single_flight_ttl(ttl=60, flight_timeout=0.01)
+        async def fetch():
+            calls.append(1)
+            if len(calls) > 1:
+                return len(calls)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ConnectionError("cut off") from None
+
+        leader, follower = asyncio.create_task(fetch()), asyncio.create_task(fetch())
+        outcomes = await end_of([leader, follower])
+        assert isinstance(outcomes[0], ConnectionError)
+        assert outcomes[1] == 2
+        stats = fetch.stats()
+        assert (stats.calls, stats.failures, stats.errors, stats.timeouts) == (2, 1, 1, 0)
+
+    play(main)

@@ -133,6 +133,25 @@ def test_calls_that_mean_the_same_are_one(function, first, second):
         assert (keys[0] == keys[1]) == alike or (alike and by_place)
 
 
+def test_a_keyword_that_a_wrapper_takes_itself_is_named_once():
+    """A wrapper and what it wraps may both name it: the calls that mean the same still have one key."""
+    calls = []
+
+    def fetch(text, *, limit=1, start=0):
+        calls.append((text, limit, start))
+        return text
+
+    @functools.wraps(fetch)
+    def wrapper(*args, limit=2, **kwargs):
+        return fetch(*args, limit=limit, **kwargs)
+
+    get = single_flight_ttl(ttl=60)(wrapper)
+    assert [get("a"), get(text="a"), get("a", limit=2), get("a", start=0, limit=2)] == ["a"] * 4
+    assert calls == [("a", 2, 0)]
+    get("a", limit=1)
+    assert calls == [("a", 2, 0), ("a", 1, 0)]
+
+
 # -- nothing is evaluated, nothing is imported ----------------------------------------
 
 

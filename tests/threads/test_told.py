@@ -281,7 +281,7 @@ def test_a_shared_traceback_does_not_grow_with_the_callers(crowd, gate):
     @single_flight_ttl(ttl=60, follower_retries=0, listener=seen)
     def fetch():
         gate.pass_()
-        raise Uncopyable
+        raise Uncopyable("x")
 
     crowd.add(fetch)
     seen.wait_for("fetch")

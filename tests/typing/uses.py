@@ -5,7 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, assert_type
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, assert_type, cast, overload
 
 from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
 from alpaca.trading.requests import MarketOrderRequest
@@ -295,6 +295,23 @@ other_prices: Prices = OtherPrices()
 one_price: OnlyPrice = OtherPrices()
 static_price: OnlyPrice = StaticPrice()
 
+
+# -- overloads: kept; the control surface by a cast ----------------------------------------------------------
+
+
+@overload
+def load(name: str) -> str: ...
+@overload
+def load(name: int) -> int: ...
+@single_flight_ttl(ttl=60)
+def load(name: str | int) -> str | int:
+    return name
+
+
+assert_type(load("A"), str)
+assert_type(load(1), int)
+load_controls = cast("SingleFlightFunction[..., Any]", load)
+assert_type(load_controls.invalidate("A"), bool)
 
 # -- decorators above ours ------------------------------------------------------------------------------------
 
