@@ -11,7 +11,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from sys import getrefcount
 from typing import Any, TypeVar
 
@@ -91,8 +90,12 @@ class Work:
         if asyncio._get_running_loop() is self.loop:
             self._cancel()
             return
-        with suppress(RuntimeError):  # the loop is closed, and the task gone with it
+        try:
             self.loop.call_soon_threadsafe(self._cancel)
+        except RecursionError:  # which is a RuntimeError, too
+            raise
+        except RuntimeError:  # the loop is closed, and the task gone with it
+            pass
 
     def may_stop(self) -> bool:
         """It fetches nothing else."""
@@ -181,6 +184,7 @@ async def call(
                     break
                 if unsettled:
                     settle()
+                opened = opened or boarding.flight.has_opened(boarding.gate)  # its wake-up may be lost
                 verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
                 if verdict is NONE:  # its flight was detached and had no outcome to share
                     verdict = memo.board(boarding)

@@ -230,6 +230,7 @@ async def _wait(bulk: BulkCall, boarding: Boarding) -> None:
             opened = await seat.sit(*memo.pauses(boarding, began))
             if unsettled:
                 settle()
+            opened = opened or boarding.flight.has_opened(boarding.gate)  # its wake-up may be lost
             verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
     except BaseException:
         seat.rise()

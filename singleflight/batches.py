@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from .boarding import NONE, Boarding, boarding_of
 from .circles import waiting, waits
 from .flights import FLYING, UNSEATED, Flight, Work, is_nobodys, new_flight
+from .keys import check_room
 from .landing import Ending
 from .memo import Memo
 from .messages import listed, shown
@@ -348,7 +349,8 @@ def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
     """The value of a key, taken out; nothing where it is not there, or is spoilt and raises."""
     try:
         return (values.pop(key),) if key in values else ()
-    except Exception:  # the key's own
+    except Exception as error:  # the key's own
+        check_room(error)
         return ()
 
 

@@ -52,12 +52,14 @@ class Crowd:
         self.is_watched = True
 
     def open(self) -> None:
-        """Wake them; called from any thread."""
+        """Wake them; called from any thread, perhaps again."""
         if asyncio._get_running_loop() is self.loop:
             self._wake()
             return
         try:
             self.loop.call_soon_threadsafe(self._wake)
+        except RecursionError:  # which is a RuntimeError, too
+            raise
         except RuntimeError:  # that loop is closed, and its tasks are gone with it
             self._watcher = self._watched = None
             self.members.clear()
@@ -69,13 +71,13 @@ class Crowd:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        members, self.members = self.members, []
-        for member in members:
+        for member in self.members:
             future = member.future
             if future is not None and not future.done():
                 future.set_result(True)
                 if member.timer is not None:
                     member.timer.cancel()
+        self.members = []  # last: at the end of the stack it may take another call to wake them all
 
     def leave(self) -> None:
         """One of them waits no more; now and then those that left are let go of."""

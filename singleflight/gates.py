@@ -8,7 +8,6 @@ each event loop stand there as one crowd, which is woken by one call into its lo
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import Any, Protocol
 
 __all__ = ["LOOK", "LOOK_AGAIN", "Crowd", "Gate"]
@@ -45,13 +44,17 @@ class Gate:
 
     def open(self) -> None:
         """Let everybody through."""
-        with suppress(RuntimeError):  # open already
+        try:
             self._turnstile.release()
+        except RecursionError:  # which is a RuntimeError, too
+            raise
+        except RuntimeError:  # open already
+            pass
         self.alone = None  # and no crowd from here on: they lead to the turn, which has this gate
         if self.crowds:
-            crowds, self.crowds = self.crowds, {}
-            for crowd in crowds.values():
+            for loop, crowd in list(self.crowds.items()):
                 crowd.open()
+                self.crowds.pop(loop, None)  # after it: if there is no room for that, it is opened again
 
     def wait(self, timeout: float) -> bool:
         """Wait in a thread until the gate is open; False when `timeout` seconds passed first."""

@@ -109,13 +109,18 @@ def _is_pooled() -> bool:
     return False
 
 
-class _Local(threading.local):
-    def __init__(self) -> None:  # once for each thread
-        self.job = Job(life_of_this_thread())
-        self.is_pooled = _is_pooled()
+# No subclass of it: Temporal's sandbox shows modules a stand-in, which cannot be one's base.
+_local = threading.local()
 
 
-_local = _Local()
+def _own_job() -> Job:
+    """What this thread is doing, for all that is known of a thread of no pool; the same object each time."""
+    try:
+        job: Job = _local.job
+    except AttributeError:  # once for each thread
+        _local.is_pooled = _is_pooled()
+        job = _local.job = Job(life_of_this_thread())
+    return job
 
 
 def job_of_thread(depth: int) -> Job | None:
@@ -126,17 +131,17 @@ def job_of_thread(depth: int) -> Job | None:
     """
     if get_ident() == main:
         return None
-    local = _local
-    future = future_of_this_thread() if local.is_pooled else None
+    job = _own_job()
+    future = future_of_this_thread() if _local.is_pooled else None
     if future is not None:
         return Job(life_of_this_thread(), future)
     entered = _entered(sys._getframe(depth))
-    return local.job if entered is None else Job(life_of_this_thread(), None, entered)
+    return job if entered is None else Job(life_of_this_thread(), None, entered)
 
 
 def job_of_loop() -> Job | None:
     """The same for a task: the loop that it runs on may be stopped, and then its thread may end."""
-    return None if get_ident() == main else _local.job
+    return None if get_ident() == main else _own_job()
 
 
 def future_of_this_thread() -> Any:

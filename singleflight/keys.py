@@ -16,11 +16,29 @@ __all__ = [
     "Instances",
     "check_key_function",
     "check_loader",
+    "check_room",
     "explain_unhashable",
     "have_equal_keys",
     "refuse_twin",
     "takes_any_number",
 ]
+
+
+def check_room(error: BaseException) -> None:
+    """Raise `RecursionError` where a key raised it because the stack is used up; call where it is caught.
+
+    Else the error is the key's own: it is spoilt. Where the stack ends *every* key would seem to be.
+    """
+    if isinstance(error, RecursionError):
+        _go_down(_ROOM)
+
+
+_ROOM = 100  # frames; a key that needs more to be hashed or compared is taken for spoilt
+
+
+def _go_down(frames: int) -> None:
+    if frames:
+        _go_down(frames - 1)
 
 
 class InstanceKey(weakref.ref[Any]):

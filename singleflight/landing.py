@@ -206,7 +206,7 @@ class Lander(Remembered):
                 if current and not flight.lost:
                     next_gate, dropped = self.locks.vacate(slot)
             else:
-                if not current:
+                if not current or flight.detached:
                     self.adrift.discard(flight)
                 if not flight.counted:
                     self._count(flight, error, stored)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from contextlib import suppress
 
 from .boarding import HIT, JOIN, LEAD, NONE, Boarding, Nobody
 from .circles import begin_waiting, end_waiting, note, waiting, waits
@@ -98,8 +97,7 @@ class Leaver(Unseater):
                 flight.counted = True
                 self.settle_flight(flight, struck, loose)
             boarding.renewal = None
-        with suppress(Exception):
-            loose.append(self._free(boarding.key))
+        loose.append(self._free(boarding.key))
         self._waits_no_more(boarding)
         _forget(boarding)
 

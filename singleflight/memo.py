@@ -200,6 +200,8 @@ class Memo(Server):
 
         None: each of them has to look for itself.
         """
+        if flight.is_over() or flight.may_be_claimed():
+            return None  # their gate is open, or about to be: the wake-up may have fallen to an interrupt
         self._see_to_the_one_before(flight)
         if flight.is_due() and not self.unseat(flight):
             return None

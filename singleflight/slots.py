@@ -18,7 +18,7 @@ from math import inf
 
 from .circles import forget_the_gone
 from .gates import Gate
-from .keys import InstanceKey
+from .keys import InstanceKey, check_room
 from .turns import Hold, Slot, get_ident, new_slot
 
 __all__ = ["Idle", "Slots"]
@@ -150,7 +150,8 @@ class Slots:
         """The live slot of a key, if it has one; None also where the key is spoilt and raises."""
         try:
             return self.by_key.get(key)
-        except Exception:  # the key's own
+        except Exception as error:  # the key's own
+            check_room(error)
             return None
 
     def enter(self, key: Hashable) -> Slot:
@@ -193,7 +194,8 @@ class Slots:
             live = by_key.get(key) is slot
             if live:
                 del by_key[key]  # first: an interrupt after it leaves nothing behind
-        except Exception:  # the key's own
+        except Exception as error:  # the key's own
+            check_room(error)
             live = False
         if not live:
             if slot in self._spoilt or slot in by_key.values():
@@ -246,7 +248,10 @@ class Slots:
         for slot in slots:
             slot.queue = ()
             if isinstance(slot.turn, Hold) and slot.turn.thread == me and not slot.turn.missing:
-                if not _file(slot, self.by_key):
+                filed = False
+                with suppress(RecursionError):  # it forked at the end of its stack
+                    filed = _file(slot, self.by_key)
+                if not filed:
                     self._spoilt.add(slot)
             elif slot.turn is not None:
                 slot.turn.orphan()
@@ -260,5 +265,6 @@ def _file(slot: Slot, by_key: dict[Hashable, Slot]) -> bool:
     """
     try:
         return hash(slot.key) == slot.hash and by_key.setdefault(slot.key, slot) is slot
-    except Exception:  # the key's own
+    except Exception as error:  # the key's own
+        check_room(error)
         return False

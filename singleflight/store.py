@@ -21,12 +21,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from math import inf
 from typing import Any, Protocol
 
 from .entries import Record, record_of
-from .keys import InstanceKey
+from .keys import InstanceKey, check_room
 from .order import Order
 from .sections import new_lock, register
 
@@ -122,10 +121,10 @@ class Store:
                         went = self._pass_over()
                     order.remove(went)
                     gone.append(went)
-                    self.evictions += 1
                     if not self._unlist(went):
                         gone += self._without_spoilt()
                         index = self.index
+                    self.evictions += 1
                 newest = ring.older
                 record.newer, record.older = ring, newest
                 newest.newer = ring.older = record
@@ -231,7 +230,8 @@ class Store:
                         return
                     self._begin()
                     while self._unwanted:
-                        self._drop_unwanted(self._unwanted.popleft(), gone)
+                        self._drop_unwanted(self._unwanted[0], gone)
+                        self._unwanted.popleft()  # after it: there may have been no room for that
                     self._torn = False
                 finally:
                     self._let_go()
@@ -319,7 +319,8 @@ class Store:
             sound = index.get(key) is record
             if sound:
                 del index[key]
-        except Exception:  # the key's own
+        except Exception as error:  # the key's own
+            check_room(error)
             sound = False
         self._leave(record)
         if type(key) is tuple and key and type(key[0]) is InstanceKey:
@@ -346,17 +347,21 @@ class Store:
         try:
             left = set(index)
             for key in list(index):
-                with suppress(Exception):  # the key's own
+                try:
                     left.discard(key)
+                except Exception as error:  # the key's own
+                    check_room(error)
             spoilt = set(map(id, left))
-        except Exception:  # keys of one hash, whose comparison raises: nobody can tell them apart
+        except Exception as error:  # keys of one hash, whose comparison raises: nobody can tell them apart
+            check_room(error)
             spoilt = set(map(id, index))
         for key, record in list(index.items()):
             if record.older is None:  # it has left all but the index
                 continue
             try:
                 sound = id(key) not in spoilt and kept.setdefault(key, record) is record
-            except Exception:  # the key's own
+            except Exception as error:  # the key's own
+                check_room(error)
                 sound = False
             if not sound:
                 gone.append(record)

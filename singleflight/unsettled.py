@@ -55,13 +55,28 @@ def settle() -> None:
                         faults.append(error)
                     unsettled.pop(what, None)  # last: an interrupt before it only repeats the end
     finally:
-        for each in loose:
-            let_go(each)
+        for act, _ in loose:
+            if act is not None:
+                try:  # in line: `let_go`
+                    act()
+                except (RecursionError, MemoryError):
+                    unsettled[act] = _once_more, act
     for fault in faults:
         log.error("a call could not be ended", exc_info=fault)
 
 
 def let_go(loose: Loose) -> None:
-    """Do what a section left to be done; call under no lock."""
-    if loose[0] is not None:
-        loose[0]()
+    """Do what a section left to be done, now or, where there is no room for it, later; call under no lock."""
+    act = loose[0]
+    if act is not None:
+        try:
+            act()
+        except (RecursionError, MemoryError):
+            unsettled[act] = _once_more, act
+        except BaseException:  # an interrupt
+            unsettled[act] = _once_more, act
+            raise
+
+
+def _once_more(act: Callable[[], object], loose: list[Loose]) -> None:
+    loose.append((act, None))

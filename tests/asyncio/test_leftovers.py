@@ -9,19 +9,12 @@ import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, single_flight_ttl
 
+from ..frozen import Uncopyable
 from . import steps
 
 
 class Thing:
     """Can be weakly referenced."""
-
-
-class Uncopyable(Exception):
-    """Reaches followers as the very object."""
-
-    @property
-    def __dict__(self):
-        raise RuntimeError
 
 
 @pytest.fixture

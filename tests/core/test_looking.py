@@ -78,12 +78,12 @@ def test_how_long_a_follower_may_wait(make, seconds, limit, due, uneasy, pauses)
         (None, FLYING, 1.0),
         (1000.5, FLYING, 0.5),
         (1001.5, FLYING, 1.0),
-        (1000.5, LANDED, 1.0),
-        (900.0, LANDED, 1.0),
+        (1000.5, LANDED, None),
+        (900.0, LANDED, None),
     ],
 )
 def test_when_somebody_looks_again_on_behalf_of_all(memo, seconds, due, state, pause):
-    """When the flight is due, but after a second at the latest."""
+    """When the flight is due, but after a second at the latest; at once each for itself, once it is over."""
     flight = flying(memo)
     flight.due, flight.state = due, state
     assert memo.watch(flight) == pause

@@ -60,15 +60,19 @@ def test_every_spoilt_entry_leaves_at_once_and_is_counted(leave):
     class Thing:
         pass
 
-    store, keys = filled(*"ABCDE", maxsize=6)
-    sound = [store.find(keys[number]) for number in (1, 3, 4)]
-    instances, thing, last = Instances(store.forget), Thing(), Key("F")
-    store.put(record_of((instances.meet(thing), last), "F", 5.0, 100.0))
-    for key in (keys[0], keys[2], last):
-        become_another(key)
+    for attempt in range(100):
+        store, keys = filled(*(f"{name}{attempt}" for name in "ABCDE"), maxsize=6)
+        sound = [store.find(keys[number]) for number in (1, 3, 4)]
+        instances, thing, last = Instances(store.forget), Thing(), Key("F")
+        store.put(record_of((instances.meet(thing), last), "F", 5.0, 100.0))
+        for key in (keys[0], keys[2], last):
+            become_another(key)
+        spoilt = [record for record in store.records() if record not in sound]
+        if not any(store.find(record.key) is record for record in spoilt):
+            break  # else a dictionary came upon one by its identity: then it leaves by its own key
     if leave == "evicted":
         gone = store.put(record_of("G", "G", 6.0, 100.0))
-        assert sorted(record.value for record in gone) == ["A", "C", "F"]
+        assert set(gone) == set(spoilt)
         store.drop("G")
     elif leave == "discarded":
         store.discard(store.records()[:1])

@@ -50,3 +50,18 @@ def test_import_asks_no_proxy_what_it_is(module):
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=40, cwd=ROOT, check=False
     )
     assert done.stdout == "imported\n", done.stderr
+
+
+def test_import_derives_no_class_from_a_proxy():
+    """A stand-in may be called, but is no class: `threading.local` is only made, never a base."""
+    program = "import asyncio, threading; local = threading.local; threading.local = lambda: local()\n"
+    program += "RESTRICTED = {}\n" + PROGRAM
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.stdout == "imported\n", done.stderr

@@ -199,3 +199,29 @@ def test_a_loop_that_runs_on_another_thread_is_not_given_up():
     finally:
         elsewhere.close()
         here.close()
+
+
+@pytest.mark.parametrize("struck", [KeyboardInterrupt, RecursionError])
+def test_a_flight_whose_invalidation_was_cut_short_ends(struck, monkeypatch):
+    """Its key is free, and it is counted out, once it has ended."""
+    called, go = threading.Event(), threading.Event()
+
+    @single_flight_ttl(ttl=60)
+    def load(key):
+        called.set()
+        assert go.wait(SOON)
+        return key
+
+    def strike(_slot):
+        raise struck
+
+    caller = threading.Thread(target=load, args=("k",))
+    caller.start()
+    assert called.wait(SOON)
+    with monkeypatch.context() as patched, pytest.raises(struck):
+        patched.setattr(load.locks, "vacate", strike)
+        load.invalidate("k")
+    go.set()
+    caller.join(SOON)
+    assert_quiet(load)
+    assert load.entry("k") is None

@@ -8,6 +8,7 @@ import pytest
 from singleflight import KeyedLocks, single_flight_ttl
 from singleflight.testing import FakeClock
 
+from ..drivers import eventually, until
 from .conftest import assert_quiet, padded, with_room_for
 
 ROOM = range(45)  # from none at all to more than any call needs
@@ -182,3 +183,139 @@ def test_the_callers_own_error_arrives():
     first = kinds.index(ConnectionError)
     assert set(kinds[first:]) == {ConnectionError}, "once the function was called, its error arrives"
     assert_quiet(fail)
+
+
+def leading_in_a_thread(frames, *, bulk):
+    """A thread leads where there is room for so many frames, and a task follows; what it receives."""
+    called, go = threading.Event(), threading.Event()
+
+    @single_flight_ttl(ttl=60)
+    def load(key):
+        called.set()
+        assert go.wait(PATIENCE)
+        return key
+
+    @load.twin
+    async def load_in_task(key):
+        return key
+
+    @load_in_task.bulk
+    async def load_all(keys):
+        return {key: key for key in keys}
+
+    async def follow(leader):
+        while leader.is_alive() and not called.is_set():
+            await asyncio.sleep(0)
+        follower = asyncio.create_task(load_all(["k"]) if bulk else load_in_task("k"))
+        await eventually(lambda: all(flight.followers for flight in load.flights()))
+        go.set()
+        return await asyncio.wait_for(follower, PATIENCE)
+
+    leader = threading.Thread(target=lambda: with_room_for(frames, lambda: load("k")))
+    leader.start()
+    received = asyncio.run(follow(leader))
+    leader.join(PATIENCE)
+    assert_quiet(load, load_in_task)
+    return received
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["single", "bulk"])
+def test_a_task_that_follows_a_thread_there_is_woken(bulk):
+    """A task of a loop is served by a call that ends where hardly any room is left to wake it."""
+    for frames in ROOM:
+        assert leading_in_a_thread(frames, bulk=bulk) == ({"k": "k"} if bulk else "k")
+
+
+class Deep:
+    """A key that takes some frames to be hashed."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __eq__(self, other):
+        return isinstance(other, Deep) and other.name == self.name
+
+    def __hash__(self):
+        return padded(5, lambda: hash(self.name))
+
+
+def failing_beside_others(frames):
+    """A call that fails there, while another key is in flight; how often that other key was loaded."""
+    called, go = threading.Event(), threading.Event()
+    runs = []
+
+    @single_flight_ttl(ttl=60)
+    def load(key):
+        runs.append(key.name)
+        if key.name == "slow":
+            called.set()
+            assert go.wait(PATIENCE)
+        if key.name == "fails":
+            raise ConnectionError
+        return key.name
+
+    load(Deep("stored"))
+    callers = [threading.Thread(target=load, args=(Deep("slow"),)) for _ in range(2)]
+    callers[0].start()
+    assert called.wait(PATIENCE)
+    with_room_for(frames, lambda: load(Deep("fails")))
+    callers[1].start()
+    until(lambda: runs.count("slow") > 1 or load.flights()[0].followers)
+    go.set()
+    for caller in callers:
+        caller.join(PATIENCE)
+    assert load.entry(Deep("stored")) is not None
+    assert_quiet(load)
+    return runs.count("slow")
+
+
+def test_other_calls_in_flight_are_still_shared():
+    """Where there is no room to hash keys they are not taken for spoilt."""
+    assert [failing_beside_others(frames) for frames in ROOM] == [1] * len(ROOM)
+
+
+def dropping(frames, how):
+    """One of four values goes there, by the limit, the clock or its caller; which are stored then."""
+    clock = FakeClock()
+
+    @single_flight_ttl(ttl=lambda landing: landing.value, maxsize=4, timer=clock)
+    def load(key):
+        return 10 if key.name == "short" else 60
+
+    names = ["short", "a", "b", "c"]
+    for name in names:
+        load(Deep(name))
+    if how == "clock":
+        clock.advance(11)
+    run = {"limit": lambda: load(Deep("another")), "caller": lambda: load.invalidate(Deep("short"))}
+    with_room_for(frames, run.get(how, load.stats))
+    assert load.stats().entries <= 4
+    assert_quiet(load)
+    return [name for name in names if load.entry(Deep(name)) is not None]
+
+
+@pytest.mark.parametrize("how", ["limit", "clock", "caller"])
+def test_what_is_stored_is_not_thrown_away(how):
+    """Nor do other values go, because there was no room to hash the one that is to go."""
+    assert {tuple(dropping(frames, how))[-3:] for frames in ROOM} == {("a", "b", "c")}
+
+
+def test_no_value_of_a_loader_is_lost():
+    """A bulk call there raises, or answers with everything."""
+
+    @single_flight_ttl(ttl=60)
+    def load(key):
+        return key.name
+
+    @load.bulk
+    def load_all(keys):
+        return {key: key.name for key in keys}
+
+    kinds = set()
+    for frames in range(70):
+        keys = [Deep((frames, place)) for place in range(3)]
+        outcome = with_room_for(frames, lambda keys=keys: load_all(keys))
+        kinds.add(type(outcome))
+        assert isinstance(outcome, RecursionError) or len(outcome) == 3
+        assert_quiet(load)
+    assert kinds == {RecursionError, dict}

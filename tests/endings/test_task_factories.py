@@ -36,7 +36,9 @@ def nameless(loop, coroutine, **options):
     return Slim(coroutine, loop=loop)
 
 
-FACTORIES = [plain, with_context, with_anything, nameless]
+FACTORIES = [plain, with_context, with_anything]
+if sys.version_info[:2] != (3, 13):  # whose own loops name every task, and fail with one that takes no name
+    FACTORIES.append(nameless)
 if sys.version_info >= (3, 12):
     FACTORIES.append(asyncio.eager_task_factory)
 

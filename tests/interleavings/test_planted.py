@@ -88,8 +88,8 @@ PLANTED = {
         "2 calls were made",
         {
             "leaving": {
-                """            if flight is not None:
-                flight.followers -= 1
+                """        if flight is not None:
+            flight.followers -= 1
 """: ""
             }
         },
@@ -120,9 +120,18 @@ PLANTED = {
         },
     ),
     "a stale flight disturbs its successor": Planted(
-        "two threads and an invalidation",
-        None,
-        {"landing": {"            current = slot.turn is flight\n": "            current = True\n"}},
+        "a thread, two tasks and an invalidation",
+        "a second execution",
+        {
+            "landing": {"            current = slot.turn is flight\n": "            current = True\n"},
+            "slots": {  # which look for themselves whether it is theirs
+                """            live = by_key.get(key) is slot
+            if live:
+                del by_key[key]  # first: an interrupt after it leaves nothing behind
+""": """            live = by_key.pop(key, None) is not None
+"""
+            },
+        },
     ),
     "the fork hook is missing": Planted(
         "a thread forks while another fetches",
