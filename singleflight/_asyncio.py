@@ -21,7 +21,7 @@ from .errors import FlightTimeout
 from .flights import LANDED, Flight
 from .gates import LOOK
 from .memo import Memo
-from .options import switched_off
+from .options import environment, switch, switched_off
 from .outcomes import bare_copy_of, raise_shared
 from .shareable import PLAIN, accepted, check_shareable
 from .turns import Actor, get_ident, inside
@@ -160,7 +160,8 @@ async def call(
     renew: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
-    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+    off = switch in environment and switched_off()  # a call only where it is set
+    if off or memo.bypassed or inside() or memo.store.is_owned():
         return await run(*args, **kwargs)
     if unsettled:
         settle()

@@ -16,7 +16,7 @@ from .askers import InThread
 from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
 from .frames import looked_through
 from .memo import Memo
-from .options import switched_off
+from .options import environment, switch, switched_off
 from .outcomes import bare_copy_of, raise_shared
 from .renewing import in_background
 from .sections import inside_other
@@ -43,7 +43,8 @@ def call(
     renew: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
-    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+    off = switch in environment and switched_off()  # a call only where it is set
+    if off or memo.bypassed or inside() or memo.store.is_owned():
         return run(*args, **kwargs)
     if unsettled:
         settle()

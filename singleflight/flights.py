@@ -12,7 +12,7 @@ from .boarding import JOIN, LEAD, Boarding
 from .circles import waiting
 from .entries import Record
 from .gates import Gate
-from .lives import life_of_this_thread, own
+from .lives import life_of_this_thread, lives
 from .outcomes import traceback_of
 from .turns import Slot, Told, Turn, ahead, numbers
 
@@ -137,7 +137,9 @@ class Flight(Turn):
     # that may be the very thread that it would wait for)
     missing: bool  # there where `kind` is "bulk", or it has landed: whether a bulk answer is without its key
     work: Work | None  # set once, by its leader, where a task runs it
-    life: Callable[[], object] | None  # its thread's, where no task runs it; see `lives`
+    life: (
+        Callable[[], object] | None
+    )  # of the thread that claimed it, which runs it where no task does; see `lives`
     due: float | None  # a time of `time.monotonic` after which it may be unseated
     told: bool  # whether anybody may want its events
     value: Any
@@ -149,12 +151,7 @@ class Flight(Turn):
         self.due = None if timeout is None else time.monotonic() + timeout
         self.number = next(numbers)
         thread = boarding.thread
-        life = None
-        if boarding.loop is None and thread is not None:  # else a task, or nobody yet, runs it
-            try:
-                life = own.life  # in line: `life_of_this_thread`
-            except AttributeError:
-                life = life_of_this_thread()
+        life = lives[thread] if thread in lives else life_of_this_thread()
         self.depth = len(waiting[thread]) if thread in waiting else 0
         # No call from here on: an interrupt finds it claimed, and its leader knows, or as it was.
         if boarding.verdict is JOIN:
@@ -242,7 +239,7 @@ class Flight(Turn):
         """Whether nobody is left to end it: its event loop is gone, or the thread that ran it has ended."""
         if self.work is not None:
             return self.work.is_dead()
-        return self.life is not None and self.life() is None
+        return not self.unbegun and self.life is not None and self.life() is None
 
     def see_to(self) -> None:
         """Unseat it if it is due."""

@@ -17,6 +17,7 @@ from .messages import shown
 from .options import is_not_none
 from .outcomes import bare_copy_of
 from .remembered import Remembered
+from .slots import is_sound
 from .turns import Slot, mutex
 from .unsettled import Loose
 
@@ -61,7 +62,7 @@ class Lander(Remembered):
                 record.deadline = -inf
             try:
                 # A key that has changed must not be filed as what it is now: the value is its callers' alone.
-                if hash(key) == flight.slot.hash:
+                if is_sound(flight.slot, self.locks.by_key):
                     gone = self.store.put(record, flight)
             except Exception:  # the key's own, as when it is hashed
                 gone = None
@@ -137,7 +138,7 @@ class Lander(Remembered):
         ttl = self.options.failure_ttl
         kept = bare_copy_of(error)  # no frame is to live as long as it does
         try:
-            if hash(flight.key) != flight.slot.hash:  # see `land`
+            if not is_sound(flight.slot, self.locks.by_key):  # see `land`
                 return
             gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
         except Exception:  # the key's own

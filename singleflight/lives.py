@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
+from threading import get_ident
 
-__all__ = ["life_of_this_thread", "own"]
+__all__ = ["life_of_this_thread", "lives"]
 
 
 class _Token:
@@ -20,15 +22,22 @@ class _Token:
     __slots__ = ("__weakref__",)
 
 
-own = threading.local()
-"""What each thread has of its own: `life`, once it asked."""
+_own = threading.local()
+lives: dict[int, Callable[[], object]] = {}
+"""By the identifier of each thread that has asked and not ended. Single operations of a dictionary only."""
 
 
 def life_of_this_thread() -> Callable[[], object]:
     """Something that returns None once this thread has ended; the same object each time."""
-    try:
-        life: Callable[[], object] = own.life
-    except AttributeError:
-        token = own.token = _Token()
-        life = own.life = weakref.ref(token)
+    me = get_ident()
+    life = lives.get(me)
+    if life is None:
+        token = _own.token = _Token()
+        life = lives[me] = weakref.ref(token, partial(_forget, me))
     return life
+
+
+def _forget(thread: int, life: object) -> None:
+    """A thread has ended; its identifier may be another's by now."""
+    if lives.get(thread) is life:
+        del lives[thread]

@@ -17,18 +17,18 @@ from .events import refuse_unknown_kinds
 from .freshness import TTL, Ageing, Landing
 from .messages import shown
 
-__all__ = ["Options", "is_not_none", "switched_off"]
+__all__ = ["Options", "environment", "is_not_none", "switch", "switched_off"]
 
 _SWITCH = "SINGLEFLIGHT_DISABLED"
 _OFF = frozenset({"", "0", "false", "no", "off"})
 # The dictionary behind os.environ: asking os.environ itself for a missing name takes half a microsecond.
-_environment: Any = getattr(os.environ, "_data", os.environ)
-_switch_key: Any = os.environ.encodekey(_SWITCH) if hasattr(os.environ, "encodekey") else _SWITCH
+environment: Any = getattr(os.environ, "_data", os.environ)
+switch: Any = os.environ.encodekey(_SWITCH) if hasattr(os.environ, "encodekey") else _SWITCH
 
 
 def switched_off() -> bool:
     """Whether the environment says that every call is to run its function directly."""
-    return _switch_key in _environment and os.environ.get(_SWITCH, "").lower() not in _OFF
+    return switch in environment and os.environ.get(_SWITCH, "").lower() not in _OFF
 
 
 def is_not_none(value: object) -> bool:

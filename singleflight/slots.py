@@ -21,7 +21,7 @@ from .gates import Gate
 from .keys import InstanceKey, check_room
 from .turns import Hold, Slot, get_ident, new_slot
 
-__all__ = ["Idle", "Slots"]
+__all__ = ["Idle", "Slots", "is_sound"]
 
 IdleLock = tuple[Hashable, float]
 """The very key object that the registry has, and since when (`time.monotonic`) nobody holds it."""
@@ -214,7 +214,7 @@ class Slots:
         """Take a slot out whose key does not lead to it; others like it are put aside."""
         kept, spoilt = dict[Hashable, Slot](), set(self._spoilt)
         for slot in list(self.by_key.values()):
-            if slot is not without and not _file(slot, kept):
+            if slot is not without and not _file(slot, kept, self.by_key):
                 spoilt.add(slot)
         spoilt.discard(without)
         # No call between these: an interrupt finds the old ones or the new ones.
@@ -243,28 +243,40 @@ class Slots:
     def after_fork(self) -> None:
         """In a forked child: only the holds of the thread that forked are still held by somebody."""
         me = get_ident()
-        slots = self.live()
+        slots, known = self.live(), self.by_key
         self.by_key, self._spoilt, self._idle = {}, set(), Idle(self._max_idle)
         for slot in slots:
             slot.queue = ()
             if isinstance(slot.turn, Hold) and slot.turn.thread == me and not slot.turn.missing:
                 filed = False
                 with suppress(RecursionError):  # it forked at the end of its stack
-                    filed = _file(slot, self.by_key)
+                    filed = _file(slot, self.by_key, known)
                 if not filed:
                     self._spoilt.add(slot)
             elif slot.turn is not None:
                 slot.turn.orphan()
 
 
-def _file(slot: Slot, by_key: dict[Hashable, Slot]) -> bool:
-    """File a slot under its key, unless that is spoilt; whether it was.
+def is_sound(slot: Slot, by_key: dict[Hashable, Slot]) -> bool:
+    """Return True if a live slot's key still has the hash that it was filed with.
 
-    A key that has changed must not be filed as what it is now: others may ask for that. Its own hash is
-    compared, since a dictionary may find a changed key by its identity.
+    A dictionary may find a changed key by its identity, before it compares hashes. So a tuple is looked up by
+    a copy, which costs less than to remember its hash; for all else the hash is remembered. Raises what the
+    key raises.
+    """
+    key = slot.key
+    if type(key) is tuple:
+        return by_key.get((*key,)) is slot
+    return hash(key) == slot.hash
+
+
+def _file(slot: Slot, by_key: dict[Hashable, Slot], known: dict[Hashable, Slot]) -> bool:
+    """File a slot that was known so far under its key, unless that is spoilt; whether it was.
+
+    A key that has changed must not be filed as what it is now: others may ask for that.
     """
     try:
-        return hash(slot.key) == slot.hash and by_key.setdefault(slot.key, slot) is slot
+        return is_sound(slot, known) and by_key.setdefault(slot.key, slot) is slot
     except Exception as error:  # the key's own
         check_room(error)
         return False

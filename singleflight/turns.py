@@ -140,7 +140,7 @@ class Slot:
 
     __slots__ = ("hash", "key", "queue", "turn")
     key: Hashable
-    hash: int  # the key's, when the slot became live: a key that has another one now is spoilt
+    hash: int | None  # the key's, when the slot became live; None for tuples (see `slots.is_sound`)
     turn: Turn | None
     queue: deque[Turn] | tuple[()]  # a deque from the first waiter on: it is large
 
@@ -167,7 +167,7 @@ def new_slot(key: Hashable) -> Slot:
     """
     slot = Slot()
     slot.key = key
-    slot.hash = hash(key)
+    slot.hash = None if type(key) is tuple else hash(key)
     slot.turn = None
     slot.queue = ()
     return slot
