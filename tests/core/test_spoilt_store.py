@@ -10,7 +10,7 @@ from singleflight.keys import Instances
 from singleflight.slots import Idle, Slots
 from singleflight.store import Store
 
-from ..spoilt import SPOIL, Key, become_another
+from ..spoilt import SPOIL, Key, become_another, raise_when_hashed
 
 
 @pytest.fixture(params=SPOIL.values(), ids=SPOIL)
@@ -64,8 +64,9 @@ def test_every_spoilt_entry_leaves_at_once_and_is_counted(leave):
     sound = [store.find(keys[number]) for number in (1, 3, 4)]
     instances, thing, last = Instances(store.forget), Thing(), Key("F")
     store.put(record_of((instances.meet(thing), last), "F", 5.0, 100.0))
-    for key in (keys[0], keys[2], last):
-        become_another(key)
+    for key in (keys[0], last):
+        raise_when_hashed(key)  # one that has changed may by chance be found by its identity
+    become_another(keys[2])
     if leave == "evicted":
         gone = store.put(record_of("G", "G", 6.0, 100.0))
         assert sorted(record.value for record in gone) == ["A", "C", "F"]
