@@ -429,6 +429,7 @@ class TestOrders:
         hanging = [loop.start(account.aget_instrument_current_price, symbol) for symbol in symbols]
         loop.run(eventually, lambda: len(server.requests) == 64)
         assert loop.run(account.asubmit_order, buy()).symbol == "ASML"
+        assert not any(task.done() for task in hanging)
         gate.set()
         assert [task.outcome() for task in hanging] == [None] * 70
 
@@ -441,6 +442,7 @@ class TestOrders:
         loop.run(eventually, lambda: len(server.requests) == 64)
         arguments = ("ASML",) if name == "get_asset" else ()
         assert loop.run(getattr(account, f"a{name}"), *arguments) is not None
+        assert not any(task.done() for task in hanging)
         gate.set()
         assert [task.outcome() for task in hanging] == [None] * 64
 
