@@ -13,7 +13,7 @@ from typing import Any
 
 from . import patches, turns
 from .askers import InThread
-from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict, boarding_of
+from .boarding import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
 from .frames import looked_through
 from .memo import Memo
 from .options import environment, switch, switched_off
@@ -50,8 +50,13 @@ def call(
         settle()
     thread = get_ident()
     actor = thread if turns.running_loop() is None else current_actor()
-    boarding = boarding_of(ThreadBoarding, key, actor, thread, thread, renew)
-    verdict = NONE
+    boarding = ThreadBoarding()  # in line: `boarding_of`
+    boarding.key = key
+    boarding.actor = actor
+    boarding.thread = boarding.waiter = thread
+    boarding.renew = renew
+    boarding.before = None
+    verdict = boarding.verdict = NONE
     try:
         verdict = memo.board(boarding)
         if verdict is JOIN:

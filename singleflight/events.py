@@ -43,6 +43,8 @@ log = logging.getLogger("singleflight")
 log.addHandler(logging.NullHandler())
 is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss asks
 """Whether the library's own log lines of this level are wanted now."""
+levels: dict[int, bool] = getattr(log, "_cache", {})
+"""What the logger knows of levels. Asking it runs Python code; a miss asks only where this is not False."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -62,7 +62,9 @@ class Lander(Remembered):
                 record.deadline = -inf
             try:
                 # A key that has changed must not be filed as what it is now: the value is its callers' alone.
-                if is_sound(flight.slot, self.locks.by_key):
+                slot, by_key = flight.slot, self.locks.by_key
+                # In line: `is_sound`.
+                if by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash:
                     gone = self.store.put(record, flight)
             except Exception:  # the key's own, as when it is hashed
                 gone = None

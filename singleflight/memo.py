@@ -32,7 +32,7 @@ from . import patches
 from .boarding import HIT, JOIN, NONE, SHARE, Boarding, Verdict
 from .circles import Circle, below, circle, describe, keep_waiting, note, refusal, waiting
 from .errors import FlightDeadlock, FlightTimeout
-from .events import is_logging
+from .events import is_logging, levels
 from .flights import FLYING, LANDED, UNCLAIMED, Flight, new_flight
 from .gates import LOOK, LOOK_AGAIN, Gate
 from .messages import shown
@@ -57,7 +57,7 @@ class Memo(Server):
         """
         timer = self.timer  # CPython is slow to call what an attribute holds
         now = timer()
-        boarding.told = self.tell.has_listener or is_logging(DEBUG)
+        boarding.told = self.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
         key = boarding.key
         slot: Any = None
         turn: Any = None

@@ -191,7 +191,7 @@ class Slots:
             return following.admit(), gone
         key, by_key = slot.key, self.by_key
         try:
-            live = by_key.get(key) is slot
+            live = by_key[key] is slot  # KeyError: it has changed
             if live:
                 del by_key[key]  # first: an interrupt after it leaves nothing behind
         except Exception as error:  # the key's own

@@ -61,7 +61,7 @@ class Store:
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
         # Keys and InstanceKeys to drop, and `_MOVED`; appended to by anybody.
         self._unwanted: deque[Hashable] = deque()
-        self._of_instance: dict[InstanceKey, dict[int, Record]] = {}  # by identity: no key is hashed
+        self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
         self._ring = record_of(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
         self._rebuild()
         register(self)
@@ -135,7 +135,7 @@ class Store:
                 if type(key) is tuple and key and type(key[0]) is InstanceKey:
                     if old is not None:
                         self._disown(old)
-                    self._of_instance.setdefault(key[0], {})[id(record)] = record
+                    self._of_instance.setdefault(key[0], set()).add(record)
                 self._torn = False
         if self._unwanted:
             self.settle()
@@ -301,7 +301,7 @@ class Store:
 
     def _drop_unwanted(self, unwanted: Hashable, gone: list[Record]) -> None:
         if isinstance(unwanted, InstanceKey):
-            records = list(self._of_instance.get(unwanted, {}).values())
+            records = list(self._of_instance.get(unwanted, ()))
         else:
             found = self.find(unwanted)
             records = [] if found is None else [found]
@@ -316,7 +316,7 @@ class Store:
         """Out of all but the order. False where its key is spoilt: then `_without_spoilt` is to follow."""
         key, index = record.key, self.index
         try:
-            sound = index.get(key) is record
+            sound = index[key] is record  # KeyError: it has changed
             if sound:
                 del index[key]
         except Exception as error:  # the key's own
@@ -324,7 +324,11 @@ class Store:
             sound = False
         self._leave(record)
         if type(key) is tuple and key and type(key[0]) is InstanceKey:
-            self._disown(record)
+            records = self._of_instance.get(key[0])  # in line: `_disown`
+            if records is not None:
+                records.discard(record)
+                if not records:
+                    del self._of_instance[key[0]]
         return sound
 
     def _disown(self, record: Record) -> None:
@@ -332,7 +336,7 @@ class Store:
         key: Any = record.key
         records = self._of_instance.get(key[0])
         if records is not None:
-            records.pop(id(record), None)
+            records.discard(record)
             if not records:
                 del self._of_instance[key[0]]
 
@@ -401,7 +405,7 @@ class Store:
             self._order.add(record)
             key = record.key
             if type(key) is tuple and key and type(key[0]) is InstanceKey:
-                self._of_instance.setdefault(key[0], {})[id(record)] = record
+                self._of_instance.setdefault(key[0], set()).add(record)
         self._torn = False
 
 

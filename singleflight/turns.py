@@ -140,7 +140,7 @@ class Slot:
 
     __slots__ = ("hash", "key", "queue", "turn")
     key: Hashable
-    hash: int | None  # the key's, when the slot became live; None for tuples (see `slots.is_sound`)
+    hash: int  # the key's, when the slot became live; not there for tuples (see `slots.is_sound`)
     turn: Turn | None
     queue: deque[Turn] | tuple[()]  # a deque from the first waiter on: it is large
 
@@ -167,7 +167,8 @@ def new_slot(key: Hashable) -> Slot:
     """
     slot = Slot()
     slot.key = key
-    slot.hash = None if type(key) is tuple else hash(key)
+    if type(key) is not tuple:
+        slot.hash = hash(key)
     slot.turn = None
     slot.queue = ()
     return slot

@@ -429,8 +429,22 @@ class TestOrders:
         hanging = [loop.start(account.aget_instrument_current_price, symbol) for symbol in symbols]
         loop.run(eventually, lambda: len(server.requests) == 64)
         assert loop.run(account.asubmit_order, buy()).symbol == "ASML"
+        assert not any(task.done() for task in hanging)
         gate.set()
         assert [task.outcome() for task in hanging] == [None] * 70
+
+    @pytest.mark.parametrize("name", READERS)
+    def test_prices_that_hang_hold_up_no_reader(self, account, server, loop, gate, name):
+        """What is asked of the trading service has threads that no price can take."""
+        symbols = [f"S{number}" for number in range(64)]
+        server.before_answer = lambda path, symbols: gate.pass_() if "stocks" in path else None
+        hanging = [loop.start(account.aget_instrument_current_price, symbol) for symbol in symbols]
+        loop.run(eventually, lambda: len(server.requests) == 64)
+        arguments = ("ASML",) if name == "get_asset" else ()
+        assert loop.run(getattr(account, f"a{name}"), *arguments) is not None
+        assert not any(task.done() for task in hanging)
+        gate.set()
+        assert [task.outcome() for task in hanging] == [None] * 64
 
 
 class TestClients:

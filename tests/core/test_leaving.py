@@ -295,6 +295,15 @@ def test_a_noted_renewal_that_nobody_has_begun_was_never_run(make, waiting):
     assert (memo.board(other), other.renewal is None) == (HIT, False)
 
 
+def test_a_key_that_a_noted_call_left_to_nobody_is_free(memo):
+    """It had no room to free it, and no flight was claimed."""
+    memo.locks.enter("k")
+    boarding = caller()
+    unsettled[boarding] = memo.settle, boarding, RecursionError()
+    settle()
+    assert memo.locks.live() == []
+
+
 # -- the call is over ---------------------------------------------------------------------------------
 
 

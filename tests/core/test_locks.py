@@ -111,6 +111,21 @@ def test_what_is_given_up_amid_a_section_is_after_it():
     assert [locks.held(key) for key in "ab"] == [False, False]
 
 
+def test_a_noted_hold_is_not_waited_for_any_more():
+    """One whose owner had no room to give it up: it queues no more, and nobody is in a circle by its wait."""
+    locks = KeyedLocks()
+    theirs, mine = (Hold(("a",), asker_of(Asker, name, name, name)) for name in ("they", "me"))
+    locks._queue_for(theirs, None)
+    locks._queue_for(mine, None)
+    assert list(waiting) == ["me"]
+    for _ in range(2):
+        unsettled[mine] = locks._settle, mine, 0
+        settle()
+        assert (list(waiting), locks.waiting("a"), locks.held("a")) == ([], 0, True)
+    locks.release(theirs)
+    assert not locks.held("a")
+
+
 def test_nothing_is_taken_amid_a_section():
     """Of the mutex; of a store what is free is. Idle locks are not evicted there either."""
     locks, store = KeyedLocks(), Store(None)

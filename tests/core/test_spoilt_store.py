@@ -87,7 +87,7 @@ def test_every_spoilt_entry_leaves_at_once_and_is_counted(leave):
 
 @pytest.mark.parametrize("leave", ["run out", "discarded", "instance died"])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_spoilt_entry_leaves_wherever_it_stands_among_others(leave, place):
+def test_a_spoilt_entry_leaves_wherever_it_stands_among_others(spoil, leave, place):
     """Before sound ones, after them or between: nothing of it stays, and nobody finds it."""
 
     class Thing:
@@ -97,7 +97,7 @@ def test_a_spoilt_entry_leaves_wherever_it_stands_among_others(leave, place):
     store, keys, owner = Store(None), [Key(name) for name in "ABC"], instances.meet(thing)
     for number, key in enumerate(keys):
         store.put(record_of((owner, key), number, float(number), 100.0))
-    become_another(keys[place])
+    spoil(keys[place])
     if leave == "run out":
         gone = store.expire(1000.0)
         assert sorted(record.value for record in gone) == [0, 1, 2]

@@ -140,7 +140,7 @@ class StoreModel(RuleBasedStateMachine):
 
     @invariant()
     def instances_have_the_keys_that_are_stored(self):
-        kept = {record.key for own in self.store._of_instance.values() for record in own.values()}
+        kept = {record.key for own in self.store._of_instance.values() for record in own}
         assert kept == {pair[0].key for pair in self.model if is_of_instance(pair[0].key)}
         assert all(self.store._of_instance.values())
 

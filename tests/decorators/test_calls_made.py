@@ -418,6 +418,51 @@ def test_a_key_with_a_wrappers_names_in_other_places_gets_the_call_as_it_came():
     assert fetch(first=1, second=3) == (1, 2)
 
 
+def test_a_call_that_does_not_fit_is_none_of_those_that_do():
+    """Its key goes by its spelling, which is no key of arguments that look like it."""
+
+    def pair(first, second=5):
+        return first, second
+
+    @functools.wraps(pair)
+    def anything(*args, **kwargs):
+        return args
+
+    fetch = single_flight_ttl(ttl=60)(anything)
+    assert fetch((1, 2, 3), ()) == ((1, 2, 3), ())
+    assert fetch(1, 2, 3) == (1, 2, 3)
+
+
+def test_a_declared_signature_that_was_copied_is_not_the_wrappers_own():
+    """`functools.wraps` copies `__signature__` as it copies all attributes: it is still a guess."""
+
+    def page(front, start=0, limit=1):
+        return front, start, limit
+
+    page.__signature__ = inspect.signature(page)
+
+    @functools.wraps(page)
+    def moving(*args, **kwargs):
+        return page("front", *args, **kwargs)
+
+    fetch = single_flight_ttl(ttl=60)(moving)
+    assert fetch(9) == ("front", 9, 1)
+    assert fetch(9, 0) == ("front", 9, 0)
+
+
+def test_a_parameter_may_be_declared_under_a_name_that_no_code_can_use():
+    """Python allows that for positional parameters of a signature that is set by hand."""
+
+    def fetch(*args):
+        return args
+
+    parameter = inspect.Parameter("class", inspect.Parameter.POSITIONAL_ONLY)
+    fetch.__signature__ = inspect.Signature([parameter])
+    fetch = single_flight_ttl(ttl=60)(fetch)
+    assert (fetch(1), fetch(2)) == ((1,), (2,))
+    assert fetch(1) is fetch(1)
+
+
 def test_a_refresh_on_an_instance_binds_the_decorator_below():
     """`instance.method.refresh` calls a decorator that asks for being bound as `instance.method` does."""
     seen = []

@@ -297,6 +297,25 @@ print(other.get("a"), other.shown)
     ]
 
 
+def test_a_method_is_one_there_before_its_class_is_looked_at():
+    """A plain call is given an instance first, which need not be hashable: what was sent says so."""
+    told = script(
+        """
+class Account:
+    __hash__ = None
+    @single_flight_ttl(ttl=60)
+    def get(me, symbol):
+        return symbol
+content = Account(), vars(Account)["get"]
+""",
+        """
+account, get = content
+print(get(account, "a"), get(account, "a"), get.stats().calls)
+""",
+    )
+    assert told == ["a a 1"]
+
+
 SENT = {
     "account.get": "content('a')",
     "account.aget": "asyncio.run(content('a'))",
