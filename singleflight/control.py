@@ -65,11 +65,13 @@ def _keys_of(
 ) -> tuple[dict[Hashable, None], list[Slot | Record]]:
     """Every key once; and what is not found by its own key any more, which has changed, or raises."""
     keys: dict[Hashable, None] = {}
+    taken: dict[tuple[type, Hashable], Slot | Record] = {}  # two that have become equal are not one
     spoilt: list[Slot | Record] = []
     found: list[Slot | Record] = [*slots, *records]
     for of in found:
         try:
             sound = memo.locks.slot(of.key) is of if isinstance(of, Slot) else memo.store.find(of.key) is of
+            sound = sound and taken.setdefault((type(of), of.key), of) is of
             if sound:
                 keys[of.key] = None
         except Exception:  # the key's own
