@@ -125,7 +125,7 @@ PLANTED = {
         {
             "landing": {"            current = slot.turn is flight\n": "            current = True\n"},
             "slots": {  # which look for themselves whether it is theirs
-                """            live = by_key.get(key) is slot
+                """            live = by_key[key] is slot  # KeyError: it has changed
             if live:
                 del by_key[key]  # first: an interrupt after it leaves nothing behind
 """: """            live = by_key.pop(key, None) is not None
