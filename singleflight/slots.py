@@ -15,6 +15,7 @@ import time
 from collections.abc import Hashable
 from contextlib import suppress
 from math import inf
+from typing import Any
 
 from .circles import forget_the_gone
 from .gates import Gate
@@ -171,7 +172,11 @@ class Slots:
 
     def _use_again(self, idle: IdleLock, key: Hashable) -> Slot:
         """A slot with the registry's own key object, so that it is not destroyed in here."""
-        own = idle[0]
+        own: Any = idle[0]
+        if type(own) is tuple:
+            own = (
+                *own,
+            )  # hashed anew: since Python 3.14 a tuple remembers its hash, whatever it holds by now
         try:
             slot = self.by_key[own] = new_slot(own)
         except Exception:  # its own: it is let go of later, and the equal one takes its place

@@ -1,5 +1,6 @@
 """Annotations are the function's, whoever looked at a class before, and whoever sets them."""
 
+import contextlib
 import functools
 import inspect
 import subprocess
@@ -17,7 +18,8 @@ def looked_at(*classes):
     for cls in classes:
         for each in cls.__mro__:
             getattr(each, "__annotations__", None)
-            inspect.get_annotations(each)
+            with contextlib.suppress(ValueError):  # Python 3.14's answer for wrapt's classes (2.5.2)
+                inspect.get_annotations(each)
 
 
 def made():
