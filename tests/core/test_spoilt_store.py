@@ -1,6 +1,7 @@
 """The store and the registry of slots where keys are spoilt: what leaves by identity, and who sees it."""
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -30,6 +31,9 @@ def values(store):
     return [record.value for record in store.records()]
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="a tuple remembers its hash there, so its entry leaves by its own key"
+)
 @pytest.mark.parametrize("leave", ["evicted", "run out", "discarded"])
 def test_readers_see_one_index_or_the_other_as_a_whole(spoil, leave):
     """Who looks into the one that was replaced finds what it held; what has left is closed."""
