@@ -1,6 +1,7 @@
 """A key that raises at the n-th time that it is hashed or compared, for every n, leaves nothing behind."""
 
 import asyncio
+import inspect
 
 import pytest
 
@@ -143,7 +144,7 @@ def test_a_control(make, at, for_good, control):
 def test_a_bulk_call(make, at, for_good):
     """The others are loaded, or can be."""
     asked = make()
-    if asyncio.iscoroutinefunction(asked.fetch.__wrapped__):
+    if inspect.iscoroutinefunction(asked.fetch.__wrapped__):
 
         @asked.fetch.bulk
         async def loader(keys):
