@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .boarding import Nobody
 from .entries import AgeingRecord, Record, record_of
@@ -53,7 +53,7 @@ class Lander(Remembered):
         now = timer()
         gone: list[Record] | None = None
         if storable and ttl > 0.0 and not flight.detached:
-            key = flight.key
+            key: Any = flight.key
             if self.is_plain:
                 record = record_of(key, value, now, ttl)
             else:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
+from typing import Any
 
 __all__ = ["life_of_this_thread", "lives"]
 
@@ -23,7 +24,7 @@ class _Token:
 
 
 _own = threading.local()
-lives: dict[int, Callable[[], object]] = {}
+lives: dict[Any, Callable[[], object]] = {}
 """By the identifier of each thread that has asked and not ended. Single operations of a dictionary only."""
 
 

@@ -269,7 +269,7 @@ def is_sound(slot: Slot, by_key: dict[Hashable, Slot]) -> bool:
     a copy, which costs less than to remember its hash; for all else the hash is remembered. Raises what the
     key raises.
     """
-    key = slot.key
+    key: Any = slot.key
     if type(key) is tuple:
         return by_key.get((*key,)) is slot
     return hash(key) == slot.hash
