@@ -81,7 +81,7 @@ class StaleHit(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Wait(Event):
-    """A caller begins to wait; it is the `followers`-th of this flight."""
+    """A caller begins to wait. `followers` wait for this flight by then, those that came meanwhile included."""
 
     kind: ClassVar[str] = "wait"
     followers: int
