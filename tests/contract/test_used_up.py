@@ -6,6 +6,7 @@ import functools
 import gc
 import itertools
 import warnings
+import weakref
 
 import pytest
 
@@ -221,9 +222,11 @@ def test_what_can_be_used_again_is_a_value(driver, make):
 
 def test_a_type_that_was_seen_is_not_kept_alive(driver):
     """Nor is another one taken for it."""
+    kinds = []
 
     async def fetch(number):
         kind = type("Kind", (), {"throw": None} if number % 2 else {})
+        kinds.append(weakref.ref(kind))
         return kind()
 
     fetch = driver.decorate(fetch, ttl=0)
@@ -231,7 +234,8 @@ def test_a_type_that_was_seen_is_not_kept_alive(driver):
         driver.call(fetch, number)
     driver.callers.clear()
     gc.collect()
-    assert not [each for each in object.__subclasses__() if each.__name__ == "Kind"]
+    assert len(kinds) == 6
+    assert not [kind for kind in kinds if kind() is not None]
 
 
 # -- at decoration ------------------------------------------------------------------------------------
