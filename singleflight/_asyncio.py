@@ -173,7 +173,7 @@ async def call(
             waited = True
             began = time.monotonic()
             if boarding.told:
-                memo.tell.waiting(boarding.flight)
+                memo.tell.waiting(boarding.flight, boarding.place)
             while verdict is JOIN:
                 if memo.is_patient and not boarding.uneasy:
                     future = boarding.sit(LOOK, None)

@@ -224,7 +224,7 @@ async def _wait(bulk: BulkCall, boarding: Boarding) -> None:
     assert isinstance(seat, ItemBoarding)
     try:
         if boarding.told:
-            memo.tell.waiting(boarding.flight)
+            memo.tell.waiting(boarding.flight, boarding.place)
         verdict = JOIN
         while verdict is JOIN:
             opened = await seat.sit(*memo.pauses(boarding, began))

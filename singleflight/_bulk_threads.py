@@ -157,7 +157,7 @@ def _wait(bulk: BulkCall, boarding: Boarding) -> None:
         return
     warn_of_blocking(memo)
     if boarding.told:
-        memo.tell.waiting(boarding.flight)
+        memo.tell.waiting(boarding.flight, boarding.place)
     verdict = JOIN
     while verdict is JOIN:
         pause, own_pause = memo.pauses(boarding, began)

@@ -154,7 +154,7 @@ def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
     """Wait at the gate, and at the next one, until there is something else to do."""
     warn_of_blocking(memo)
     if boarding.told:
-        memo.tell.waiting(boarding.flight)
+        memo.tell.waiting(boarding.flight, boarding.place)
     verdict = JOIN
     while verdict is JOIN:
         pause, own_pause = memo.pauses(boarding, began)

@@ -54,6 +54,7 @@ class Boarding(Asker):
         "gate",
         "key",
         "overdue",
+        "place",
         "record",
         "renew",
         "renewal",
@@ -67,10 +68,12 @@ class Boarding(Asker):
     verdict: Verdict
     before: int | None  # while it is noted as waiting: the waits there were before
     # The other fields are written with the verdict that they belong to: `flight` with LEAD, JOIN and SHARE,
-    # `gate` and what an asker has beside with JOIN, `record`, `renewal` (what this caller is to have renewed
-    # in the background, if anything) and `overdue` (a renewal that takes too long) with HIT.
+    # `gate`, `place` (how many follow by then) and what an asker has beside with JOIN, `record`, `renewal`
+    # (what this caller is to have renewed in the background, if anything) and `overdue` (a renewal that takes
+    # too long) with HIT.
     flight: Any
     gate: Any
+    place: int
     record: Any
     renewal: Boarding | None
     overdue: Any

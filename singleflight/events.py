@@ -81,7 +81,7 @@ class StaleHit(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Wait(Event):
-    """A caller begins to wait. `followers` wait for this flight by then, it and later ones included."""
+    """A caller begins to wait. With it, `followers` wait for this flight."""
 
     kind: ClassVar[str] = "wait"
     followers: int

@@ -66,8 +66,8 @@ class Lander(Remembered):
                 # In line: `is_sound`.
                 if by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash:
                     gone = self.store.put(record, flight)
-            except Exception:  # the key's own, as when it is hashed
-                gone = None
+            except Exception as error:  # the key's own, as when it is hashed
+                self._say_unstored(key, error)
         stored = gone is not None
         if stored and self.batches:
             self.spoil(flight.key)
@@ -143,9 +143,13 @@ class Lander(Remembered):
             if not is_sound(flight.slot, self.locks.by_key):  # see `land`
                 return
             gone = self.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
-        except Exception:  # the key's own
+        except Exception as raised:  # the key's own
+            self._say_unstored(flight.key, raised)
             return
         self.tell.gone(gone or [], now)
+
+    def _say_unstored(self, key: Hashable, error: Exception) -> None:
+        log.warning("%s: what %s brought could not be stored: %s", self.name, shown(key), shown(error))
 
     def _renew_later(self, flight: Flight, now: float, error: BaseException | None) -> None:
         """A renewal brought nothing: the value stays, and is tried again after a while."""

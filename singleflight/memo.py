@@ -296,7 +296,7 @@ class Memo(Server):
         return None
 
     def _count_in(self, boarding: Boarding, flight: Flight) -> None:
-        flight.followers += 1
+        boarding.place = flight.followers = flight.followers + 1
         boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:
             flight.slot.line_up(flight)

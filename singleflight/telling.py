@@ -53,10 +53,10 @@ class Teller(Emitter):
         if self.wants("fetch"):
             self.tell(Fetch, flight.key, flight=flight.kind)
 
-    def waiting(self, flight: Flight) -> None:
-        """A follower is about to wait for the first time."""
+    def waiting(self, flight: Flight, followers: int) -> None:
+        """A follower is about to wait for the first time, as one of so many."""
         if self.wants("wait"):
-            self.tell(Wait, flight.key, followers=flight.followers)
+            self.tell(Wait, flight.key, followers=followers)
 
     def shared(self, flight: Flight, now: float, waited: float) -> None:
         """A follower has its flight's outcome."""

@@ -215,6 +215,23 @@ def test_its_flight_ends_when_it_fails(driver, spoil, keyed):
     assert (stats.calls, stats.failures, stats.errors) == (1, 1, 2)
 
 
+@pytest.mark.parametrize("failure_ttl", [0, 60])
+def test_it_is_logged_that_an_outcome_could_not_be_stored(driver, caplog, failure_ttl):
+    """With what the key raised: its owner wants to know why nothing of it is ever cached."""
+
+    def respond(number):
+        if failure_ttl:
+            raise LookupError(number)
+        return number
+
+    held = Held(driver, SPOIL["raises when hashed"], respond, follower_retries=0, failure_ttl=failure_ttl)
+    held.outcomes()
+    (line,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert "fetch: what (" in line
+    assert "Key('A')" in line
+    assert "could not be stored: SpoiltError('hash')" in line
+
+
 def test_its_followers_try_again(driver, spoil, keyed):
     """A follower leads the next flight, though the lock's own key is spoilt."""
 

@@ -48,6 +48,17 @@ def test_all_followers_of_a_flight_share_its_gate_and_one_note(memo, waiting):
     assert flight.gate.alone == (flight,)
 
 
+def test_a_wait_event_has_the_number_that_followed_when_it_joined(memo, seen):
+    """Later ones may have joined before it is told: each number is told once."""
+    flying(memo)
+    calls = [watched(name) for name in "abc"]
+    for call in calls:
+        memo.board(call)
+    for call in calls:
+        memo.tell.waiting(call.flight, call.place)
+    assert [event.followers for event in seen.of("wait")] == [1, 2, 3]
+
+
 def test_a_wait_on_top_of_another_is_noted_with_what_was_under_way(memo, waiting):
     """A signal handler waits while the thread that it interrupted waits, and goes back to that."""
     first, second, third = flying(memo, "first"), flying(memo, "second"), flying(memo)
