@@ -1,20 +1,20 @@
 """One call for many callers: a TTL cache and keyed locks in one decorator."""
 
-from .counts import Stats
-from .decorator import BoundSingleFlight, SingleFlightFunction
-from .draining import drain, drain_sync
-from .entries import Entry
-from .errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
-from .events import Event, Listener, LoggingListener
-from .freshness import AdaptiveTTL, Landing
-from .keys import InstanceKey
-from .loader import BoundBulkLoader, BulkLoader
-from .locks import KeyedLocks
-from .options import is_not_none
-from .public import single_flight_ttl
-from .registry import caches, report
-from .renewing import configure_renewal
-from .views import Explanation, FlightInfo
+from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
+from .common.keys import InstanceKey
+from .core.options import is_not_none
+from .decorator.decorate import single_flight_ttl
+from .decorator.function import BoundSingleFlight, SingleFlightFunction, caches
+from .decorator.loader import BoundBulkLoader, BulkLoader
+from .drivers.pool import configure_renewal
+from .locks.keyed import KeyedLocks
+from .process.drain import drain, drain_sync
+from .process.registry import report
+from .storage.entry import Entry
+from .storage.ttl import AdaptiveTTL, Landing
+from .telemetry.counters import Stats
+from .telemetry.events import Event, Listener, LoggingListener
+from .telemetry.views import Explanation, FlightInfo
 
 __version__ = "0.1.0"
 

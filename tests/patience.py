@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from singleflight.crowds import InTask
-from singleflight.gates import Gate
+from singleflight.locks.latch import Gate
+from singleflight.locks.task_waiters import InTask
 from singleflight.testing import FakeClock
 
 __all__ = ["Patience"]

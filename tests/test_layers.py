@@ -10,102 +10,88 @@ import pytest
 import singleflight
 
 PACKAGE = Path(__file__).parents[1] / "singleflight"
-MODULES = sorted(PACKAGE.glob("*.py"))
 EVERYTHING = sorted(PACKAGE.rglob("*.py"))
+OURS = [path for path in EVERYTHING if path.parent.name != "accounts"]
 
-# A module imports from layers above its own line only.
-LAYERS = [
-    {"lives", "messages"},
-    {"sections", "jobs", "frames"},
-    {
-        "errors",
-        "durations",
-        "slips",
-        "counts",
-        "gates",
-        "awaiting",
-        "shareable",
-        "patches",
-        "pickles",
-        "herds",
-    },
-    {"colours", "outcomes", "parameters", "events", "turns", "freshness", "renewing", "proxies"},
-    {"keys", "binding"},
-    {"_compile"},
-    {"entries", "circles", "askers", "options", "unsettled"},
-    {"slots"},
-    {"queues", "order", "crowds"},
-    {"locks", "boarding", "store"},
-    {"flights"},
-    {"telling", "views"},
-    {"remembered"},
-    {"landing"},
-    {"unseating"},
-    {"leaving"},
-    {"serving"},
-    {"memo"},
-    {"_threads", "control", "batches"},
-    {"_asyncio", "surface", "registry", "bulk"},
-    {"requested"},
-    {"_bulk_threads", "_bulk_asyncio"},
-    {"loader", "stampedes"},
-    {"wiring", "draining", "testing"},
-    {"bound"},
-    {"decorator"},
-    {"public"},
-    {"__init__"},
-]
-LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+# A room imports only from rooms above its own line (ARCHITECTURE.md draws them the other way up).
+ROOMS = ["common", "locks", "storage", "telemetry", "core", "drivers", "process", "testing", "decorator"]
+LEVEL = {name: number for number, name in enumerate(ROOMS)}
 
 # The only third parties, and the only modules that import them.
-DOORS = {"cachetools": {"order"}, "wrapt": {"proxies"}, "alpaca": {"accounts"}, "requests": {"accounts"}}
+DOORS = {
+    "cachetools": {"storage/expiry"},
+    "wrapt": {"decorator/wrapt_types"},
+    "alpaca": {"accounts"},
+    "requests": {"accounts"},
+}
 
 
-def running(tree):
-    """The nodes that are there when the program runs: without what is for type checkers only."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for other in node.orelse:
-                yield other
-                yield from running(other)
-        else:
-            yield node
-            yield from running(node)
+def name_of(path):
+    """`core/call`; `testing` for a package's own file; nothing for the whole package's."""
+    place = path.relative_to(PACKAGE).with_suffix("")
+    return str(place.parent if place.name == "__init__" else place).removeprefix(".")
 
 
-def imports(path, nodes=running):
-    """The modules that a module imports, also inside its functions; relative ones begin with a dot."""
-    for node in nodes(ast.parse(path.read_text())):
+def imports(path):
+    """The modules that a module imports, also inside its functions and for type checkers; ours as paths."""
+    package = path.parent
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield "." * node.level + node.module
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
         elif isinstance(node, ast.ImportFrom):
-            yield from ("." * node.level + alias.name for alias in node.names)
+            base = [package, *package.parents][node.level - 1].joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                module = (base / alias.name).with_suffix(".py")
+                yield base / alias.name if module.exists() else base
 
 
-def test_every_module_has_its_layer():
-    """The list above names the modules there are."""
-    assert set(LEVEL) == {path.stem for path in MODULES}
+def ours(path):
+    """The modules of this package that one imports."""
+    return {str(found.relative_to(PACKAGE)) for found in imports(path) if isinstance(found, Path)}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_the_rooms_are_those_of_the_list():
+    """With the accounts, which use the library as any program does; few enough to know them all."""
+    found = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert found == {*ROOMS, "accounts", "py.typed", "__init__.py"}
+    assert len(found) <= 12
+
+
+@pytest.mark.parametrize("path", OURS, ids=name_of)
 def test_arrows_point_one_way(path):
-    """A module imports only from layers below its own."""
-    for imported in imports(path):
-        if imported.startswith(".") or imported.split(".")[0] == "singleflight":
-            target = imported.lstrip(".").removeprefix("singleflight.")
-            assert LEVEL[target] < LEVEL[path.stem], f"{path.stem} imports {target}"
+    """A module imports only from its own room and from those below."""
+    room = name_of(path).partition("/")[0]
+    for imported in ours(path):
+        assert LEVEL[imported.partition("/")[0]] <= LEVEL.get(room, len(ROOMS)), imported
+
+
+def test_there_is_no_circle():
+    """No module comes back to itself by its imports, not even by those for type checkers."""
+    arrows = {name_of(path): ours(path) for path in OURS}
+    done = set()
+
+    def walk(name, way):
+        assert name not in way, " -> ".join([*way, name])
+        if name not in done:
+            for other in sorted(arrows[name]):
+                walk(other, [*way, name])
+        done.add(name)
+
+    for name in arrows:
+        walk(name, [])
+    assert len(done) > 40
 
 
 def test_each_dependency_has_one_door():
-    """Only the order imports cachetools, only the proxies wrapt, only accounts alpaca; nothing else is."""
+    """Only the expiry imports cachetools, only the types wrapt, only accounts alpaca; nothing else is."""
     found = {}
     for path in EVERYTHING:
         for imported in imports(path):
-            top = imported.split(".")[0]
-            if top and top not in sys.stdlib_module_names and top != "singleflight":
-                door = path.stem if path.parent == PACKAGE else path.parent.name
+            top = "" if isinstance(imported, Path) else imported.split(".")[0]
+            if top and top not in sys.stdlib_module_names:
+                door = "accounts" if path.parent.name == "accounts" else name_of(path)
                 found.setdefault(top, set()).add(door)
     assert found == DOORS
 
@@ -113,8 +99,10 @@ def test_each_dependency_has_one_door():
 def test_accounts_use_the_public_surface():
     """What accounts take from the library is what `singleflight` exports."""
     for path in sorted((PACKAGE / "accounts").glob("*.py")):
-        taken = {name.removeprefix("..") for name in imports(path) if name.startswith("..")}
-        assert taken <= set(singleflight.__all__), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                assert node.module is None, path
+                assert {alias.name for alias in node.names} <= set(singleflight.__all__), path
 
 
 def test_the_core_has_no_event_loop():
@@ -125,18 +113,12 @@ def test_the_core_has_no_event_loop():
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True
     )
-    assert {"singleflight._threads"} <= set(done.stdout.split())
-    assert not {f"singleflight.{name}" for name in ("_asyncio", "_bulk_asyncio", "awaiting", "crowds")} & set(
-        done.stdout.split()
-    )
-    users = {path.stem for path in EVERYTHING if "asyncio" in {name.split(".")[0] for name in imports(path)}}
-    assert users - {"workers"} == {
-        "_asyncio",
-        "_bulk_asyncio",
-        "awaiting",
-        "crowds",
-        "herds",
-    }  # the workers are the accounts'
+    loaded = set(done.stdout.split())
+    assert "singleflight.drivers.threads" in loaded
+    with_a_loop = {"drivers/tasks", "drivers/bulk_tasks", "locks/asyncio_edges", "locks/task_waiters"}
+    assert not {f"singleflight.{name.replace('/', '.')}" for name in with_a_loop} & loaded
+    users = {name_of(path) for path in EVERYTHING if "asyncio" in map(str, imports(path))}
+    assert users - {"accounts/workers"} == with_a_loop | {"testing/callers"}
 
 
 def test_importing_is_light():
@@ -165,7 +147,7 @@ def test_init_exports_what_it_imports():
     assert sorted(names) == sorted(singleflight.__all__)
 
 
-@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
 def test_modules_are_short(path):
     """A module of more than 600 lines is two modules."""
     assert len(path.read_text().splitlines()) <= 600

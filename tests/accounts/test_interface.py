@@ -9,7 +9,7 @@ import pytest
 from singleflight import FlightDeadlock
 from singleflight.accounts import AccountInterface, price_cache_time
 from singleflight.accounts.interface import PriceLog, money
-from singleflight.events import Hit, Share
+from singleflight.telemetry.events import Hit, Share
 
 NAME = "singleflight.accounts"
 getter = AccountInterface.get_instrument_current_price

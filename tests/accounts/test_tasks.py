@@ -170,7 +170,7 @@ class TestFailures:
         loop.run(eventually, lambda: account.asked)
         account.gate = None
         later = types.SimpleNamespace(monotonic=lambda: time.monotonic() + 61)
-        monkeypatch.setattr("singleflight.flights.time", later)
+        monkeypatch.setattr("singleflight.core.flight.time", later)
         assert account.get_instrument_current_price("ASML") == 984.75
         assert isinstance(hanging.outcome(), FlightTimeout)
         assert account.asked == [("ASML", "bid")] * 2

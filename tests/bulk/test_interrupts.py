@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.turns import mutex
+from singleflight.locks.mutex import mutex
 
 from ..drivers import until
 from ..reentry.test_every_line import HOME, AtLine, finish
 
 WATCHED = {
-    "bulk",
-    "batches",
-    "_bulk_threads",
+    "bulk_call",
+    "batch",
+    "bulk_threads",
     "requested",
-    "memo",
+    "coordinator",
     "leaving",
     "landing",
-    "flights",
-    "serving",
+    "flight",
+    "renewal",
 }
 
 

@@ -8,8 +8,8 @@ import warnings
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, configure_renewal, single_flight_ttl
+from singleflight.locks.mutex import mutex
 from singleflight.testing import FakeClock, Recorder
-from singleflight.turns import mutex
 
 from ..drivers import until
 from ..patience import Patience

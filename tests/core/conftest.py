@@ -9,15 +9,16 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight import circles, flights
-from singleflight import memo as deciding
-from singleflight.boarding import LEAD, Boarding, boarding_of
-from singleflight.counts import Counts
-from singleflight.flights import Flight
-from singleflight.memo import Memo
-from singleflight.options import Options, is_not_none
+from singleflight.core import coordinator as deciding
+from singleflight.core import flight as flights
+from singleflight.core.call import LEAD, Boarding, boarding_of
+from singleflight.core.coordinator import Memo
+from singleflight.core.flight import Flight
+from singleflight.core.options import Options, is_not_none
+from singleflight.locks import waitgraph
+from singleflight.locks.mutex import inside
+from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock, Recorder
-from singleflight.turns import inside
 
 
 class Work:
@@ -89,8 +90,8 @@ def seconds() -> Iterator[SimpleNamespace]:
 @pytest.fixture
 def waiting() -> Iterator[dict[Any, Any]]:
     """Who waits for what; nobody else does meanwhile."""
-    with patch.dict(circles.waiting, clear=True), patch.dict(circles.below, clear=True):
-        yield circles.waiting
+    with patch.dict(waitgraph.waiting, clear=True), patch.dict(waitgraph.below, clear=True):
+        yield waitgraph.waiting
 
 
 @pytest.fixture(autouse=True)

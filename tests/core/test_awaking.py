@@ -2,13 +2,13 @@
 
 import pytest
 
-from singleflight import control
-from singleflight.boarding import HIT, JOIN, LEAD, NONE, SHARE
-from singleflight.circles import begin_waiting
-from singleflight.entries import AgeingRecord
-from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED
-from singleflight.gates import Gate
-from singleflight.turns import Hold
+from singleflight.core import controls
+from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE
+from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
+from singleflight.locks.latch import Gate
+from singleflight.locks.slots import Hold
+from singleflight.locks.waitgraph import begin_waiting
+from singleflight.storage.entry import AgeingRecord
 
 from .conftest import caller, in_flight, watched
 
@@ -130,7 +130,7 @@ def test_a_detached_flight_without_an_outcome_leaves_its_followers_to_themselves
     """They board anew."""
     flight = flying(memo)
     call = follower(memo)
-    control.invalidate(memo, "k")
+    controls.invalidate(memo, "k")
     memo.land(flight, None)
     flight.state, flight.successor = PASSED, None
     assert memo.awake(call) is NONE

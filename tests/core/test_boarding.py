@@ -4,12 +4,12 @@ import logging
 
 import pytest
 
-from singleflight import control
-from singleflight.boarding import HIT, JOIN, LEAD
-from singleflight.entries import AgeingRecord
-from singleflight.errors import FlightTimeout
-from singleflight.flights import FLYING, LANDED, UNCLAIMED, UNSEATED
-from singleflight.turns import Hold
+from singleflight.common.errors import FlightTimeout
+from singleflight.core import controls
+from singleflight.core.call import HIT, JOIN, LEAD
+from singleflight.core.flight import FLYING, LANDED, UNCLAIMED, UNSEATED
+from singleflight.locks.slots import Hold
+from singleflight.storage.entry import AgeingRecord
 
 from .conftest import Work, caller, in_flight, watched
 
@@ -42,7 +42,7 @@ def test_a_stored_value_is_served(memo, clock, seen):
     record, call = stored(memo, clock), caller()
     assert memo.board(call) is HIT
     assert (call.verdict, call.record, call.renewal) == (HIT, record, None)
-    assert (control.stats(memo).hits, [event.value for event in seen.of("hit")]) == (1, ["value"])
+    assert (controls.stats(memo).hits, [event.value for event in seen.of("hit")]) == (1, ["value"])
     assert memo.locks.live() == []
 
 
@@ -174,6 +174,6 @@ def test_a_newcomer_is_turned_away_where_too_many_are_still_running(memo, second
         with pytest.raises(FlightTimeout) as told:
             memo.board(call)
         said = "model: several calls for 'k' took longer than 5 s and are still running"
-        assert (str(told.value), control.stats(memo).timeouts) == (said, number)
+        assert (str(told.value), controls.stats(memo).timeouts) == (said, number)
     assert (fifth.state, fifth.slot.turn, fifth.followers) == (FLYING, fifth, 0)
     assert waiting == {}

@@ -4,9 +4,11 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight import circles
-from singleflight.askers import asker_of
-from singleflight.circles import (
+from singleflight.locks import waitgraph
+from singleflight.locks.mutex import inside, mutex
+from singleflight.locks.slots import Turn
+from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waitgraph import (
     begin_waiting,
     circle,
     describe,
@@ -17,7 +19,6 @@ from singleflight.circles import (
     reset_after_fork,
     waits,
 )
-from singleflight.turns import Asker, Turn, inside, mutex
 
 
 class Held(Turn):
@@ -55,8 +56,8 @@ def below_somebody(waiter, *awaited_by):
 @pytest.fixture
 def waiting():
     """Who waits for what; nobody else does meanwhile."""
-    with patch.dict(circles.waiting, clear=True), patch.dict(circles.below, clear=True):
-        yield circles.waiting
+    with patch.dict(waitgraph.waiting, clear=True), patch.dict(waitgraph.below, clear=True):
+        yield waitgraph.waiting
 
 
 def asker(actor):
@@ -124,7 +125,7 @@ def test_who_is_awaited_outside_holds_up_whoever_awaits(waiting):
     assert keys(circle(asker(1), Held(B, 2))) == [A, B]
     child.awaited_by = frozenset({5})
     assert circle(asker(1), Held(B, 2)) is None
-    assert circles.below == {5: {child: None}}
+    assert waitgraph.below == {5: {child: None}}
     assert child.noted == {5}
 
 
@@ -158,17 +159,17 @@ def test_a_circle_that_is_closed_outside(waiting):
 def test_notes_of_who_is_above():
     """New ones take the place of the old, and an actor of whom nothing is noted is not kept."""
     first, second = asker(1), asker(2)
-    with patch.dict(circles.below, clear=True):
+    with patch.dict(waitgraph.below, clear=True):
         note(first, frozenset({8, 9}))
         note(second, frozenset({9}))
-        assert circles.below == {8: {first: None}, 9: {first: None, second: None}}
+        assert waitgraph.below == {8: {first: None}, 9: {first: None, second: None}}
         note(first, frozenset({7}))
-        assert circles.below == {7: {first: None}, 9: {second: None}}
+        assert waitgraph.below == {7: {first: None}, 9: {second: None}}
         first.noted = frozenset({6, 9})  # a fork forgets what was noted
         note(first, frozenset())
-        assert circles.below == {7: {first: None}, 9: {second: None}}
+        assert waitgraph.below == {7: {first: None}, 9: {second: None}}
         note(second, frozenset())
-        assert circles.below == {7: {first: None}}
+        assert waitgraph.below == {7: {first: None}}
 
 
 def test_waits_on_top_of_waits(waiting):
@@ -204,7 +205,7 @@ def test_a_closed_loop_takes_its_waits_with_it(waiting):
     begin_waiting(also_dead, D)
     assert forget_the_gone() == [dead, (A,), also_dead, (D,), gone]
     assert waiting == {alive: (B,), 1: (C,)}
-    assert circles.below == {9: {kept: None}}
+    assert waitgraph.below == {9: {kept: None}}
     assert gone.noted == frozenset()
     assert forget_the_gone() == []
 
@@ -233,7 +234,7 @@ def test_a_fork_amid_a_section(waiting):
         reset_after_fork()
         assert inside()
     assert not inside()
-    assert (waiting, circles.below) == ({}, {})
+    assert (waiting, waitgraph.below) == ({}, {})
 
 
 def test_a_circle_as_text():

@@ -9,9 +9,9 @@ from numbers import Integral, Number, Real
 import pytest
 
 from singleflight import AdaptiveTTL, KeyedLocks, drain_sync, single_flight_ttl
-from singleflight.durations import left, lifetime, patience, real, seconds
-from singleflight.freshness import Landing
-from singleflight.options import Options, is_not_none
+from singleflight.common.durations import left, lifetime, patience, real, seconds
+from singleflight.core.options import Options, is_not_none
+from singleflight.storage.ttl import Landing
 
 
 class Scalar:

@@ -3,9 +3,9 @@
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
-from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, Flight, new_flight
-from singleflight.turns import inside, mutex
-from singleflight.unsettled import NOTHING, let_go
+from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, Flight, new_flight
+from singleflight.locks.mutex import inside, mutex
+from singleflight.locks.unsettled import NOTHING, let_go
 
 from .conftest import Work, in_flight
 

@@ -7,9 +7,9 @@ from math import inf
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
-from singleflight.boarding import HIT
-from singleflight.entries import AgeingRecord, record_of
-from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED
+from singleflight.core.call import HIT
+from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
+from singleflight.storage.entry import AgeingRecord, record_of
 
 from ..frozen import Uncopyable
 from .conftest import caller, in_flight

@@ -5,13 +5,13 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight import flights
-from singleflight.askers import asker_of
-from singleflight.boarding import JOIN, LEAD, NONE, Boarding, background, boarding_of
-from singleflight.circles import waiting
-from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, is_nobodys, new_flight
-from singleflight.gates import Gate
-from singleflight.turns import Asker, Hold, new_slot
+from singleflight.core import flight as flights
+from singleflight.core.call import JOIN, LEAD, NONE, Boarding, background, boarding_of
+from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, is_nobodys, new_flight
+from singleflight.locks.latch import Gate
+from singleflight.locks.slots import Hold, new_slot
+from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waitgraph import waiting
 
 STATES = [UNCLAIMED, FLYING, LANDED, UNSEATED, PASSED]
 

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from singleflight.outcomes import bare_copy_of, copy_of, raise_shared
+from singleflight.core.outcome import bare_copy_of, copy_of, raise_shared
 
 from ..frozen import BASE, KINDS, Frozen, Uncopyable, frames, looks, raised
 

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.crowds import Crowd
-from singleflight.gates import Gate
+from singleflight.locks.latch import Gate
+from singleflight.locks.task_waiters import Crowd
 
 PATIENCE = 10.0
 
@@ -96,8 +96,8 @@ def test_a_gate_whose_opening_was_cut_short_is_opened_again(where, error):
 @pytest.mark.parametrize("options", [{}, {"wait_timeout": 60}, {"flight_timeout": 60}], ids=str)
 def test_a_task_sees_for_itself_that_its_gate_was_never_opened(bulk, options, monkeypatch):
     """As threads do, once in a while: a wake-up may be lost, and nobody waits for ever for it."""
-    monkeypatch.setattr("singleflight.memo.LOOK", 0.01)
-    monkeypatch.setattr("singleflight._asyncio.LOOK", 0.01)
+    monkeypatch.setattr("singleflight.core.coordinator.LOOK", 0.01)
+    monkeypatch.setattr("singleflight.drivers.tasks.LOOK", 0.01)
     monkeypatch.setattr(Crowd, "open", lambda self: None)
 
     @single_flight_ttl(ttl=60, **options)

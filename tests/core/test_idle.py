@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from singleflight import single_flight_ttl
-from singleflight.askers import asker_of
-from singleflight.slots import Idle, Slots
-from singleflight.turns import Asker, Hold, get_ident
+from singleflight.locks.slots import Hold
+from singleflight.locks.table import Idle, Slots
+from singleflight.locks.waiters import Asker, asker_of, get_ident
 
 KEYS = st.integers(0, 9)
 

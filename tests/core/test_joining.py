@@ -5,12 +5,12 @@ import weakref
 
 import pytest
 
-from singleflight import circles
-from singleflight.boarding import JOIN, NONE
-from singleflight.circles import begin_waiting, note
-from singleflight.errors import FlightDeadlock
-from singleflight.flights import UNCLAIMED
-from singleflight.turns import Hold
+from singleflight.common.errors import FlightDeadlock
+from singleflight.core.call import JOIN, NONE
+from singleflight.core.flight import UNCLAIMED
+from singleflight.locks import waitgraph
+from singleflight.locks.slots import Hold
+from singleflight.locks.waitgraph import begin_waiting, note
 
 from .conftest import Work, caller, entangled, in_flight, watched
 
@@ -35,7 +35,7 @@ def test_a_follower_waits_at_the_gate_of_its_flight(memo, waiting):
     assert (call.verdict, call.flight, call.gate, call.before) == (JOIN, flight, flight.gate, 0)
     assert call.stood == (flight.gate, memo, flight)
     assert (flight.followers, waiting) == (1, {"caller": (flight,)})
-    assert (call.uneasy, call.noted, circles.below) == (False, frozenset(), {})
+    assert (call.uneasy, call.noted, waitgraph.below) == (False, frozenset(), {})
 
 
 def test_all_followers_of_a_flight_share_its_gate_and_one_note(memo, waiting):
@@ -98,13 +98,13 @@ REFUSED = "model: waiting would never end: "
 def refused(memo, seen, call, cycle):
     """It is told with every key in order, is counted as failed, and leaves nothing behind."""
     flight = memo.locks.slot(call.key).turn
-    before = dict(circles.waiting), flight.gate
+    before = dict(waitgraph.waiting), flight.gate
     with pytest.raises(FlightDeadlock) as told:
         memo.board(call)
     assert str(told.value) == REFUSED + cycle
     assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [(call.key, cycle)]
     assert (memo.counts.errors, call.verdict, call.before) == (1, NONE, None)
-    assert (dict(circles.waiting), flight.gate, getattr(flight, "followers", 0)) == (*before, 0)
+    assert (dict(waitgraph.waiting), flight.gate, getattr(flight, "followers", 0)) == (*before, 0)
 
 
 def test_its_own_leader_is_refused(memo, seen):
@@ -221,7 +221,7 @@ def test_whom_somebody_may_wait_for_is_noted_with_them(memo, waiting):
     flight, call = flying(memo), watched("child", "parent", "grandparent")
     assert memo.board(call) is JOIN
     assert (call.uneasy, call.noted) == (True, {"parent", "grandparent"})
-    assert circles.below == {"parent": {call: None}, "grandparent": {call: None}}
+    assert waitgraph.below == {"parent": {call: None}, "grandparent": {call: None}}
     assert (flight.followers, waiting) == (1, {"child": (flight,)})
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from singleflight import UnhashableKey, single_flight_ttl
-from singleflight.keys import Instances
+from singleflight.common.keys import Instances
 
 NAMES = ("a", "b", "key", "cls", "call", "args", "hash", "id", "value")
 VALUES = st.integers(0, 3) | st.text(max_size=2) | st.none() | st.tuples(st.integers(0, 1))

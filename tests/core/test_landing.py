@@ -5,11 +5,11 @@ from math import inf
 
 import pytest
 
-from singleflight.entries import AgeingRecord, Entry, Record, record_of
-from singleflight.flights import FLYING, LANDED
-from singleflight.freshness import Landing
+from singleflight.core.flight import FLYING, LANDED
+from singleflight.locks.mutex import inside
+from singleflight.storage.entry import AgeingRecord, Entry, Record, record_of
+from singleflight.storage.ttl import Landing
 from singleflight.testing import Recorder
-from singleflight.turns import inside
 
 from .conftest import in_flight
 

@@ -2,13 +2,14 @@
 
 import pytest
 
-from singleflight.askers import asker_of
-from singleflight.boarding import HIT, JOIN, LEAD, NONE
-from singleflight.entries import AgeingRecord
-from singleflight.flights import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, new_flight
-from singleflight.gates import Gate
-from singleflight.turns import Asker, Hold, inside
-from singleflight.unsettled import settle, unsettled
+from singleflight.core.call import HIT, JOIN, LEAD, NONE
+from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, new_flight
+from singleflight.locks.latch import Gate
+from singleflight.locks.mutex import inside
+from singleflight.locks.slots import Hold
+from singleflight.locks.unsettled import settle, unsettled
+from singleflight.locks.waiters import Asker, asker_of
+from singleflight.storage.entry import AgeingRecord
 
 from .conftest import Work, caller, in_flight, watched
 

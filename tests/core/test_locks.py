@@ -6,14 +6,16 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey, queues
-from singleflight.askers import asker_of, descends
-from singleflight.circles import below, waiting
-from singleflight.flights import new_flight
-from singleflight.queues import Queued
-from singleflight.store import Store
-from singleflight.turns import Asker, Hold, inside, mutex
-from singleflight.unsettled import settle, unsettled
+from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey
+from singleflight.core.flight import new_flight
+from singleflight.locks import keyed, table
+from singleflight.locks.keyed import Queued
+from singleflight.locks.mutex import inside, mutex
+from singleflight.locks.slots import Hold
+from singleflight.locks.unsettled import settle, unsettled
+from singleflight.locks.waiters import Asker, asker_of, descends
+from singleflight.locks.waitgraph import below, waiting
+from singleflight.storage.store import Store
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_a_task_that_has_looked_in_vain_waits_on():
         locks.release(theirs)
         await asyncio.wait_for(task, 15)
 
-    with patch.object(queues, "LOOK", 0.001), patch.object(Queued, "look", look):
+    with patch.object(keyed, "LOOK", 0.001), patch.object(Queued, "look", look):
         asyncio.run(asyncio.wait_for(run(), 15))
     assert had_it == [[]]
 
@@ -327,6 +329,6 @@ def test_a_registry_that_is_gone_leaves_nothing_behind():
     """However many are made and dropped."""
     several = [KeyedLocks(), KeyedLocks()]
     known = [id(locks) for locks in several]
-    assert all(each in queues._registries for each in known)
+    assert all(each in table._registries for each in known)
     several.clear()
-    assert not any(each in queues._registries for each in known)
+    assert not any(each in table._registries for each in known)

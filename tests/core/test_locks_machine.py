@@ -7,14 +7,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from singleflight import locks as locks_module
-from singleflight import slots as slots_module
-from singleflight.askers import asker_of
-from singleflight.circles import end_waiting
-from singleflight.errors import FlightDeadlock, FlightTimeout
-from singleflight.locks import KeyedLocks
+from singleflight.common.errors import FlightDeadlock, FlightTimeout
+from singleflight.locks import keyed as locks_module
+from singleflight.locks import table as slots_module
+from singleflight.locks.keyed import KeyedLocks
+from singleflight.locks.slots import Hold
+from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waitgraph import end_waiting
 from singleflight.testing import FakeClock
-from singleflight.turns import Asker, Hold
 
 ACTORS = st.integers(0, 3)
 KEYS = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True).map(tuple)

@@ -2,11 +2,12 @@
 
 import pytest
 
-from singleflight import circles, control
-from singleflight.boarding import JOIN, NONE, SHARE
-from singleflight.errors import FlightDeadlock, FlightTimeout
-from singleflight.flights import FLYING, LANDED, UNSEATED
-from singleflight.turns import Hold
+from singleflight.common.errors import FlightDeadlock, FlightTimeout
+from singleflight.core import controls
+from singleflight.core.call import JOIN, NONE, SHARE
+from singleflight.core.flight import FLYING, LANDED, UNSEATED
+from singleflight.locks import waitgraph
+from singleflight.locks.slots import Hold
 
 from .conftest import entangled, in_flight, watched
 
@@ -125,7 +126,7 @@ def test_patience_ends_to_the_moment(make, seconds, seen, waited, over):
     assert str(raised.value) == f"model: waited {waited:g} s for 'k'"
     assert [(event.key, event.waited) for event in seen.of("timeout")] == [("k", waited)]
     assert (call.verdict, flight.followers, flight.state) == (NONE, 0, FLYING)
-    assert (counted(memo), circles.waiting) == ((0, 0, 1), {})
+    assert (counted(memo), waitgraph.waiting) == ((0, 0, 1), {})
 
 
 def test_what_it_says_of_its_wait_is_short(make, seconds):
@@ -183,7 +184,7 @@ def test_a_follower_gives_up_where_too_many_are_still_running(memo, seconds, see
     flight.due = 0.0
     with pytest.raises(FlightTimeout) as raised:
         memo.look(call, began=1000.0)
-    assert (str(raised.value), call.verdict, circles.waiting) == (TOO_MANY, NONE, {})
+    assert (str(raised.value), call.verdict, waitgraph.waiting) == (TOO_MANY, NONE, {})
     assert (flight.state, flight.followers, counted(memo)) == (FLYING, 0, (0, 0, 1))
 
 
@@ -238,7 +239,7 @@ def test_a_flight_that_was_detached_has_nothing_before_it(memo, see):
     """Its slot is nobody's any more; its followers go on waiting for it."""
     flight = flying(memo)
     call = follower(memo)
-    control.invalidate(memo, "k")
+    controls.invalidate(memo, "k")
     see(memo, call)
     assert (flight.slot.turn, flight.state, flight.followers) == (None, FLYING, 1)
 
@@ -256,7 +257,7 @@ def test_a_circle_that_was_closed_outside_is_found_when_it_looks(memo, seen):
     assert str(raised.value) == "model: waiting would never end: 'k' -> 'k'"
     assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [("k", "'k' -> 'k'")]
     assert (call.verdict, flight.followers, flight.state) == (NONE, 0, FLYING)
-    assert (counted(memo), circles.waiting, circles.below) == ((0, 1, 0), {}, {})
+    assert (counted(memo), waitgraph.waiting, waitgraph.below) == ((0, 1, 0), {}, {})
 
 
 def test_a_leader_that_stands_in_a_circle_twice(memo, waiting):
@@ -272,10 +273,10 @@ def test_who_has_come_to_wait_for_it_is_noted(memo):
     """For those who ask about themselves."""
     flying(memo)
     call = follower(memo, "child", "parent")
-    assert circles.below == {"parent": {call: None}}
+    assert waitgraph.below == {"parent": {call: None}}
     call.awaited_by = frozenset({"another"})
     assert memo.look(call, began=1000.0) is JOIN
-    assert (circles.below, call.noted) == ({"another": {call: None}}, {"another"})
+    assert (waitgraph.below, call.noted) == ({"another": {call: None}}, {"another"})
 
 
 def test_whom_nobody_can_have_come_to_wait_for_does_not_ask(memo):
@@ -284,7 +285,7 @@ def test_whom_nobody_can_have_come_to_wait_for_does_not_ask(memo):
     call = follower(memo)
     call.awaited_by = frozenset({"leader"})
     assert (call.uneasy, memo.look(call, began=1000.0)) == (False, JOIN)
-    assert circles.below == {}
+    assert waitgraph.below == {}
 
 
 def test_a_flight_that_lands_in_the_last_moment_closes_no_circle(memo, seen):

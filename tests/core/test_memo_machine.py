@@ -4,12 +4,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from singleflight import control
-from singleflight.boarding import Boarding, Verdict, boarding_of
-from singleflight.counts import Counts
-from singleflight.errors import FlightDeadlock
-from singleflight.memo import Memo
-from singleflight.options import Options, is_not_none
+from singleflight.common.errors import FlightDeadlock
+from singleflight.core import controls
+from singleflight.core.call import Boarding, Verdict, boarding_of
+from singleflight.core.coordinator import Memo
+from singleflight.core.options import Options, is_not_none
+from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock
 
 ACTORS = st.integers(0, 5)
@@ -99,14 +99,14 @@ class MemoMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def invalidate(self, key):
-        control.invalidate(self.memo, key)
+        controls.invalidate(self.memo, key)
         self.landed[key] = set()
 
     @rule(key=KEYS)
     def put(self, key):
         value = next(self.numbers)
         self.landed[key] = {value}
-        control.put(self.memo, key, value)
+        controls.put(self.memo, key, value)
 
     @rule(step=st.sampled_from([1, 20]))
     def tick(self, step):
@@ -114,7 +114,7 @@ class MemoMachine(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_flight_for_a_key(self):
-        flying = [flight.key for flight in control.flights(self.memo) if not flight.detached]
+        flying = [flight.key for flight in controls.flights(self.memo) if not flight.detached]
         assert len(flying) == len(set(flying))
 
     @invariant()
@@ -134,7 +134,7 @@ class MemoMachine(RuleBasedStateMachine):
             if not self.under_way:
                 break
         assert not self.under_way
-        stats = control.stats(self.memo)
+        stats = controls.stats(self.memo)
         assert stats.locks == stats.idle_locks <= 2
         assert stats.in_flight == 0
         six = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts

@@ -7,11 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from singleflight import control
-from singleflight.boarding import Boarding, Verdict, boarding_of
-from singleflight.counts import Counts
-from singleflight.memo import Memo
-from singleflight.options import Options, is_not_none
+from singleflight.core import controls
+from singleflight.core.call import Boarding, Verdict, boarding_of
+from singleflight.core.coordinator import Memo
+from singleflight.core.options import Options, is_not_none
+from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock
 
 ACTORS = st.integers(0, 5)
@@ -193,13 +193,13 @@ class MemoModel(RuleBasedStateMachine):
     @rule(key=KEYS)
     def invalidate(self, key):
         there = self.fresh(key) is not None
-        assert control.invalidate(self.memo, key) == (self.detach(key) or there)
+        assert controls.invalidate(self.memo, key) == (self.detach(key) or there)
         self.stored.pop(key, None)
 
     @rule(key=KEYS)
     def put(self, key):
         value = next(self.numbers) + 1
-        control.put(self.memo, key, value)
+        controls.put(self.memo, key, value)
         self.detach(key)
         self.stored[key] = value, self.clock()
 
@@ -210,17 +210,17 @@ class MemoModel(RuleBasedStateMachine):
     @invariant()
     def the_same_values_are_served(self):
         for key in "AB":
-            entry = control.entry(self.memo, key)
+            entry = controls.entry(self.memo, key)
             assert (None if entry is None else entry.value) == self.fresh(key)
 
     @invariant()
     def the_same_counts(self):
-        stats = control.stats(self.memo)
+        stats = controls.stats(self.memo)
         assert {name: getattr(stats, name) for name in self.counts} == self.counts
 
     @invariant()
     def the_same_flights(self):
-        flying = {info.key: info.followers for info in control.flights(self.memo) if not info.detached}
+        flying = {info.key: info.followers for info in controls.flights(self.memo) if not info.detached}
         assert flying == {key: len(f.followers) for key, f in self.flights.items() if f.leader is not None}
         assert len(self.memo.locks) == len(self.flights)
 

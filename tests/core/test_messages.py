@@ -2,7 +2,7 @@
 
 import pytest
 
-from singleflight.messages import LONGEST, listed, shown
+from singleflight.common.messages import LONGEST, listed, shown
 
 
 class Row:

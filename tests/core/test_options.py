@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from singleflight.durations import lifetime, patience, seconds
-from singleflight.freshness import Landing, fresh_for
-from singleflight.options import Options, is_not_none
+from singleflight.common.durations import lifetime, patience, seconds
+from singleflight.core.options import Options, is_not_none
+from singleflight.storage.freshness import fresh_for
+from singleflight.storage.ttl import Landing
 
 GOOD = {
     "ttl": 60,

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from singleflight.entries import AgeingRecord, record_of
-from singleflight.order import Order
+from singleflight.storage.entry import AgeingRecord, record_of
+from singleflight.storage.expiry import Order
 
 LIFE = 60.0
 

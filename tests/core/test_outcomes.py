@@ -8,7 +8,7 @@ import urllib.error
 
 import pytest
 
-from singleflight.outcomes import copy_of
+from singleflight.core.outcome import copy_of
 
 
 class KeywordOnly(Exception):

@@ -6,7 +6,7 @@ import weakref
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
-from singleflight.boarding import JOIN
+from singleflight.core.call import JOIN
 
 from .conftest import Work, in_flight, watched
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from singleflight.entries import AgeingRecord, record_of
-from singleflight.turns import get_ident
+from singleflight.locks.waiters import get_ident
+from singleflight.storage.entry import AgeingRecord, record_of
 
 from .conftest import in_flight
 

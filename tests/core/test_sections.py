@@ -6,7 +6,7 @@ from types import BuiltinMethodType
 
 import pytest
 
-from singleflight.sections import new_lock
+from singleflight.locks.mutex import new_lock
 
 
 def test_it_is_a_re_entrant_lock():

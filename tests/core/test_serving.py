@@ -5,11 +5,12 @@ from math import inf
 
 import pytest
 
-from singleflight import _threads, serving
-from singleflight.boarding import HIT, LEAD, Boarding, Nobody, boarding_of
-from singleflight.entries import AgeingRecord, record_of
-from singleflight.flights import FLYING, LANDED, UNSEATED
-from singleflight.turns import get_ident
+from singleflight.core import renewal as serving
+from singleflight.core.call import HIT, LEAD, Boarding, Nobody, boarding_of
+from singleflight.core.flight import FLYING, LANDED, UNSEATED
+from singleflight.drivers import threads
+from singleflight.locks.waiters import get_ident
+from singleflight.storage.entry import AgeingRecord, record_of
 
 from .conftest import Work, caller, in_flight
 
@@ -268,6 +269,6 @@ def test_a_renewal_in_line_that_somebody_else_has_run_meanwhile(make, monkeypatc
             memo.land(other.flight, "new")
         return False
 
-    monkeypatch.setattr(_threads, "in_background", refuse)
+    monkeypatch.setattr(threads, "in_background", refuse)
     with pytest.raises(ValueError) if fails else nullcontext():
-        assert _threads._served(memo, pytest.fail, boarding, (), {}) == "new"
+        assert threads._served(memo, pytest.fail, boarding, (), {}) == "new"

@@ -6,10 +6,10 @@ import weakref
 
 import pytest
 
-from singleflight.entries import record_of
-from singleflight.keys import Instances
-from singleflight.slots import Idle, Slots
-from singleflight.store import Store
+from singleflight.common.keys import Instances
+from singleflight.locks.table import Idle, Slots
+from singleflight.storage.entry import record_of
+from singleflight.storage.store import Store
 
 from ..spoilt import SPOIL, Key, become_another
 
@@ -229,8 +229,8 @@ def test_old_idle_locks_are_evicted_whatever_their_keys_are(spoil):
 
 def test_a_child_keeps_the_holds_of_spoilt_keys(spoil):
     """The thread that forked gives them up as ever."""
-    from singleflight.askers import asker_of
-    from singleflight.turns import Asker, Hold, get_ident
+    from singleflight.locks.slots import Hold
+    from singleflight.locks.waiters import Asker, asker_of, get_ident
 
     slots, keys, me = Slots(2), [Key(name) for name in "AB"], get_ident()
     live = [slots.enter(key) for key in keys]

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from singleflight.entries import record_of
-from singleflight.store import Store
+from singleflight.storage.entry import record_of
+from singleflight.storage.store import Store
 
 LEAVE = {
     "dropped": lambda store: store.drop("k"),

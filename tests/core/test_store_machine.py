@@ -7,10 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from singleflight.durations import lifetime, patience, seconds
-from singleflight.entries import record_of
-from singleflight.outcomes import copy_of
-from singleflight.store import Store
+from singleflight.common.durations import lifetime, patience, seconds
+from singleflight.core.outcome import copy_of
+from singleflight.storage.entry import record_of
+from singleflight.storage.store import Store
 
 KEYS = st.integers(0, 7)
 

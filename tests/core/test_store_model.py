@@ -6,10 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from singleflight import store as store_module
-from singleflight.entries import record_of
-from singleflight.keys import InstanceKey, Instances
-from singleflight.store import Store
+from singleflight.common.keys import InstanceKey, Instances
+from singleflight.storage import store as store_module
+from singleflight.storage.entry import record_of
+from singleflight.storage.store import Store
 
 KEYS = st.one_of(st.integers(0, 5), st.sampled_from([(), ("plain", 1)]))
 CHANCES = 2

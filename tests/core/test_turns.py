@@ -7,13 +7,15 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight import KeyedLocks, circles, queues, turns
-from singleflight.askers import asker_of
-from singleflight.errors import FlightDeadlock, FlightTimeout
-from singleflight.gates import LOOK, LOOK_AGAIN, Gate
-from singleflight.queues import Queued, keys_of
+from singleflight import KeyedLocks
+from singleflight.common.errors import FlightDeadlock, FlightTimeout
+from singleflight.locks import keyed, waiters, waitgraph
+from singleflight.locks.keyed import Queued
+from singleflight.locks.latch import LOOK, LOOK_AGAIN, Gate
+from singleflight.locks.slots import Hold, ahead, new_slot
+from singleflight.locks.table import keys_of
+from singleflight.locks.waiters import Asker, asker_of, current_actor, get_ident
 from singleflight.testing import FakeClock
-from singleflight.turns import Asker, Hold, ahead, current_actor, get_ident, new_slot
 
 
 def hold(actor, *keys, asker=Asker, release=None):
@@ -27,26 +29,26 @@ class Dead(Asker):
 
 def test_who_acts():
     """The task, the loop in one of its callbacks, or the thread; also before anybody has imported asyncio."""
-    detour = turns._running_loop_if_any
+    detour = waiters._running_loop_if_any
 
     async def run():
         loop, called_back = asyncio.get_running_loop(), []
-        with patch.object(turns, "running_loop", detour):
+        with patch.object(waiters, "running_loop", detour):
             assert current_actor() is asyncio.current_task()
-            assert turns.running_loop is not detour  # it is gone another time
+            assert waiters.running_loop is not detour  # it is gone another time
             assert current_actor() is asyncio.current_task()
-        with patch.object(turns, "running_loop", detour):
+        with patch.object(waiters, "running_loop", detour):
             loop.call_soon(lambda: called_back.append(current_actor()))
             while not called_back:
                 await asyncio.sleep(0)
         assert called_back == [loop]
 
     asyncio.run(run())
-    with patch.object(turns, "running_loop", detour):
+    with patch.object(waiters, "running_loop", detour):
         with patch.dict(sys.modules):
             del sys.modules["asyncio.events"]
             assert current_actor() == get_ident()
-            assert turns.running_loop is detour
+            assert waiters.running_loop is detour
         assert current_actor() == get_ident()
 
 
@@ -156,7 +158,7 @@ def test_whoever_is_ahead_is_named_once():
 @pytest.fixture
 def clock():
     clock = FakeClock(100.0)
-    with patch.object(queues, "time", SimpleNamespace(monotonic=clock)):
+    with patch.object(keyed, "time", SimpleNamespace(monotonic=clock)):
         yield clock
 
 
@@ -225,13 +227,13 @@ def test_a_circle_that_is_closed_while_a_lock_is_waited_for(uneasy):
     slot.turn, mine.slots = hold(2), [slot]
     slot.line_up(mine)
     queued = Queued(mine, Gate(), None)
-    with patch.dict(circles.below, clear=True):
+    with patch.dict(waitgraph.below, clear=True):
         assert queued.look() is False
         child.awaited_by = frozenset({2})
         if uneasy:
             with pytest.raises(FlightDeadlock, match=r"^waiting would never end: 'k' -> 'k'$"):
                 queued.look()
-            assert circles.below == {2: {child: None}}
+            assert waitgraph.below == {2: {child: None}}
             slot.turn = mine
             assert queued.look() is True
         else:

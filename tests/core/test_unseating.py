@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from singleflight.entries import AgeingRecord
-from singleflight.flights import FLYING, PASSED, UNCLAIMED, UNSEATED
-from singleflight.turns import inside
+from singleflight.core.flight import FLYING, PASSED, UNCLAIMED, UNSEATED
+from singleflight.locks.mutex import inside
+from singleflight.storage.entry import AgeingRecord
 
 from .conftest import Work, in_flight
 

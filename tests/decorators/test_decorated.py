@@ -12,8 +12,9 @@ import weakref
 
 import pytest
 
-from singleflight import InstanceKey, UnhashableKey, caches, registry, report, single_flight_ttl
-from singleflight.counts import has_global_lock
+from singleflight import InstanceKey, UnhashableKey, caches, report, single_flight_ttl
+from singleflight.process import registry
+from singleflight.telemetry.counters import has_global_lock
 
 
 @single_flight_ttl(ttl=60)

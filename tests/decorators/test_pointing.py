@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 
-from singleflight import _threads, single_flight_ttl
-from singleflight.frames import MARK, looked_through
+from singleflight import single_flight_ttl
+from singleflight.common.frames import MARK, looked_through
+from singleflight.drivers import threads
 
 from ..drivers import until
 
@@ -182,7 +183,7 @@ def test_tracebacks_show_our_lines_all_the_same():
 
 def test_the_source_is_still_found():
     """Of the functions whose frames are left out."""
-    assert inspect.getsource(_threads.call).startswith("@looked_through\ndef call(")
+    assert inspect.getsource(threads.call).startswith("@looked_through\ndef call(")
 
 
 def test_a_function_within_is_looked_through_as_well():

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from singleflight import KeyedLocks, LoggingListener, single_flight_ttl
-from singleflight.events import ALL_KINDS
+from singleflight.telemetry.events import ALL_KINDS
 
 
 @pytest.mark.parametrize(

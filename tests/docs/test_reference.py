@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import singleflight
-from singleflight import events, single_flight_ttl
-from singleflight.surface import Controls
+from singleflight import single_flight_ttl
+from singleflight.decorator.surface import Controls
+from singleflight.telemetry import events
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "reference.md").read_text()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from singleflight import drain_sync
-from singleflight.circles import below, waiting
-from singleflight.unsettled import unsettled
+from singleflight.locks.unsettled import unsettled
+from singleflight.locks.waitgraph import below, waiting
 
 
 def padded(frames: int, run: Callable[[], Any]) -> Any:

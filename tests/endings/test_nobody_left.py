@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from singleflight import FlightDeadlock, drain_sync, single_flight_ttl
-from singleflight.boarding import LEAD, Boarding, boarding_of
-from singleflight.lives import life_of_this_thread
-from singleflight.turns import get_ident
+from singleflight.core.call import LEAD, Boarding, boarding_of
+from singleflight.locks.lives import life_of_this_thread
+from singleflight.locks.waiters import get_ident
 
 from ..drivers import InThread, LoopThread, until
 from .conftest import assert_quiet

@@ -116,7 +116,7 @@ def test_a_loader_that_calls_itself_to_the_end_of_the_stack():
 
 def test_a_renewal_that_finds_no_room(monkeypatch):
     """A stale value whose renewal runs in line at the end of the stack is renewed by whoever comes next."""
-    monkeypatch.setattr("singleflight._threads.in_background", lambda run: False)
+    monkeypatch.setattr("singleflight.drivers.threads.in_background", lambda run: False)
     for frames in ROOM:
         clock, runs = FakeClock(), []
 

@@ -6,17 +6,12 @@ import threading
 
 import pytest
 
-from singleflight import (
-    KeyedLocks,
-    caches,
-    configure_renewal,
-    registry,
-    renewing,
-    sections,
-    single_flight_ttl,
-)
+from singleflight import KeyedLocks, caches, configure_renewal, single_flight_ttl
+from singleflight.drivers import pool as renewing
+from singleflight.locks import sections
+from singleflight.locks.mutex import mutex
+from singleflight.process import registry
 from singleflight.testing import FakeClock, Recorder
-from singleflight.turns import mutex
 
 from ..children import answer, answered, in_child
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singleflight import AdaptiveTTL, Entry, Landing
-from singleflight.entries import AgeingRecord, record_of
-from singleflight.freshness import Ageing
-from singleflight.options import Options, is_not_none
+from singleflight.core.options import Options, is_not_none
+from singleflight.storage.entry import AgeingRecord, record_of
+from singleflight.storage.freshness import Ageing
 
 CHANCES = st.floats(0, 1, exclude_max=True)
 TTLS = st.floats(0.001, 1e6)

@@ -13,16 +13,16 @@ from ..drivers import until
 from ..reentry.test_every_line import HOME, AtLine, finish
 
 ROOMS = (
-    "memo",
-    "serving",
-    "_threads",
-    "renewing",
+    "coordinator",
+    "renewal",
+    "threads",
+    "pool",
     "landing",
     "leaving",
-    "boarding",
-    "entries",
-    "slots",
-    "flights",
+    "call",
+    "entry",
+    "table",
+    "flight",
 )
 
 
@@ -64,7 +64,7 @@ def renewed(fetch, clock, key):
     assert fetch.flights() == ()
     stats = fetch.stats()
     assert stats.locks == stats.idle_locks
-    until(lambda: singleflight.renewing._pool.under_way == 0)
+    until(lambda: singleflight.drivers.pool._pool.under_way == 0)
 
 
 def test_an_interrupt():

@@ -13,12 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from singleflight import control
-from singleflight.boarding import Boarding, Verdict, boarding_of
-from singleflight.counts import Counts
-from singleflight.flights import FLYING, UNCLAIMED
-from singleflight.memo import Memo
-from singleflight.options import Options, is_not_none
+from singleflight.core import controls
+from singleflight.core.call import Boarding, Verdict, boarding_of
+from singleflight.core.coordinator import Memo
+from singleflight.core.flight import FLYING, UNCLAIMED
+from singleflight.core.options import Options, is_not_none
+from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock
 
 ACTORS = 4
@@ -342,18 +342,18 @@ class FreshnessModel(RuleBasedStateMachine):
     @rule(key=KEYS, how=st.sampled_from(["put", "invalidate", "invalidate", *["look"] * 5]))
     def from_outside(self, key, how):
         if how == "look":
-            assert control.explain(self.memo, key).key == key
+            assert controls.explain(self.memo, key).key == key
         else:
             getattr(self, how)(key)
 
     def invalidate(self, key):
         there = self.served(key) is not None
-        assert control.invalidate(self.memo, key) == (self.detach(key) or there)
+        assert controls.invalidate(self.memo, key) == (self.detach(key) or there)
         self.stored.pop(key, None)
 
     def put(self, key):
         value = next(self.numbers)
-        control.put(self.memo, key, value)
+        controls.put(self.memo, key, value)
         self.detach(key)
         self.store(key, value)
 
@@ -374,7 +374,7 @@ class FreshnessModel(RuleBasedStateMachine):
 
     @invariant()
     def the_same_counts_and_sums(self):
-        stats = control.stats(self.memo)  # drops what has run out, before the clock steps back
+        stats = controls.stats(self.memo)  # drops what has run out, before the clock steps back
         self.stored = {key: stored for key, stored in self.stored.items() if self.clock() < stored.gone}
         assert {name: getattr(stats, name) for name in self.counts} == self.counts
         six = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
@@ -385,7 +385,7 @@ class FreshnessModel(RuleBasedStateMachine):
     @invariant()
     def the_same_values(self):
         for key in "AB":
-            entry, stored = control.entry(self.memo, key), self.served(key)
+            entry, stored = controls.entry(self.memo, key), self.served(key)
             if stored is None or stored.error is not None:
                 assert entry is None
             else:
@@ -394,7 +394,7 @@ class FreshnessModel(RuleBasedStateMachine):
 
     @invariant()
     def one_flight_for_a_key(self):
-        flying = {info.key for info in control.flights(self.memo) if not info.detached}
+        flying = {info.key for info in controls.flights(self.memo) if not info.detached}
         assert flying == {key for key, flight in self.current.items() if flight.state is FLYING}
         mine = [renewal.flight.key for renewal, _ in self.running if renewal.flight not in self.detached]
         assert len(mine) == len(set(mine))
@@ -415,7 +415,7 @@ class FreshnessModel(RuleBasedStateMachine):
             if not self.boardings:
                 break
         assert not self.boardings
-        stats = control.stats(self.memo)
+        stats = controls.stats(self.memo)
         six = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
         assert six == self.received
         assert len(self.memo.locks) == 0

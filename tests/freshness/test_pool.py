@@ -11,7 +11,8 @@ import time
 import pytest
 
 import singleflight
-from singleflight import configure_renewal, renewing, single_flight_ttl
+from singleflight import configure_renewal, single_flight_ttl
+from singleflight.drivers import pool as renewing
 from singleflight.testing import FakeClock
 
 from ..drivers import Gate, InThread, LoopThread, until
@@ -70,7 +71,7 @@ class Plain:
 def refusing(monkeypatch):
     """A pool that takes nothing; how often it was asked."""
     asked = []
-    monkeypatch.setattr("singleflight._threads.in_background", lambda run: asked.append(run))
+    monkeypatch.setattr("singleflight.drivers.threads.in_background", lambda run: asked.append(run))
     return asked
 
 

@@ -29,10 +29,10 @@ SEVERAL = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 3)), max_size=6
 @pytest.fixture(scope="module")
 def lines(library):
     """A point at each line of everything that decides or keeps."""
-    modules = "memo serving leaving unseating landing remembered flights boarding store order entries"
-    modules += (
-        " turns slots locks queues circles gates crowds _threads _asyncio bulk batches _bulk_threads control"
-    )
+    modules = """
+        coordinator renewal leaving unseating landing state flight call store expiry entry slots table
+        keyed waiters waitgraph latch task_waiters threads tasks bulk_call batch bulk_threads controls
+    """
     with library.lines(*modules.split()) as lines:
         yield lines
 

@@ -25,7 +25,7 @@ PLANTED = {
         "three threads take a lock",
         "two hold one of",
         {
-            "locks": {
+            "keyed": {
                 """        with mutex:
             for key in hold.keys:
                 self._queue(hold, self.enter(key))
@@ -70,7 +70,7 @@ PLANTED = {
         "it fails always, and who waits is told",
         "waited for more flights than it may",
         {
-            "memo": {
+            "coordinator": {
                 """                elif turn.leader is None or turn.unbegun:
 """: """                elif turn.leader is None or turn.unbegun:
                     turn.retries = self.options.follower_retries
@@ -98,7 +98,7 @@ PLANTED = {
         "a thread comes when a loop has died amid a chain",
         "a lost wake-up",
         {
-            "memo": {
+            "coordinator": {
                 "                elif turn.leader is None or turn.unbegun:\n": (
                     "                elif (turn.leader is None and not turn.followers) or turn.unbegun:\n"
                 ),
@@ -113,7 +113,7 @@ PLANTED = {
         "three threads in a circle",
         "still running after",
         {
-            "memo": {
+            "coordinator": {
                 "                self._waits_no_more(boarding)  # first: a wait that is over does not hold up"
                 " what it leads now\n": ""
             }

@@ -269,13 +269,13 @@ class World:
         module = self.library.module
         live = self.plain.locks.live()
         if any(loop.died for loop in self.loops):  # what was there is left until somebody finds it
-            module("circles").forget_the_gone()
+            module("waitgraph").forget_the_gone()
             live = [slot for slot in live if slot.turn.leader is not None]
         assert self.plain.flights() == ()
         assert live == []
         assert (self.plain.locks.idle, len(self.locks)) == (0, 0)
-        assert module("circles").waiting == {}
-        assert module("circles").below == {}
+        assert module("waitgraph").waiting == {}
+        assert module("waitgraph").below == {}
         assert not module("unsettled").unsettled
         assert not self._inside
         assert not any(loop.reports for loop in self.loops)

@@ -7,8 +7,8 @@ import pytest
 
 import singleflight
 from singleflight import KeyedLocks, single_flight_ttl
-from singleflight.circles import below, waiting
-from singleflight.crowds import is_gone
+from singleflight.locks.task_waiters import is_gone
+from singleflight.locks.waitgraph import below, waiting
 from singleflight.testing import FakeClock, Recorder
 
 from ..drivers import Executions, InThread, LoopThread, stubbornly, until

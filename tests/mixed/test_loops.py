@@ -9,7 +9,7 @@ import time
 import pytest
 
 from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
-from singleflight.circles import below
+from singleflight.locks.waitgraph import below
 from singleflight.testing import Recorder
 
 from ..drivers import Executions, InThread, eventually, until

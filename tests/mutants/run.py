@@ -1,4 +1,4 @@
-"""Mutation testing, one module at a time: `nox -s mutants -- freshness order`.
+"""Mutation testing, one module at a time: `nox -s mutants -- freshness expiry`.
 
 mutmut changes one thing in a copy of the module and runs the tests that reach it; one of them must fail. What
 survives is to be named in `equivalent.txt`, with the reason why no test can tell it from the original.
@@ -56,22 +56,22 @@ BOARDING = [
 
 TESTS = {
     "freshness": [*FRESHNESS, "core/test_options.py"],
-    "entries": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
-    "order": [*STORE, "core/test_order.py"],
+    "entry": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
+    "expiry": [*STORE, "core/test_order.py"],
     "store": [*STORE, *HITS, "core/test_memo_machine.py", "decorators/test_binding.py", "fork"],
-    "gates": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
-    "slots": [*LOCKS, *DEAD, "core/test_idle.py"],
+    "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
+    "table": [*LOCKS, *DEAD, "core/test_idle.py"],
     "queues": [*CIRCLES, *DEAD, "core/test_turns.py", "core/test_locks.py"],
-    "circles": [
+    "waitgraph": [
         *CIRCLES,
         *DEAD,
         "core/test_circles.py",
         "asyncio/test_shapes.py",
         "asyncio/test_recognition.py",
     ],
-    "turns": [*CIRCLES, *DEAD, "core/test_turns.py"],
-    "locks": [*CIRCLES, *DEAD, "core/test_locks.py"],
-    "remembered": [
+    "slots": [*CIRCLES, *DEAD, "core/test_turns.py"],
+    "keyed": [*CIRCLES, *DEAD, "core/test_locks.py"],
+    "state": [
         "core/test_remembered.py",
         *DEAD,
         *HITS,
@@ -80,8 +80,8 @@ TESTS = {
         "bulk/test_joining.py",
     ],
     "unseating": ["core/test_unseating.py", *DEAD, "contract/test_waiting.py", "freshness/test_pool.py"],
-    "flights": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
-    "serving": [
+    "flight": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
+    "renewal": [
         "core/test_serving.py",
         "freshness/test_grace.py",
         "freshness/test_ahead.py",
@@ -105,7 +105,7 @@ TESTS = {
         "freshness/test_grace.py",
         "bulk/test_joining.py",
     ],
-    "memo": [
+    "coordinator": [
         *BOARDING,
         "core/test_unseating.py",
         "contract/test_one_call.py",
@@ -120,7 +120,7 @@ TESTS = {
 PYPROJECT = """
 [tool.mutmut]
 source_paths = ["singleflight"]
-only_mutate = ["singleflight/{module}.py"]
+only_mutate = ["{path}"]
 also_copy = ["conftest.py"]
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
@@ -144,6 +144,12 @@ Change = tuple[str, str]
 """A function's dotted name, and the lines that a mutant took out of it and put into it."""
 
 
+def where(module: str) -> Path:
+    """The file of a module, seen from the project's folder."""
+    (path,) = (PROJECT / "singleflight").glob(f"*/{module}.py")
+    return path.relative_to(PROJECT)
+
+
 def prepare(module: str) -> Path:
     """The folder in which mutmut works on a module."""
     work = WORK / module
@@ -152,12 +158,12 @@ def prepare(module: str) -> Path:
         if not (work / name).exists():
             (work / name).symlink_to(PROJECT / name)
     shutil.copy2(HERE / "in_the_copy.py", work / "conftest.py")
-    text = PYPROJECT.format(module=module, tests=json.dumps([f"tests/{path}" for path in TESTS[module]]))
+    text = PYPROJECT.format(path=where(module), tests=json.dumps([f"tests/{path}" for path in TESTS[module]]))
     if not (work / "pyproject.toml").exists() or (work / "pyproject.toml").read_text() != text:
         (work / "pyproject.toml").write_text(text)
     shutil.rmtree(work / "mutants" / "tests", ignore_errors=True)  # mutmut would keep what is deleted here
     (work / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)  # what reached what then
-    found = work / "mutants" / "singleflight" / f"{module}.py.meta"
+    found = work / "mutants" / f"{where(module)}.meta"
     if found.exists():  # mutmut tests those again that have no result
         data = json.loads(found.read_text())
         codes = data["exit_code_by_key"]
@@ -183,14 +189,14 @@ def results(work: Path, module: str) -> tuple[Counter[str], dict[Change, list[st
     os.chdir(work)
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
-    path = Path("singleflight") / f"{module}.py"
+    path = where(module)
     codes = json.loads((Path("mutants") / f"{path}.meta").read_text())["exit_code_by_key"]
     counts: Counter[str] = Counter()
     survivors: dict[Change, list[str]] = {}
     for name, code in codes.items():
         counts[FOUND.get(code, "survived")] += 1
         if code not in FOUND:
-            function = name.partition("__mutmut_")[0].removeprefix("singleflight.")
+            function = name.partition("__mutmut_")[0].partition(".")[2].partition(".")[2]  # without its room
             function = function.replace(".x_", ".").replace("xǁ", "").replace("ǁ", ".")
             survivors.setdefault((function, change(get_diff_for_mutant(name, path=path))), []).append(name)
     return counts, survivors

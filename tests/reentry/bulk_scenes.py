@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from singleflight import renewing, single_flight_ttl
-from singleflight.bulk import BulkCall
-from singleflight.control import invalidate, put
-from singleflight.entries import AgeingRecord, record_of
-from singleflight.errors import FlightDeadlock, FlightTimeout
+from singleflight import single_flight_ttl
+from singleflight.common.errors import FlightDeadlock, FlightTimeout
+from singleflight.core.bulk_call import BulkCall
+from singleflight.core.controls import invalidate, put
+from singleflight.drivers import pool as renewing
+from singleflight.storage.entry import AgeingRecord, record_of
 from singleflight.testing import FakeClock
 
 from .callers import BulkCaller, Caller, Holder

@@ -2,12 +2,12 @@
 
 from contextlib import suppress
 
-from singleflight._bulk_threads import ItemBoarding, _fly
-from singleflight._threads import ThreadBoarding, _served
-from singleflight.askers import asker_of
-from singleflight.boarding import HIT, JOIN, LEAD, NONE, SHARE, boarding_of
-from singleflight.bulk import BulkCall
-from singleflight.turns import Asker, Hold
+from singleflight.core.bulk_call import BulkCall
+from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE, boarding_of
+from singleflight.drivers.bulk_threads import ItemBoarding, _fly
+from singleflight.drivers.threads import ThreadBoarding, _served
+from singleflight.locks.slots import Hold
+from singleflight.locks.waiters import Asker, asker_of
 
 
 class Caller:

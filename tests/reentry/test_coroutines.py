@@ -5,8 +5,10 @@ import threading
 
 import pytest
 
-from singleflight import flights, single_flight_ttl, turns
-from singleflight.turns import inside
+from singleflight import single_flight_ttl
+from singleflight.core import flight as flights
+from singleflight.locks import slots
+from singleflight.locks.mutex import inside, mutex
 
 from ..drivers import PATIENCE, Gate, InThread, eventually
 from .checks import struck_task
@@ -31,7 +33,7 @@ def test_a_loop_that_runs_amid_a_section(section):
         return plain()
 
     async def handle():
-        with turns.mutex if section == "the mutex" else plain._self_memo.store._lock:
+        with mutex if section == "the mutex" else plain._self_memo.store._lock:
             values.append(asyncio.run(asyncio.wait_for(coroutine(), PATIENCE / 5)))
 
     leader = InThread(lead, ())
@@ -74,7 +76,7 @@ def test_a_follower_that_the_collector_destroys_amid_a_section(monkeypatch):
             def __next__(self):  # asked in the section that claims the flight
                 if not gone:
                     gone.append(follower.close())
-                return next(turns.numbers)
+                return next(slots.numbers)
 
         monkeypatch.setattr(flights, "numbers", Numbers())
         assert await asyncio.gather(*(asyncio.create_task(fetch()) for _ in range(3))) == [2, 2, 2]

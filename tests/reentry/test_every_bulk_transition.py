@@ -9,8 +9,10 @@ import os
 
 import pytest
 
-from singleflight import circles, renewing, unseating
-from singleflight.turns import inside
+from singleflight.core import unseating
+from singleflight.drivers import pool as renewing
+from singleflight.locks import waitgraph
+from singleflight.locks.mutex import inside
 
 from .bulk_scenes import SCENES, Pool, World, refuse_ttl
 from .callers import all_go_on, followers_of, six
@@ -67,7 +69,7 @@ def wrong(world):
         return f"{list(said.values())} followers, and there are {list(there.values())}"
     if not all_go_on(world.callers):
         return "hangs"
-    if circles.waiting or circles.below:
+    if waitgraph.waiting or waitgraph.below:
         return "somebody waits"
     if world.memo.locks.live():
         return "a key is not free"

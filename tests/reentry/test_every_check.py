@@ -6,7 +6,9 @@ from contextlib import suppress
 
 import pytest
 
-from singleflight import circles, memo, queues, single_flight_ttl
+from singleflight import single_flight_ttl
+from singleflight.core import coordinator
+from singleflight.locks import keyed, waitgraph
 
 from .checks import struck
 
@@ -14,7 +16,7 @@ from .checks import struck
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     """Whoever waits looks for itself, as it does once a second: an interrupt may cost it its wake-up."""
-    for module in (memo, queues):
+    for module in (coordinator, keyed):
         monkeypatch.setattr(module, "LOOK", 0.02)
 
 
@@ -27,7 +29,7 @@ def all_is_well(fetch, where):
         with suppress(ValueError):  # its first execution, if the interrupt came before that
             fetch()
 
-    assert not circles.waiting, where
+    assert not waitgraph.waiting, where
     thread = threading.Thread(target=use, daemon=True)
     thread.start()
     thread.join(10)

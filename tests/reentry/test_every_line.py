@@ -16,7 +16,7 @@ from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
 from singleflight.testing import Recorder
 
 HOME = str(Path(singleflight.__file__).parent)
-WATCHED = ("memo", "store", "order", "_threads", "turns", "locks", "slots", "flights", "control")
+WATCHED = ("coordinator", "store", "expiry", "threads", "slots", "keyed", "table", "flight", "controls")
 
 
 class AtLine:

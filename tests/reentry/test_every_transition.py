@@ -8,13 +8,14 @@ from contextlib import suppress
 
 import pytest
 
-from singleflight import _threads, circles
-from singleflight.askers import asker_of
-from singleflight.boarding import NONE
-from singleflight.control import clear, invalidate, put
-from singleflight.entries import AgeingRecord
-from singleflight.errors import FlightTimeout
-from singleflight.turns import Asker, Hold
+from singleflight.common.errors import FlightTimeout
+from singleflight.core.call import NONE
+from singleflight.core.controls import clear, invalidate, put
+from singleflight.drivers import threads as _threads
+from singleflight.locks import waitgraph
+from singleflight.locks.slots import Hold
+from singleflight.locks.waiters import Asker, asker_of
+from singleflight.storage.entry import AgeingRecord
 
 from ..core.conftest import Work
 from .callers import Caller, Holder, all_go_on, followers_of, six
@@ -241,7 +242,7 @@ def wrong(world, decided):
         return f"{list(said.values())} followers, and there are {list(there.values())}"
     if not world.finish():
         return "hangs"
-    if circles.waiting or circles.below:
+    if waitgraph.waiting or waitgraph.below:
         return "somebody waits"
     if world.memo.locks.live():
         return "the key is not free"

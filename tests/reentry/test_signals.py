@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-from singleflight import renewing, single_flight_ttl, turns
-from singleflight.sections import new_lock
+from singleflight import single_flight_ttl
+from singleflight.drivers import pool
+from singleflight.locks.mutex import mutex, new_lock
 
 from .test_every_line import finish
 
@@ -88,7 +89,7 @@ def test_sections_are_left(strikes, step):
         "decorate": lambda: single_flight_ttl(ttl=60)(use),
     }[step]
     memo = fetch._self_memo
-    locks = [turns.mutex, memo.store._lock, memo.switching, renewing._pool.lock]
+    locks = [mutex, memo.store._lock, memo.switching, pool._pool.lock]
     for _ in strikes(use):
         assert not any(lock._is_owned() for lock in locks)
     finish(lambda: [fetch(key) for key in "ABC"])

@@ -21,8 +21,8 @@ from types import CodeType
 from typing import Any
 
 import singleflight
-import singleflight._asyncio
-import singleflight._bulk_asyncio
+import singleflight.drivers.bulk_tasks
+import singleflight.drivers.tasks
 import singleflight.testing  # so that all of the standard library that the copy needs is loaded
 
 from . import primitives
@@ -38,8 +38,19 @@ _folder = Path(singleflight.__file__).parent
 _copies = itertools.count(1)
 
 
+def _modules() -> list[Path]:
+    """The files of the library's modules; not those of its packages, nor of the accounts."""
+    return [path for path in sorted(_folder.glob("*/*.py")) if path.parent.name != "accounts"]
+
+
+def _place(path: Path) -> Path:
+    """Where a module is in the package: `core/coordinator`, or `testing` for a package's own file."""
+    place = path.relative_to(_folder).with_suffix("")
+    return place.parent if place.name == "__init__" else place
+
+
 class Library:
-    """One copy. `package` is its `singleflight`; `module("memo")` any of its modules."""
+    """One copy. `package` is its `singleflight`; `module("coordinator")` any of its modules."""
 
     def __init__(self, mutation: Mutation | None = None) -> None:
         self.name = f"{singleflight.__name__}_{next(_copies)}_under_the_scheduler"
@@ -49,11 +60,12 @@ class Library:
         self._finder = _Finder(self)
         sys.meta_path.insert(0, self._finder)
         self.package: Any = importlib.import_module(self.name)
-        for path in sorted(_folder.glob("*.py")):  # also those that are imported when they are needed
-            importlib.import_module(f"{self.name}.{path.stem}")
+        self._places = {path.stem: ".".join((self.name, *path.parts)) for path in map(_place, _modules())}
+        for place in self._places.values():  # also those that are imported when they are needed
+            importlib.import_module(place)
         missed = set(self._mutation) - set(self._codes)
         assert not missed, f"no such modules: {missed}"
-        self.module("renewing").ThreadPoolExecutor = Pool
+        self.module("pool").ThreadPoolExecutor = Pool
 
     def forget(self) -> None:
         """It is not used any more."""
@@ -62,7 +74,7 @@ class Library:
             del sys.modules[name]
 
     def module(self, name: str) -> Any:
-        return sys.modules[f"{self.name}.{name}"]
+        return sys.modules[self._places[name]]
 
     def lines(self, *names: str) -> Lines:
         """A tracer of these modules' lines."""
@@ -77,10 +89,10 @@ class Library:
 
     def reset(self) -> None:
         """After a run that failed, and may have left anything anywhere."""
-        self.module("turns").mutex._at_fork_reinit()
-        for name, attribute in (("circles", "waiting"), ("circles", "below"), ("unsettled", "unsettled")):
+        self.module("slots").mutex._at_fork_reinit()
+        for name, attribute in (("waitgraph", "waiting"), ("waitgraph", "below"), ("unsettled", "unsettled")):
             getattr(self.module(name), attribute).clear()
-        self.module("renewing").after_fork()
+        self.module("pool").after_fork()
 
     def after_fork(self) -> None:
         """What the library has itself called in a forked child."""
@@ -120,10 +132,13 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         package, _, module = name.partition(".")
-        file = _folder / f"{module or '__init__'}.py"
-        if package != self._library.name or not file.exists():
+        if package != self._library.name:
             return None
-        spec = importlib.util.spec_from_loader(name, self, is_package=not module)
+        place = _folder.joinpath(*module.split(".")) if module else _folder
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if not file.exists():
+            return None
+        spec = importlib.util.spec_from_loader(name, self, is_package=place.is_dir())
         assert spec is not None
         spec.loader_state = file
         return spec

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import singleflight
-from singleflight import circles
+from singleflight.locks import waitgraph
 
 from .actors import Disturber, InTasks, InThread, Stepper
 from .oracle import Oracle
@@ -141,8 +141,8 @@ class Soak:
             left = [*fetch.flights(), *memo.adrift, *memo.batches]
             if left:
                 self._fail(f"{kind.name}: left over: {left}")
-        if circles.waiting or circles.below:
-            self._fail(f"still noted as waiting: {circles.waiting} {circles.below}")
+        if waitgraph.waiting or waitgraph.below:
+            self._fail(f"still noted as waiting: {waitgraph.waiting} {waitgraph.below}")
         gc.collect()
         self.blocks.append(sys.getallocatedblocks())
         self.received.append(sum(counts.get((kind.name, "received"), 0) for kind in self.world.functions))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from singleflight import control
-from singleflight.landing import Lander
-from singleflight.store import Store
+from singleflight.core import controls
+from singleflight.core.landing import Lander
+from singleflight.storage.store import Store
 
 from .load import Soak, SoakFailed
 
@@ -22,7 +22,7 @@ def test_a_short_soak():
 @pytest.mark.parametrize(
     ("owner", "name", "planted", "said"),
     [
-        (control, "_detach", lambda memo, key: False, "what was dropped|a forked child"),
+        (controls, "_detach", lambda memo, key: False, "what was dropped|a forked child"),
         (Store, "drop", lambda store, key: None, "what was dropped|a forked child"),
         (Lander, "_count", lambda lander, flight, error, stored: None, "calls counted"),
     ],

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from singleflight import single_flight_ttl
-from singleflight.events import Event, Land
+from singleflight.telemetry.events import Event, Land
 
 from .oracle import Oracle
 from .parts import Broken, Call, Execution, Kind, Value

@@ -194,7 +194,7 @@ def loops_and_threads_share(seconds: float) -> None:
     together(seconds, in_loop, in_loop, in_thread, in_thread)
     stats = fetch.stats()
     assert (stats.calls, stats.in_flight, stats.locks) == (len(calls), 0, stats.idle_locks), stats
-    assert not singleflight.circles.waiting
+    assert not singleflight.locks.waitgraph.waiting
 
 
 @case
@@ -216,5 +216,5 @@ def chains_over_loops(seconds: float) -> None:
 
     together(seconds, *[lambda number: asyncio.run(ask(number))] * 3)
     assert fetch.stats().errors == 0
-    assert not singleflight.circles.waiting
-    assert not singleflight.circles.below
+    assert not singleflight.locks.waitgraph.waiting
+    assert not singleflight.locks.waitgraph.below

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from singleflight import Landing, report, single_flight_ttl
+from singleflight.locks.mutex import mutex
 from singleflight.testing import FakeClock, Recorder
-from singleflight.turns import mutex
 
 from ..drivers import until
 

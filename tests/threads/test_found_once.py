@@ -6,9 +6,12 @@ import weakref
 
 import pytest
 
-from singleflight import FlightDeadlock, KeyedLocks, circles, control, single_flight_ttl, turns
-from singleflight.askers import asker_of
-from singleflight.boarding import Boarding, boarding_of
+from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
+from singleflight.core import controls
+from singleflight.core.call import Boarding, boarding_of
+from singleflight.locks import slots, waitgraph
+from singleflight.locks.mutex import mutex
+from singleflight.locks.waiters import asker_of
 from singleflight.testing import Recorder
 
 
@@ -58,7 +61,7 @@ def test_put_wins_over_a_flight_that_began_before_it_stored(monkeypatch):
         return stored
 
     monkeypatch.setattr(memo.store, "put", put_amid_a_flight)
-    control.put(memo, (), "put")
+    controls.put(memo, (), "put")
     assert fetch.entry().value == "put"
 
 
@@ -189,17 +192,17 @@ def test_a_wait_of_a_signal_handler_does_not_hide_the_one_below_it(crowd, make_g
     with locks("x"):
         # What the handler and the wait below it look like from outside: two waits, one on top.
         x_turn = locks.slot("x").turn
-        y_turn = turns.Hold(("y",), asker_of(turns.Asker, "nobody", "nobody", "nobody"))
-        with turns.mutex:
-            circles.begin_waiting(me[0], turns.Hold(("x",), asker_of(turns.Asker, me[0], me[0], me[0])))
-            circles.waiting[me[0]][0].slots = [locks.slot("x")]
-            circles.begin_waiting(me[0], y_turn)
+        y_turn = slots.Hold(("y",), asker_of(slots.Asker, "nobody", "nobody", "nobody"))
+        with mutex:
+            waitgraph.begin_waiting(me[0], slots.Hold(("x",), asker_of(slots.Asker, me[0], me[0], me[0])))
+            waitgraph.waiting[me[0]][0].slots = [locks.slot("x")]
+            waitgraph.begin_waiting(me[0], y_turn)
         try:
             with pytest.raises(FlightDeadlock), locks("z", timeout=5):
                 pass
             assert x_turn.leader == threading.get_ident()
         finally:
-            circles.end_waiting(me[0], 0)
+            waitgraph.end_waiting(me[0], 0)
             x_asks.set()
     done.set()
 
@@ -208,7 +211,7 @@ def test_lining_up_names_each_waiter_once(crowd, gate, monkeypatch):
     """Looking for a circle behind n queued locks takes steps in proportion to n, under the mutex."""
     locks = KeyedLocks()
     named = []
-    ahead = turns.ahead
+    ahead = slots.ahead
 
     def counted(*args):
         for pair in ahead(*args):
@@ -230,11 +233,11 @@ def test_lining_up_names_each_waiter_once(crowd, gate, monkeypatch):
         crowd.add(queue)
         while locks.waiting("k") <= number:
             pass
-    monkeypatch.setattr(turns, "ahead", counted)
-    probe = turns.Hold(("k",), asker_of(turns.Asker, "probe", "probe", "probe"))
-    with turns.mutex:
+    monkeypatch.setattr(slots, "ahead", counted)
+    probe = slots.Hold(("k",), asker_of(slots.Asker, "probe", "probe", "probe"))
+    with mutex:
         probe.slots = [locks.slot("k")]
-        assert circles.circle(asker_of(turns.Asker, "probe", "probe", "probe"), probe) is None
+        assert waitgraph.circle(asker_of(slots.Asker, "probe", "probe", "probe"), probe) is None
     assert len(named) <= 31
     gate.set()
 
@@ -244,7 +247,7 @@ def test_a_lock_released_amid_a_section_is_given_up_after_it():
     locks = KeyedLocks()
     held = locks("k")
     held.__enter__()
-    with turns.mutex:
+    with mutex:
         held.__exit__(None, None, None)
         assert locks.held("k")
     with locks("other"):
@@ -330,7 +333,7 @@ def test_users_keys_are_destroyed_outside_the_locks():
 
         def __del__(self):
             memo = fetch._self_memo
-            inside.append(memo.store.is_owned() or turns.inside())
+            inside.append(memo.store.is_owned() or inside())
 
     @single_flight_ttl(ttl=60, key=lambda number: Key(number), maxsize=2, max_idle_locks=0)
     def fetch(number):

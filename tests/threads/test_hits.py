@@ -8,8 +8,8 @@ from unittest.mock import patch
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.counts import ThreadedHits, has_global_lock
-from singleflight.entries import Record
+from singleflight.storage.entry import Record
+from singleflight.telemetry.counters import ThreadedHits, has_global_lock
 from singleflight.testing import FakeClock, Recorder
 
 from ..children import in_child

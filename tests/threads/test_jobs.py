@@ -11,15 +11,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from singleflight import (
-    FlightDeadlock,
-    FlightTimeout,
-    KeyedLocks,
-    drain_sync,
-    jobs,
-    report,
-    single_flight_ttl,
-)
+from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, drain_sync, report, single_flight_ttl
+from singleflight.locks import jobs
 from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, until

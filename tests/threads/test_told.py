@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.counts import has_global_lock
+from singleflight.telemetry.counters import has_global_lock
 from singleflight.testing import Recorder
 
 from ..frozen import Uncopyable

@@ -31,7 +31,7 @@ from singleflight import (
     single_flight_ttl,
 )
 from singleflight.accounts import AccountInterface, AlpacaAccount
-from singleflight.events import Event, Land
+from singleflight.telemetry.events import Event, Land
 from singleflight.testing import FakeClock, Recorder, Stampede, stampede
 
 Q = ParamSpec("Q")

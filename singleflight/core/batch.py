@@ -1,0 +1,363 @@
+"""The loader calls of one bulk call: what they bring lands key by key, on flights that one caller leads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Protocol
+
+from ..common.keys import check_room
+from ..common.messages import listed, shown
+from ..locks.mutex import mutex
+from ..locks.unsettled import Loose, let_go
+from ..locks.waiters import Actor
+from ..locks.waitgraph import waiting, waits
+from .call import NONE, Boarding, boarding_of
+from .coordinator import Memo
+from .flight import FLYING, UNSEATED, Flight, Work, is_nobodys, new_flight
+from .landing import Ending
+from .shareable import PLAIN, accepted, check_shareable
+
+__all__ = ["Batch", "uncalled"]
+
+
+class Uncalled(BaseException):
+    """Ends a flight for which the loader was never called, so that there is nothing to share."""
+
+
+def uncalled(error: BaseException) -> BaseException:
+    """What ends the flights that a failing bulk call leads and never called its loader for."""
+    return Uncalled("the loader was not called") if isinstance(error, Exception) else error
+
+
+class Asks(Protocol):
+    """What a batch knows of the call that it is for; `bulk` has it."""
+
+    spelt: dict[int, Any]
+    """Every item as the loader is to be asked for it, by the identity of its key, which may be spoilt."""
+
+    max_batch: int | None
+    """How many items the loader takes at once."""
+
+    def key_of(self, item: Any, /) -> Hashable:
+        """The key of an item."""
+        ...
+
+
+class Batch:
+    """The flights that one bulk call leads at once, and the loader calls that bring their values.
+
+    Its fields are touched by whoever runs the loader; `flights` is read, and `spoiled` and `sealed` are
+    written, by anybody, under the mutex.
+    """
+
+    __slots__ = (
+        *("_call", "_called", "_extra", "_memo", "_pending"),
+        *("flights", "led", "name", "sealed", "spoiled", "values"),
+    )
+
+    def __init__(self, memo: Memo, led: list[Boarding], call: Asks, values: dict[int, Any]) -> None:
+        self._call = call
+        self._memo = memo
+        self.name = memo.name
+        self.led = led
+        # Each with its key, the object that `spelt` knows. No key is hashed here: it may be spoilt.
+        self._pending: dict[Flight, Hashable] = {boarding.flight: boarding.key for boarding in led}
+        self._called: dict[Flight, Hashable] | None = None  # those that the loader is running for
+        self._extra: Hashable = None  # the key that was claimed last, beside those
+        self.flights = list(self._pending)
+        self.values = values  # where they go, by the identity of their keys
+        self.spoiled: set[Hashable] = set()
+        self.sealed = False
+
+    def mark(self) -> None:
+        """These flights are loaded together: all at once, and none of them within another."""
+        for flight in self.flights:
+            flight.missing, flight.kind = False, "bulk"
+            flight.number = self.flights[0].number
+
+    def begin(self) -> list[Any]:
+        """The loader is about to be called with these items; none when all is loaded."""
+        flights = list(self._pending)[: self._call.max_batch]
+        if not flights:
+            return []
+        memo, spelt = self._memo, self._call.spelt
+        late = self._called is not None  # not the first call: its flights have waited for those before
+        self._called = {flight: self._pending.pop(flight) for flight in flights}
+        now, limit = memo.timer(), memo.options.flight_timeout
+        with mutex:
+            memo.counts.calls += 1
+            memo.counts.refreshes += self.flights[0].background
+            memo.batches.add(self)
+            self.spoiled.clear()
+            for flight in flights if late else ():
+                if flight.state is FLYING:
+                    flight.started = now
+                    flight.due = None if limit is None else time.monotonic() + limit
+        for flight in flights:
+            if flight.told:
+                memo.tell.fetching(flight)
+        return [spelt[id(key)] for key in self._called.values()]
+
+    def land(self, loaded: Any) -> None:
+        """The loader returned: land each key of its answer, and what was asked for and is not there."""
+        memo = self._memo
+        if not isinstance(loaded, Mapping):
+            kind = type(loaded).__name__
+            raise TypeError(f"{memo.name}: a bulk loader returns a mapping of items to values, not {kind!r}")
+        called = self._called
+        assert called is not None
+        values = self._by_key(loaded)
+        more = [flight for flight, key in self._pending.items() if _has(values, key)]
+        for flight in more:  # more than it was asked for this time
+            called[flight] = self._pending.pop(flight)
+        endings: list[Ending] = []
+        struck: Exception | None = None
+        try:
+            for flight, key in called.items():
+                brought = _taken(values, key)
+                if brought:
+                    try:
+                        _check_value(memo.name, key, brought[0])
+                        memo.land(flight, brought[0], endings)
+                    except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
+                        struck = struck or error
+                        memo.fail(flight, error, endings)
+                    else:
+                        storable = endings[-1][4]
+                        if storable or not flight.background:  # else the value that was to be renewed stays
+                            self.values[id(key)] = brought[0]
+                else:
+                    self._lack(flight, endings)
+            self._end(endings)
+            self._add(values, called)
+            if struck is not None:
+                raise struck
+        finally:
+            del endings, struck
+        called.clear()
+
+    def fail(self, error: BaseException, overdue: bool = False) -> None:
+        """Nothing more is loaded: those it was called for end with the error, the rest with none to share.
+
+        Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended. An
+        error that says that the loader is overdue receives its message once they have ended: that runs the
+        keys' `__repr__`.
+        """
+        memo, called = self._memo, self._called or {}
+        keys = list((called or self._pending).values())
+        rest = uncalled(error)
+        endings: list[Ending] = []
+        mine = set(called)
+        for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
+            if flight.has_ended():  # but perhaps an interrupt struck before its key was free
+                endings.append((flight, None, error, flight.started, False, None, []))
+            else:
+                memo.fail(flight, error if flight in mine else rest, endings)
+        self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
+        if called and isinstance(error, Exception):
+            with mutex:
+                memo.counts.failures += 1
+        called.clear()
+        self._pending.clear()
+
+    def settle(self, error: BaseException, loose: list[Loose]) -> None:
+        """The same where there was no room for it. Call under the mutex; may be repeated."""
+        rest = uncalled(error)
+        mine = self._called or {}
+        for flight in self.flights:
+            self._memo.settle_flight(flight, error if flight in mine else rest, loose)
+        loose.append(self._close())
+
+    def never_began(self, work: Work) -> None:
+        """The task that was to run the loader could not be made: its flights are no executions."""
+        with mutex:
+            for flight in self.flights:
+                flight.work = work
+
+    def _say_overdue(self, error: BaseException, keys: list[Hashable]) -> None:
+        limit = self._memo.options.flight_timeout
+        error.args = (f"{self.name}: {listed(keys)} took longer than {limit:g} s: cancelled",)
+
+    def close(self) -> None:
+        """All is loaded, or has failed. May be repeated."""
+        with mutex:
+            loose = self._close()
+        let_go(loose)
+
+    def _close(self) -> Loose:
+        self._memo.batches.discard(self)
+        self.flights = []  # an exception's traceback leads here, and must not lead back to the exception
+        return self._memo._free(self._extra)  # an interrupt may have struck before it was claimed
+
+    def _lack(self, flight: Flight, endings: list[Ending]) -> None:
+        """The loader left its key out: nothing to store, and None for those who wait for it alone."""
+        memo = self._memo
+        now = memo.timer()
+        flight.missing = True
+        if flight.renews and not flight.detached:
+            memo._renew_later(flight, now, None)
+        endings.append((flight, None, None, now, False, None, []))
+
+    def _end(self, endings: list[Ending], word: Callable[[], None] | None = None) -> None:
+        """End these flights in one section, then open their gates, then word the error, then tell."""
+        memo = self._memo
+        loose: list[Loose] = []
+        ended: list[tuple[int, bool] | None] = []
+        try:
+            with mutex:
+                for flight, value, error, now, storable, ttl, _ in endings:
+                    ended.append(memo._finish(flight, value, error, now, storable, ttl is not None, loose))
+        finally:
+            for each in loose:
+                let_go(each)
+        if word is not None:
+            word()
+        for (flight, value, error, now, _, ttl, gone), told in zip(endings, ended, strict=True):
+            if error is not None and told is not None:
+                memo.tell.failed(flight, told, error, now)
+            elif flight.told and told is not None:
+                memo.tell.landed(flight, told, value, now, ttl)
+            memo.tell.gone(gone, now)
+
+    def _by_key(self, loaded: Mapping[Any, Any]) -> dict[Hashable, Any]:
+        """What the loader returned, by key."""
+        key_of = self._call.key_of
+        values: dict[Hashable, Any] = {}
+        for item, value in loaded.items():
+            try:
+                values[key_of(item)] = value
+            except Exception:
+                if all(map(_is_sound, (self._called or {}).values())):
+                    raise
+                # One of those that it was asked for has been spoilt meanwhile: the others are sound.
+        return values
+
+    def _add(self, values: Mapping[Hashable, Any], called: dict[Flight, Hashable]) -> None:
+        """Store what nobody asked for."""
+        memo = self._memo
+        for key, value in values.items():
+            try:
+                flight = self._claim(key, called)
+            except Exception:  # the key's own
+                continue
+            if flight is not None:
+                try:
+                    _check_value(memo.name, key, value)
+                    memo.land(flight, value)
+                except Exception as error:  # of `cache_if` or `ttl` too: nobody asked for it
+                    memo.fail(flight, error)
+                del called[flight]
+
+    def _claim(self, key: Hashable, called: dict[Flight, Hashable]) -> Flight | None:
+        """A flight for a moment, which nobody is counted for; None if the key is not to be touched."""
+        memo, like = self._memo, self.flights[0]
+        now = memo.timer()
+        flight = None
+        with mutex:
+            slot = memo.locks.slot(key)
+            busy = slot is not None and not is_nobodys(slot.turn)
+            if not (busy or self.sealed or key in self.spoiled or like.lost):
+                previous = memo.lookup(key)  # first: a key that raises leaves no slot
+                self._extra = key
+                slot = memo.locks.enter(key)
+                flight = new_flight(memo, slot, memo.options.follower_retries)
+                boarding = boarding_of(Boarding, key, like.leader, like.thread, like.leader)
+                boarding.told = like.told
+                flight.claim(boarding, now, previous, None)
+                flight.counted, flight.missing, flight.kind = True, False, "bulk"
+                called[flight] = key  # an interrupt finds it there
+                slot.turn = flight
+        return flight
+
+    # -- run by somebody else than its caller --------------------------------------------------------
+
+    def hand_over(self, work: Work, leader: Actor) -> None:
+        """From here on this work runs the loader, and the leader's caller waits for all of its flights."""
+        first = self.led[0]
+        with mutex:
+            for flight in self.flights:
+                flight.leader, flight.work = leader, work
+            first.begin()
+            first.before = waits(first.waiter)
+            waiting[first.waiter] = (*waiting.get(first.waiter, ()), *self.flights)
+            for boarding in self.led:
+                boarding.verdict = NONE
+
+    def renew_in(self, thread: int) -> None:
+        """This thread runs the renewals that it was made for: those that are still to be run."""
+        begun = {renewal.flight for renewal in self.led if self._memo.begin(renewal, thread)}
+        self._pending = {flight: key for flight, key in self._pending.items() if flight in begun}
+        self.flights = list(self._pending)
+        self.mark()
+
+    def call_off(self, error: BaseException) -> None:
+        """Renewals that an interrupt kept from being begun, or ended, end now."""
+        for renewal in self.led:
+            self._memo.call_off(renewal.flight)
+            self._memo.abandon(renewal, error)
+
+    def renew_by(self, work: Work, task: Actor) -> None:
+        """This task runs the renewals that it was made for."""
+        for renewal in self.led:
+            self._memo.entrust(renewal, work, task)
+        self.mark()
+
+    def desert(self) -> None:
+        """The leader's caller goes and leaves the flights to their followers; without any they stop."""
+        for flight in self.flights:
+            self._memo.desert(flight)
+
+    def end(self) -> None:
+        """The leader's caller does not wait for it any more."""
+        for boarding in self.led:
+            self._memo.done(boarding)
+        self.led = []
+
+    def has_work(self) -> bool:
+        """Whether a task runs the loader, which ends the flights whatever becomes of the caller."""
+        return any(flight.work is not None for flight in self.flights)
+
+    def settle_desertion(self, flights: list[Flight], loose: list[Loose]) -> None:
+        """The same where there was no room for it. Call under the mutex; may be repeated."""
+        for flight in flights:
+            self._memo.settle_desertion(flight, loose)
+
+    def may_stop(self) -> bool:
+        """Whether nobody wants any of it; then all of it is doomed. Called under the mutex."""
+        flying = [flight for flight in self.flights if flight.state is FLYING or flight.state is UNSEATED]
+        if any(flight.followers or not flight.deserted for flight in flying):
+            return False
+        for flight in flying:
+            flight.doomed = flight.detached = True
+        return True
+
+
+def _check_value(name: str, key: Hashable, value: object) -> None:
+    if type(value) not in PLAIN and id(type(value)) not in accepted:
+        check_shareable(name, value, f"its loader's value for {shown(key)} is")
+
+
+def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:
+    """Whether a key is there; a spoilt one, which raises, is not."""
+    try:
+        return key in values
+    except Exception:  # the key's own
+        return False
+
+
+def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
+    """The value of a key, taken out; nothing where it is not there, or is spoilt and raises."""
+    try:
+        return (values.pop(key),) if key in values else ()
+    except Exception as error:  # the key's own
+        check_room(error)
+        return ()
+
+
+def _is_sound(key: Hashable) -> bool:
+    """Whether a key can still be hashed, and is equal to itself."""
+    try:
+        return key in {key}
+    except Exception:  # the key's own
+        return False

@@ -1,0 +1,336 @@
+"""Many keys in one call: what a bulk caller does next. No waiting, no user code under a lock.
+
+A bulk call goes: *look* (every fresh value, lock-free); *board* each of the other keys, which hits, leads
+or follows; run the loader for what it leads (a `Batch`) and land each key on its own; and only then
+*begin* to wait for what it follows. What it comes to lead meanwhile (after a failure, or an abort) it
+first gathers in a *sweep*, so that retries travel together.
+
+Why it is built like this:
+
+1. A caller lands everything that it leads before it waits for anything. So {A, B} and {B, C, A} cannot
+   block one another, whatever the order, and no wait edge is noted until there is a wait.
+2. It follows from the start: it is counted among the followers of every flight that it will need. So a
+   failing function runs 1 + follower_retries times for a key, and not once for every bulk caller that is
+   still busy with a load of its own.
+3. The flights of one loader call that end without a storable value end in one section of the mutex, and
+   their gates open after it: whoever follows several of them finds them all, and retries them in one call.
+4. An answer holds what is stored, what `cache_if` takes, and what a loader brought for a key it was asked
+   for, even if that is refused. What a getter brought and `cache_if` refuses is missing, as is what a loader
+   leaves out (`Flight.missing`). It does not matter who leads and who follows.
+5. What the loader brings unasked is stored only if nothing has happened to its key since the loader was
+   called (`Batch.spoiled`) and nobody is at it: under a flight of its own, made for that moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable
+from types import TracebackType
+from typing import Any
+
+from ..common.errors import FlightTimeout, UnhashableKey
+from ..common.messages import shown
+from ..locks.mutex import mutex
+from ..locks.table import keys_of
+from ..locks.unsettled import Loose
+from ..locks.waitgraph import begin_waiting, circle, note, waits
+from .batch import Batch, uncalled
+from .call import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
+from .coordinator import Memo
+from .flight import LANDED
+from .outcome import bare_copy_of
+
+__all__ = ["BulkCall", "Request"]
+
+
+Failure = tuple[BaseException, TracebackType | None]
+
+
+class BulkCall:
+    """One bulk call on its way. Its own caller's alone.
+
+    Args:
+        items: what was asked for, each with its key, in order.
+        key_of: the key of an item.
+        make: a boarding for a key, which follows (see `Boarding.follows`).
+        max_batch: how many items the loader takes at once; None for all.
+    """
+
+    __slots__ = (
+        "_boardings",
+        "_followed",
+        "_items",
+        "_key_of",
+        "_keys",
+        "_make",
+        "_served",
+        "_todo",
+        "failed",
+        "led",
+        "loading",
+        "max_batch",
+        "memo",
+        "spelt",
+        "values",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        memo: Memo,
+        items: list[tuple[Any, Hashable]],
+        key_of: Callable[[Any], Hashable],
+        make: Callable[[Hashable], Boarding],
+        max_batch: int | None,
+    ) -> None:
+        self.memo = memo
+        self._key_of = key_of
+        self.max_batch = max_batch
+        self._make = make
+        # From here on a key is known by identity: it may be spoilt before the call is over.
+        firsts: dict[Hashable, Hashable] = {}
+        self._items = [(item, firsts.setdefault(key, key)) for item, key in items]
+        self._keys = list(firsts)  # every one once
+        self.spelt: dict[int, Any] = {}  # the first spelling of its item
+        for item, key in self._items:
+            self.spelt.setdefault(id(key), item)
+        self.values: dict[int, Any] = {}  # what is found so far
+        self.failed: Failure | None = None  # what a joined flight, or a stored failure, fails the call with
+        self.waited = 0.0  # seconds, in all waits so far
+        self.led: list[Boarding] = []
+        self.loading: Batch | None = None  # the last one
+        self._served: list[Boarding] = []  # by values that this caller is to have renewed
+        self._todo: list[Hashable] = []  # not boarded yet, the first one last
+        self._followed: list[Boarding] = []
+        self._boardings: list[Boarding] = []  # all of them, so that an interrupt finds what they hold
+
+    def key_of(self, item: Any, /) -> Hashable:
+        """The key of an item."""
+        return self._key_of(item)
+
+    def look(self) -> bool:
+        """The first check: take every fresh value; whether that was all."""
+        memo, values = self.memo, self.values
+        lookup, now = memo.lookup, memo.timer()
+        count = getattr(memo.counts, "hit", None)
+        for key in self._keys:
+            record = lookup(key)
+            # As in the compiled calls, no call may stand between the comparison and the addition.
+            if record is not None and now < record.deadline:
+                record.hits += 1
+                if count is not None:
+                    count()
+                values[id(key)] = record.value
+            else:
+                self._todo.append(key)
+        self._todo.reverse()
+        return not self._todo
+
+    def board(self) -> None:
+        """Hit, lead or follow each of the other keys; waits for nothing."""
+        while self._todo and self.failed is None:
+            boarding = self._make(self._todo[-1])
+            self._boardings.append(boarding)
+            self._todo.pop()
+            self.take(boarding, self.memo.board(boarding))
+
+    def take(self, boarding: Boarding, verdict: Verdict) -> None:
+        """Note what was decided for a key."""
+        while verdict is NONE:  # its flight was detached and had no outcome to share
+            verdict = self.memo.board(boarding)
+        if verdict is HIT:
+            record = boarding.record
+            if boarding.renewal is not None:
+                self._served.append(boarding)
+            if record.error is not None:
+                self.failed = bare_copy_of(record.error), None
+            else:
+                self.values[id(boarding.key)] = record.value
+        elif verdict is JOIN:
+            self._followed.append(boarding)
+        elif verdict is LEAD:
+            self.led.append(boarding)
+        elif verdict is SHARE:
+            flight = boarding.flight
+            if boarding.told:
+                self.memo.tell.shared(flight, self.memo.timer(), self.waited)
+            if flight.error is not None:
+                self.failed = flight.error, flight.traceback
+            elif not flight.missing:
+                self.values[id(boarding.key)] = flight.value
+
+    def sweep(self) -> Boarding | None:
+        """Take what was decided meanwhile, and lead what can be led, without waiting.
+
+        Returns a follower that is to wait, or None where there is something else to do.
+        """
+        followed, self._followed = self._followed, []
+        for boarding in followed:
+            boarding.flight.see_to()  # one that takes too long loses its keys all at once
+            if self.failed is None and boarding.flight.has_opened(boarding.gate):
+                self.take(boarding, self.memo.awake(boarding))
+            else:
+                self._followed.append(boarding)
+        if self.failed is not None or self.led or not self._followed:
+            return None
+        return self._followed[0]
+
+    def begin(self, boarding: Boarding) -> bool:
+        """One that follows begins to wait; False if there is nothing to wait for any more.
+
+        Raises `FlightDeadlock` if waiting would never end; it has left then.
+        """
+        memo = self.memo
+        found = None
+        with mutex:
+            flight = boarding.flight.latest()
+            waits_for = False
+            if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
+                waits_for = True
+                boarding.begin()
+                bounded = memo.options.wait_timeout is not None
+                found = keys_of(circle(boarding, flight, bounded), flight)
+                if found is None:
+                    boarding.flight, boarding.gate = flight, flight.open_later()
+                    boarding.before = waits(boarding.waiter)
+                    begin_waiting(boarding.waiter, flight)
+                    boarding.stand_at(boarding.gate, memo, flight)
+                    if boarding.uneasy:
+                        note(boarding, boarding.climb())
+        if found is None:
+            return waits_for
+        flight = None  # it may come to hold this very error
+        if memo.leave(boarding, timed_out=False):
+            memo.refuse(boarding.key, found)
+        return False
+
+    def has_waited(self, boarding: Boarding, verdict: Verdict, began: float) -> None:
+        """A wait is over, and this is what came of it."""
+        self.waited = time.monotonic() - began
+        self._followed.remove(boarding)
+        self.take(boarding, verdict)
+
+    def batch(self) -> Batch:
+        """What it leads now is to be loaded."""
+        led, self.led = self.led, []
+        self.loading = Batch(self.memo, led, self, self.values)
+        self.loading.mark()
+        return self.loading
+
+    def renewal(self) -> Batch | None:
+        """What it was served and is to have renewed, in one batch that it does not wait for."""
+        renewals = [boarding.renewal for boarding in self._served if boarding.renewal is not None]
+        return Batch(self.memo, renewals, self, {}) if renewals else None
+
+    def handed_over(self) -> None:
+        """Somebody sees to the renewals: until then `done` does."""
+        for boarding in self._served:
+            boarding.renewal = None
+
+    def answer(self) -> dict[Any, Any]:
+        """Every item that has a value, as its caller spelt it, in the order asked."""
+        values = self.values
+        return {item: values[id(key)] for item, key in self._items if id(key) in values}
+
+    def give_up(self, error: BaseException) -> None:
+        """The call ends with an exception: whatever it still holds is given up. May be repeated.
+
+        What its loader raised has ended the flights of that batch already: what it still leads was never
+        called for.
+        """
+        memo = self.memo
+        timed_out = isinstance(error, FlightTimeout)
+        ends_with = uncalled(error)
+        if self._todo:
+            with mutex:
+                self._count_the_rest(timed_out)
+        if self.led:
+            self.batch().fail(error)
+        for boarding in self._boardings:
+            if boarding.verdict is JOIN and timed_out:
+                memo.leave(boarding, timed_out=True)
+            memo.abandon(boarding, ends_with)
+            memo.done(boarding)  # here too, where it is repeated: it may have a renewal to call off
+
+    def settle(self, error: BaseException, loose: list[Loose]) -> None:
+        """The same where there was no room for it. Call under the mutex; may be repeated."""
+        self._count_the_rest(isinstance(error, FlightTimeout))
+        if self.loading is not None and not self.loading.has_work():
+            self.loading.settle(error, loose)
+        for boarding in self._boardings:
+            self.memo.settle(boarding, uncalled(error), loose)
+        self._forget()
+
+    def _count_the_rest(self, timed_out: bool) -> None:
+        left, self._todo = len(self._todo), []
+        if timed_out:
+            self.memo.counts.timeouts += left
+        else:
+            self.memo.counts.errors += left
+
+    def done(self) -> None:
+        """The call is over, in whatever way. (Tracebacks must not lead back to their exceptions.)"""
+        for boarding in self._boardings:
+            self.memo.done(boarding)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._boardings, self._followed, self._served, self.led = [], [], [], []
+        self.failed = self.loading = None
+
+
+class Request:
+    """What a bulk call asks for, and how.
+
+    Args:
+        items: as they were passed.
+        name: what errors call them.
+        key_of: the key of an item.
+        run: calls the loader with a list of items.
+        max_batch: how many items the loader takes at once; None for all.
+    """
+
+    __slots__ = ("_key_of", "_max_batch", "_name", "items", "memo", "run")
+
+    def __init__(
+        self,
+        memo: Memo,
+        items: Any,
+        name: str,
+        key_of: Callable[[Any], Hashable],
+        run: Callable[[Any], Any],
+        max_batch: int | None,
+    ) -> None:
+        self.memo, self.items, self.run = memo, items, run
+        self._name, self._key_of, self._max_batch = name, key_of, max_batch
+
+    def bulk_call(self, make: Callable[[Hashable], Boarding]) -> BulkCall:
+        """The call, with all its keys; raises what is wrong with the items, and nothing has changed."""
+        keyed = []
+        self.items = self._listed()
+        for place, item in enumerate(self.items):
+            try:
+                hash(item)
+            except TypeError:
+                kind = type(item).__name__
+                raise UnhashableKey(
+                    f"{self.memo.name}: argument '{self._name}[{place}]' cannot be hashed ({kind}), so it "
+                    f"cannot have a place in the answer"
+                ) from None
+            keyed.append((item, self._key_of(item)))
+        return BulkCall(self.memo, keyed, self._key_of, make, self._max_batch)
+
+    def chunks(self) -> list[list[Any]] | None:
+        """For a direct call: the items in parts that the loader can take; None for all, as they are."""
+        size = self._max_batch
+        if size is None:
+            return None
+        items = self._listed()
+        return [items[start : start + size] for start in range(0, len(items), size)]
+
+    def _listed(self) -> list[Any]:
+        """The items, read once; a string is no collection of them."""
+        items = self.items
+        if isinstance(items, (str, bytes, bytearray)) or not isinstance(items, Iterable):
+            raise TypeError(f"{self._name}: expected an iterable of items, got {shown(items)}")
+        return list(items)

@@ -1,0 +1,146 @@
+"""The decorator's options, checked once, at decoration; each error names its option."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from numbers import Integral
+from operator import index
+from typing import Any
+
+from ..common.durations import left, lifetime, patience, real, seconds
+from ..common.messages import shown
+from ..storage.freshness import Ageing
+from ..storage.ttl import TTL, Landing
+from ..telemetry.events import refuse_unknown_kinds
+from .functions import refuse_coroutine_functions
+
+__all__ = ["Options", "environment", "is_not_none", "switch", "switched_off"]
+
+_SWITCH = "SINGLEFLIGHT_DISABLED"
+_OFF = frozenset({"", "0", "false", "no", "off"})
+# The dictionary behind os.environ: asking os.environ itself for a missing name takes half a microsecond.
+environment: Any = getattr(os.environ, "_data", os.environ)
+switch: Any = os.environ.encodekey(_SWITCH) if hasattr(os.environ, "encodekey") else _SWITCH
+
+
+def switched_off() -> bool:
+    """Whether the environment says that every call is to run its function directly."""
+    return switch in environment and os.environ.get(_SWITCH, "").lower() not in _OFF
+
+
+def is_not_none(value: object) -> bool:
+    """The default of `cache_if`: everything but None is stored."""
+    return value is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked options. `fixed_ttl` is None where `ttl` is a callable, which `ttl_of` then asks."""
+
+    ttl: TTL
+    fixed_ttl: float | None
+    maxsize: int | None
+    max_idle_locks: int | None
+    cache_if: Callable[[Any], object]
+    follower_retries: int | None
+    wait_timeout: float | None
+    flight_timeout: float | None
+    timer: Callable[[], float]
+    listener: Callable[[Any], object] | None
+    failure_ttl: float
+    grace: float
+    refresh_ahead: float | str | None
+    jitter: float
+    ageing: Ageing
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        ttl: TTL,
+        maxsize: int | None,
+        max_idle_locks: int | None,
+        cache_if: Callable[[Any], object],
+        follower_retries: int | None,
+        wait_timeout: float | timedelta | None,
+        flight_timeout: float | timedelta | None = None,
+        timer: Callable[[], float] = time.monotonic,
+        listener: Callable[[Any], object] | None,
+        failure_ttl: float | timedelta = 0,
+        grace: float | timedelta = 0,
+        refresh_ahead: float | str | None = None,
+        jitter: float = 0,
+    ) -> Options:
+        """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
+        maxsize = _whole_number(maxsize, "maxsize", 1)
+        max_idle_locks = _whole_number(max_idle_locks, "max_idle_locks", 0)
+        follower_retries = _whole_number(follower_retries, "follower_retries", 0)
+        for name, function in (("cache_if", cache_if), ("timer", timer)):
+            if not callable(function):
+                raise TypeError(f"{name}: expected a callable, got {shown(function)}")
+        if listener is not None and not callable(listener):
+            raise TypeError(f"listener: expected a callable or None, got {shown(listener)}")
+        refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener)
+        if listener is not None:
+            refuse_unknown_kinds(listener)
+        ageing = Ageing(
+            grace=seconds(grace, "grace"),
+            refresh_ahead=_fraction_or_xfetch(refresh_ahead),
+            jitter=_fraction(jitter, "jitter", 0.0),
+            failure_ttl=seconds(failure_ttl, "failure_ttl"),
+        )
+        return cls(
+            ttl=ttl,
+            fixed_ttl=None if callable(ttl) else lifetime(ttl, "ttl"),
+            maxsize=maxsize,
+            max_idle_locks=max_idle_locks,
+            cache_if=cache_if,
+            follower_retries=follower_retries,
+            wait_timeout=patience(wait_timeout, "wait_timeout"),
+            flight_timeout=patience(flight_timeout, "flight_timeout"),
+            timer=timer,
+            listener=listener,
+            failure_ttl=ageing.failure_ttl,
+            grace=ageing.grace,
+            refresh_ahead=ageing.refresh_ahead,
+            jitter=ageing.jitter,
+            ageing=ageing,
+        )
+
+    def ttl_of(self, landing: Landing) -> float:
+        """The lifetime, in seconds, of what has just landed; 0 where it is not to be stored."""
+        if self.fixed_ttl is not None:
+            return self.fixed_ttl
+        assert callable(self.ttl)
+        return left(self.ttl(landing), "ttl")
+
+
+def _fraction(value: object, option: str, least: float) -> float:
+    number = real(value, option, "a number")
+    if not least <= number < 1:
+        raise ValueError(f"{option}: must be at least {least:g} and less than 1, got {shown(value)}")
+    return number
+
+
+def _fraction_or_xfetch(value: object) -> float | str | None:
+    if value is None or (isinstance(value, str) and value == "xfetch"):
+        return None if value is None else "xfetch"
+    number = real(value, "refresh_ahead", 'a part of the ttl, "xfetch" or None')
+    if not 0 < number < 1:
+        raise ValueError(f"refresh_ahead: must be more than 0 and less than 1, got {shown(value)}")
+    return number
+
+
+def _whole_number(value: object, option: str, least: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{option}: expected a whole number or None, got {shown(value)}")
+    number = index(value)
+    if number < least:
+        raise ValueError(f"{option}: must be at least {least}, got {value}")
+    return number

@@ -1,0 +1,120 @@
+"""What one decorated function remembers, and whether its calls are to be decided at all."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, Protocol
+
+from ..locks.keyed import KeyedLocks
+from ..locks.mutex import mutex, new_lock
+from ..locks.waiters import get_ident
+from ..storage.entry import AgeingRecord
+from ..storage.store import Store
+from ..telemetry.counters import Counts
+from ..telemetry.emitter import Teller
+from .flight import Flight
+from .options import Options, switched_off
+
+__all__ = ["Remembered"]
+
+
+class Batch(Protocol):
+    """A bulk load in progress, which may bring values for keys that nobody asked for."""
+
+    spoiled: set[Hashable]
+    """Keys that were dropped, put or landed since it began: its values are no news for them."""
+
+    sealed: bool
+    """Whether that goes for every key."""
+
+
+class Remembered:
+    """Everything one decorated function remembers and decides."""
+
+    def __init__(
+        self,
+        name: str,
+        options: Options,
+        counts: Counts,
+        own_key: Callable[..., Hashable] | None = None,
+    ) -> None:
+        self.name = name
+        self.own_key = own_key
+        self.options = options
+        self.counts = counts
+        self.timer = options.timer
+        self.is_patient = options.wait_timeout is None and options.flight_timeout is None
+        self.store = Store(options.maxsize)
+        self.is_plain = options.ageing.is_plain
+        self.renews = bool(options.grace) or options.refresh_ahead is not None
+        self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
+        self.locks = KeyedLocks(options.max_idle_locks)
+        self.tell = Teller(name, options.listener)
+        self.bypassed: list[
+            tuple[int, object]
+        ] = []  # the open `bypass()` blocks: thread and token; under `switching`
+        self.switching = new_lock()  # re-entrant: a signal handler may open a block within one
+        self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
+        self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
+        self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex
+        self.warned = False  # that it blocks an event loop; once
+
+    def spoil(self, key: Hashable) -> None:
+        """What a bulk load in progress may bring for this key, unasked, is not to be stored any more."""
+        with mutex:
+            for batch in self.batches:
+                try:
+                    batch.spoiled.add(key)
+                except Exception:  # the key's own: nothing that it brings unasked is to be stored
+                    batch.sealed = True
+
+    @property
+    def lookup(self) -> Callable[..., Any]:
+        """What finds the record of a key; the store may replace it."""
+        return self.store.lookup
+
+    def shut(self) -> None:
+        """Send every call the longer way."""
+        for namespace in self.fast_paths:
+            namespace["_sf_lookup"] = {}.get
+
+    def reopen(self) -> None:
+        """Let hits take the fast path again, unless the environment switches everything off."""
+        if switched_off():
+            return
+        for namespace in self.fast_paths:
+            namespace["_sf_lookup"] = self.store.lookup
+
+    def follow(self) -> None:
+        """The store has another index: compiled calls are to look there, unless they look nowhere."""
+        with self.switching:
+            if not self.bypassed:
+                self.reopen()
+
+    def after_fork(self) -> None:
+        """In a forked child: the inherited values, no flights, counts from zero."""
+        for flight in self.adrift:
+            flight.orphan()
+        self.adrift.clear()
+        for batch in self.batches:
+            batch.sealed = True
+        self.batches.clear()
+        self.counts.after_fork()
+        self.store.after_fork()
+        if self.renews:
+            for record in self.store.records():  # what was being renewed is not, here
+                if isinstance(record, AgeingRecord):
+                    record.renew_at(min(record.refresh_at, record.landed + record.ttl))
+        self.switching = new_lock()
+        me = get_ident()  # blocks of threads that do not exist here are over
+        self.bypassed = [block for block in self.bypassed if block[0] == me]
+        if not self.bypassed:
+            self.reopen()
+
+
+def _follow(owner: weakref.ref[Remembered]) -> None:
+    remembered = owner()
+    if remembered is not None:
+        remembered.follow()

@@ -1,0 +1,1 @@
+"""What users decorate with and call: options in, a function with a control surface out."""

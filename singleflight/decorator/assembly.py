@@ -1,0 +1,274 @@
+"""Putting one decorated function together: its memo, its compiled calls, and how it binds."""
+
+from __future__ import annotations
+
+import types
+import weakref
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ..common.frames import looked_through
+from ..common.keys import Instances
+from ..core.coordinator import Memo
+from ..core.functions import is_coroutine_function, refuse_unfit
+from ..core.options import Options, switched_off
+from ..drivers import threads
+from ..process.registry import register
+from ..storage.entry import ABSENT
+from ..telemetry.counters import new_counts
+from .callforms import CallForms, can_bind
+from .parameters import ANY, UNKNOWN, Parameters, parameters_of
+from .signatures import check_key_function, explain_unhashable, have_equal_keys, refuse_twin, takes_any_number
+
+__all__ = ["Family", "Home"]
+
+
+class Family:
+    """What decorated functions that share a memo have in common: which first arguments are instances.
+
+    On a bound method the first argument is one. A plain call (`Account.price(account)`, a property that calls
+    the function below it) has to be told: either all of its first arguments are instances, or those of
+    classes that the function was seen on are.
+    """
+
+    def __init__(self, memo: Memo) -> None:
+        self.memo = memo
+        self.instances = Instances(memo.store.forget)
+        self.homes: list[Home] = []
+        self.of_methods = False  # all first arguments are instances
+        self._owners: tuple[weakref.ref[type[Any]], ...] = ()  # replaced as a whole: readers take no lock
+
+    def first(self, value: Any) -> Any:
+        """What stands for the first argument of a plain call in a default key."""
+        if self.of_methods or any(owner is not None and isinstance(value, owner) for owner in self.owners()):
+            return self.instances.meet(value)
+        return value
+
+    def owners(self) -> list[type[Any] | None]:
+        """The classes that it was seen on; None for those that are gone."""
+        return [owner() for owner in self._owners]
+
+    def add(self, home: Home, method: bool) -> None:
+        """One more function; whether it is a method."""
+        self.homes.append(home)
+        if method and not self.of_methods:
+            self.has_methods()
+        elif self.of_methods or self._owners:
+            home.see_instances()
+
+    def has_methods(self) -> None:
+        """All plain calls are given the instance first."""
+        self.of_methods = True
+        for home in self.homes:
+            home.see_instances()
+
+    def seen_on(self, owner: type[Any]) -> None:
+        """It is an attribute of this class; plain calls on the class's instances know them."""
+        if not self.of_methods and owner not in self.owners():
+            self._owners = (*(ref for ref in self._owners if ref() is not None), weakref.ref(owner))
+            for home in self.homes:
+                home.see_instances()
+
+
+class Home:
+    """What one decorated function and its bound methods share; holds the compiled calls."""
+
+    kind: Any  # the class of the decorated function itself; set when that is made
+
+    def __init__(
+        self,
+        wrapped: Any,
+        options: Options,
+        key: Callable[..., Hashable] | None,
+        name: str | None,
+        twin_of: Home | None = None,
+    ) -> None:
+        self.wrapped = wrapped
+        self.static = isinstance(wrapped, staticmethod)
+        self.of_class = isinstance(wrapped, classmethod)
+        self.function = function = wrapped.__func__ if self.static or self.of_class else wrapped
+        refuse_unfit(function)
+        self.coroutine = is_coroutine_function(function)
+        self.parameters = parameters_of(function)
+        self.bindable = self.of_class or (can_bind(function, self.parameters) and not self.static)
+        self.called = called = getattr(function, "__qualname__", type(function).__qualname__)
+        method = self.of_class or (self.bindable and _looks_like_a_method(function, self.parameters))
+        guarded = True
+        if key is not None and self.parameters.signature is not ANY:
+            if not check_key_function(key, called, self.parameters):
+                self.parameters = UNKNOWN  # the key is called as the function is
+            guarded = takes_any_number(key)
+        if twin_of is None:
+            module = getattr(function, "__module__", None)
+            known_as = name or (f"{module}.{called}" if module else called)
+            self.family = Family(Memo(known_as, options, new_counts(), key))
+        else:
+            self._check_twin(twin_of)
+            self.family = twin_of.family
+        self.memo = self.family.memo
+        driver = self._driver()
+        self.forms = CallForms(
+            function,
+            self.parameters if guarded else replace(self.parameters, certain=True),
+            key is not None,
+            self.coroutine,
+            lookup=self.memo.store.lookup,
+            absent=ABSENT,
+            timer=options.timer,
+            driver=driver,
+            memo=self.memo,
+            run=function,
+            run_bound=self._bound_run(),
+            counts=self.memo.counts,
+            make_key=key,
+            known=self.family.instances.known,
+            meet=self.family.instances.meet,
+            first=self.family.first,
+            unhashable=partial(_unhashable, called, key is not None, _defaults(self.parameters)),
+        )
+        with self.memo.switching:
+            self.memo.fast_paths.append(self.forms.namespace)
+            if self.memo.bypassed or switched_off():
+                self.memo.shut()  # so that what is put is not served either
+            else:
+                self.memo.reopen()  # the store's index may have been replaced since the look-up was read
+        self._splits: dict[tuple[bool, bool], Any] = {}
+        self.bound_kind: type | None = None  # the class of its bound methods, once there is one
+        self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
+        self.by_instance = False  # whether plain calls look for instances
+        self.family.add(self, method)
+
+    def _check_twin(self, other: Home) -> None:
+        """Refuse a twin that could not have the same keys."""
+        if self.of_class is not other.of_class:
+            first, second = (self, other) if self.of_class else (other, self)
+            raise TypeError(f"twin: {first.called} is a class method and {second.called} is not")
+        if other.memo.own_key is not None:
+            return
+        ours, theirs = self.parameters, other.parameters
+        if not have_equal_keys(ours.signature, theirs.signature):
+            if ours.certain and theirs.certain:
+                refuse_twin(self.called, ours.signature, other.called, theirs.signature)
+            # A wrapper may take others than it shows. Twins are called alike: the first one's count.
+            self.parameters = replace(theirs, exact=False)
+        elif ours.certain is not theirs.certain:
+            self.parameters = replace(ours, exact=False, certain=theirs.certain)
+
+    def decorated(self) -> Any:
+        """The decorated function; made anew where only bound methods of it are left."""
+        return self.alive() or self.make()
+
+    def make(self) -> Any:
+        """A decorated function."""
+        return self.fill(self.kind.__new__(self.kind))
+
+    def fill(self, made: Any) -> Any:
+        """Give it its content: what a class or static method holds, so it answers as a function does."""
+        self.wrap(made)
+        self.alive = weakref.ref(made)
+        register(made)
+        return made
+
+    def wrap(self, made: Any) -> None:
+        """Have it show the function."""
+        self.kind.__init__(made, self.function, _not_called)
+
+    def plain_call(self) -> Any:
+        """The compiled form of plain calls."""
+        return staticmethod(self.forms.function(self.by_instance))
+
+    def see_instances(self) -> None:
+        """From now on plain calls look for instances."""
+        if self.family.of_methods:
+            self.forms.namespace["_sf_run"] = self.forms.namespace["_sf_run_bound"]
+        if not self.by_instance and self.memo.own_key is None:
+            self.by_instance = True
+            if hasattr(self, "kind"):
+                self.kind.__call__ = self.plain_call()
+
+    def split(self, bound: bool) -> Callable[..., tuple[Any, Any, Any]]:
+        """What finds the key and canonical arguments of a call."""
+        wanted = self.by_instance, bound
+        split: Callable[..., tuple[Any, Any, Any]] | None = self._splits.get(wanted)
+        if split is None:
+            split = self._splits[wanted] = self.forms.split(*wanted)
+        return split
+
+    @looked_through
+    def renew(self, bound: bool, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function now, whatever is stored."""
+        run = self.forms.namespace["_sf_run_bound" if bound else "_sf_run"]
+        return self._driver()(self.memo, run, key, args, kwargs, renew=True)
+
+    def named(self, owner: type[Any]) -> None:
+        """It is an attribute of this class: is it a method? Then all plain calls are given instances."""
+        if self.bindable and _defined_in(self.function) == owner.__qualname__:
+            self.family.has_methods()
+        else:
+            self.seen_on(owner)
+
+    def seen_on(self, owner: type[Any] | None) -> None:
+        """It was found on this class, perhaps without having been defined there."""
+        if owner is not None and self.bindable:
+            self.family.seen_on(owner)
+
+    def _driver(self) -> Any:
+        """What serves the calls that the first check could not."""
+        if not self.coroutine:
+            return threads.call
+        from ..drivers import tasks  # with its asyncio only where it is needed
+
+        return tasks.call
+
+    @looked_through
+    def _bound_run(self) -> Callable[..., Any]:
+        """The function for calls that have an instance: a decorator below ours may ask for being bound."""
+        function, wrapped, of_class = self.function, self.wrapped, self.of_class
+        if type(function) is types.FunctionType or not self.bindable:
+            run: Callable[..., Any] = function
+            return run
+
+        def run_bound(*args: Any, **kwargs: Any) -> Any:
+            if not args:
+                return function(**kwargs)
+            instance, *others = args
+            binding = (None, instance) if of_class else (instance, type(instance))
+            return wrapped.__get__(*binding)(*others, **kwargs)
+
+        return run_bound
+
+
+def _defined_in(function: Any) -> str:
+    """The qualified name of the class, or of the function's locals, in which it was defined."""
+    return str(getattr(function, "__qualname__", "")).rpartition(".")[0]
+
+
+def _looks_like_a_method(function: Any, parameters: Parameters) -> bool:
+    """Defined in a class, with `self` first: a property or a wrapper above may hide it from the class."""
+    place = _defined_in(function)
+    first = next(iter(parameters.signature.parameters), None)
+    return bool(place) and not place.endswith("<locals>") and first == "self"
+
+
+def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+    """wrapt's own calling convention, for whoever calls `FunctionWrapper.__call__` explicitly."""
+    return wrapped(*args, **kwargs)
+
+
+def _defaults(parameters: Parameters) -> dict[str, Any]:
+    """What stands for arguments that are left out."""
+    shown = parameters.signature.parameters.values()
+    return {p.name: p.default for p in shown if p.default is not p.empty}
+
+
+def _unhashable(
+    called: str,
+    own_key: bool,
+    defaults: dict[str, Any],
+    error: TypeError,
+    key: Any,
+    arguments: dict[str, Any],
+) -> TypeError:
+    return explain_unhashable(error, called, key, arguments, own_key, defaults)

@@ -1,0 +1,292 @@
+"""The body of a decorated call, compiled with the function's exact parameters, in its colour.
+
+A hit should cost one look-up, one clock read, one comparison and one mark. Collecting `*args, **kwargs` and
+binding them to parameters costs more than all of these, so each function gets calls of its own:
+`function` (called plainly), `method` (called on a bound object) and `split` (a call's key and canonical
+arguments, for the control surface). The text depends on the parameters alone and is compiled once for
+each shape; it can be seen in tracebacks.
+
+That is for functions whose parameters are known for certain. A wrapper (`functools.wraps`), a proxy or a
+callable of C shows parameters that may not be those it takes, and it may treat what was left out in its own
+way. Such a call takes `*args, **kwargs`, which are handed on as they came; the parameters shown make the key
+alone, and where the arguments do not fit them, the key goes by their spelling.
+"""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+from ..telemetry.counters import has_global_lock
+from .binding import Binder, Shape, code_of, header, shapes_of, with_defaults
+from .parameters import ANY, Parameters
+
+__all__ = ["CallForms", "can_bind"]
+
+# Names of ours in the compiled text begin with `_sf_`; a function that uses such names itself is called
+# through `*args, **kwargs`.
+_HIT = """\
+    try:
+        if _sf_timer() < (_sf_record := _sf_lookup(_sf_key, _sf_absent)).deadline:
+            _sf_record.hits += 1.0{count}
+            return _sf_record.value
+    except _sf_TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    return {call}(_sf_memo, {run}, _sf_key, {args}, {kwargs})
+"""
+_SPLIT = """\
+    try:
+        _sf_hash(_sf_key)
+    except _sf_TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    return _sf_key, {args}, {kwargs}
+"""
+_ARGUMENTS = """\
+    return {args}, {kwargs}
+"""
+# A call whose parameters are a guess: what is handed on is what came. `_sf_spelt` is that, with what stands
+# for the instance in its place; only an argument given twice raises in `_sf_bind`.
+_LOOSE_KEY = """\
+    try:
+        {meant} = {guard}{bind}(*{spelt}, **{words}) if {words} else {bind}(*{spelt})
+    except _sf_TypeError:
+        {meant} = None
+"""
+_BY_PLACE = """\
+    if not {words} and {least} <= _sf_len({spelt}) <= {most}:
+        _sf_key = {spelt} + _sf_tails[_sf_len({spelt})]
+    else:
+"""
+_SPELL = """\
+    if _sf_key is None:
+        _sf_key = _sf_spell{owned}({spelt}, {words})
+"""
+_ASK = """\
+    if _sf_given is None:
+        _sf_key = _sf_make_key(*args, **kwargs)
+    else:
+        _sf_key = _sf_make_key(*_sf_given[0], **_sf_given[1])
+"""
+# The clock is read first: with nothing between the look-up and the comparison, CPython has less to do. A
+# value that was fresh at some moment of the call may be served.
+# With a global lock the additions to records are the count of hits: the store's owner sums them up. So
+# nothing that lets another thread run (no call, no backward jump) may stand between the comparison with
+# `deadline` and the addition: a record that is dropped in between would take a hit with it uncounted.
+_COUNT = "" if has_global_lock() else "\n            _sf_counts.hit()"
+# Under names of ours: a parameter may be called `sorted`.
+# (`nothing` is one empty dictionary for all calls without keyword arguments; nobody writes to it.)
+_BUILTINS = {
+    "nothing": {},
+    "hash": hash,
+    "id": id,
+    "len": len,
+    "sorted": sorted,
+    "tuple": tuple,
+    "TypeError": TypeError,
+}
+_TAKERS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+class CallForms:
+    """The compiled calls of one function.
+
+    Args:
+        function: gives the calls its name.
+        parameters: what it takes, or is thought to take.
+        own_key: whether the key is the user's.
+        coroutine: whether the calls are coroutine functions, which await the driver.
+        names: what the text refers to: `lookup`, `absent` (what to find where nothing is), `timer`, `counts`
+            and `unhashable`; `driver`, `memo`, `run` and `run_bound` for what is not a hit; `make_key` for a
+            key of the user's, or `known`, `meet` and `first` for the keys of instances (`meet`: it is one;
+            `first`: of a first argument that may be one).
+    """
+
+    def __init__(
+        self, function: Any, parameters: Parameters, own_key: bool, coroutine: bool, **names: Any
+    ) -> None:
+        self.namespace = {f"_sf_{name}": value for name, value in {**_BUILTINS, **names}.items()}
+        # C functions that import (a key's, a timer's) ask the globals of the frame below them for these.
+        self.namespace["__builtins__"] = builtins.__dict__
+        self._name = getattr(function, "__name__", type(function).__name__)
+        self._qualname = getattr(function, "__qualname__", self._name)
+        self._parameters = tuple(parameters.signature.parameters.values())
+        self._shapes = shapes_of(parameters.signature)
+        self._own_key = own_key
+        self._coroutine = coroutine
+        self._binder: Binder | None = None
+        if not (parameters.exact or parameters.signature is ANY):
+            self._binder = binder = Binder(parameters, own_key)
+            self.namespace["_sf_bind"] = binder.bind
+            self.namespace["_sf_bind_owned"] = binder.bind_owned
+            self.namespace["_sf_repeats"] = binder.repeats
+            self.namespace["_sf_named"] = binder.named
+            self.namespace["_sf_tails"] = binder.tails
+            self.namespace["_sf_spell"] = binder.spell
+            self.namespace["_sf_spell_owned"] = binder.spell_owned
+
+    def function(self, by_instance: bool) -> types.FunctionType:
+        """For plain calls; by instance: the first argument may be one."""
+        return self._make(_HIT, "first" if by_instance else "", bound=False)
+
+    def method(self) -> types.FunctionType:
+        """For calls on a bound object, which is the first argument and whose `__self__` replaces it."""
+        return self._make(_HIT, "meet", bound=True)
+
+    def split(self, by_instance: bool, bound: bool) -> types.FunctionType:
+        """For the control surface: returns key, args and kwargs of a plain or bound call."""
+        return self._make(_SPLIT, "meet" if bound else "first" if by_instance else "", bound=False)
+
+    def arguments(self) -> types.FunctionType:
+        """For bulk loaders: returns args and kwargs of a call, in their canonical form."""
+        return self._make(_ARGUMENTS, "", bound=False)
+
+    def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
+        waits = self._coroutine and body is _HIT
+        meet = "" if self._own_key else meet
+        if self._binder is None:
+            text = _text(self._shapes, body, meet, self._own_key, bound, waits)
+        else:
+            text = self._loose(self._binder, body, meet, bound, waits)
+        code = code_of(text).replace(co_name=self._name, co_qualname=self._qualname)
+        made = types.FunctionType(code, self.namespace, self._name)
+        if self._binder is None:
+            with_defaults(made, self._parameters)
+        return made
+
+    def _loose(self, binder: Binder, body: str, meet: str, bound: bool, waits: bool) -> str:
+        """The source of a call form that hands on what it is given."""
+        guard = ""
+        if binder.guarded:
+            spelt = "_sf_spelt" if meet else "args"
+            guard = f"None if _sf_len({spelt}) > {binder.least} and _sf_repeats({spelt}) else "
+        places = binder.least, binder.most
+        return _loose_text(body, meet, self._own_key, bound, waits, binder.first, guard, places)
+
+
+def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
+    """Whether Python binds it to the instances of a class that has it, and there is a parameter for them."""
+    if not hasattr(type(function), "__get__"):
+        return False
+    if type(function) is partial and sys.version_info < (3, 14):
+        return False  # it binds nothing yet, though on 3.13 it has a `__get__`, which warns
+    if type(function) is types.FunctionType:
+        return bool(function.__code__.co_argcount or function.__code__.co_flags & inspect.CO_VARARGS)
+    if not parameters.certain:
+        return True
+    first = next(iter(parameters.signature.parameters.values()), None)
+    return first is not None and first.kind in (inspect.Parameter.POSITIONAL_ONLY, *_TAKERS)
+
+
+@lru_cache(maxsize=256)
+def _text(shapes: tuple[Shape, ...], body: str, meet: str, own_key: bool, bound: bool, waits: bool) -> str:
+    """The source of one call form for parameters of these names and kinds."""
+    kinds = inspect.Parameter
+    positional = [
+        name for name, kind, _ in shapes if kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    ]
+    starred = next((name for name, kind, _ in shapes if kind is kinds.VAR_POSITIONAL), None)
+    named = [name for name, kind, _ in shapes if kind is kinds.KEYWORD_ONLY]
+    extra = next((name for name, kind, _ in shapes if kind is kinds.VAR_KEYWORD), None)
+
+    call = positional + ([f"*{starred}"] if starred else [])
+    passed = call + [f"{name}={name}" for name in named] + ([f"**{extra}"] if extra else [])
+    # The arguments that are part of the key themselves, as the key has them and as an error names them.
+    keyed, told = [*positional, *([starred] if starred else [])], [f"{name!r}: {name}" for name in positional]
+    rest = starred
+    lines = []
+    if bound and positional:
+        lines.append(f"    {positional[0]} = {positional[0]}.__self__")
+    elif bound:
+        lines.append(f"    {starred} = (_sf_bound.__self__, *{starred})")
+    if meet and positional:
+        lines += _instance_key(positional[0], meet)
+        keyed[0] = "_sf_owner"
+        del told[0]
+    elif meet:  # the instance is the first of `*args`, where there are any
+        rest = f"{starred}[1:]"
+        lines += ["    _sf_owner = None", f"    if {starred}:"]
+        lines += [f"    {line}" for line in _instance_key(f"{starred}[0]", meet)]
+        keyed = ["_sf_owner", rest]
+    told += [f"'*{starred}': {rest}"] if starred else []
+    told += [f"{name!r}: {name}" for name in named] + ([f"**{extra}"] if extra else [])
+    if own_key:
+        lines.append(f"    _sf_key = _sf_make_key({', '.join(passed)})")
+    else:
+        parts = keyed + named
+        if extra:
+            parts.append(f"_sf_tuple(_sf_sorted({extra}.items())) if {extra} else ()")
+        lines.append(f"    _sf_key = ({', '.join(parts)}{',' if len(parts) == 1 else ''})")
+    words = [f"{name!r}: {name}" for name in named]
+    more = [f"**{extra}"] if extra else []
+    values = {
+        "named": "{" + ", ".join(told) + "}",
+        "args": f"({', '.join(call)}{',' if len(call) == 1 else ''})",
+        "kwargs": "{" + ", ".join([*words, *more]) + "}" if words or more else "_sf_nothing",
+        "count": _COUNT,
+        "call": ("await " if waits else "") + "_sf_driver",
+        "run": "_sf_run_bound" if bound else "_sf_run",
+    }
+    first = "_sf_bound, /, " if bound and not positional else ""
+    head = f"{'async ' if waits else ''}def call({first}{header(shapes)}):\n"
+    return head + "\n".join(lines) + "\n" + body.format(**values)
+
+
+def _instance_key(instance: str, meet: str) -> list[str]:
+    return [
+        f"    _sf_owner = _sf_known.get(_sf_id({instance}))",
+        "    if _sf_owner is None:",
+        f"        _sf_owner = _sf_{meet}({instance})",
+    ]
+
+
+@lru_cache(maxsize=256)
+def _loose_text(
+    body: str,
+    meet: str,
+    own_key: bool,
+    bound: bool,
+    waits: bool,
+    first: str | None,
+    guard: str,
+    places: tuple[int, int],
+) -> str:
+    """The source of one call form for a callable that may take anything."""
+    spelt, words, given, lines = "args", "kwargs", "args", []
+    if bound and meet:
+        spelt, given = "_sf_spelt", "(_sf_self, *args)"
+        lines += ["    _sf_self = _sf_bound.__self__", *_instance_key("_sf_self", meet)]
+        lines.append("    _sf_spelt = (_sf_owner, *args)")
+    elif bound:
+        lines.append("    args = (_sf_bound.__self__, *args)")
+    elif meet:
+        spelt = "_sf_spelt"
+        lines += ["    _sf_spelt = args", "    if args:"]
+        lines += [f"    {line}" for line in _instance_key("args[0]", meet)]
+        lines.append("        _sf_spelt = (_sf_owner, *args[1:])")
+        if first is not None:  # the instance may be given by name
+            words = "_sf_words"
+            met = f"{{**kwargs, {first!r}: _sf_{meet}(kwargs[{first!r}])}}"
+            lines += ["    _sf_words = kwargs", f"    if not args and {first!r} in kwargs:"]
+            lines.append(f"        _sf_words = {met}")
+    meant = "_sf_given" if own_key else "_sf_key"
+    bind = "_sf_bind_owned" if meet else "_sf_bind"
+    made = _LOOSE_KEY.format(meant=meant, guard=guard, bind=bind, spelt=spelt, words=words)
+    made += _ASK if own_key else _SPELL.format(owned="_owned" if meet else "", spelt=spelt, words=words)
+    if not own_key and places[1] >= 0:
+        by_place = _BY_PLACE.format(least=places[0], most=places[1], spelt=spelt, words=words)
+        made = by_place + "".join(f"    {line}\n" for line in made.splitlines())
+    values = {
+        "named": f"_sf_named({spelt}, {words})",
+        "args": given,
+        "kwargs": "kwargs",
+        "count": _COUNT,
+        "call": ("await " if waits else "") + "_sf_driver",
+        "run": "_sf_run_bound" if bound else "_sf_run",
+    }
+    head = f"{'async ' if waits else ''}def call({'_sf_bound, /, ' if bound else ''}*args, **kwargs):\n"
+    return head + "".join(f"{line}\n" for line in lines) + made + body.format(**values)

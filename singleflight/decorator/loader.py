@@ -1,0 +1,384 @@
+"""`.bulk`: a decorated function that loads many keys in one call, for the values of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from copy import deepcopy
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from ..common.frames import looked_through
+from ..common.messages import shown
+from ..core.bulk_call import Request
+from ..core.functions import is_coroutine_function, refuse_unfit
+from ..drivers import bulk_threads
+from . import pickles
+from .binding import Binder
+from .callforms import CallForms
+from .parameters import parameters_of
+from .signatures import check_loader
+from .surface import MYPY
+from .wrapt_types import Annotations, BoundFunctionWrapper, FunctionWrapper
+
+if TYPE_CHECKING:
+    from .assembly import Home
+    from .surface import NamesSelf, TakesClass, TakesInstance
+
+__all__ = ["BoundBulkLoader", "BulkDecorator", "BulkLoader", "Loading", "MakesLoaders", "check_max_batch"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+def check_max_batch(max_batch: Any) -> None:
+    """Raise `TypeError` or `ValueError`, naming the option, where it is no number of items."""
+    if max_batch is None:
+        return
+    if isinstance(max_batch, bool) or not isinstance(max_batch, int):
+        raise TypeError(f"max_batch: expected a whole number or None, got {shown(max_batch)}")
+    if max_batch < 1:
+        raise ValueError(f"max_batch: must be at least 1, got {max_batch}")
+
+
+class Loading:
+    """What one loader and its bound methods share: how a call of it becomes a bulk call."""
+
+    def __init__(self, wrapped: Any, home: Home, max_batch: int | None) -> None:
+        check_max_batch(max_batch)
+        self.home = home
+        self.max_batch = max_batch
+        self._static = isinstance(wrapped, staticmethod)
+        of_class = isinstance(wrapped, classmethod)
+        function = wrapped.__func__ if self._static or of_class else wrapped
+        self._is_bound = getattr(function, "__self__", None) is not None  # to another object, for good
+        try:
+            refuse_unfit(function)
+        except TypeError as error:
+            raise TypeError(f"bulk: {error}") from None
+        called = getattr(function, "__qualname__", type(function).__qualname__)
+        parameters = parameters_of(function)
+        self._names = list(parameters.signature.parameters)
+        self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
+        if of_class is not home.of_class:
+            raise TypeError(f"bulk: only one of {called} and {home.called} is a class method")
+        # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
+        self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
+        self._exact = False
+        if check_loader(called, parameters, home.called, home.parameters, self._of_instance):
+            self._exact = parameters.exact
+            if self._exact:
+                self._canonical = CallForms(function, parameters, False, False).arguments()
+            else:
+                self._canonical = _fitting(Binder(parameters, True).bind)
+        if is_coroutine_function(function):
+            from ..drivers import bulk_tasks  # with its asyncio only where it is needed
+
+            self._drive: Callable[[Request], Any] = bulk_tasks.call
+        else:
+            self._drive = bulk_threads.call
+
+    @looked_through
+    def __call__(
+        self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Serve a call, as wrapt passes it on."""
+        bound = instance is not None and not self._is_bound
+        given = (instance, *args) if bound else args
+        meant = self._canonical(*given, **kwargs)
+        if meant is not None and self._exact:
+            given, kwargs = meant
+        args, words = (given, kwargs) if meant is None else meant
+        place = 1 if bound or self._has_instance(args) else 0
+        name = self._names[place] if place < len(self._names) else "items"
+        if len(args) > place:
+            before, items, after = args[:place], args[place], args[place + 1 :]
+        elif name in words and len(args) == place:
+            before, items, after = args, words[name], ()
+            words = {word: value for word, value in words.items() if word != name}
+        else:
+            raise TypeError(f"{self.home.called}: bulk: the items are missing")
+        split = self.home.split(bound)
+
+        def key_of(item: Any) -> Hashable:
+            key: Hashable = split(*before, item, *after, **words)[0]
+            return key
+
+        # The loader itself gets its other arguments as they came.
+        leading = given[1:place] if bound else given[:place]
+        trailing = given[place + 1 :]
+
+        def run(some: Any) -> Any:
+            if len(given) > place:
+                return wrapped(*leading, some, *trailing, **kwargs)
+            return wrapped(*leading, **{**kwargs, name: some})
+
+        return self._drive(Request(self.home.memo, items, name, key_of, run, self.max_batch))
+
+    def _has_instance(self, args: tuple[Any, ...]) -> bool:
+        """Whether the first argument of a plain call is what the function belongs to."""
+        if self._static or not args:
+            return False
+        family = self.home.family
+        if self._of_instance or family.of_methods:
+            return True
+        return any(owner is not None and isinstance(args[0], owner) for owner in family.owners())
+
+
+def _unknown(*_args: Any, **_kwargs: Any) -> None:
+    """Of a loader whose parameters are not known: its calls mean what they say."""
+
+
+def _fitting(bind: Callable[..., Any]) -> Callable[..., Any]:
+    """A binder that also says None where an argument is given twice."""
+
+    def canonical(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return bind(*args, **kwargs)
+        except TypeError:
+            return None
+
+    return canonical
+
+
+class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
+    """A loader on its instance or class."""
+
+    if TYPE_CHECKING:
+        __self__: Any
+        __name__: str
+        __qualname__: str
+
+        @property
+        def max_batch(self) -> int | None: ...
+
+        @property
+        def __wrapped__(self) -> Callable[P, R]: ...
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    else:
+
+        @property
+        def max_batch(self):
+            return self._self_parent.max_batch
+
+        def __reduce__(self):
+            owner = self._self_owner if self._self_instance is None else self._self_instance
+            return getattr, (owner, self.__name__)
+
+        def __reduce_ex__(self, protocol):
+            return self.__reduce__()
+
+        def __copy__(self):
+            return self
+
+        def __deepcopy__(self, memo):
+            if self._self_instance is None:
+                return self
+            return getattr(deepcopy(self._self_instance, memo), self.__name__)
+
+        def __repr__(self):
+            return f"<bound bulk loader {shown(self.__wrapped__)}>"
+
+
+class BulkLoader(FunctionWrapper, Generic[P, R]):
+    """Loads many keys in one call: called like the original, but for what is stored or in flight already.
+
+    Name, docstring, signature and the rest are the wrapped function's, which is its `__wrapped__`. Its
+    values, flights and counts are those of the function that it was made of, which has the control surface.
+    """
+
+    if TYPE_CHECKING:
+        __name__: str
+        __qualname__: str
+
+        @property
+        def max_batch(self) -> int | None:
+            """How many items the loader is asked for at once; None: all."""
+
+        @property
+        def __wrapped__(self) -> Callable[P, R]: ...
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+        # As for decorated functions: see `SingleFlightFunction`.
+        @overload
+        def __get__(
+            self: TakesClass[S, Q, R], instance: S | None, owner: type[S], /
+        ) -> BoundBulkLoader[Q, R]: ...
+        @overload
+        def __get__(self, instance: None, owner: Any = None, /) -> BulkLoader[P, R]: ...
+        @overload
+        def __get__(
+            self: TakesInstance[S, Q, R], instance: S, owner: Any = None, /
+        ) -> BoundBulkLoader[Q, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: Any = None, /) -> BulkLoader[P, R]: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+
+    else:
+        __bound_function_wrapper__ = BoundBulkLoader
+
+        @property
+        def max_batch(self):
+            return self._self_wrapper.max_batch
+
+        @property
+        def __func__(self):
+            """What a class or static method holds: a decorator that takes this finds a loader."""
+            wrapped = self.__wrapped__
+            if not isinstance(wrapped, (classmethod, staticmethod)):
+                return wrapped.__func__
+            if self._self_face is None:
+                self._self_face = BulkLoader(wrapped.__func__, self._self_wrapper)
+            return self._self_face
+
+        def _taken_apart(self):
+            state = self.__wrapped__, self._self_wrapper.home.decorated(), self.max_batch
+            return _empty_loader, (pickles.identity_of(self),), state, None, None, _fill_loader
+
+        def __repr__(self):
+            return f"<bulk loader {shown(self.__wrapped__)}>"
+
+
+if not TYPE_CHECKING:
+    for _class in (BoundBulkLoader, BulkLoader):
+        _class.__annotations__ = Annotations()
+
+
+def _empty_loader(identity: str) -> Any:
+    """A loader that was pickled by value, before it has its content."""
+    return pickles.known(identity, partial(BulkLoader.__new__, BulkLoader))
+
+
+def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
+    """Decorate anew, as soon as the function is here whose values it loads."""
+    wrapped, function, max_batch = state
+
+    def fill() -> None:
+        if loader._self_waiting is not None:
+            BulkLoader.__init__(loader, wrapped, Loading(wrapped, function._self_home, max_batch))
+            pickles.arrived(loader)
+
+    pickles.when_here(function, fill)
+
+
+if TYPE_CHECKING and not MYPY:
+    S_co = TypeVar("S_co", covariant=True)
+    R_co = TypeVar("R_co", covariant=True)
+
+    class BulkLoaderMethod(
+        BulkLoader[Concatenate[S_co, Q], R_co],  # pyright: ignore[reportInvalidTypeArguments]
+        Generic[S_co, Q, R_co],
+    ):
+        """What pyright sees in a class where a bulk method is defined; nobody gets hold of one.
+
+        pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
+        without the instance, too. S and R are covariant so that a bulk method may override another one.
+        """
+
+        @overload
+        def __call__(self, instance: Any = ..., /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+        @overload
+        def __call__(
+            self: BulkLoaderMethod[Any, Concatenate[Any, ...], Any], *args: Q.args, **kwargs: Q.kwargs
+        ) -> R_co: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None, /) -> BulkLoader[Concatenate[S_co, Q], R_co]: ...
+        @overload
+        def __get__(
+            self: BulkLoaderMethod[S, Q, R], instance: S, owner: Any = None, /
+        ) -> BoundBulkLoader[Q, R]: ...
+        @overload
+        def __get__(
+            self, instance: object, owner: Any = None, /
+        ) -> BulkLoader[Concatenate[S_co, Q], R_co]: ...
+        def __get__(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, instance: Any, owner: Any = None, /
+        ) -> Any: ...
+
+
+class BulkDecorator(Protocol):
+    """What `.bulk(max_batch=...)` returns: it decorates functions, methods, class and static methods."""
+
+    if TYPE_CHECKING and not MYPY:
+
+        @overload
+        def __call__(self, func: NamesSelf[S, P, R], /) -> BulkLoaderMethod[S, P, R]: ...
+
+    @overload
+    def __call__(self, func: classmethod[S, P, R], /) -> BulkLoader[Concatenate[type[S], P], R]: ...
+    @overload
+    def __call__(self, func: staticmethod[P, R], /) -> BulkLoader[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> BulkLoader[P, R]: ...
+
+
+class MakesLoaders:
+    """The part of a decorated function that makes bulk loaders for its values."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _self_home: Home
+
+    if TYPE_CHECKING and not MYPY:
+
+        @overload
+        def bulk(
+            self, fn: NamesSelf[S, P, R], /, *, max_batch: int | None = ...
+        ) -> BulkLoaderMethod[S, P, R]: ...
+
+    @overload
+    def bulk(
+        self, fn: classmethod[S, P, R], /, *, max_batch: int | None = ...
+    ) -> BulkLoader[Concatenate[type[S], P], R]: ...
+    @overload
+    def bulk(self, fn: staticmethod[P, R], /, *, max_batch: int | None = ...) -> BulkLoader[P, R]: ...
+    @overload
+    def bulk(self, fn: Callable[P, R], /, *, max_batch: int | None = ...) -> BulkLoader[P, R]: ...
+    @overload
+    def bulk(self, fn: None = ..., /, *, max_batch: int | None = ...) -> BulkDecorator: ...
+    def bulk(self, fn: Any = None, /, *, max_batch: int | None = None) -> Any:
+        """Decorate a loader of many keys: one call for all that is neither stored nor in flight.
+
+        Its parameters are this function's, place by place, but that the first one after the instance takes
+        an iterable of items. It may be plain or a coroutine function, whatever this one is.
+
+        Args:
+            fn: called with a list of items, each key once; returns a mapping of items to values. What it
+                leaves out is missing: it is not in the answer, and single callers who waited for it receive
+                None. So is what single callers were fetching and `cache_if` refuses. What it brings beside
+                is stored, unless something newer is there or on its way.
+            max_batch: how many items it takes at once (default None: all). More are fetched in several
+                calls, one after another.
+
+        Returns the loader; a call of it returns a dict of the items that have a value, in the order asked
+        and as they were spelt. Each key lands by itself, with its own ttl, on a flight that others may join.
+
+        A call raises what the loader raises, which fails the keys that it was called for and no others; a
+        copy of what another's flight failed with; `TypeError` for a string in place of items, or a loader
+        that returns no mapping; and `UnhashableKey`, `FlightDeadlock` and `FlightTimeout`. Raises `TypeError`
+        or `ValueError` at decoration for parameters that do not fit and for a bad `max_batch`. Safe to use
+        from any thread.
+
+        >>> from singleflight import single_flight_ttl
+        >>> @single_flight_ttl(ttl=60)
+        ... def price(symbol):
+        ...     return 984.75
+        >>> @price.bulk(max_batch=50)
+        ... def prices(symbols):
+        ...     print("asking for", symbols)
+        ...     return {symbol: 984.75 for symbol in symbols}
+        >>> price("ASML"), prices(["ASML", "AAPL"])
+        asking for ['AAPL']
+        (984.75, {'ASML': 984.75, 'AAPL': 984.75})
+        """
+        check_max_batch(max_batch)
+        if fn is None:
+            return partial(self.bulk, max_batch=max_batch)
+        return BulkLoader(fn, Loading(fn, self._self_home, max_batch))

@@ -1,0 +1,1 @@
+"""How a thread and how a task waits and runs. No policy."""

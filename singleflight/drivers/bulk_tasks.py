@@ -1,0 +1,237 @@
+"""How a task asks for many keys at once. No policy: `bulk` decides.
+
+What a task leads is loaded by *work* in a task of its own, as a single flight is (see `_asyncio`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from sys import getrefcount
+from types import CoroutineType
+from typing import Any
+
+from ..core.batch import Batch
+from ..core.bulk_call import BulkCall, Request
+from ..core.call import JOIN, Boarding
+from ..core.options import switched_off
+from ..core.outcome import raise_shared
+from ..core.shareable import check_shareable
+from ..locks.mutex import inside
+from ..locks.task_waiters import running_task
+from ..locks.unsettled import settle, unsettled
+from ..locks.waiters import descends, get_ident
+from .tasks import TaskBoarding, Work, start_task, task_boarding
+
+__all__ = ["call"]
+
+
+class ItemBoarding(TaskBoarding):
+    """One key of a task's bulk call."""
+
+    __slots__ = ()
+    follows = True
+
+
+class BatchWork(Work):
+    """One batch's task, and the way back to the caller that leads it."""
+
+    __slots__ = ("batch",)
+
+    def __init__(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(None, None, loop)
+        self.batch: Batch | None = batch  # until the task has ended
+
+    def may_stop(self) -> bool:
+        """Whether nobody wants any of its flights."""
+        return self.batch is None or self.batch.may_stop()
+
+    def ended(self, _task: asyncio.Task[None]) -> None:
+        """The task is done. Usually all is settled; but it may have been cancelled before it began.
+
+        Or an interrupt has struck while its flights ended.
+        """
+        batch, self.batch = self.batch, None
+        if batch is not None and (batch.flights or not self.home.done()):
+            _end(batch, self, asyncio.CancelledError())
+
+
+async def call(request: Request) -> Any:
+    """Serve a bulk call of a loader that is a coroutine function."""
+    memo = request.memo
+    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+        return await _direct(request)
+    if unsettled:
+        settle()
+    thread = get_ident()
+    bulk = request.bulk_call(lambda key: task_boarding(ItemBoarding, key, task, thread, False))
+    if bulk.look():
+        return bulk.answer()
+    task = running_task(memo.name)  # for what is stored none is needed
+    try:
+        bulk.board()
+        renewal = bulk.renewal()
+        if renewal is not None:
+            _renew(renewal, request.run)
+            bulk.handed_over()
+        while True:
+            follower = bulk.sweep()
+            if bulk.failed is not None:
+                raise_shared(*bulk.failed)
+            if bulk.led:
+                await _lead(bulk.batch(), request.run)
+            elif follower is not None:
+                await _wait(bulk, follower)
+            else:
+                return bulk.answer()
+    except BaseException as error:
+        try:
+            if inside():  # the collector destroys a coroutine in the midst of a section
+                unsettled[bulk] = bulk.settle, error
+            else:
+                bulk.give_up(error)
+        except (RecursionError, MemoryError):  # the caller is to receive its own error
+            unsettled[bulk] = bulk.settle, error
+        except BaseException:  # an interrupt
+            unsettled[bulk] = bulk.settle, error
+            raise
+        raise
+    finally:
+        if bulk not in unsettled:
+            bulk.done()
+        if unsettled:
+            try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
+                settle()
+            except RecursionError:  # the caller is to receive its own error
+                pass
+
+
+async def _direct(request: Request) -> Any:
+    """Run the loader for everything that is asked for, without looking, sharing or storing."""
+    chunks = request.chunks()
+    if chunks is None:
+        return await request.run(request.items)
+    loaded: dict[Any, Any] = {}
+    for items in chunks:
+        loaded.update(await request.run(items))
+    return loaded
+
+
+def _set_off(
+    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool = False
+) -> tuple[BatchWork, asyncio.Task[None]]:
+    """Have a batch loaded in a task of its own."""
+    work = BatchWork(batch, asyncio.get_running_loop())
+    try:
+        return work, start_task(work, _fly(batch, work, run, background), batch.name)
+    except BaseException as struck:
+        batch.never_began(work)  # the loader was not called
+        batch.fail(struck)
+        raise
+
+
+def _renew(renewal: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+    """Have values renewed by a task of this loop, which outlives the caller."""
+    with suppress(Exception):  # of a task factory: the values are served all the same
+        work, task = _set_off(renewal, run, background=True)
+        work.home.set_result(None)  # nobody waits there
+        work.homeless = True
+        renewal.renew_by(work, task)
+
+
+async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+    """The same, and wait until it is home."""
+    work, task = _set_off(batch, run)
+    batch.hand_over(work, task)
+    try:
+        await work.home
+    except BaseException:
+        try:
+            if not work.loop.is_closed():
+                work.home.cancel()  # where it was not cancelled but closed, nobody waits there either
+            if inside():
+                unsettled[work] = batch.settle_desertion, batch.flights
+            else:
+                batch.desert()
+        except (RecursionError, MemoryError):
+            unsettled[work] = batch.settle_desertion, batch.flights
+        except BaseException:
+            unsettled[work] = batch.settle_desertion, batch.flights
+            raise
+        raise
+    batch.end()
+    error = work.error
+    work.error = None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # or this frame and the exception would keep each other
+
+
+async def _fly(
+    batch: Batch, work: BatchWork, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool
+) -> None:
+    """The work: run the loader until all is loaded, and land what it brings."""
+    descends.set(True)
+    try:
+        if background:
+            await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
+        work.began = True
+        while items := batch.begin():
+            loaded = await run(items)
+            if type(loaded) is CoroutineType:
+                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+            batch.land(loaded)
+        batch.close()
+        work.bring_home(None, None)
+    except BaseException as error:
+        if not _end(batch, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise  # nobody is left to raise it but the loop itself
+    finally:
+        del batch, work  # an exception that callers receive leads to this frame
+
+
+def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
+    """End the flights of a batch whose work ended with an error, and tell its caller; False if that went."""
+    told = work.told(error)
+    try:
+        if inside():
+            unsettled[batch] = batch.settle, told
+        else:
+            batch.fail(told, overdue=told is not error)
+            batch.close()
+    except (RecursionError, MemoryError):
+        unsettled[batch] = batch.settle, told
+    except BaseException:
+        unsettled[batch] = batch.settle, told
+        raise
+    finally:
+        brought = work.bring_home(None, told)
+        del told, batch, work, error  # or this frame and the exception would keep each other
+    return brought
+
+
+async def _wait(bulk: BulkCall, boarding: Boarding) -> None:
+    """Wait for a flight that is followed, until there is something else to do."""
+    memo, seat = bulk.memo, boarding
+    began = time.monotonic() - bulk.waited
+    if not bulk.begin(boarding):
+        return
+    assert isinstance(seat, ItemBoarding)
+    try:
+        if boarding.told:
+            memo.tell.waiting(boarding.flight, boarding.place)
+        verdict = JOIN
+        while verdict is JOIN:
+            opened = await seat.sit(*memo.pauses(boarding, began))
+            if unsettled:
+                settle()
+            opened = opened or boarding.flight.has_opened(boarding.gate)  # its wake-up may be lost
+            verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
+    except BaseException:
+        seat.rise()
+        raise
+    bulk.has_waited(boarding, verdict, began)

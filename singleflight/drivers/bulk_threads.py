@@ -1,0 +1,170 @@
+"""How a thread asks for many keys at once. No policy: `bulk` decides."""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from collections.abc import Callable
+from functools import partial
+from sys import getrefcount
+from types import CoroutineType
+from typing import Any
+
+from ..common.frames import looked_through
+from ..core.batch import Batch
+from ..core.bulk_call import BulkCall, Request
+from ..core.call import JOIN, Boarding, boarding_of
+from ..core.options import switched_off
+from ..core.outcome import raise_shared
+from ..core.shareable import check_shareable
+from ..locks import waiters
+from ..locks.mutex import inside, inside_other
+from ..locks.unsettled import settle, unsettled
+from ..locks.waiters import current_actor, get_ident
+from .pool import in_background
+from .threads import ThreadBoarding, warn_of_blocking
+
+__all__ = ["call"]
+
+
+class ItemBoarding(ThreadBoarding):
+    """One key of a thread's bulk call."""
+
+    __slots__ = ()
+    follows = True
+
+
+@looked_through
+def call(request: Request) -> Any:
+    """Serve a bulk call of a plain loader."""
+    memo = request.memo
+    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+        return _direct(request)
+    if unsettled:
+        settle()
+    thread = get_ident()
+    actor = thread if waiters.running_loop() is None else current_actor()
+    bulk = request.bulk_call(lambda key: boarding_of(ItemBoarding, key, actor, thread, thread))
+    if bulk.look():
+        return bulk.answer()
+    if inside_other():  # in a finaliser or signal handler: waiting here could hang others
+        return _direct(request)
+    try:
+        bulk.board()
+        renewal = bulk.renewal()
+        if renewal is not None:
+            _renew(bulk, renewal, request.run)
+        while True:
+            follower = bulk.sweep()
+            if bulk.failed is not None:
+                raise_shared(*bulk.failed)
+            if bulk.led:
+                _fly(bulk.batch(), request.run)
+            elif follower is not None:
+                _wait(bulk, follower)
+            else:
+                return bulk.answer()
+    except BaseException as error:
+        try:
+            bulk.give_up(error)
+            if bulk.loading is not None:
+                bulk.loading.close()  # an interrupt may have kept it open
+        except (RecursionError, MemoryError):  # the caller is to receive its own error
+            unsettled[bulk] = bulk.settle, error
+        except BaseException:  # an interrupt
+            unsettled[bulk] = bulk.settle, error
+            raise
+        raise
+    finally:
+        if bulk not in unsettled:
+            bulk.done()
+        if unsettled:
+            try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
+                settle()
+            except RecursionError:  # the caller is to receive its own error
+                pass
+
+
+@looked_through
+def _direct(request: Request) -> Any:
+    """Run the loader for everything that is asked for, without looking, sharing or storing."""
+    chunks = request.chunks()
+    if chunks is None:
+        return request.run(request.items)
+    loaded: dict[Any, Any] = {}
+    for items in chunks:
+        loaded.update(request.run(items))
+    return loaded
+
+
+@looked_through
+def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+    """Run the loader until all is loaded, and land what it brings."""
+    try:
+        while items := batch.begin():
+            loaded = run(items)
+            if type(loaded) is CoroutineType:
+                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+            batch.land(loaded)
+    except BaseException as error:
+        try:
+            batch.fail(error)
+            batch.close()
+        except (RecursionError, MemoryError):
+            unsettled[batch] = batch.settle, error
+        except BaseException:  # an interrupt
+            unsettled[batch] = batch.settle, error
+            raise
+        raise
+    batch.close()
+
+
+def _renew(bulk: BulkCall, batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+    """Have values renewed in the background, or, where there is no place, in line."""
+    renew = partial(contextvars.copy_context().run, partial(_fly_for_nobody, batch, run))
+    accepted = in_background(renew)
+    if not accepted:
+        renew()
+        bulk.values.update(batch.values)
+    bulk.handed_over()
+
+
+def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+    """What it raises is counted and logged, and nobody's to see: it is nobody's call."""
+    try:
+        batch.renew_in(get_ident())
+        _fly(batch, run)
+    except BaseException as error:
+        try:
+            batch.call_off(error)
+            batch.close()
+        except (RecursionError, MemoryError):
+            unsettled[batch] = batch.settle, error
+        except BaseException:
+            unsettled[batch] = batch.settle, error
+            raise
+        if not isinstance(error, Exception):
+            raise
+
+
+@looked_through
+def _wait(bulk: BulkCall, boarding: Boarding) -> None:
+    """Wait for a flight that is followed, until there is something else to do."""
+    memo = bulk.memo
+    began = time.monotonic() - bulk.waited
+    if not bulk.begin(boarding):
+        return
+    warn_of_blocking(memo)
+    if boarding.told:
+        memo.tell.waiting(boarding.flight, boarding.place)
+    verdict = JOIN
+    while verdict is JOIN:
+        pause, own_pause = memo.pauses(boarding, began)
+        pause = pause if own_pause is None else min(pause, own_pause)
+        if boarding.gate.wait(pause) or boarding.flight.has_opened(boarding.gate):
+            verdict = memo.awake(boarding)
+        else:
+            verdict = memo.look(boarding, began)
+        if unsettled:
+            settle()
+    bulk.has_waited(boarding, verdict, began)

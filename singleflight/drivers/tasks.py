@@ -1,0 +1,364 @@
+"""How a task waits for a flight, and how a flight runs in a task of its own. No policy: `memo` decides.
+
+A flight that a task leads is *work* in a task of its own, in a copy of the leader's context. So whoever
+called may be cancelled without anybody else noticing: the leader's caller waits for its work at a future
+(`home`) of its own, as followers do at the flight's gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from sys import getrefcount
+from typing import Any, TypeVar
+
+from ..common.errors import FlightTimeout
+from ..core.call import JOIN, LEAD, NONE, SHARE, Boarding
+from ..core.coordinator import Memo
+from ..core.flight import LANDED, Flight
+from ..core.options import environment, switch, switched_off
+from ..core.outcome import bare_copy_of, raise_shared
+from ..core.shareable import PLAIN, accepted, check_shareable
+from ..locks.latch import LOOK
+from ..locks.mutex import inside
+from ..locks.task_waiters import InTask, is_gone, running_task
+from ..locks.unsettled import settle, unsettled
+from ..locks.waiters import Actor, descends, get_ident
+
+__all__ = ["TaskBoarding", "Work", "call", "start_task", "task_boarding"]
+
+
+class TaskBoarding(InTask, Boarding):
+    """A call of a task."""
+
+    __slots__ = ("crowd", "future", "loop", "timer")
+
+
+B = TypeVar("B", bound=TaskBoarding)
+
+
+def task_boarding(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) -> B:
+    """A call of a task, as `boarding_of` makes others."""
+    boarding = kind()
+    boarding.key = key
+    boarding.actor = boarding.waiter = task
+    boarding.thread = thread
+    boarding.renew = renew
+    boarding.verdict = NONE
+    boarding.before = None
+    boarding.loop = task.get_loop()
+    return boarding
+
+
+class Work:
+    """One flight's task, and the way back to the caller that leads it.
+
+    All fields are touched on the loop's own thread alone, but for the two that say where it runs.
+    """
+
+    __slots__ = (
+        "_thread",
+        "began",
+        "error",
+        "flight",
+        "home",
+        "homeless",
+        "loop",
+        "memo",
+        "overdue",
+        "task",
+        "value",
+    )
+
+    def __init__(self, memo: Memo | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
+        self.memo = memo  # these two until the task has ended
+        self.flight = flight
+        self.loop = loop
+        self._thread = threading.current_thread()
+        self.home: asyncio.Future[None] = loop.create_future()
+        self.task: asyncio.Task[None] | None = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.began = False
+        self.overdue = False
+        self.homeless = False  # nobody waits for it at home: it renews a value
+
+    def stop(self) -> None:
+        """Have the task cancelled; from any thread."""
+        if asyncio._get_running_loop() is self.loop:
+            self._cancel()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._cancel)
+        except RecursionError:  # which is a RuntimeError, too
+            raise
+        except RuntimeError:  # the loop is closed, and the task gone with it
+            pass
+
+    def may_stop(self) -> bool:
+        """It fetches nothing else."""
+        return True
+
+    def _cancel(self) -> None:
+        self.overdue = not self.home.done()  # its caller still waits: it is stopped for taking too long
+        if self.task is not None:
+            self.task.cancel()
+
+    def is_dead(self) -> bool:
+        """Whether the loop is closed, or stands still on a thread that has ended or runs another loop now."""
+        if self.homeless and not self.loop.is_running():
+            return True  # nobody keeps that loop running to see it end
+        return is_gone(self.loop, self._thread) or self._is_displaced()
+
+    def _is_displaced(self) -> bool:
+        """Whether another loop runs on its loop's thread, so that it cannot go on while that one runs.
+
+        It may go on afterwards. What it brings then is its own callers' alone, as after `flight_timeout`.
+        """
+        other = asyncio._get_running_loop()
+        if other is None or other is self.loop or self.loop.is_running():
+            return False
+        return self._thread.ident == get_ident()
+
+    def told(self, error: BaseException) -> BaseException:
+        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long.
+
+        A `FlightTimeout` is without its message yet: that is made once the flight has ended.
+        """
+        if self.overdue and isinstance(error, asyncio.CancelledError):
+            return FlightTimeout()
+        return error
+
+    def bring_home(self, value: Any, error: BaseException | None) -> bool:
+        """Give the caller its outcome; False if it has gone."""
+        if self.home.done():
+            return False
+        if not self.loop.is_closed():  # else the caller is gone with it
+            self.value, self.error = value, error
+            self.home.set_result(None)
+        return True
+
+    def ended(self, _task: asyncio.Task[None]) -> None:
+        """The task is done. Usually all is settled; but it may have been cancelled before it began.
+
+        Or an interrupt has struck while its flight ended.
+        """
+        memo, flight = self.memo, self.flight
+        self.memo = self.flight = None
+        if memo is not None and flight is not None and not (flight.has_ended() and self.home.done()):
+            _end(memo, flight, self, asyncio.CancelledError())
+
+
+async def call(
+    memo: Memo,
+    run: Callable[..., Coroutine[Any, Any, Any]],
+    key: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    renew: bool = False,
+) -> Any:
+    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
+    off = switch in environment and switched_off()  # a call only where it is set
+    if off or memo.bypassed or inside() or memo.store.is_owned():
+        return await run(*args, **kwargs)
+    if unsettled:
+        settle()
+    boarding = task_boarding(TaskBoarding, key, running_task(memo.name), get_ident(), renew)
+    waited, value = False, None
+    try:
+        verdict = memo.board(boarding)
+        if verdict is JOIN:
+            waited = True
+            began = time.monotonic()
+            if boarding.told:
+                memo.tell.waiting(boarding.flight, boarding.place)
+            while verdict is JOIN:
+                if memo.is_patient and not boarding.uneasy:
+                    future = boarding.sit(LOOK, None)
+                else:
+                    future = boarding.sit(*memo.pauses(boarding, began))
+                opened = await future
+                if opened and boarding.flight.state is LANDED:
+                    verdict = SHARE  # what `awake` says, in short: thousands may wake at once
+                    break
+                if unsettled:
+                    settle()
+                opened = opened or boarding.flight.has_opened(boarding.gate)  # its wake-up may be lost
+                verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
+                if verdict is NONE:  # its flight was detached and had no outcome to share
+                    verdict = memo.board(boarding)
+            if verdict is SHARE:
+                if boarding.told:
+                    memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
+                if boarding.flight.error is not None:
+                    raise_shared(boarding.flight.error, boarding.flight.traceback)
+                value = boarding.flight.value
+        if verdict is LEAD:
+            value = await _lead(memo, boarding, run, args, kwargs)
+        elif verdict is not SHARE:
+            record = boarding.record
+            if boarding.renewal is not None:
+                _renew(memo, boarding, run, args, kwargs)
+            if record.error is not None:
+                raise_shared(bare_copy_of(record.error))
+            value = record.value
+    except BaseException as error:
+        try:
+            if waited:
+                boarding.rise()
+            if inside():  # the collector destroys a coroutine in the midst of a section
+                unsettled[boarding] = memo.settle, boarding, error
+            else:
+                memo.give_up(boarding, error)
+        except (RecursionError, MemoryError):  # the caller is to receive its own error
+            unsettled[boarding] = memo.settle, boarding, error
+        except BaseException:  # an interrupt
+            unsettled[boarding] = memo.settle, boarding, error
+            raise
+        raise
+    else:
+        try:
+            memo.done(boarding)
+        except (RecursionError, MemoryError):
+            unsettled[boarding] = memo.settle, boarding, None
+        except BaseException:
+            unsettled[boarding] = memo.settle, boarding, None
+            raise
+        return value
+    finally:
+        if unsettled:
+            try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
+                settle()
+            except RecursionError:  # the caller is to receive its own error
+                pass
+
+
+def _renew(
+    memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Have a value renewed by a task of this loop, which outlives the caller."""
+    renewal: Any = boarding.renewal
+    try:
+        work, task = _set_off(memo, renewal.flight, run, args, kwargs)
+    except Exception as error:  # of a task factory: the value is served all the same
+        memo.fail(renewal.flight, error)
+        boarding.renewal = None
+        return
+    work.home.set_result(None)  # nobody waits there
+    work.homeless = True
+    memo.entrust(renewal, work, task)
+    boarding.renewal = None
+
+
+def _set_off(
+    memo: Memo, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Work, asyncio.Task[None]]:
+    """Have a flight run in a task of its own."""
+    work = Work(memo, flight, asyncio.get_running_loop())
+    try:
+        return work, start_task(work, _fly(memo, flight, work, run, args, kwargs), memo.name)
+    except BaseException:
+        flight.work = work  # which has not begun: the function was not called
+        raise
+
+
+def start_task(work: Work, flown: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Have the loop's task factory, of whatever shape, make the task that this work is.
+
+    A factory need take nothing but a loop and a coroutine, so the name is set afterwards. If it raises, the
+    coroutine is closed, and nothing of it has run.
+    """
+    try:
+        task = work.task = work.loop.create_task(flown)
+        task.add_done_callback(work.ended)
+    except BaseException:
+        flown.close()
+        raise
+    set_name = getattr(task, "set_name", None)
+    if set_name is not None:
+        set_name(name)
+    return task
+
+
+async def _lead(
+    memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Have the flight run in a task of its own, and wait for what it brings home."""
+    flight = boarding.flight
+    work, task = _set_off(memo, flight, run, args, kwargs)
+    memo.hand_over(boarding, work, task)
+    try:
+        await work.home
+    except BaseException:
+        try:
+            if not work.loop.is_closed():
+                work.home.cancel()  # where it was not cancelled but closed, nobody waits there either
+            if inside():
+                unsettled[work] = memo.settle_desertion, flight
+            else:
+                memo.desert(flight)
+        except (RecursionError, MemoryError):
+            unsettled[work] = memo.settle_desertion, flight
+        except BaseException:
+            unsettled[work] = memo.settle_desertion, flight
+            raise
+        raise
+    finally:
+        del flight  # an exception that callers receive leads to this frame
+    error, value = work.error, work.value
+    work.error = work.value = None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # or this frame and the exception would keep each other
+    return value
+
+
+async def _fly(
+    memo: Memo,
+    flight: Flight,
+    work: Work,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """The work: run the function and land its flight."""
+    descends.set(True)
+    try:
+        if flight.background:
+            await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
+        work.began = True
+        if flight.told:
+            memo.tell.fetching(flight)
+        value = await run(*args, **kwargs)
+        if type(value) not in PLAIN and id(type(value)) not in accepted:
+            check_shareable(memo.name, value, references=getrefcount(value))
+        memo.land(flight, value)
+        work.bring_home(value, None)
+    except BaseException as error:
+        if not _end(memo, flight, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise  # nobody is left to raise it but the loop itself
+    finally:
+        del flight, work  # an exception that callers receive leads to this frame
+
+
+def _end(memo: Memo, flight: Flight, work: Work, error: BaseException) -> bool:
+    """End a flight whose work ended with an error, and tell its caller; False if that has gone."""
+    told = work.told(error)
+    try:
+        if inside():
+            unsettled[flight] = memo.settle_flight, flight, told
+        else:
+            memo.fail(flight, told, message=None if told is error else memo.too_long)
+    except (RecursionError, MemoryError):
+        unsettled[flight] = memo.settle_flight, flight, told
+    except BaseException:
+        unsettled[flight] = memo.settle_flight, flight, told
+        raise
+    finally:
+        brought = work.bring_home(None, told)
+        del told, flight, work, error  # or this frame and the exception would keep each other
+    return brought

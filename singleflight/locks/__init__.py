@@ -1,0 +1,1 @@
+"""Keys, who has them, and who waits for whom."""

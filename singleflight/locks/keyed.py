@@ -1,0 +1,365 @@
+"""Keyed locks: the registry of slots, one for each key, and `with locks(key):` on top of it.
+
+Idle slots are kept, least recently used first, up to a limit. Looking a slot up and taking or queueing for
+it happen in one critical section of the mutex in `turns`, so a slot that anybody looks at can be neither
+evicted nor doubled. What is evicted is let go of after the mutex is free.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from ..common import patches
+from ..common.durations import patience, seconds
+from ..common.errors import FlightDeadlock, FlightTimeout, UnhashableKey
+from ..common.messages import listed, shown
+from . import jobs
+from .jobs import job_of_loop, job_of_thread
+from .latch import LOOK, LOOK_AGAIN, Gate
+from .mutex import inside, inside_other, mutex
+from .slots import Hold, Slot
+from .table import Slots, keys_of, register, registries
+from .unsettled import Loose, let_go, settle, unsettled
+from .waiters import Asker, descends, thread_asker
+from .waitgraph import begin_waiting, circle, end_waiting, note, refusal, reset_after_fork, waits
+
+__all__ = ["Held", "KeyedLocks", "after_fork"]
+
+
+class Queued:
+    """A hold on its way to its keys, and for how long its owner is ready to wait."""
+
+    __slots__ = ("_give_up", "gate", "hold", "timeout")
+
+    def __init__(self, hold: Hold, gate: Gate, timeout: float | None) -> None:
+        self.hold, self.gate, self.timeout = hold, gate, timeout
+        self._give_up = None if timeout is None else time.monotonic() + timeout
+
+    def pause(self) -> float:
+        """For how many seconds to wait before looking."""
+        pause = LOOK_AGAIN if self.hold.asker.uneasy else LOOK
+        return pause if self._give_up is None else max(0.0, min(pause, self._give_up - time.monotonic()))
+
+    def is_over(self) -> bool:
+        """Whether its owner has waited long enough."""
+        return self._give_up is not None and time.monotonic() >= self._give_up
+
+    def circle(self) -> list[Hashable] | None:
+        """The keys of the circle that its waiting closes, if it does; call under the mutex."""
+        return keys_of(circle(self.hold.asker, self.hold, self._give_up is not None), self.hold)
+
+    def look(self) -> bool:
+        """Whether it has its keys after all (a wake-up may fall to an interrupt); raises to give up."""
+        hold, found = self.hold, None
+        for turn in [slot.turn for slot in hold.slots]:
+            if turn is not None and turn is not hold:
+                turn.see_to()
+        with mutex:
+            granted = not hold.missing or hold.overtake()
+            if not granted and hold.asker.uneasy:
+                hold.asker.look_again()
+                note(hold.asker, hold.asker.climb())
+                found = self.circle()
+        if found is not None:
+            raise FlightDeadlock(refusal(found))
+        if not granted and self.is_over():
+            raise FlightTimeout(f"waited {self.timeout:g} s for {listed(hold.keys)}")
+        return granted
+
+
+class KeyedLocks(Slots):
+    """A lock for every key, made when it is needed and forgotten when it is idle.
+
+    Whoever holds a key, a thread in a `with` block or a task in an `async with` block, keeps everybody else
+    out of that key alone; the order is first come, first served. A lock that is held or awaited is never
+    evicted, and a key never has two locks.
+
+    Args:
+        max_idle: how many locks that nobody holds or waits for are kept, least recently used first to
+            go; None (default) keeps all, 0 none.
+
+    >>> locks = KeyedLocks(max_idle=100)
+    >>> with locks("AAPL"):
+    ...     locks.held("AAPL"), locks.held("MSFT")
+    (True, False)
+    >>> with locks("AAPL", "MSFT", timeout=1):
+    ...     len(locks)
+    2
+
+    >>> import asyncio
+    >>> async def in_a_task():
+    ...     async with locks("AAPL", timeout=1):
+    ...         return locks.held("AAPL")
+    >>> asyncio.run(in_a_task())
+    True
+
+    Safe to use from any thread and event loop. Two statements that take several keys each never block one
+    another for ever, whatever order they name them in; nested statements can, and the one that would close
+    the circle raises `FlightDeadlock`, as does taking a key that this thread or task already holds. A task
+    that waits in `async with` does not block its event loop, and may be cancelled; a plain `with` blocks it.
+    A child task does not share what its parent holds.
+
+    A block may be left on another thread than it was entered on, as web frameworks do with dependencies that
+    `yield`. What a thread of `concurrent.futures` or anyio (FastAPI, Starlette) took belongs to the job that
+    it ran then; a later job of that thread waits like anybody else. Other pools are not known: there a block
+    in a generator or an `__enter__` needs a `timeout`, and whoever asks for it again on its thread then waits
+    that long instead of being refused.
+    """
+
+    def __init__(self, max_idle: int | None = None) -> None:
+        if max_idle is not None and (isinstance(max_idle, bool) or not isinstance(max_idle, int)):
+            raise TypeError(f"max_idle: expected a whole number or None, got {shown(max_idle)}")
+        if max_idle is not None and max_idle < 0:
+            raise ValueError(f"max_idle: cannot be negative, got {max_idle}")
+        super().__init__(max_idle)
+        register(self)
+
+    def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
+        """A context manager that holds these keys inside its `with` or `async with` block.
+
+        Args:
+            keys: one or more; a key named twice is taken once.
+            timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
+
+        Entering raises `FlightTimeout` when the time runs out and `FlightDeadlock` when waiting would
+        never end, and `async with` a `SingleFlightError` where no asyncio task runs; none of the keys is held
+        then. Bad arguments (`TypeError`, `UnhashableKey`) raise here.
+        """
+        if not keys:
+            raise TypeError("locks() needs at least one key")
+        for position, key in enumerate(keys, 1):
+            try:
+                hash(key)
+            except TypeError:
+                raise UnhashableKey(f"key {position}: {shown(key)} cannot be hashed") from None
+        return Held(self, tuple(dict.fromkeys(keys)), patience(timeout, "timeout"))
+
+    def held(self, key: Hashable) -> bool:
+        """Whether somebody has this key now."""
+        settle()
+        with mutex:
+            slot = self.by_key.get(key)
+            return slot is not None and slot.turn is not None and slot.turn.leader is not None
+
+    def waiting(self, key: Hashable) -> int:
+        """How many wait for this key now."""
+        settle()
+        with mutex:
+            slot = self.by_key.get(key)
+            if slot is None:
+                return 0
+            waiting = sum(turn.waiters() + (turn.leader is not None) for turn in slot.queue)
+            waiting += slot.turn.waiters() if slot.turn is not None else 0
+        return waiting  # not within: an interrupt between a call and a return may leave the mutex held
+
+    @property
+    def idle(self) -> int:
+        """How many locks are kept that nobody holds or waits for."""
+        return len(self._idle)
+
+    def __len__(self) -> int:
+        """How many locks there are, idle ones included."""
+        with mutex:
+            live, idle = len(self.by_key) + len(self._spoilt), len(self._idle)
+        return live + idle
+
+    def __bool__(self) -> bool:
+        """Always true: a registry without locks is still a registry."""
+        return True
+
+    def __repr__(self) -> str:
+        return f"<KeyedLocks: {len(self.by_key) + len(self._spoilt)} live, {len(self._idle)} idle>"
+
+    def evict_idle(self, older_than: float | timedelta = 0) -> int:
+        """Forget the locks that have been idle for at least `older_than` seconds; returns how many."""
+        since = time.monotonic() - seconds(older_than, "older_than")
+        if inside():
+            return 0
+        with mutex:
+            evicted = self._idle.pop_older(since)  # destroyed after the mutex is free
+        return len(evicted)
+
+    # -- plain holds ---------------------------------------------------------------------------------
+
+    def acquire(self, hold: Hold, timeout: float | None) -> None:
+        """Wait in this thread until the hold has all its keys; whatever is raised, it has none then."""
+        before = waits(hold.asker.waiter)
+        try:
+            queued = self._queue_for(hold, timeout)
+            if queued is not None:
+                patches.tell("waiting")
+            while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
+                settle()
+            self._waits_no_more(hold.asker, before)
+        except BaseException:
+            try:
+                self.release(hold)
+                self._waits_no_more(hold.asker, before)
+            except (RecursionError, MemoryError):
+                unsettled[hold] = self._settle, hold, before
+            except BaseException:
+                unsettled[hold] = self._settle, hold, before
+                raise
+            raise
+
+    async def acquire_in_task(self, hold: Hold, timeout: float | None) -> None:
+        """The same in a task."""
+        asker: Any = hold.asker
+        before = waits(asker.waiter)
+        queued = None
+        try:
+            queued = self._queue_for(hold, timeout)
+            while queued is not None and not await asker.sit(LOOK, queued.pause()) and not queued.look():
+                pass
+            if queued is not None:
+                asker.rise()
+            self._waits_no_more(asker, before)
+        except BaseException:
+            try:
+                if queued is not None:
+                    asker.rise()
+                self.release(hold)
+                self._waits_no_more(asker, before)
+            except (RecursionError, MemoryError):
+                unsettled[hold] = self._settle, hold, before
+            except BaseException:
+                unsettled[hold] = self._settle, hold, before
+                raise
+            raise
+
+    @staticmethod
+    def _waits_no_more(asker: Asker, before: int) -> None:
+        end_waiting(asker.waiter, before)
+        if asker.noted:
+            with mutex:
+                note(asker, frozenset())
+
+    def _queue_for(self, hold: Hold, timeout: float | None) -> Queued | None:
+        """Take or queue for every key; None when nothing is missing."""
+        if inside():
+            raise FlightDeadlock("a keyed lock cannot be taken from inside the library's own section")
+        if unsettled:
+            settle()
+        asker = hold.asker
+        hold.depth = waits(asker.thread)
+        found = queued = None
+        with mutex:
+            for key in hold.keys:
+                self._queue(hold, self.enter(key))
+            if hold.missing:
+                hold.gate = Gate()
+                queued = Queued(hold, hold.gate, timeout)
+                found = queued.circle()
+                if found is None:
+                    begin_waiting(asker.waiter, hold)
+                    asker.stand_at(hold.gate)
+                    if asker.uneasy:
+                        note(asker, asker.climb())
+        if found is not None:
+            raise FlightDeadlock(refusal(found))
+        if queued is not None and inside_other():
+            raise FlightDeadlock("a keyed lock cannot be waited for from inside the library's own section")
+        return queued
+
+    def release(self, hold: Hold) -> None:
+        """Give up every slot that a hold has or queues for; may be repeated."""
+        try:
+            if inside():  # a finaliser in the midst of a section: whoever leaves it does this then
+                unsettled[hold] = self._settle, hold, None
+                return
+            loose: list[Loose] = []  # opened and destroyed after the mutex is free
+            try:
+                with mutex:
+                    self._give_up(hold, loose)
+            finally:
+                for each in loose:
+                    let_go(each)
+        except (RecursionError, MemoryError):
+            unsettled[hold] = self._settle, hold, None
+        except BaseException:  # an interrupt
+            unsettled[hold] = self._settle, hold, None
+            raise
+        finally:
+            if unsettled:
+                settle()
+
+    def _give_up(self, hold: Hold, loose: list[Loose]) -> None:
+        for slot in hold.slots:
+            if slot.turn is hold:
+                gate, old = self.vacate(slot)
+                loose.append((None if gate is None else gate.open, old))
+            else:
+                slot.step_out(hold)
+        hold.slots = []
+
+    def _settle(self, hold: Hold, before: int | None, loose: list[Loose]) -> None:
+        """Give up a hold whose owner could not, and its wait. Call under the mutex; may be repeated."""
+        self._give_up(hold, loose)
+        if before is not None:
+            end_waiting(hold.asker.waiter, before)
+            note(hold.asker, frozenset())
+
+    def _queue(self, hold: Hold, slot: Slot) -> None:
+        hold.slots.append(slot)
+        if slot.turn is None and not slot.queue:
+            slot.turn = hold
+        else:
+            slot.line_up(hold)
+
+
+class Held:
+    """Holds keys inside its `with` or `async with` block; made by a `KeyedLocks`. May be used again."""
+
+    __slots__ = ("_hold", "_keys", "_locks", "_timeout")
+
+    def __init__(self, locks: KeyedLocks, keys: tuple[Hashable, ...], timeout: float | None) -> None:
+        self._locks, self._keys, self._timeout = locks, keys, timeout
+        self._hold: Hold | None = None  # written by whoever holds the keys
+
+    def __enter__(self) -> None:
+        hold = Hold(self._keys, thread_asker(), self._locks.release)
+        if hold.thread != jobs.main:
+            hold.job = job_of_thread(2)  # whose frame is above this one
+        self._locks.acquire(hold, self._timeout)
+        self._hold = hold
+
+    def __exit__(self, *_: object) -> None:
+        hold = self._hold
+        self._hold = None
+        if hold is not None:
+            try:
+                self._locks.release(hold)
+            except RecursionError:  # there was no room to enter it
+                unsettled[hold] = self._locks._settle, hold, None
+            except BaseException:  # an interrupt at its entry
+                unsettled[hold] = self._locks._settle, hold, None
+                raise
+
+    async def __aenter__(self) -> None:
+        from .task_waiters import task_asker
+
+        hold = Hold(self._keys, task_asker("async with locks(...)"), self._locks.release)
+        hold.job = job_of_loop()
+        await self._locks.acquire_in_task(hold, self._timeout)
+        hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one
+        self._hold = hold
+
+    async def __aexit__(self, *_: object) -> None:
+        hold = self._hold
+        self.__exit__()
+        if hold is not None and hold.token is not None:
+            with suppress(ValueError):  # left in another context than it was entered in
+                descends.reset(hold.token)
+
+
+def after_fork() -> None:
+    """In a forked child: nobody else holds or waits for anything."""
+    reset_after_fork()
+    unsettled.clear()
+    jobs.after_fork()
+    for locks in registries():
+        locks.after_fork()

@@ -1,0 +1,81 @@
+"""The process-wide mutex, locks like it, and whether this very thread is inside a section of one.
+
+One `mutex` guards all slots and turns of all registries, because cycles of waiting cross functions. It is
+held for microseconds, never together with a store's lock, and runs nothing of the user's but a key's
+`__hash__` and `__eq__`. It is re-entrant only so that a finaliser or signal handler that comes back in the
+midst of a section can notice (`inside`) and keep out, instead of hanging.
+
+A finaliser or signal handler runs anywhere, also while its own thread holds a store's lock. There it may
+not wait: what it waits for may need that lock.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+__all__ = ["after_fork", "inside", "inside_other", "mutex", "new_lock", "register"]
+
+
+def new_lock() -> Any:
+    """A `threading.RLock` whose `with` takes two thirds of the time.
+
+    `with` looks for `__enter__` and `__exit__` on the type of what it enters, and binds them. Here the type
+    is the lock's own, and has them bound already. Nothing else changes: no Python code runs on entering and
+    leaving, so no interrupt can come between.
+
+    But on Python 3.14, where CPython looks for signals between such an `__enter__` and the block that is to
+    leave again (its issue 148874). It does not after a Python function has returned, nor after an item was
+    looked up; so there a function takes the lock as an item of itself.
+    """
+    lock = threading.RLock()
+    names = ("__enter__", "__exit__", "acquire", "release", "_is_owned", "_at_fork_reinit")
+    bound = {name: getattr(lock, name) for name in names if hasattr(lock, name)}
+    if _LOOKS_BEFORE_BLOCKS:
+        bound |= {"__enter__": _enter, "__getitem__": lock.acquire}
+    return type("RLock", (), {"__slots__": (), **bound})()
+
+
+_LOOKS_BEFORE_BLOCKS = sys.version_info[:2] == (3, 14)
+
+
+def _enter(lock: Any) -> None:
+    lock[True]  # `acquire(True)`; no call may stand here
+
+
+mutex: Any = new_lock()
+inside: Callable[[], bool] = mutex._is_owned
+"""Whether this very thread is inside a section of the mutex, as only a re-entering caller can find."""
+
+
+class Section(Protocol):
+    """Something with a lock of its own."""
+
+    def is_owned(self) -> bool:
+        """Whether this very thread holds it."""
+        ...
+
+
+_sections: tuple[weakref.ref[Any], ...] = ()  # replaced as a whole, so that readers need no lock
+_registering = new_lock()
+
+
+def register(section: Section) -> None:
+    """Remember it for as long as it lives."""
+    global _sections
+    with _registering:
+        _sections = (*(ref for ref in _sections if ref() is not None), weakref.ref(section))
+
+
+def inside_other() -> bool:
+    """Whether this very thread is inside any of them: then it may not wait for anybody."""
+    return any(section.is_owned() for section in (ref() for ref in _sections) if section is not None)
+
+
+def after_fork() -> None:
+    """In a forked child: nobody else is registering."""
+    global _registering
+    _registering = new_lock()

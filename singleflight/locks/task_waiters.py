@@ -1,0 +1,221 @@
+"""How a task waits at a gate: together with the other tasks of its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..common.errors import NoTask
+from .asyncio_edges import above_task
+from .latch import Gate
+from .waiters import Actor, Asker, Led, asker_of, get_ident, is_descendant
+from .waitgraph import forget_the_gone
+
+__all__ = ["InTask", "TaskAsker", "is_gone", "running_task", "task_asker"]
+
+
+class Watcher(Protocol):
+    """Looks on behalf of a crowd; `memo` does."""
+
+    def watch(self, watched: Any) -> float | None:
+        """Look now; returns after how many seconds again, or None to have each look for itself."""
+        ...
+
+
+class Crowd:
+    """The tasks of one loop at one gate. All fields are touched on the loop's own thread alone.
+
+    However many they are, opening costs one call into their loop, and one timer looks for all of them.
+
+    Args:
+        loop: theirs.
+    """
+
+    __slots__ = ("_left", "_watched", "_watcher", "is_watched", "loop", "members", "opened", "timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.members: list[InTask] = []  # some of which may have left
+        self._left = 0
+        self.opened = False
+        self.is_watched = False
+        self._watcher: Watcher | None = None
+        self._watched: Any = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def watch(self, watcher: Watcher, watched: Any) -> None:
+        """Have this one look at that now and then, while any of them waits."""
+        self._watcher, self._watched = watcher, watched
+        self.is_watched = True
+
+    def open(self) -> None:
+        """Wake them; called from any thread, perhaps again."""
+        if asyncio._get_running_loop() is self.loop:
+            self._wake()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._wake)
+        except RecursionError:  # which is a RuntimeError, too
+            raise
+        except RuntimeError:  # that loop is closed, and its tasks are gone with it
+            self._watcher = self._watched = None
+            self.members.clear()
+            forget_the_gone()
+
+    def _wake(self) -> None:
+        self.opened = True
+        self._watcher = self._watched = None  # the flight leads to its gate, and so to here
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        for member in self.members:
+            future = member.future
+            if future is not None and not future.done():
+                future.set_result(True)
+                if member.timer is not None:
+                    member.timer.cancel()
+        self.members = []  # last: at the end of the stack it may take another call to wake them all
+
+    def leave(self) -> None:
+        """One of them waits no more; now and then those that left are let go of."""
+        self._left += 1
+        if self._left * 2 > len(self.members):
+            self.members = [member for member in self.members if member.crowd is self]
+            self._left = 0
+
+    def look_later(self, pause: float) -> None:
+        """Have somebody look after so many seconds, if nobody is going to."""
+        if self.timer is None and self._watcher is not None:
+            self.timer = self.loop.call_later(pause, self._look)
+
+    def _look(self) -> None:
+        self.timer = None
+        pause = None if self._watcher is None else self._watcher.watch(self._watched)
+        if pause is None:
+            for member in self.members:
+                member.look_up()
+        elif self.members:
+            self.look_later(pause)
+
+
+class InTask:
+    """What waiting is for a task that asks: a place in the crowd of its loop, and a future.
+
+    A place is taken under the mutex, in the section that finds out that there is something to wait for; so
+    no opening can miss it. Only tasks of the crowd's loop touch it, and they run on its thread.
+    """
+
+    if TYPE_CHECKING:  # the fields are its subclasses', which have others beside
+        actor: Actor
+        thread: Actor
+        uneasy: bool
+        loop: asyncio.AbstractEventLoop
+        crowd: Any  # None once it has risen
+        future: asyncio.Future[bool] | None
+        timer: asyncio.TimerHandle | None
+    else:
+        __slots__ = ()
+
+    def is_below(self, turn: Led) -> bool:
+        """Whether that turn's leader waits, outside this library, for this task."""
+        if turn.leader != self.thread and not is_descendant():
+            return False  # the usual case, in short
+        return super().is_below(turn)  # type: ignore[misc, no-any-return]
+
+    def above(self, _turn: Led, /) -> AbstractSet[Actor]:
+        """Who waits for this task. It comes from a flight, or a leader may be beneath its loop."""
+        self.uneasy = True
+        return self.climb()
+
+    def climb(self) -> AbstractSet[Actor]:
+        """The same, as it is now."""
+        task: Any = self.actor
+        return above_task(task)
+
+    def stand_at(self, gate: Gate, watcher: Watcher | None = None, watched: Any = None) -> None:
+        """Take a place; call under the mutex."""
+        loop = self.loop
+        crowd: Any = gate.crowds.get(loop)
+        if crowd is None:
+            crowd = gate.crowds[loop] = Crowd(loop)
+        if watcher is not None and not crowd.is_watched:  # without one it does not look, as in `drain`
+            crowd.watch(watcher, watched)
+        crowd.members.append(self)
+        self.crowd = crowd
+        self.future = self.timer = None
+
+    def sit(self, pause: float, own_pause: float | None) -> asyncio.Future[bool]:
+        """What to await: True when the gate opens, False when `own_pause` seconds have passed.
+
+        `pause` is when somebody has to look on behalf of all.
+        """
+        crowd: Crowd = self.crowd
+        future: asyncio.Future[bool]
+        future = self.future = asyncio.Future(loop=crowd.loop)
+        if crowd.opened:  # by a finaliser or signal handler, between standing and sitting
+            future.set_result(True)
+            return future
+        if crowd.timer is None:
+            crowd.look_later(pause)
+        if own_pause is not None:
+            self.timer = crowd.loop.call_later(own_pause, self.look_up)
+        return future
+
+    def look_up(self) -> None:
+        """Have it look for itself, though the gate is shut."""
+        if self.future is not None and not self.future.done():
+            self.future.set_result(False)
+
+    def rise(self) -> None:
+        """It stood somewhere, and waits no more, for whatever reason."""
+        crowd, self.crowd = self.crowd, None
+        if crowd is not None:
+            crowd.leave()
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class TaskAsker(InTask, Asker):
+    """A task that asks for a plain hold."""
+
+    __slots__ = ("_runs", "crowd", "future", "loop", "timer")
+
+    loop: asyncio.AbstractEventLoop
+    _runs: threading.Thread
+
+    def is_dead(self) -> bool:
+        """Whether its loop is closed, or stands still on a thread that has ended."""
+        return is_gone(self.loop, self._runs)
+
+
+def is_gone(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
+    """Whether a loop that ran on this thread will never run its tasks again."""
+    if asyncio._get_running_loop() is loop:
+        return False
+    return loop.is_closed() or not (thread.is_alive() or loop.is_running())
+
+
+def running_task(what: str) -> Any:
+    """The task that runs now; raises `NoTask`, naming what needs one, where something else drives this."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs on this thread
+        task = None
+    if task is None:
+        raise NoTask(
+            f"{what}: needs an asyncio task, and none runs here; await it inside asyncio.run(...) or "
+            f"loop.create_task(...) (elsewhere: asyncio.run_coroutine_threadsafe, or under Twisted "
+            f"Deferred.fromFuture(asyncio.ensure_future(...)))"
+        )
+    return task
+
+
+def task_asker(what: str) -> TaskAsker:
+    """The task that runs now; raises `NoTask`, naming what needs one, where there is none."""
+    task = running_task(what)
+    asker = asker_of(TaskAsker, task, get_ident(), task)
+    asker.loop = task.get_loop()
+    asker._runs = threading.current_thread()
+    return asker

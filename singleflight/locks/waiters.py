@@ -1,0 +1,174 @@
+"""Who asks for a turn, where it is a thread (for tasks see `task_waiters`), and who may wait for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable
+from collections.abc import Set as AbstractSet
+from contextvars import ContextVar
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .latch import Gate
+
+__all__ = [
+    "NOBODY",
+    "Actor",
+    "Asker",
+    "InThread",
+    "asker_of",
+    "current_actor",
+    "descends",
+    "get_ident",
+    "is_descendant",
+    "running_loop",
+    "thread_asker",
+]
+
+Actor = Hashable
+"""Who holds and waits: a thread, by its identifier, an asyncio task, or a loop in one of its callbacks."""
+
+
+def _running_loop_if_any() -> Any:
+    """The event loop that runs on this thread; where nobody imported asyncio there is none."""
+    global running_loop
+    events = sys.modules.get("asyncio.events")
+    if events is None:
+        return None
+    running_loop = events._get_running_loop  # from now on without this detour
+    return running_loop()
+
+
+running_loop: Callable[[], Any] = _running_loop_if_any
+
+
+def current_actor() -> Actor:
+    """The running task, or the thread where none runs.
+
+    A loop's callback or signal handler is the loop: the thread is who waits for the loop to end.
+    """
+    loop: Actor | None = running_loop()
+    if loop is None:
+        return get_ident()
+    task: Actor | None = sys.modules["asyncio"].current_task()
+    return loop if task is None else task
+
+
+NOBODY: AbstractSet[Actor] = frozenset()
+
+
+class Led(Protocol):
+    """What is waited for: a turn."""
+
+    leader: Actor | None
+
+
+class Asker:
+    """Somebody who asks for a turn and may have to wait for it.
+
+    `actor` will lead what is claimed, `thread` is where it runs, and `waiter` is what a wait holds up: that
+    whole thread, or one task alone. `uneasy` once it is known that somebody outside this library may wait
+    for it, now or later.
+    """
+
+    __slots__ = ("_above", "actor", "noted", "thread", "uneasy", "waiter")
+    actor: Actor
+    thread: Actor
+    waiter: Actor
+    uneasy: bool
+    noted: AbstractSet[Actor]  # what `circles` knows to be above it
+    _above: AbstractSet[Actor] | None
+
+    def begin(self) -> None:
+        """It is going to ask; nothing is known of who may be above it."""
+        self.uneasy = False
+        self._above = None
+        self.noted = NOBODY
+
+    def is_below(self, turn: Led) -> bool:
+        """Whether that turn's leader waits, outside this library, for this asker."""
+        if self._above is None:
+            self._above = self.above(turn)
+        return turn.leader in self._above
+
+    def above(self, _turn: Led, /) -> AbstractSet[Actor]:
+        """Everybody who waits, outside this library, for this asker; empty where that cannot matter.
+
+        The turn is what gave rise to the question. Asked by its own actor; `climb` by anybody.
+        """
+        return frozenset()
+
+    def climb(self) -> AbstractSet[Actor]:
+        """The same, whether it matters or not, as it is now."""
+        return frozenset()
+
+    def is_dead(self) -> bool:
+        """Whether it will never go on: its event loop is gone."""
+        return False
+
+    def stand_at(self, gate: Gate, watcher: Any = None, watched: Any = None) -> None:
+        """Note that it is going to wait at a gate; called under the mutex. Threads need no place there.
+
+        While any task waits there `watcher.watch(watched)` is called now and then.
+        """
+
+    def look_again(self) -> None:
+        """See anew who is above: that changes while one waits."""
+        self._above = self.climb()
+
+
+A = TypeVar("A", bound=Asker)
+
+descends: ContextVar[bool] = ContextVar("singleflight_descends", default=False)
+is_descendant: Callable[[], bool] = descends.get  # bound once: every follower asks
+"""Whether this context comes from the work of a flight that a task runs, which may come to wait for it."""
+
+
+class InThread:
+    """What waiting is for a thread that asks: it stands still as a whole, with the tasks that it runs."""
+
+    if TYPE_CHECKING:  # the fields are its subclasses'
+        uneasy: bool
+        job: Any  # what an executor runs on this thread, once it is uneasy
+    else:
+        __slots__ = ()
+
+    def above(self, _turn: Led, /) -> AbstractSet[Actor]:
+        """Who waits for this thread, where it works for an executor."""
+        if "concurrent.futures.thread" not in sys.modules:
+            return frozenset()
+        from .asyncio_edges import job_of_this_thread
+
+        self.job = job_of_this_thread()
+        self.uneasy = self.job is not None
+        return self.climb()
+
+    def climb(self) -> AbstractSet[Actor]:
+        """The same, as it is now; asked by anybody."""
+        if not self.uneasy:
+            return frozenset()
+        from .asyncio_edges import above_job
+
+        return above_job(self.job)
+
+
+class ThreadAsker(InThread, Asker):
+    """A thread that asks for a plain hold."""
+
+    __slots__ = ("job",)
+
+
+def asker_of(kind: type[A], actor: Actor, thread: Actor, waiter: Actor) -> A:
+    """One of this kind that is going to ask (no `__init__`: see `slots.new_slot`)."""
+    asker = kind()
+    asker.actor = actor
+    asker.thread = thread
+    asker.waiter = waiter
+    asker.begin()
+    return asker
+
+
+def thread_asker() -> ThreadAsker:
+    """Whoever runs on this thread now."""
+    thread = get_ident()
+    return asker_of(ThreadAsker, current_actor(), thread, thread)

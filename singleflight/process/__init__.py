@@ -1,0 +1,1 @@
+"""What concerns all decorated functions of the process: list, report, drain, fork."""

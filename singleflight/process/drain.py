@@ -1,0 +1,124 @@
+"""Waiting for the flights in progress to end, before a process or an event loop shuts down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+from ..common import patches
+from ..common.durations import patience
+from ..common.errors import FlightDeadlock
+from ..common.messages import shown
+from ..core.flight import Flight
+from ..locks.latch import LOOK, LOOK_AGAIN, Gate
+from ..locks.mutex import mutex
+from ..locks.unsettled import settle
+from ..locks.waiters import Asker, thread_asker
+from ..locks.waitgraph import circle
+from .registry import memos
+
+__all__ = ["drain", "drain_sync"]
+
+
+async def drain(timeout: float | timedelta | None = None) -> bool:
+    """Wait in a task until no decorated function has a flight in progress; whether that came to be.
+
+    Args:
+        timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
+
+    Returns True once nothing is in flight anywhere in the process (on this loop, on others, in threads), or
+    False when the time ran out first. Flights that begin meanwhile are waited for too: stop asking first.
+    Flights that were detached, or are being cancelled, count as well; those whose event loop is closed do
+    not. The flights have landed then; tasks that waited for them may still have to be resumed.
+
+    Nothing is cancelled, and cancelling this disturbs no flight. Raises `FlightDeadlock` when called from
+    within a flight, which would wait for itself, `SingleFlightError` where no asyncio task runs, and
+    `TypeError` or `ValueError` for a bad `timeout`. Does not block the event loop.
+
+    >>> import asyncio
+    >>> asyncio.run(drain(timeout=5))
+    True
+    """
+    from ..locks.task_waiters import task_asker
+
+    asker = task_asker("drain")
+    waiting = _Draining(asker, timeout)
+    while (next_one := waiting.next_one()) is not None:
+        try:
+            opened = await asker.sit(LOOK, waiting.pause())
+        finally:
+            asker.rise()
+        if not opened and waiting.is_over() and not next_one[0].has_ended():
+            return False
+    return True
+
+
+def drain_sync(timeout: float | timedelta | None = None) -> bool:
+    """Wait in a thread until no decorated function has a flight in progress; whether that came to be.
+
+    Args:
+        timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
+
+    Returns and raises what `drain` does. It blocks its thread: use `drain` where an event loop runs. On the
+    thread of a loop that runs a flight it raises `FlightDeadlock`.
+
+    >>> drain_sync(timeout=5)
+    True
+    """
+    waiting = _Draining(thread_asker(), timeout)
+    while (next_one := waiting.next_one()) is not None:
+        flight, gate = next_one
+        if not gate.wait(waiting.pause()) and waiting.is_over() and not flight.has_ended():
+            return False
+    return True
+
+
+class _Draining:
+    """Somebody who waits for all flights, one after another."""
+
+    def __init__(self, asker: Asker, timeout: float | timedelta | None) -> None:
+        seconds = patience(timeout, "timeout")
+        self._asker = asker
+        self._give_up = None if seconds is None else time.monotonic() + seconds
+
+    def next_one(self) -> tuple[Flight, Gate] | None:
+        """A flight in progress and the gate that opens when it ends; None when there is none."""
+        settle()
+        asker, bounded = self._asker, self._give_up is not None
+        with mutex:
+            if asker.uneasy:
+                asker.look_again()  # somebody may have begun to wait for this very task
+            flights = list(_in_progress())
+            own = [flight for flight in flights if circle(asker, flight, bounded) is not None]
+            if not own:
+                if not flights:
+                    return None
+                gate = flights[0].open_later()
+                asker.stand_at(gate)
+                return flights[0], gate
+        flight = own[0]
+        why = f"draining from within the flight of {shown(flight.key)} would never end"
+        raise FlightDeadlock(f"{why}{patches.hint()}")
+
+    def pause(self) -> float:
+        """For how many seconds to wait before looking."""
+        pause = LOOK_AGAIN if self._asker.uneasy else LOOK
+        return pause if self._give_up is None else max(0.0, min(pause, self._give_up - time.monotonic()))
+
+    def is_over(self) -> bool:
+        """Whether there is no more time."""
+        return self._give_up is not None and time.monotonic() >= self._give_up
+
+
+def _in_progress() -> Iterator[Flight]:
+    """Every flight that runs, detached ones included. Not one whose loop or thread is gone."""
+    for memo in memos():
+        for turn in [slot.turn for slot in memo.locks.live()] + list(memo.adrift):
+            if (
+                isinstance(turn, Flight)
+                and turn.leader is not None
+                and not turn.has_ended()
+                and not turn.is_dead()
+            ):
+                yield turn

@@ -1,0 +1,93 @@
+"""Every decorated function alive in this process, and what they are doing."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any
+
+from ..common.messages import listed
+from ..core.controls import info, name_of
+from ..core.flight import FLYING, Flight
+from ..drivers import pool
+from ..locks import keyed
+from ..locks.mutex import after_fork, mutex, new_lock
+from ..locks.slots import Turn
+
+__all__ = ["functions", "memos", "register", "report"]
+
+# Replaced as a whole under `_registering`, so that readers need no lock.
+_functions: tuple[weakref.ref[Any], ...] = ()
+_registering = new_lock()
+
+
+def register(function: Any) -> None:
+    """Remember a decorated function for as long as it lives."""
+    global _functions
+    with _registering:
+        _functions = (*(ref for ref in _functions if ref() is not None), weakref.ref(function))
+
+
+def functions() -> tuple[Any, ...]:
+    """Every decorated function alive, in the order of their decoration."""
+    return tuple(function for ref in _functions if (function := ref()) is not None)
+
+
+def memos() -> list[Any]:
+    """What all of them remember; twins share one."""
+    return list(dict.fromkeys(function._self_memo for function in functions()))
+
+
+def report() -> str:
+    """All decorated functions and their flights, with leaders, ages and numbers of waiters, as text.
+
+    For a service that seems to hang: safe to call from a signal handler and from any thread. It waits at
+    most a tenth of a second for the library's mutex and reads without it after that.
+
+    >>> "functions" in report()
+    True
+    """
+    every = memos()
+    held = mutex.acquire(timeout=0.1)
+    try:
+        turns = [_turns(memo) for memo in every]
+    finally:
+        if held:
+            mutex.release()
+    # Outside the mutex: the keys' own __repr__, the clock, and the names of threads.
+    lines = [f"singleflight: {len(every)} decorated functions"]
+    for memo, found in zip(every, turns, strict=True):
+        lines += _told(memo, found)
+    return "\n".join(lines)
+
+
+def _turns(memo: Any) -> list[tuple[Turn, int]]:
+    """Who has a key now, and how many queue behind it."""
+    found = [(slot.turn, len(slot.queue)) for slot in memo.locks.live() if slot.turn is not None]
+    return found + [(flight, 0) for flight in list(memo.adrift)]
+
+
+def _told(memo: Any, found: list[tuple[Turn, int]]) -> list[str]:
+    now = memo.timer()
+    flying = [turn for turn, _ in found if isinstance(turn, Flight) and turn.state is FLYING]
+    lines = [f"{memo.name}: {len(memo.store.index)} entries, {len(flying)} flights"]
+    for turn, queued in found:
+        if not isinstance(turn, Flight):
+            keys = listed(getattr(turn, "keys", (turn.key,)))
+            lines.append(f"  lock {keys}: held by {name_of(turn.leader)}, {queued} queued")
+    return lines + [f"  {info(flight, memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
+
+
+def _after_fork() -> None:
+    """A forked child starts with no flights, fresh locks, the values it inherited and counts of its own."""
+    global _registering
+    _registering = new_lock()
+    keyed.after_fork()
+    after_fork()
+    pool.after_fork()
+    for memo in memos():
+        memo.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

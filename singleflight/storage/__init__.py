@@ -1,0 +1,1 @@
+"""Values, their ages, who expires and who is evicted."""

@@ -1,0 +1,413 @@
+"""Where values are kept: a dictionary for lock-free hits, and beside it who runs out next and who is to go.
+
+`index` alone decides what is served: a reader does one look-up and one comparison, without the lock.
+Beside it, under the lock, an `Order` knows who runs out next, and a ring through the records knows whose
+turn it is to go when the store is full: second chance, also called CLOCK (F. J. Corbató, 1968).
+
+Nothing of the user's runs under the lock but a key's `__hash__` and `__eq__`; what is dropped is handed to
+the caller, who lets go of it after. A thread that comes back while it is inside (the collector and signal
+handlers run anywhere) changes nothing; what it wanted dropped is dropped by the section it interrupted.
+
+A key may be *spoilt* after it was stored: it has changed, or raises when it is hashed or compared. A
+dictionary lets go of nothing without that hash. So what is to leave is looked up by its key, and leaves if
+that finds this very record; if not, `index` is made anew of those that are still found (`_without_spoilt`).
+The new one takes the place of the old one as a whole: a reader without the lock looks into the one or the
+other, both complete, and what has left is closed (`deadline`). So no reader misses what is stored, and none
+finds it under another key than it was stored with. That costs a walk over all that is stored, and takes out
+every spoilt entry at once; so a store that is full pays for it about once in `maxsize` evictions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from math import inf
+from typing import Any, Protocol
+
+from ..common.keys import InstanceKey, check_room
+from ..locks.mutex import new_lock, register
+from .entry import Record, record_of
+from .expiry import Order
+
+__all__ = ["Store"]
+
+_MOVED = object()  # no key: whoever leaves the section is to say that the index was replaced
+_CHANCES = 32  # how many used entries one eviction may pass over; bounds the time under the lock
+
+
+class Detachable(Protocol):
+    """What may publish: refused once it is detached, or when another value has come since it began."""
+
+    detached: bool
+    previous: Record | None
+
+
+class Store:
+    """The entries of one decorated function.
+
+    Args:
+        maxsize: entries kept; None for no limit.
+    """
+
+    def __init__(self, maxsize: int | None) -> None:
+        self.index: dict[Hashable, Record] = {}  # read by anybody, written and replaced under the lock
+        self.lookup: Callable[..., Any] = self.index.get  # replaced with it
+        self.moved: Callable[[], object] = _nobody_follows  # called, without the lock, after that
+        self._has_moved = False  # until it was called
+        self.evictions = self.expirations = 0  # written under the lock
+        self._hits_of_gone = 0.0  # the hits of records that have left; written under the lock
+        self._maxsize = inf if maxsize is None else maxsize
+        self._new_lock()
+        self._torn = False  # true inside a mutation; found true at its start, the last one never ended
+        # Keys and InstanceKeys to drop, and `_MOVED`; appended to by anybody.
+        self._unwanted: deque[Hashable] = deque()
+        self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
+        self._ring = record_of(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
+        self._rebuild()
+        register(self)
+
+    def records(self) -> list[Record]:
+        """Everything that is stored, run out or not."""
+        return list(self.index.values())
+
+    def find(self, key: Hashable) -> Record | None:
+        """What is stored for a key; None also where the key is spoilt and raises."""
+        try:
+            return self.index.get(key)
+        except Exception:
+            return None
+
+    def hits(self) -> int:
+        """How often a stored record has served (with a global interpreter lock; see `Record`)."""
+        with self._lock:
+            hits, records = self._hits_of_gone, list(self.index.values())
+        return int(hits + sum(record.hits for record in records))
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def put(self, record: Record, publisher: Detachable | None = None) -> list[Record] | None:
+        """Store a record; None if it was refused, else the records that went for it.
+
+        Refused when the publisher was detached (`detached` is set before what it would replace is dropped,
+        so a detached flight's value is either seen here or dropped there), or when what is here came after
+        the publisher had begun.
+        """
+        if self.is_owned():
+            return None
+        gone: list[Record] = []
+        refused = False
+        with self._lock:
+            key, index = record.key, self.index
+            old = index.get(key)
+            if publisher is not None and (
+                publisher.detached or (old is not None and old is not publisher.previous)
+            ):
+                refused = True
+            else:
+                if self._torn:
+                    self._rebuild()
+                self._torn = True
+                order, ring = self._order, self._ring
+                if order.due <= record.landed:
+                    gone = self._take_out(order.expire(record.landed))
+                    index = self.index
+                    old = index.get(key)
+                order.add(record)
+                if old is not None:
+                    record.key = old.key  # the very key object that the dictionaries hold
+                elif len(index) >= self._maxsize:
+                    went = ring.newer
+                    if went.hits != went.passed:
+                        went = self._pass_over()
+                    order.remove(went)
+                    gone.append(went)
+                    if not self._unlist(went):
+                        gone += self._without_spoilt()
+                        index = self.index
+                    self.evictions += 1
+                newest = ring.older
+                record.newer, record.older = ring, newest
+                newest.newer = ring.older = record
+                index[key] = record
+                if old is not None:
+                    order.remove(old)
+                    self._leave(old)
+                if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                    if old is not None:
+                        self._disown(old)
+                    self._of_instance.setdefault(key[0], set()).add(record)
+                self._torn = False
+        if self._unwanted:
+            self.settle()
+        return None if refused else gone
+
+    def drop(self, key: Hashable) -> Record | None:
+        """Take one entry out and return it."""
+        if self.is_owned():
+            self._unwanted.append(key)
+            return self.index.get(key)
+        spoilt: list[Record] = []  # destroyed outside the lock
+        with self._lock:
+            record = self.index.get(key)
+            self._begin()
+            if record is not None and not self._remove(record):
+                spoilt = self._without_spoilt()
+            self._torn = False
+        if self._unwanted:
+            self.settle()
+        del spoilt
+        return record
+
+    def discard(self, records: list[Record]) -> list[Record]:
+        """Take these very records out, whatever their keys have become; returns those that were there."""
+        if self.is_owned():
+            return []
+        spoilt: list[Record] = []  # destroyed outside the lock
+        with self._lock:
+            self._begin()
+            stored = [record for record in records if record.older is not None]
+            sound = True
+            for record in stored:
+                sound = self._remove(record) and sound
+            if not sound:
+                spoilt = self._without_spoilt()
+            self._torn = False
+        if self._unwanted:
+            self.settle()
+        del spoilt
+        return stored
+
+    def clear(self) -> list[Record]:
+        """Take everything out, and count from zero."""
+        if self.is_owned():
+            records = self.records()
+            self._unwanted.extend(record.key for record in records)
+            return records
+        with self._lock:
+            self._begin()
+            records = self.records()
+            self.index.clear()
+            for record in records:
+                record.deadline = -inf
+                record.older = record.newer = record.sooner = record.later = None
+            self.evictions = self.expirations = 0
+            self._hits_of_gone = 0.0
+            self._rebuild()
+        if self._unwanted:
+            self.settle()
+        return records
+
+    def expire(self, now: float) -> list[Record]:
+        """Take out what has run out."""
+        if self.is_owned():
+            return []
+        with self._lock:
+            self._begin()
+            gone = self._take_out(self._order.expire(now))
+            self._torn = False
+        if self._unwanted:
+            self.settle()
+        return gone
+
+    def forget(self, unwanted: Hashable) -> None:
+        """Have a key, or all keys of an instance, dropped as soon as possible; never waits.
+
+        Called from weak-reference callbacks, that is from anywhere, also inside our own sections.
+        """
+        self._unwanted.append(unwanted)
+        self.settle()
+
+    def settle(self) -> None:
+        """Drop what `forget` was told, unless somebody is inside, who then does it on leaving.
+
+        And say that the index was replaced, if so.
+        """
+        while self._unwanted and not self.is_owned():
+            gone: list[Record] = []
+            try:
+                try:
+                    if not self._lock.acquire(blocking=False):
+                        return
+                    self._begin()
+                    while self._unwanted:
+                        self._drop_unwanted(self._unwanted[0], gone)
+                        self._unwanted.popleft()  # after it: there may have been no room for that
+                    self._torn = False
+                finally:
+                    self._let_go()
+            finally:
+                self._let_go()  # an interrupt may have struck in the other
+            gone.clear()  # outside the lock: destructors may do anything
+        while self._has_moved and not self.is_owned():
+            self._has_moved = False
+            try:
+                self.moved()
+            except BaseException:  # an interrupt: whoever comes next says it
+                self._has_moved = True
+                self._unwanted.append(_MOVED)
+                raise
+
+    def after_fork(self) -> None:
+        """In a forked child, which counts for itself: a free lock, and an order made anew."""
+        self._new_lock()
+        self._rebuild()
+        self.evictions = self.expirations = 0
+        self._hits_of_gone = -sum(record.hits for record in self.index.values())
+
+    def _new_lock(self) -> None:
+        self._lock = lock = new_lock()
+        self.is_owned: Callable[[], bool] = lock._is_owned  # as threading.Condition asks it
+
+    def _let_go(self) -> None:
+        if self.is_owned():
+            self._lock.release()
+
+    # -- under the lock -----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """A mutation begins; it ends with `_torn = False`."""
+        if self._torn:
+            self._rebuild()
+        self._torn = True
+
+    def _pass_over(self) -> Record:
+        """Those at the front that were used since the hand last passed go to the back; who is first then."""
+        ring = self._ring
+        oldest: Record = ring.newer
+        chances = _CHANCES
+        while chances and oldest.hits != oldest.passed:
+            chances -= 1
+            oldest.passed = oldest.hits
+            following = oldest.newer
+            ring.newer, following.older = following, ring
+            newest = ring.older
+            oldest.older, oldest.newer = newest, ring
+            newest.newer = ring.older = oldest
+            oldest = ring.newer
+        return oldest
+
+    def _remove(self, record: Record) -> bool:
+        """Out of everything, before its time; False: see `_unlist`."""
+        self._order.remove(record)
+        return self._unlist(record)
+
+    def _take_out(self, ran_out: list[Record]) -> list[Record]:
+        """The order has let these go: they leave everything else; returns what has left."""
+        sound = True
+        for record in ran_out:
+            sound = self._unlist(record) and sound
+            self.expirations += 1
+        return ran_out if sound else ran_out + self._without_spoilt()
+
+    def _drop_unwanted(self, unwanted: Hashable, gone: list[Record]) -> None:
+        if isinstance(unwanted, InstanceKey):
+            records = list(self._of_instance.get(unwanted, ()))
+        else:
+            found = self.find(unwanted)
+            records = [] if found is None else [found]
+        gone += records
+        sound = True
+        for record in records:
+            sound = self._remove(record) and sound
+        if not sound:
+            gone += self._without_spoilt()
+
+    def _unlist(self, record: Record) -> bool:
+        """Out of all but the order. False where its key is spoilt: then `_without_spoilt` is to follow."""
+        key, index = record.key, self.index
+        try:
+            sound = index[key] is record  # KeyError: it has changed
+            if sound:
+                del index[key]
+        except Exception as error:  # the key's own
+            check_room(error)
+            sound = False
+        self._leave(record)
+        if type(key) is tuple and key and type(key[0]) is InstanceKey:
+            records = self._of_instance.get(key[0])  # in line: `_disown`
+            if records is not None:
+                records.discard(record)
+                if not records:
+                    del self._of_instance[key[0]]
+        return sound
+
+    def _disown(self, record: Record) -> None:
+        """It is none of its instance's any more."""
+        key: Any = record.key
+        records = self._of_instance.get(key[0])
+        if records is not None:
+            records.discard(record)
+            if not records:
+                del self._of_instance[key[0]]
+
+    def _without_spoilt(self) -> list[Record]:
+        """Make the index anew, of those that their keys lead to; returns those that have left now for that.
+
+        `set` takes the keys over with the hashes that they were stored with, and compares those first (a
+        dictionary may find a changed key by its identity). Whoever can be discarded still has the same hash;
+        what is left is spoilt. A changed key is never filed as what it is now: others may ask for that.
+        """
+        index, kept, gone = self.index, dict[Hashable, Record](), list[Record]()
+        try:
+            left = set(index)
+            for key in list(index):
+                try:
+                    left.discard(key)
+                except Exception as error:  # the key's own
+                    check_room(error)
+            spoilt = set(map(id, left))
+        except Exception as error:  # keys of one hash, whose comparison raises: nobody can tell them apart
+            check_room(error)
+            spoilt = set(map(id, index))
+        for key, record in list(index.items()):
+            if record.older is None:  # it has left all but the index
+                continue
+            try:
+                sound = id(key) not in spoilt and kept.setdefault(key, record) is record
+            except Exception as error:  # the key's own
+                check_room(error)
+                sound = False
+            if not sound:
+                gone.append(record)
+        for record in gone:
+            self._order.remove(record)
+            self._leave(record)
+            key = record.key
+            if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                self._disown(record)
+            self.evictions += 1
+        lookup = kept.get
+        # No call between these: an interrupt finds the old ones or the new ones.
+        self.index = kept
+        self.lookup = lookup
+        self._has_moved = True
+        self._unwanted.append(_MOVED)
+        return gone
+
+    def _leave(self, record: Record) -> None:
+        """Out of the ring; from now on nobody's hit is counted in it (why this order: see `Record`)."""
+        record.deadline = -inf
+        older, newer = record.older, record.newer
+        older.newer, newer.older = newer, older
+        record.older = record.newer = None  # one that left must not keep its neighbours alive
+        self._hits_of_gone += record.hits
+
+    def _rebuild(self) -> None:
+        """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""
+        ring = self._ring
+        ring.newer = ring.older = ring
+        self._order = Order()
+        self._of_instance.clear()
+        for record in sorted(self.index.values(), key=lambda record: record.landed):
+            record.newer, record.older = ring, ring.older
+            ring.older.newer = record
+            ring.older = record
+            self._order.add(record)
+            key = record.key
+            if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                self._of_instance.setdefault(key[0], set()).add(record)
+        self._torn = False
+
+
+def _nobody_follows() -> None:
+    """Nobody looks into the index by another way than the store's own."""

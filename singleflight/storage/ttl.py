@@ -1,0 +1,91 @@
+"""How long a value is fresh, where that depends on it: what a callable `ttl` is given, and one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import timedelta
+from math import inf
+from typing import Any
+
+from ..common.durations import real, seconds
+from ..common.messages import Shown, shown
+from .entry import Entry
+
+__all__ = ["TTL", "AdaptiveTTL", "Landing"]
+
+
+@dataclass(slots=True, unsafe_hash=True, repr=False)  # not frozen: that takes five times as long to make
+class Landing(Shown):
+    """What a callable `ttl` decides on: one flight that has just ended well.
+
+    `duration` is how long the function took, in seconds; `followers` how many callers waited for it;
+    `previous` the entry that this one replaces (perhaps past its ttl), or None.
+    """
+
+    key: Hashable
+    value: Any
+    error: BaseException | None = None
+    duration: float = 0.0
+    followers: int = 0
+    previous: Entry | None = None
+
+
+class AdaptiveTTL:
+    """A `ttl` that grows for keys that many callers wait for, and falls back when they do not.
+
+    Args:
+        base: the ttl of a key in quiet times, in seconds or as a `timedelta`.
+        maximum: what it grows to at most.
+        factor: by how much it grows at each landing that more than `followers` callers waited for.
+        followers: how many may wait without its growing.
+
+    >>> ttl = AdaptiveTTL(base=10, maximum=60)
+    >>> ttl(Landing("ASML", 984.75, followers=2)), ttl(Landing("ASML", 984.75, followers=50))
+    (10.0, 20.0)
+
+    It keeps nothing of its own: what it goes by is the landing's `previous` entry. So it may be shared by
+    several functions, composes with `grace` and `jitter`, and is safe to use from any thread.
+    """
+
+    def __init__(
+        self,
+        base: float | timedelta,
+        maximum: float | timedelta,
+        factor: float = 2,
+        followers: int = 5,
+    ) -> None:
+        self.base, self.maximum = seconds(base, "base"), seconds(maximum, "maximum")
+        if not 0 < self.base < inf:
+            raise ValueError(f"base: must be positive and finite, got {shown(base)}")
+        if self.maximum < self.base:
+            raise ValueError(f"maximum: must be at least base ({shown(base)}), got {shown(maximum)}")
+        number = real(factor, "factor", "a number")
+        if not 1 < number < inf:
+            raise ValueError(f"factor: must be more than 1 and finite, got {shown(factor)}")
+        if isinstance(followers, bool) or not isinstance(followers, int):
+            raise TypeError(f"followers: expected a whole number, got {shown(followers)}")
+        if followers < 0:
+            raise ValueError(f"followers: cannot be negative, got {followers}")
+        self.factor = factor if type(factor) is int else number
+        self.followers = followers
+
+    def __call__(self, landing: Landing) -> float:
+        """The ttl of what has just landed, in seconds."""
+        if landing.followers <= self.followers:
+            return self.base
+        before = self.base if landing.previous is None else landing.previous.ttl
+        level = self.base
+        while level < before and level < self.maximum:  # `before` may have been shortened by jitter
+            level *= self.factor
+        return min(level * self.factor, self.maximum)
+
+    def __repr__(self) -> str:
+        return (
+            f"AdaptiveTTL(base={self.base!r}, maximum={self.maximum!r}, factor={self.factor!r}, "
+            f"followers={self.followers!r})"
+        )
+
+
+TTL = float | int | timedelta | Callable[[Landing], "float | int | timedelta | None"] | None
+"""What the option `ttl` takes."""

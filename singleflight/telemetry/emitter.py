@@ -1,0 +1,176 @@
+"""What the decision maker tells, and when it is worth building an event for it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+from ..common.messages import shown
+from ..storage.entry import Record
+from .events import (
+    ALL_KINDS,
+    Abort,
+    Deadlock,
+    Event,
+    Evict,
+    Expire,
+    Fetch,
+    Hit,
+    Land,
+    LoggingListener,
+    Share,
+    StaleHit,
+    Timeout,
+    Unseat,
+    Wait,
+    log,
+)
+
+__all__ = ["Emitter", "Teller"]
+
+
+class Told(Protocol):
+    """What is told of a flight."""
+
+    key: Hashable
+    kind: str
+    started: float
+    landed: float
+    value: Any
+    error: BaseException | None
+
+
+class Emitter:
+    """Tells one function's events to its listener and to the library's log."""
+
+    # `_telling.active` is per thread; the other fields are written once, `_blamed` by whoever is first.
+    __slots__ = ("_blamed", "_listener", "_log", "_numbers", "_telling", "has_listener", "name")
+
+    def __init__(self, name: str, listener: Callable[[Any], object] | None) -> None:
+        self.name = name
+        self._listener = listener
+        self.has_listener = listener is not None
+        self._log = LoggingListener()
+        self._numbers = itertools.count(1)
+        self._telling = threading.local()
+        self._blamed = False
+
+    def wants(self, kind: str) -> bool:
+        """Whether anybody wants events of this kind now (never inside the function's own listener)."""
+        listener = self._listener
+        if listener is None:
+            return log.isEnabledFor(logging.DEBUG) and kind != "hit"
+        if getattr(self._telling, "active", False):
+            return False
+        return self._listens(kind) or (kind != "hit" and kind in self._log.wants)
+
+    def _listens(self, kind: str) -> bool:
+        """Whether the listener wants this kind; one that cannot say is blamed and gets nothing."""
+        try:
+            return kind in getattr(self._listener, "wants", ALL_KINDS)
+        except Exception:
+            self._blame()
+            return False
+
+    def _blame(self) -> None:
+        if not self._blamed:
+            self._blamed = True
+            log.exception("%s: its listener %s failed; told once", self.name, shown(self._listener))
+
+    def tell(self, kind: type[Event], key: Hashable, **details: Any) -> None:
+        """Build the event and deliver it. Call it only when `wants` said so, and under no lock."""
+        event = kind(name=self.name, key=key, sequence=next(self._numbers), **details)
+        self._telling.active = True
+        try:
+            if kind.kind in self._log.wants:
+                self._log(event)
+            listener = self._listener
+            if listener is not None and self._listens(kind.kind):
+                listener(event)
+        except Exception:
+            self._blame()
+        finally:
+            self._telling.active = False
+
+
+class Teller(Emitter):
+    """One function's events. Every method is called after the transition, under no lock."""
+
+    __slots__ = ()
+
+    def hit(self, record: Record, now: float) -> bool:
+        """A caller was served the longer way; whether anybody listens to that."""
+        wanted = self.wants("hit")
+        if wanted:
+            self.tell(Hit, record.key, value=record.value, age=max(0.0, now - record.landed))
+        return wanted
+
+    def stale_hit(self, record: Record, now: float) -> None:
+        """A caller was served a value past its ttl."""
+        if self.wants("stale_hit"):
+            self.tell(StaleHit, record.key, value=record.value, age=max(0.0, now - record.landed))
+
+    def refused(self, key: Hashable, cycle: str) -> None:
+        """A caller would have closed a circle."""
+        if self.wants("deadlock"):
+            self.tell(Deadlock, key, cycle=cycle)
+
+    def fetching(self, flight: Told) -> None:
+        """A leader is about to run the function."""
+        if self.wants("fetch"):
+            self.tell(Fetch, flight.key, flight=flight.kind)
+
+    def waiting(self, flight: Told, followers: int) -> None:
+        """A follower is about to wait for the first time, as one of so many."""
+        if self.wants("wait"):
+            self.tell(Wait, flight.key, followers=followers)
+
+    def shared(self, flight: Told, now: float, waited: float) -> None:
+        """A follower has its flight's outcome."""
+        if self.wants("share"):
+            value, error = flight.value, flight.error
+            age = max(0.0, now - flight.landed)
+            self.tell(Share, flight.key, value=value, error=error, age=age, waited=waited)
+
+    def timed_out(self, key: Hashable, waited: float) -> None:
+        """A follower gave up."""
+        if self.wants("timeout"):
+            self.tell(Timeout, key, waited=waited)
+
+    def landed(
+        self, flight: Told, ended: tuple[int, bool], value: Any, now: float, ttl: float | None
+    ) -> None:
+        """A flight ended with a value, stored for `ttl` seconds or (None) not at all."""
+        if self.wants("land"):
+            told = _told(flight, ended, now)
+            self.tell(
+                Land, flight.key, value=value, stored=ttl is not None, ttl=ttl, retried=ended[1], **told
+            )
+
+    def failed(self, flight: Told, ended: tuple[int, bool], error: BaseException, now: float) -> None:
+        """A flight ended with an exception, or was aborted by one."""
+        told = _told(flight, ended, now)
+        if not isinstance(error, Exception):
+            if self.wants("abort"):
+                self.tell(Abort, flight.key, error=error, **told)
+        elif self.wants("land"):
+            self.tell(Land, flight.key, error=error, stored=False, retried=ended[1], **told)
+
+    def unseated(self, flight: Told) -> None:
+        """A flight took too long, or was dead, and has lost its key."""
+        if self.wants("unseat"):
+            self.tell(Unseat, flight.key)
+
+    def gone(self, records: list[Record], now: float) -> None:
+        """These records left the store by themselves."""
+        for record in records:
+            kind = Evict if record.fresh_for(now) > 0 else Expire
+            if self.wants(kind.kind):
+                self.tell(kind, record.key)
+
+
+def _told(flight: Told, ended: tuple[int, bool], now: float) -> dict[str, Any]:
+    return {"duration": now - flight.started, "followers": ended[0]}

@@ -1,0 +1,266 @@
+"""What happened, as typed records; who may listen; and the listener that writes log lines.
+
+Events are told after the transition they describe is complete and outside every lock. Each carries
+a sequence number of its function, taken at the transition: several threads may deliver theirs out of
+order, and sorting by `sequence` restores it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from ..common.messages import Shown, listed, shown
+
+__all__ = [
+    "ALL_KINDS",
+    "Abort",
+    "Deadlock",
+    "Event",
+    "Evict",
+    "Expire",
+    "Fetch",
+    "Hit",
+    "Invalidate",
+    "Land",
+    "Listener",
+    "LoggingListener",
+    "Put",
+    "Share",
+    "StaleHit",
+    "Timeout",
+    "Unseat",
+    "Wait",
+    "check_kinds",
+    "refuse_unknown_kinds",
+]
+
+log = logging.getLogger("singleflight")
+log.addHandler(logging.NullHandler())
+is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss asks
+"""Whether the library's own log lines of this level are wanted now."""
+levels: dict[int, bool] = getattr(log, "_cache", {})
+"""What the logger knows of levels. Asking it runs Python code; a miss asks only where this is not False."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Event(Shown):
+    """One thing that happened to one key of one decorated function.
+
+    `kind` is the short name that listeners put into `wants`; `name` is the function's name; `sequence`
+    counts the function's events from 1.
+    """
+
+    kind: ClassVar[str] = "event"
+    name: str
+    key: Hashable
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Hit(Event):
+    """A caller was served by a fresh entry without waiting. `age` is in seconds."""
+
+    kind: ClassVar[str] = "hit"
+    value: Any
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class StaleHit(Event):
+    """A caller was served at once by a value past its ttl, within its grace. `age` is in seconds."""
+
+    kind: ClassVar[str] = "stale_hit"
+    value: Any
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Wait(Event):
+    """A caller begins to wait. With it, `followers` wait for this flight."""
+
+    kind: ClassVar[str] = "wait"
+    followers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Share(Event):
+    """A caller that waited receives another caller's outcome: a value, or an error (then `error`).
+
+    `age` is how long ago the flight landed and `waited` how long this caller waited, in seconds.
+    """
+
+    kind: ClassVar[str] = "share"
+    value: Any = None
+    error: BaseException | None = None
+    age: float
+    waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Fetch(Event):
+    """A flight starts: its leader is about to run the function. `flight` is "call" or "refresh"."""
+
+    kind: ClassVar[str] = "fetch"
+    flight: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Land(Event):
+    """A flight ended with a value or an exception.
+
+    `stored` says whether the value can now be found, `ttl` for how many seconds; `followers` waited
+    for it, and with `retried` they fly again instead of sharing this outcome.
+    """
+
+    kind: ClassVar[str] = "land"
+    value: Any = None
+    error: BaseException | None = None
+    duration: float
+    followers: int
+    stored: bool
+    ttl: float | None = None
+    retried: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Abort(Event):
+    """A flight ended without an outcome to share; a follower or a newcomer takes over."""
+
+    kind: ClassVar[str] = "abort"
+    error: BaseException
+    duration: float
+    followers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Timeout(Event):
+    """A caller gave up after waiting for `waited` seconds."""
+
+    kind: ClassVar[str] = "timeout"
+    waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Unseat(Event):
+    """A flight lost its key: it took longer than `flight_timeout`, or its event loop is gone."""
+
+    kind: ClassVar[str] = "unseat"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Deadlock(Event):
+    """A caller was refused because its wait would have closed a circle; `cycle` names the keys."""
+
+    kind: ClassVar[str] = "deadlock"
+    cycle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Invalidate(Event):
+    """A key's value was dropped, or its flight detached, on request."""
+
+    kind: ClassVar[str] = "invalidate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Put(Event):
+    """A value was stored from outside."""
+
+    kind: ClassVar[str] = "put"
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Evict(Event):
+    """An entry went because the store was full."""
+
+    kind: ClassVar[str] = "evict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Expire(Event):
+    """An entry that had run out was removed. (It had stopped being served when it ran out.)"""
+
+    kind: ClassVar[str] = "expire"
+
+
+ALL_KINDS = frozenset(kind.kind for kind in Event.__subclasses__())
+"""Every kind of event there is; what a listener without `wants` receives."""
+
+
+def check_kinds(wanted: Any, whose: str = "wants") -> None:
+    """Refuse what is no collection of kinds, and unknown kinds.
+
+    A string would be asked for its parts, and an iterator is used up by the first question.
+    """
+    if isinstance(wanted, (str, bytes, Iterator)):
+        raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
+    if not isinstance(wanted, Iterable):
+        if hasattr(type(wanted), "__contains__"):
+            return  # it answers for itself, and cannot be asked for what it has
+        raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
+    unknown = [kind for kind in wanted if not (isinstance(kind, str) and kind in ALL_KINDS)]
+    if unknown:
+        known = ", ".join(sorted(ALL_KINDS))
+        raise ValueError(f"{whose}: no such kinds of events: {listed(unknown)}; there are {known}")
+
+
+def refuse_unknown_kinds(listener: Callable[[Any], object]) -> None:
+    """Refuse a listener that wants what never happens, as far as it says so at decoration."""
+    try:
+        wanted = getattr(listener, "wants", ALL_KINDS)
+    except Exception:
+        return  # it is blamed for that when there is something to tell
+    check_kinds(wanted, "listener: wants")
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Anything that can be called with an event.
+
+    A listener may have an attribute `wants`, a collection of the kinds it cares for; it is read anew
+    for each flight, so it may be a property. Without it the listener receives every kind, and hits then
+    take the longer path: leave "hit" out of `wants` to keep them free. A kind that does not exist is
+    refused at decoration (`ValueError`), and so is a single string (`TypeError`).
+
+    An exception raised by a listener is logged once per listener and dropped.
+    """
+
+    def __call__(self, event: Any, /) -> object:
+        """Receive one event, on the thread (or event loop) where it happened and outside every lock."""
+
+
+class LoggingListener:
+    """Writes one line per event to a logger: by default at DEBUG to the logger `singleflight`.
+
+    Args:
+        logger: where the lines go.
+        level: their level.
+        wants: the kinds to write; by default all but hits, which would cost the fast path.
+
+    Raises `ValueError` for an unknown kind, and `TypeError` for what is no collection of them.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger = log,
+        level: int = logging.DEBUG,
+        wants: Collection[str] = ALL_KINDS - {"hit"},
+    ) -> None:
+        check_kinds(wants)
+        self._logger, self._level, self._kinds = logger, level, frozenset(wants)
+
+    @property
+    def wants(self) -> Collection[str]:
+        """The kinds to write, or none while the logger's level hides them."""
+        return self._kinds if self._logger.isEnabledFor(self._level) else ()
+
+    def __call__(self, event: Event, /) -> None:
+        """Write the line."""
+        told = {field.name: getattr(event, field.name) for field in fields(event)}
+        name, key, _ = told.pop("name"), told.pop("key"), told.pop("sequence")
+        extra = " ".join(f"{field}={shown(value)}" for field, value in told.items() if value is not None)
+        self._logger.log(self._level, "%s %s %s %s", name, event.kind, shown(key), extra)
