@@ -42,7 +42,7 @@ HIT, LEAD, JOIN, SHARE, NONE = Verdict  # reading a member of an enum class runs
 class Boarding(Asker):
     """One call on its way: who asks for which key, and what was decided. Its own caller's alone.
 
-    Made by `boarding_of`, or for tasks by `_asyncio.task_boarding`.
+    Made by `boarding_of`, or for tasks by `tasks.task_boarding`.
 
     The fields are written in the same critical section as the decision itself, so that `abandon` can undo
     it wherever an interrupt strikes.
@@ -88,7 +88,7 @@ B = TypeVar("B", bound=Boarding)
 def boarding_of(
     kind: type[B], key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False
 ) -> B:
-    """A call of this kind for which nothing is decided yet (no `__init__`: see `turns.new_slot`)."""
+    """A call of this kind for which nothing is decided yet (no `__init__`: see `slots.new_slot`)."""
     boarding = kind()
     boarding.key = key
     boarding.actor = actor

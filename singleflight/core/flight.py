@@ -74,7 +74,7 @@ class Work(Protocol):
 
 
 class Unseats(Protocol):
-    """What decides over flights; `memo` does."""
+    """What decides over flights; the coordinator does."""
 
     def unseat(self, flight: Flight, /) -> bool:
         """Take the key from a flight that is due."""
@@ -273,7 +273,7 @@ class Flight(Turn):
 
 
 def new_flight(memo: Unseats, slot: Slot, retries: int | None, followers: int = 0) -> Flight:
-    """One that nobody has claimed (no `__init__`: see `turns.new_slot`)."""
+    """One that nobody has claimed (no `__init__`: see `slots.new_slot`)."""
     flight = Flight()
     flight.memo = memo
     flight.key = slot.key

@@ -377,7 +377,7 @@ class Shown:
 
 
 class _Annotations(dict[str, Any]):
-    """The function's annotations, in the class of its bound methods: see `proxies.Annotations`."""
+    """The function's annotations, in the class of its bound methods: see `wrapt_types.Annotations`."""
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return {} if instance is None else instance.__func__.__annotations__

@@ -1,6 +1,6 @@
 """How a task asks for many keys at once. No policy: `bulk` decides.
 
-What a task leads is loaded by *work* in a task of its own, as a single flight is (see `_asyncio`).
+What a task leads is loaded by *work* in a task of its own, as a single flight is (see `tasks`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keyed locks: the registry of slots, one for each key, and `with locks(key):` on top of it.
 
 Idle slots are kept, least recently used first, up to a limit. Looking a slot up and taking or queueing for
-it happen in one critical section of the mutex in `turns`, so a slot that anybody looks at can be neither
+it happen in one critical section of the `mutex`, so a slot that anybody looks at can be neither
 evicted nor doubled. What is evicted is let go of after the mutex is free.
 """
 

@@ -38,7 +38,7 @@ class Slot:
 
     __slots__ = ("hash", "key", "queue", "turn")
     key: Hashable
-    hash: int  # the key's, when the slot became live; not there for tuples (see `slots.is_sound`)
+    hash: int  # the key's, when the slot became live; not there for tuples (see `table.is_sound`)
     turn: Turn | None
     queue: deque[Turn] | tuple[()]  # a deque from the first waiter on: it is large
 

@@ -17,7 +17,7 @@ __all__ = ["InTask", "TaskAsker", "is_gone", "running_task", "task_asker"]
 
 
 class Watcher(Protocol):
-    """Looks on behalf of a crowd; `memo` does."""
+    """Looks on behalf of a crowd; the coordinator does."""
 
     def watch(self, watched: Any) -> float | None:
         """Look now; returns after how many seconds again, or None to have each look for itself."""

@@ -76,7 +76,7 @@ class Asker:
     thread: Actor
     waiter: Actor
     uneasy: bool
-    noted: AbstractSet[Actor]  # what `circles` knows to be above it
+    noted: AbstractSet[Actor]  # what `waitgraph` knows to be above it
     _above: AbstractSet[Actor] | None
 
     def begin(self) -> None:

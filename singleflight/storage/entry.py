@@ -145,7 +145,7 @@ class AgeingRecord(Record):
 
 
 def record_of(key: Hashable, value: Any, landed: float, ttl: float) -> Record:
-    """A value that has just landed, in no order yet (no `__init__`: see `turns.new_slot`)."""
+    """A value that has just landed, in no order yet (no `__init__`: see `slots.new_slot`)."""
     record = Record()
     record.key = key
     record.value = value

@@ -8,7 +8,7 @@ import pytest
 
 from singleflight import KeyedLocks, caches, configure_renewal, single_flight_ttl
 from singleflight.drivers import pool as renewing
-from singleflight.locks import sections
+from singleflight.locks import mutex as sections
 from singleflight.locks.mutex import mutex
 from singleflight.process import registry
 from singleflight.testing import FakeClock, Recorder

@@ -18,7 +18,7 @@ class Caller:
         self.boarding = boarding_of(ThreadBoarding, key, number, number, number, renew)
 
     def take(self, step, *arguments):
-        """A step, and what follows from it, as `_threads.call` does."""
+        """A step, and what follows from it, as `threads.call` does."""
         try:
             step(*arguments)
         except BaseException as error:
@@ -94,7 +94,7 @@ class BulkCaller:
         self.bulk.board()
 
     def end(self, error=None):
-        """As `_bulk_threads.call` does."""
+        """As `bulk_threads.call` does."""
         self.over = True
         if error is not None:
             self.bulk.give_up(error)
