@@ -30,8 +30,8 @@ class Gate:
     `open` may be called again: a waiter that is interrupted at the wrong moment cannot know whether it has
     the turnstile, so it opens, and a second release does no harm.
 
-    Tasks wait in `task_waiters`, one for each of their loops. A crowd is added under the mutex, and only while
-    whatever opens the gate has not happened; so no crowd can miss it.
+    Tasks wait in `task_waiters`, one for each of their loops. A crowd is added under the mutex, and only
+    while whatever opens the gate has not happened; so no crowd can miss it.
     """
 
     __slots__ = ("_turnstile", "alone", "crowds")
