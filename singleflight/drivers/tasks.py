@@ -1,4 +1,4 @@
-"""How a task waits for a flight, and how a flight runs in a task of its own. No policy: `coordinator` decides.
+"""How a task waits for a flight, and how a flight runs in a task of its own. No policy: `core` decides.
 
 A flight that a task leads is *work* in a task of its own, in a copy of the leader's context. So whoever
 called may be cancelled without anybody else noticing: the leader's caller waits for its work at a future

@@ -1,4 +1,4 @@
-"""How a thread waits for a flight and runs the function. No policy: `coordinator` decides."""
+"""How a thread waits for a flight and runs the function. No policy: `core` decides."""
 
 from __future__ import annotations
 
