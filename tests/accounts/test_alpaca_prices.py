@@ -179,14 +179,14 @@ class TestFailures:
 
     def test_interrupts_are_not_failures(self, account, monkeypatch):
         """What is no Exception passes through."""
-        feed = account._feed("stock")
+        feed = account._prices.feed("stock")
         monkeypatch.setattr(feed.client, "get_stock_latest_quote", interrupt)
         with pytest.raises(KeyboardInterrupt):
             account.get_instrument_current_price("ASML")
 
     def test_a_deadlock_is_not_the_brokers(self, account, monkeypatch):
         """Asking for the price that is being fetched raises, and is not logged as the broker's failure."""
-        feed = account._feed("stock")
+        feed = account._prices.feed("stock")
         monkeypatch.setattr(
             feed.client,
             "get_stock_latest_quote",

@@ -10,7 +10,7 @@ import pytest
 
 from singleflight import Landing, single_flight_ttl
 from singleflight.accounts import AlpacaAccount
-from singleflight.accounts.alpaca_trading import _until_the_bell
+from singleflight.accounts.alpaca_trading import until_the_bell
 from singleflight.testing import FakeClock
 
 from ..drivers import eventually
@@ -186,7 +186,7 @@ class TestLifetimes:
             next_close=now + timedelta(seconds=close),
             next_open=now + timedelta(seconds=opens),
         )
-        assert _until_the_bell(Landing(1, clock, duration=duration)) == ttl
+        assert until_the_bell(Landing(1, clock, duration=duration)) == ttl
 
     def test_the_clock_that_came(self, account, server):
         """alpaca-py's times can be subtracted."""
@@ -385,7 +385,7 @@ class TestOrders:
             account.get_account()
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(account._trading_client("orders"), "submit_order", interrupt)
+        monkeypatch.setattr(account._trading.client("orders"), "submit_order", interrupt)
         with pytest.raises(KeyboardInterrupt):
             account.submit_order(buy())
         assert account.get_account.entry() is None
@@ -470,12 +470,12 @@ class TestClients:
         ):
             account = AlpacaAccount("where", "key", "secret", paper=paper)
             for kind in ("trading", "orders"):
-                assert account._trading_client(kind)._base_url.value == host
+                assert account._trading.client(kind)._base_url.value == host
 
     def test_a_forked_child_makes_its_own(self, account, monkeypatch):
         """As for prices."""
-        mine = account._trading_client("orders")
-        assert account._trading_client("orders") is mine
+        mine = account._trading.client("orders")
+        assert account._trading.client("orders") is mine
         pid = os.getpid()
         monkeypatch.setattr(os, "getpid", lambda: pid + 1)  # as in a child
-        assert account._trading_client("orders") is not mine
+        assert account._trading.client("orders") is not mine
