@@ -53,12 +53,12 @@ class Clients:
                 f"APCA_API_SECRET_KEY"
             )
         with self.opening(here):
-            client = self._made.get(here)
-            if client is not None:
-                return client
-            made = self._made[here] = make(kind, self.settings)
+            made: T | None = self._made.get(here)  # by another thread, while this one waited
+            if made is not None:
+                return made
+            client = self._made[here] = make(kind, self.settings)
         log.info("Alpaca %s client initialized for account %s.", _LOGGED_AS[kind], self._account)
-        return made
+        return client
 
 
 def set_limits(client: Any, limits: Limits, retried: tuple[int, ...] = _RETRIED) -> None:
