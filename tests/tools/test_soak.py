@@ -5,8 +5,7 @@ import pytest
 from singleflight.core import controls
 from singleflight.core.landing import Lander
 from singleflight.storage.store import Store
-
-from .load import Soak, SoakFailed
+from tools.soak.load import Soak, SoakFailed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
