@@ -1,4 +1,4 @@
-"""locks: one owner for each key, first come, first served; and circles are told instead of waited in."""
+"""locks: one owner for each key, first come, first served; and cycles are told instead of waited in."""
 
 import asyncio
 import itertools
@@ -209,7 +209,7 @@ def test_re_entry_is_told(driver):
     assert fetch.flights() == ()
 
 
-def test_a_circle_of_two_callers_is_told(driver):
+def test_a_cycle_of_two_callers_is_told(driver):
     """Where A's function asks for B and B's for A, the last one to ask is told, and the other is served."""
     seen, gates = Recorder(), {"A": driver.gate(), "B": driver.gate()}
 
@@ -230,8 +230,8 @@ def test_a_circle_of_two_callers_is_told(driver):
     assert first.outcome() == "A" + second.outcome()
 
 
-def test_a_circle_names_every_key_in_order(driver):
-    """The message of a circle goes round: `'A' -> 'B' -> 'C' -> 'A'`, across functions too."""
+def test_a_cycle_names_every_key_in_order(driver):
+    """The message of a cycle goes round: `'A' -> 'B' -> 'C' -> 'A'`, across functions too."""
 
     async def fetch(key):
         return await (other("B") if key == "A" else fetch("A"))
@@ -248,7 +248,7 @@ def test_a_circle_names_every_key_in_order(driver):
 
 
 @pytest.mark.parametrize("how", ["gather", "task", "group", "wait_for", "to_thread"])
-def test_circles_are_seen_through_what_a_task_awaits(loops, how):
+def test_cycles_are_seen_through_what_a_task_awaits(loops, how):
     """A function that awaits a task, a group or a worker thread which asks for its key is told."""
 
     @single_flight_ttl(ttl=60, key=lambda: "A")
@@ -276,7 +276,7 @@ def test_circles_are_seen_through_what_a_task_awaits(loops, how):
     assert fetch.flights() == ()
 
 
-def test_a_lock_and_a_flight_may_close_a_circle(crowd, make_gate):
+def test_a_lock_and_a_flight_may_close_a_cycle(crowd, make_gate):
     """A holder of a key who asks for a flight that waits for that key is told."""
     locks, seen, told, asks = KeyedLocks(), Recorder(), [], make_gate()
 
@@ -301,7 +301,7 @@ def test_a_lock_and_a_flight_may_close_a_circle(crowd, make_gate):
     assert "'lock' -> 'flight' -> 'lock'" in told[0]
 
 
-def test_a_shared_dependency_is_no_circle(driver):
+def test_a_shared_dependency_is_no_cycle(driver):
     """Many keys that ask for one more are served, and nobody is accused."""
     seen, gate = Recorder(), driver.gate()
 
