@@ -1,10 +1,13 @@
-"""Runs every Python code block of README and docs, and every doctest of the package."""
+"""Runs each Python code block of README and docs and each doctest; and everything on two cores."""
 
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 
+import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
+
+PROCESSES = 2
 
 pytest_collect_file = (
     Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"])
@@ -14,3 +17,27 @@ pytest_collect_file = (
         path="singleflight",
     )
 ).pytest()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run everything in two processes; what is named on the command line in one, unless `-n` says more."""
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    option = config.option
+    everything = config.args_source is config.ArgsSource.TESTPATHS
+    if everything and option.numprocesses is None and option.dist == "no" and not option.usepdb:
+        option.numprocesses = PROCESSES
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a document's blocks in one process, in their order: each may use what those before it define."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return path if path.endswith(".md") else nodeid
+
+    return Scheduling(config, log) if config.option.dist == "load" else None

@@ -23,11 +23,18 @@ def tests_all(session: nox.Session) -> None:
 
 
 @nox.session
+def sweeps(session: nox.Session) -> None:
+    """Run what the usual run takes a sample of: every line, check, transition and schedule of the suite."""
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", "-q", "-m", "long", "-o", "timeout=300", *session.posargs)
+
+
+@nox.session
 def explore(session: nox.Session) -> None:
     """Run the library under many more schedules, and interrupts, than the tests do: half an hour and more."""
     session.install("-q", "-e", ".[test]")
     tests = ["tests/interleavings/test_explored.py", "tests/reentry/test_every_bulk_transition.py"]
-    session.run("pytest", "-q", *tests, *session.posargs, env={"EXPLORE_FURTHER": "1"})
+    session.run("pytest", "-q", "-m", "", *tests, *session.posargs, env={"EXPLORE_FURTHER": "1"})
 
 
 @nox.session
