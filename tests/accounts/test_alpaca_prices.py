@@ -57,7 +57,7 @@ class TestPrices:
             crowd.add(open_account(name).get_instrument_current_price, "ASML")
         assert crowd.join() == [984.75] * 2
 
-    def test_symbols_do_not_hold_each_other_up(self, account, server, crowd, meeting):
+    def test_two_symbols_are_two_requests_at_a_time(self, account, server, crowd, meeting):
         """One account, two symbols: two requests at the same time."""
         server.before_answer = meeting(2)
         for symbol in ("ASML", "AAPL"):

@@ -68,7 +68,7 @@ class TestClients:
             open_account().get_instrument_current_price("ASML")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-    def test_a_forked_child_makes_its_own(self, account, monkeypatch):
+    def test_a_forked_child_makes_its_own_feeds(self, account, monkeypatch):
         """A connection in two processes would mix up their answers."""
         mine = account._prices.feed("stock")
         assert account._prices.feed("stock") is mine

@@ -200,7 +200,7 @@ class TestFailures:
     """They raise, and nothing is made of them."""
 
     @pytest.mark.parametrize("name", READERS)
-    def test_an_outage(self, account, server, loop, name):
+    def test_an_outage_raises(self, account, server, loop, name):
         """alpaca-py's error, for threads and for tasks; the next caller asks again."""
         from alpaca.common.exceptions import APIError
 
@@ -272,7 +272,7 @@ class TestFailures:
         with pytest.raises(ReadTimeout):
             call(open_account(timeout=0.05), name)
 
-    def test_no_credentials(self, server, buy):
+    def test_trading_needs_credentials(self, server, buy):
         """It says what to set, and asks nobody."""
         bare = AlpacaAccount("bare", url=server.url)
         for ask in (bare.get_account, lambda: bare.submit_order(buy())):
@@ -472,7 +472,7 @@ class TestClients:
             for kind in ("trading", "orders"):
                 assert account._trading.client(kind)._base_url.value == host
 
-    def test_a_forked_child_makes_its_own(self, account, monkeypatch):
+    def test_a_forked_child_makes_its_own_clients(self, account, monkeypatch):
         """As for prices."""
         mine = account._trading.client("orders")
         assert account._trading.client("orders") is mine

@@ -169,7 +169,7 @@ def test_an_interrupt_at_any_line_leaves_the_key_free(step):
         consistent(fetch)
 
 
-def test_an_interrupted_leader_frees_its_followers(crowd, make_gate):
+def test_a_leader_interrupted_at_any_line_frees_its_followers(crowd, make_gate):
     """KeyboardInterrupt at any line of a landing: the followers get a value all the same."""
 
     def strike():
