@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from singleflight import single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
 
