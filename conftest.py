@@ -1,5 +1,6 @@
 """Runs each Python code block of README and docs and each doctest; and everything on two cores."""
 
+import gc
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 
 import pytest
@@ -28,6 +29,12 @@ def pytest_cmdline_main(config):
     everything = config.args_source is config.ArgsSource.TESTPATHS
     if everything and option.numprocesses is None and option.dist == "no" and not option.usepdb:
         option.numprocesses = PROCESSES
+
+
+def pytest_collection_finish():
+    """Spare the collector the thousands of tests themselves: many of them have it run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

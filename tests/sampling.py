@@ -10,13 +10,16 @@ import pytest
 __all__ = ["one_in"]
 
 
-def one_in(number: int, cases: Iterable[Any], *, keep: int = 0) -> list[Any]:
-    """Parameters for `pytest.mark.parametrize`, all of them long but each so-manyth, from `keep` on."""
+def one_in(number: int, cases: Iterable[Any], *, keep: int = 0, packed: bool = True) -> list[Any]:
+    """Parameters for `pytest.mark.parametrize`, all of them long but each so-manyth, from `keep` on.
+
+    Args:
+        packed: whether a tuple holds several arguments (default), or is one.
+    """
     return [
-        case if place % number == keep else pytest.param(*_values(case), marks=pytest.mark.long)
+        pytest.param(
+            *(case if packed and type(case) is tuple else (case,)),
+            marks=() if place % number == keep else pytest.mark.long,
+        )
         for place, case in enumerate(cases)
     ]
-
-
-def _values(case: Any) -> tuple[Any, ...]:
-    return case if type(case) is tuple else (case,)
