@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from singleflight.locks.latch import Gate
+from singleflight.locks.latch import Latch
 from singleflight.locks.task_waiters import InTask
 from singleflight.testing import FakeClock
 
@@ -17,8 +17,8 @@ __all__ = ["Patience"]
 
 # Who reads `time.monotonic`: all but the timers of values, which are the functions' own.
 _READERS = (
-    *("_asyncio", "_bulk_asyncio", "_bulk_threads", "_threads", "batches"),
-    *("bulk", "draining", "flights", "memo", "queues"),
+    *("drivers.tasks", "drivers.bulk_tasks", "drivers.bulk_threads", "drivers.threads", "core.batch"),
+    *("core.bulk_call", "process.drain", "core.flight", "core.coordinator", "locks.keyed"),
 )
 LONG = 10_000.0  # seconds: nobody waits that long in a test
 
@@ -39,18 +39,18 @@ class Patience:
             monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=self.clock))
             if hasattr(module, "LOOK"):
                 monkeypatch.setattr(module, "LOOK", look)
-        wait, call_later = Gate.wait, asyncio.BaseEventLoop.call_later
+        wait, call_later = Latch.wait, asyncio.BaseEventLoop.call_later
 
-        def told_thread(gate: Gate, timeout: float) -> bool:
+        def told_thread(latch: Latch, timeout: float) -> bool:
             self.waits.append(timeout)
-            return wait(gate, timeout)
+            return wait(latch, timeout)
 
         def told_loop(loop: Any, delay: float, callback: Any, *args: Any, **options: Any) -> Any:
             if isinstance(getattr(callback, "__self__", None), InTask):
                 self.waits.append(delay)
             return call_later(loop, delay, callback, *args, **options)
 
-        monkeypatch.setattr(Gate, "wait", told_thread)
+        monkeypatch.setattr(Latch, "wait", told_thread)
         monkeypatch.setattr(asyncio.BaseEventLoop, "call_later", told_loop)
 
     def advance(self, seconds: float) -> None:

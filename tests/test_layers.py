@@ -67,7 +67,7 @@ def test_arrows_point_one_way(path):
         assert LEVEL[imported.partition("/")[0]] <= LEVEL.get(room, len(ROOMS)), imported
 
 
-def test_there_is_no_circle():
+def test_there_is_no_cycle():
     """No module comes back to itself by its imports, not even by those for type checkers."""
     arrows = {name_of(path): ours(path) for path in OURS}
     done = set()

@@ -19,9 +19,9 @@ class FlightTimeout(SingleFlightError, TimeoutError):
 
 
 class FlightDeadlock(SingleFlightError, RuntimeError):
-    """Waiting would never end: this caller already holds, directly or in a circle, what it asks for.
+    """Waiting would never end: this caller already holds, directly or in a cycle, what it asks for.
 
-    Raised in the thread or task that would close the circle; the message names every key of it in order, as
+    Raised in the thread or task that would close the cycle; the message names every key of it in order, as
     `'A' -> 'B' -> 'A'`. Never shared with other callers and never stored.
     """
 

@@ -12,7 +12,7 @@ from ..locks.mutex import mutex
 from ..locks.unsettled import Loose, let_go
 from ..locks.waiters import Actor
 from ..locks.waitgraph import waiting, waits
-from .call import NONE, Boarding, boarding_of
+from .call import NONE, Call, new_call
 from .coordinator import Memo
 from .flight import FLYING, UNSEATED, Flight, Work, is_nobodys, new_flight
 from .landing import Ending
@@ -56,13 +56,13 @@ class Batch:
         *("flights", "led", "name", "sealed", "spoiled", "values"),
     )
 
-    def __init__(self, memo: Memo, led: list[Boarding], call: Asks, values: dict[int, Any]) -> None:
+    def __init__(self, memo: Memo, led: list[Call], call: Asks, values: dict[int, Any]) -> None:
         self._call = call
         self._memo = memo
         self.name = memo.name
         self.led = led
         # Each with its key, the object that `spelt` knows. No key is hashed here: it may be spoilt.
-        self._pending: dict[Flight, Hashable] = {boarding.flight: boarding.key for boarding in led}
+        self._pending: dict[Flight, Hashable] = {call.flight: call.key for call in led}
         self._called: dict[Flight, Hashable] | None = None  # those that the loader is running for
         self._extra: Hashable = None  # the key that was claimed last, beside those
         self.flights = list(self._pending)
@@ -200,7 +200,7 @@ class Batch:
         endings.append((flight, None, None, now, False, None, []))
 
     def _end(self, endings: list[Ending], word: Callable[[], None] | None = None) -> None:
-        """End these flights in one section, then open their gates, then word the error, then tell."""
+        """End these flights in one section, then open their latches, then word the error, then tell."""
         memo = self._memo
         loose: list[Loose] = []
         ended: list[tuple[int, bool] | None] = []
@@ -262,9 +262,9 @@ class Batch:
                 self._extra = key
                 slot = memo.locks.enter(key)
                 flight = new_flight(memo, slot, memo.options.follower_retries)
-                boarding = boarding_of(Boarding, key, like.leader, like.thread, like.leader)
-                boarding.told = like.told
-                flight.claim(boarding, now, previous, None)
+                call = new_call(Call, key, like.leader, like.thread, like.leader)
+                call.told = like.told
+                flight.claim(call, now, previous, None)
                 flight.counted, flight.missing, flight.kind = True, False, "bulk"
                 called[flight] = key  # an interrupt finds it there
                 slot.turn = flight
@@ -279,10 +279,10 @@ class Batch:
             for flight in self.flights:
                 flight.leader, flight.work = leader, work
             first.begin()
-            first.before = waits(first.waiter)
-            waiting[first.waiter] = (*waiting.get(first.waiter, ()), *self.flights)
-            for boarding in self.led:
-                boarding.verdict = NONE
+            first.before = waits(first.blocks)
+            waiting[first.blocks] = (*waiting.get(first.blocks, ()), *self.flights)
+            for call in self.led:
+                call.decision = NONE
 
     def renew_in(self, thread: int) -> None:
         """This thread runs the renewals that it was made for: those that are still to be run."""
@@ -310,8 +310,8 @@ class Batch:
 
     def end(self) -> None:
         """The leader's caller does not wait for it any more."""
-        for boarding in self.led:
-            self._memo.done(boarding)
+        for call in self.led:
+            self._memo.done(call)
         self.led = []
 
     def has_work(self) -> bool:

@@ -13,7 +13,7 @@ Why it is built like this:
    failing function runs 1 + follower_retries times for a key, and not once for every bulk caller that is
    still busy with a load of its own.
 3. The flights of one loader call that end without a storable value end in one section of the mutex, and
-   their gates open after it: whoever follows several of them finds them all, and retries them in one call.
+   their latches open after it: whoever follows several of them finds them all, and retries them in one call.
 4. An answer holds what is stored, what `cache_if` takes, and what a loader brought for a key it was asked
    for, even if that is refused. What a getter brought and `cache_if` refuses is missing, as is what a loader
    leaves out (`Flight.missing`). It does not matter who leads and who follows.
@@ -33,9 +33,9 @@ from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import keys_of
 from ..locks.unsettled import Loose
-from ..locks.waitgraph import begin_waiting, circle, note, waits
+from ..locks.waitgraph import begin_waiting, cycle, note, waits
 from .batch import Batch, uncalled
-from .call import HIT, JOIN, LEAD, NONE, SHARE, Boarding, Verdict
+from .call import HIT, JOIN, LEAD, NONE, SHARE, Call, Decision
 from .coordinator import Memo
 from .flight import LANDED
 from .outcome import bare_copy_of
@@ -52,7 +52,7 @@ class BulkCall:
     Args:
         items: what was asked for, each with its key, in order.
         key_of: the key of an item.
-        make: a boarding for a key, which follows (see `Boarding.follows`).
+        make: a call for a key, which follows (see `Call.follows`).
         max_batch: how many items the loader takes at once; None for all.
     """
 
@@ -80,7 +80,7 @@ class BulkCall:
         memo: Memo,
         items: list[tuple[Any, Hashable]],
         key_of: Callable[[Any], Hashable],
-        make: Callable[[Hashable], Boarding],
+        make: Callable[[Hashable], Call],
         max_batch: int | None,
     ) -> None:
         self.memo = memo
@@ -97,12 +97,12 @@ class BulkCall:
         self.values: dict[int, Any] = {}  # what is found so far
         self.failed: Failure | None = None  # what a joined flight, or a stored failure, fails the call with
         self.waited = 0.0  # seconds, in all waits so far
-        self.led: list[Boarding] = []
+        self.led: list[Call] = []
         self.loading: Batch | None = None  # the last one
-        self._served: list[Boarding] = []  # by values that this caller is to have renewed
+        self._served: list[Call] = []  # by values that this caller is to have renewed
         self._todo: list[Hashable] = []  # not boarded yet, the first one last
-        self._followed: list[Boarding] = []
-        self._boardings: list[Boarding] = []  # all of them, so that an interrupt finds what they hold
+        self._followed: list[Call] = []
+        self._boardings: list[Call] = []  # all of them, so that an interrupt finds what they hold
 
     def key_of(self, item: Any, /) -> Hashable:
         """The key of an item."""
@@ -129,53 +129,53 @@ class BulkCall:
     def board(self) -> None:
         """Hit, lead or follow each of the other keys; waits for nothing."""
         while self._todo and self.failed is None:
-            boarding = self._make(self._todo[-1])
-            self._boardings.append(boarding)
+            call = self._make(self._todo[-1])
+            self._boardings.append(call)
             self._todo.pop()
-            self.take(boarding, self.memo.board(boarding))
+            self.take(call, self.memo.board(call))
 
-    def take(self, boarding: Boarding, verdict: Verdict) -> None:
+    def take(self, call: Call, decision: Decision) -> None:
         """Note what was decided for a key."""
-        while verdict is NONE:  # its flight was detached and had no outcome to share
-            verdict = self.memo.board(boarding)
-        if verdict is HIT:
-            record = boarding.record
-            if boarding.renewal is not None:
-                self._served.append(boarding)
+        while decision is NONE:  # its flight was detached and had no outcome to share
+            decision = self.memo.board(call)
+        if decision is HIT:
+            record = call.record
+            if call.renewal is not None:
+                self._served.append(call)
             if record.error is not None:
                 self.failed = bare_copy_of(record.error), None
             else:
-                self.values[id(boarding.key)] = record.value
-        elif verdict is JOIN:
-            self._followed.append(boarding)
-        elif verdict is LEAD:
-            self.led.append(boarding)
-        elif verdict is SHARE:
-            flight = boarding.flight
-            if boarding.told:
+                self.values[id(call.key)] = record.value
+        elif decision is JOIN:
+            self._followed.append(call)
+        elif decision is LEAD:
+            self.led.append(call)
+        elif decision is SHARE:
+            flight = call.flight
+            if call.told:
                 self.memo.tell.shared(flight, self.memo.timer(), self.waited)
             if flight.error is not None:
                 self.failed = flight.error, flight.traceback
             elif not flight.missing:
-                self.values[id(boarding.key)] = flight.value
+                self.values[id(call.key)] = flight.value
 
-    def sweep(self) -> Boarding | None:
+    def sweep(self) -> Call | None:
         """Take what was decided meanwhile, and lead what can be led, without waiting.
 
         Returns a follower that is to wait, or None where there is something else to do.
         """
         followed, self._followed = self._followed, []
-        for boarding in followed:
-            boarding.flight.see_to()  # one that takes too long loses its keys all at once
-            if self.failed is None and boarding.flight.has_opened(boarding.gate):
-                self.take(boarding, self.memo.awake(boarding))
+        for call in followed:
+            call.flight.see_to()  # one that takes too long loses its keys all at once
+            if self.failed is None and call.flight.has_opened(call.latch):
+                self.take(call, self.memo.awake(call))
             else:
-                self._followed.append(boarding)
+                self._followed.append(call)
         if self.failed is not None or self.led or not self._followed:
             return None
         return self._followed[0]
 
-    def begin(self, boarding: Boarding) -> bool:
+    def begin(self, call: Call) -> bool:
         """One that follows begins to wait; False if there is nothing to wait for any more.
 
         Raises `FlightDeadlock` if waiting would never end; it has left then.
@@ -183,32 +183,32 @@ class BulkCall:
         memo = self.memo
         found = None
         with mutex:
-            flight = boarding.flight.latest()
+            flight = call.flight.latest()
             waits_for = False
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
                 waits_for = True
-                boarding.begin()
+                call.begin()
                 bounded = memo.options.wait_timeout is not None
-                found = keys_of(circle(boarding, flight, bounded), flight)
+                found = keys_of(cycle(call, flight, bounded), flight)
                 if found is None:
-                    boarding.flight, boarding.gate = flight, flight.open_later()
-                    boarding.before = waits(boarding.waiter)
-                    begin_waiting(boarding.waiter, flight)
-                    boarding.stand_at(boarding.gate, memo, flight)
-                    if boarding.uneasy:
-                        note(boarding, boarding.climb())
+                    call.flight, call.latch = flight, flight.open_later()
+                    call.before = waits(call.blocks)
+                    begin_waiting(call.blocks, flight)
+                    call.stand_at(call.latch, memo, flight)
+                    if call.awaited_outside:
+                        note(call, call.climb())
         if found is None:
             return waits_for
         flight = None  # it may come to hold this very error
-        if memo.leave(boarding, timed_out=False):
-            memo.refuse(boarding.key, found)
+        if memo.leave(call, timed_out=False):
+            memo.refuse(call.key, found)
         return False
 
-    def has_waited(self, boarding: Boarding, verdict: Verdict, began: float) -> None:
+    def has_waited(self, call: Call, decision: Decision, began: float) -> None:
         """A wait is over, and this is what came of it."""
         self.waited = time.monotonic() - began
-        self._followed.remove(boarding)
-        self.take(boarding, verdict)
+        self._followed.remove(call)
+        self.take(call, decision)
 
     def batch(self) -> Batch:
         """What it leads now is to be loaded."""
@@ -219,13 +219,13 @@ class BulkCall:
 
     def renewal(self) -> Batch | None:
         """What it was served and is to have renewed, in one batch that it does not wait for."""
-        renewals = [boarding.renewal for boarding in self._served if boarding.renewal is not None]
+        renewals = [call.renewal for call in self._served if call.renewal is not None]
         return Batch(self.memo, renewals, self, {}) if renewals else None
 
     def handed_over(self) -> None:
         """Somebody sees to the renewals: until then `done` does."""
-        for boarding in self._served:
-            boarding.renewal = None
+        for call in self._served:
+            call.renewal = None
 
     def answer(self) -> dict[Any, Any]:
         """Every item that has a value, as its caller spelt it, in the order asked."""
@@ -246,19 +246,19 @@ class BulkCall:
                 self._count_the_rest(timed_out)
         if self.led:
             self.batch().fail(error)
-        for boarding in self._boardings:
-            if boarding.verdict is JOIN and timed_out:
-                memo.leave(boarding, timed_out=True)
-            memo.abandon(boarding, ends_with)
-            memo.done(boarding)  # here too, where it is repeated: it may have a renewal to call off
+        for call in self._boardings:
+            if call.decision is JOIN and timed_out:
+                memo.leave(call, timed_out=True)
+            memo.abandon(call, ends_with)
+            memo.done(call)  # here too, where it is repeated: it may have a renewal to call off
 
     def settle(self, error: BaseException, loose: list[Loose]) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
         self._count_the_rest(isinstance(error, FlightTimeout))
         if self.loading is not None and not self.loading.has_work():
             self.loading.settle(error, loose)
-        for boarding in self._boardings:
-            self.memo.settle(boarding, uncalled(error), loose)
+        for call in self._boardings:
+            self.memo.settle(call, uncalled(error), loose)
         self._forget()
 
     def _count_the_rest(self, timed_out: bool) -> None:
@@ -270,8 +270,8 @@ class BulkCall:
 
     def done(self) -> None:
         """The call is over, in whatever way. (Tracebacks must not lead back to their exceptions.)"""
-        for boarding in self._boardings:
-            self.memo.done(boarding)
+        for call in self._boardings:
+            self.memo.done(call)
         self._forget()
 
     def _forget(self) -> None:
@@ -304,7 +304,7 @@ class Request:
         self.memo, self.items, self.run = memo, items, run
         self._name, self._key_of, self._max_batch = name, key_of, max_batch
 
-    def bulk_call(self, make: Callable[[Hashable], Boarding]) -> BulkCall:
+    def bulk_call(self, make: Callable[[Hashable], Call]) -> BulkCall:
         """The call, with all its keys; raises what is wrong with the items, and nothing has changed."""
         keyed = []
         self.items = self._listed()

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import Any, TypeVar
 
-from ..locks.waiters import Actor, Asker
+from ..locks.waiters import Actor, Waiter
 
 __all__ = [
     "HIT",
@@ -14,18 +14,18 @@ __all__ = [
     "LEAD",
     "NONE",
     "SHARE",
-    "Boarding",
+    "Call",
+    "Decision",
     "Nobody",
-    "Verdict",
     "background",
-    "boarding_of",
+    "new_call",
 ]
 
 
-class Verdict(Enum):
+class Decision(Enum):
     """What a caller does next.
 
-    HIT: take the record's value. LEAD: run the function and land the flight. JOIN: wait at the gate, then
+    HIT: take the record's value. LEAD: run the function and land the flight. JOIN: wait at the latch, then
     `awake`. SHARE: take the flight's outcome. NONE: nothing is held (not boarded yet, or left).
     """
 
@@ -36,10 +36,10 @@ class Verdict(Enum):
     NONE = "none"
 
 
-HIT, LEAD, JOIN, SHARE, NONE = Verdict  # reading a member of an enum class runs Python code
+HIT, LEAD, JOIN, SHARE, NONE = Decision  # reading a member of an enum class runs Python code
 
 
-class Boarding(Asker):
+class Call(Waiter):
     """One call on its way: who asks for which key, and what was decided. Its own caller's alone.
 
     Made by `boarding_of`, or for tasks by `tasks.task_boarding`.
@@ -50,55 +50,55 @@ class Boarding(Asker):
 
     __slots__ = (
         "before",
+        "decision",
         "flight",
-        "gate",
         "key",
+        "latch",
         "overdue",
         "place",
         "record",
         "renew",
         "renewal",
         "told",
-        "verdict",
     )
 
     key: Hashable
     renew: bool  # a fresh value does not satisfy this call
     told: bool  # whether anybody may want its events
-    verdict: Verdict
+    decision: Decision
     before: int | None  # while it is noted as waiting: the waits there were before
-    # The other fields are written with the verdict that they belong to: `flight` with LEAD, JOIN and SHARE,
-    # `gate`, `place` (how many follow by then) and what an asker has beside with JOIN, `record`, `renewal`
+    # The other fields are written with the decision that they belong to: `flight` with LEAD, JOIN and SHARE,
+    # `latch`, `place` (how many follow by then) and what an waiter has beside with JOIN, `record`, `renewal`
     # (what this caller is to have renewed in the background, if anything) and `overdue` (a renewal that takes
     # too long) with HIT.
     flight: Any
-    gate: Any
+    latch: Any
     place: int
     record: Any
-    renewal: Boarding | None
+    renewal: Call | None
     overdue: Any
     loop: Any = None  # the event loop that a task runs on
     background = False  # whether nobody waits for what it leads
     follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)
 
 
-B = TypeVar("B", bound=Boarding)
+B = TypeVar("B", bound=Call)
 
 
-def boarding_of(
-    kind: type[B], key: Hashable, actor: Actor, thread: Actor, waiter: Actor, renew: bool = False
+def new_call(
+    kind: type[B], key: Hashable, actor: Actor, thread: Actor, blocks: Actor, renew: bool = False
 ) -> B:
     """A call of this kind for which nothing is decided yet (no `__init__`: see `slots.new_slot`)."""
-    boarding = kind()
-    boarding.key = key
-    boarding.actor = actor
-    boarding.thread = thread
-    boarding.waiter = waiter
-    boarding.renew = renew
-    boarding.told = False
-    boarding.verdict = NONE
-    boarding.before = None
-    return boarding
+    call = kind()
+    call.key = key
+    call.actor = actor
+    call.thread = thread
+    call.blocks = blocks
+    call.renew = renew
+    call.told = False
+    call.decision = NONE
+    call.before = None
+    return call
 
 
 class Nobody:
@@ -108,14 +108,14 @@ class Nobody:
         return "nobody yet"
 
 
-class Background(Boarding):
+class Background(Call):
     """One that no caller waits for: it renews a value. Who runs it is known once it begins."""
 
     __slots__ = ()
     background = True
 
 
-def background(key: Hashable) -> Boarding:
+def background(key: Hashable) -> Call:
     """Such a one."""
     nobody = Nobody()
-    return boarding_of(Background, key, nobody, None, nobody, renew=True)
+    return new_call(Background, key, nobody, None, nobody, renew=True)

@@ -254,7 +254,7 @@ def _detach(memo: Memo, key: Hashable) -> bool:
 
 def _detach_slot(memo: Memo, slot: Slot | None, key: Hashable = None) -> bool:
     """The same for the flight in this slot, or else in that of the key."""
-    gate = idle = None
+    latch = idle = None
     reentered = inside()  # by a finaliser or signal handler in the midst of a section: only mark it
     with mutex:
         if slot is None:
@@ -265,9 +265,9 @@ def _detach_slot(memo: Memo, slot: Slot | None, key: Hashable = None) -> bool:
         turn.detached = True  # before the slot is free, and before the caller drops the value
         if not reentered:
             memo.adrift.add(turn)
-            gate, idle = memo.locks.vacate(slot)
-    if gate is not None:
-        gate.open()
+            latch, idle = memo.locks.vacate(slot)
+    if latch is not None:
+        latch.open()
     del idle
     return True
 

@@ -31,15 +31,15 @@ from typing import Any
 from ..common import patches
 from ..common.errors import FlightDeadlock, FlightTimeout
 from ..common.messages import shown
-from ..locks.latch import LOOK, LOOK_AGAIN, Gate
+from ..locks.latch import LOOK, LOOK_AGAIN, Latch
 from ..locks.mutex import mutex
 from ..locks.slots import Slot
 from ..locks.table import keys_of
 from ..locks.unsettled import NOTHING, let_go
 from ..locks.waiters import NOBODY, current_actor
-from ..locks.waitgraph import Circle, below, circle, describe, keep_waiting, note, refusal, waiting
+from ..locks.waitgraph import Cycle, below, cycle, describe, keep_waiting, note, refusal, waiting
 from ..telemetry.events import is_logging, levels
-from .call import HIT, JOIN, NONE, SHARE, Boarding, Verdict
+from .call import HIT, JOIN, NONE, SHARE, Call, Decision
 from .flight import FLYING, LANDED, UNCLAIMED, Flight, new_flight
 from .renewal import Server
 
@@ -49,9 +49,9 @@ __all__ = ["Memo"]
 class Memo(Server):
     """Decides for one decorated function."""
 
-    # -- boarding -----------------------------------------------------------------------------------
+    # -- call -----------------------------------------------------------------------------------
 
-    def board(self, boarding: Boarding) -> Verdict:
+    def board(self, call: Call) -> Decision:
         """Check again, then join the key's flight or lead a new one.
 
         Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
@@ -59,8 +59,8 @@ class Memo(Server):
         """
         timer = self.timer  # CPython is slow to call what an attribute holds
         now = timer()
-        boarding.told = self.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
-        key = boarding.key
+        call.told = self.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
+        key = call.key
         slot: Any = None
         turn: Any = None
         found: list[Hashable] | None = None
@@ -68,74 +68,74 @@ class Memo(Server):
         with mutex:
             lookup = self.store.lookup  # not before: it may have been replaced, and a value landed since
             record = lookup(key)
-            if record is not None and not boarding.renew and record.serves_for(now) > 0:
-                self._serve(boarding, record, now)
+            if record is not None and not call.renew and record.serves_for(now) > 0:
+                self._serve(call, record, now)
             else:
                 slot = self.locks.enter(key)
                 turn = slot.turn
                 if turn is None or turn.is_over():
                     turn = new_flight(self, slot, self.options.follower_retries)
-                    turn.claim(boarding, now, record, self.options.flight_timeout)
+                    turn.claim(call, now, record, self.options.flight_timeout)
                     slot.turn = turn
                 elif turn.leader is None or turn.unbegun:
-                    turn.claim(boarding, now, record, self.options.flight_timeout)
+                    turn.claim(call, now, record, self.options.flight_timeout)
                 else:
                     if type(turn) is not Flight:
                         turn = self._queued(slot)
                     work, life = turn.work, turn.life
-                    if turn.due is not None or (work and work.loop is not boarding.loop):
+                    if turn.due is not None or (work and work.loop is not call.loop):
                         due = turn.is_due()
                     elif life is not None and life() is None:
                         due = turn.is_due()  # the thread that led it has ended without a word
                     if not due:
-                        found = self._join(boarding, turn)
-        if boarding.verdict is HIT:
-            self._served(boarding, now)
+                        found = self._join(call, turn)
+        if call.decision is HIT:
+            self._served(call, now)
         elif found is not None:
             slot = turn = record = work = life = None  # they may come to hold an error raised from this one
             self.refuse(key, found)
         elif due:
-            boarding.overdue = turn
+            call.overdue = turn
             slot = turn = record = work = life = None
-            return self._board_after(boarding)
-        return boarding.verdict
+            return self._board_after(call)
+        return call.decision
 
-    def _board_after(self, boarding: Boarding) -> Verdict:
+    def _board_after(self, call: Call) -> Decision:
         """Board once more, the flight in the way being due to lose the key."""
-        if not self._unseat_overdue(boarding):
+        if not self._unseat_overdue(call):
             with mutex:
                 self.counts.timeouts += 1
-            raise FlightTimeout(self._too_many(boarding.key))
-        return self.board(boarding)
+            raise FlightTimeout(self._too_many(call.key))
+        return self.board(call)
 
-    def awake(self, boarding: Boarding) -> Verdict:
-        """Decide again for a follower whose gate has opened."""
-        before = boarding.flight  # let go of after the mutex
+    def awake(self, call: Call) -> Decision:
+        """Decide again for a follower whose latch has opened."""
+        before = call.flight  # let go of after the mutex
         if before.state is LANDED:
-            boarding.verdict = SHARE
-            self._waits_no_more(boarding)
+            call.decision = SHARE
+            self._waits_no_more(call)
             return SHARE
         now = self.timer()
         loose = NOTHING
         with mutex:
             flight = before.latest()
-            record = self.store.index.get(boarding.key)
+            record = self.store.index.get(call.key)
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
-                boarding.flight, boarding.gate = flight, flight.open_later()
-                if boarding.before is None:
+                call.flight, call.latch = flight, flight.open_later()
+                if call.before is None:
                     return JOIN  # it follows, and waits for nothing yet
-                keep_waiting(boarding.waiter, flight)
-                boarding.stand_at(boarding.gate, self, flight)
+                keep_waiting(call.blocks, flight)
+                call.stand_at(call.latch, self, flight)
                 return JOIN
             if flight is None:
-                boarding.verdict = NONE
+                call.decision = NONE
             elif flight.state is LANDED:
-                boarding.flight = flight
-                boarding.verdict = SHARE
-            elif record is not None and not boarding.renew and record.fresh_for(now) > 0:
-                boarding.record = record  # put from outside, meanwhile
-                boarding.renewal = None
-                boarding.verdict = HIT
+                call.flight = flight
+                call.decision = SHARE
+            elif record is not None and not call.renew and record.fresh_for(now) > 0:
+                call.record = record  # put from outside, meanwhile
+                call.renewal = None
+                call.decision = HIT
                 flight.followers -= 1
                 if record.error is None:
                     self.counts.waits += 1
@@ -143,56 +143,56 @@ class Memo(Server):
                     self.counts.errors += 1
                 loose = self._if_unwanted(flight)  # last: see `leave`
             else:
-                self._waits_no_more(boarding)  # first: a wait that is over does not hold up what it leads now
-                flight.claim(boarding, now, record, self.options.flight_timeout)
-            self._waits_no_more(boarding)
+                self._waits_no_more(call)  # first: a wait that is over does not hold up what it leads now
+                flight.claim(call, now, record, self.options.flight_timeout)
+            self._waits_no_more(call)
         let_go(loose)
-        return boarding.verdict
+        return call.decision
 
-    def look(self, boarding: Boarding, began: float) -> Verdict:
+    def look(self, call: Call, began: float) -> Decision:
         """A follower whose pause is over looks whether to go on waiting; what it does next.
 
         Raises `FlightTimeout` or `FlightDeadlock`; it has left then.
         """
         limit, waited = self.options.wait_timeout, time.monotonic() - began
         if limit is not None and waited >= limit:
-            if not self.leave(boarding, timed_out=True):
-                return self.awake(boarding)
-            self.tell.timed_out(boarding.key, waited)
-            raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {shown(boarding.key)}")
-        too_many, found = self._look_round(boarding)
-        if too_many and self.leave(boarding, timed_out=True):
-            raise FlightTimeout(self._too_many(boarding.key))
-        if found is not None and self.leave(boarding, timed_out=False):
-            self.refuse(boarding.key, found)
+            if not self.leave(call, timed_out=True):
+                return self.awake(call)
+            self.tell.timed_out(call.key, waited)
+            raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {shown(call.key)}")
+        too_many, found = self._look_round(call)
+        if too_many and self.leave(call, timed_out=True):
+            raise FlightTimeout(self._too_many(call.key))
+        if found is not None and self.leave(call, timed_out=False):
+            self.refuse(call.key, found)
         return JOIN
 
-    def _look_round(self, boarding: Boarding) -> tuple[bool, list[Hashable] | None]:
-        """Unseat what takes too long: whether too many are left running; and a circle that has closed.
+    def _look_round(self, call: Call) -> tuple[bool, list[Hashable] | None]:
+        """Unseat what takes too long: whether too many are left running; and a cycle that has closed.
 
         Not within `look`: no flight is to be in the frames of what that raises.
         """
-        flight, found = boarding.flight, None
+        flight, found = call.flight, None
         self._see_to_the_one_before(flight)
         if flight.is_due():
             return not self.unseat(flight), None
-        if boarding.uneasy:
+        if call.awaited_outside:
             with mutex:
-                boarding.look_again()
-                note(boarding, boarding.climb())
-                found = keys_of(circle(boarding, flight, self.options.wait_timeout is not None), flight)
+                call.look_again()
+                note(call, call.climb())
+                found = keys_of(cycle(call, flight, self.options.wait_timeout is not None), flight)
         return False, found
 
-    def pauses(self, boarding: Boarding, began: float) -> tuple[float, float | None]:
+    def pauses(self, call: Call, began: float) -> tuple[float, float | None]:
         """For how many seconds a follower may wait before somebody looks, and before it looks itself.
 
         The second is None where it is enough that anybody does, on behalf of all that wait for this flight.
         """
-        flight, limit = boarding.flight, self.options.wait_timeout
+        flight, limit = call.flight, self.options.wait_timeout
         pause = self._until_due(flight)
-        if limit is None and not boarding.uneasy:
+        if limit is None and not call.awaited_outside:
             return pause, None
-        own_pause = LOOK_AGAIN if boarding.uneasy else LOOK
+        own_pause = LOOK_AGAIN if call.awaited_outside else LOOK
         if limit is not None:
             own_pause = min(own_pause, max(0.0, began + limit - time.monotonic()))
         return pause, own_pause
@@ -203,7 +203,7 @@ class Memo(Server):
         None: each of them has to look for itself.
         """
         if flight.is_over() or flight.may_be_claimed():
-            return None  # their gate is open, or about to be: the wake-up may have fallen to an interrupt
+            return None  # their latch is open, or about to be: the wake-up may have fallen to an interrupt
         self._see_to_the_one_before(flight)
         if flight.is_due() and not self.unseat(flight):
             return None
@@ -259,46 +259,46 @@ class Memo(Server):
                 return turn
         return new_flight(self, slot, self.options.follower_retries)
 
-    def _join(self, boarding: Boarding, flight: Flight) -> list[Hashable] | None:
-        """Follow a flight, unless waiting for it would close a circle: then that circle."""
-        if boarding.follows:
-            boarding.flight, boarding.gate = flight, flight.open_later()
-            self._count_in(boarding, flight)
+    def _join(self, call: Call, flight: Flight) -> list[Hashable] | None:
+        """Follow a flight, unless waiting for it would close a cycle: then that cycle."""
+        if call.follows:
+            call.flight, call.latch = flight, flight.open_later()
+            self._count_in(call, flight)
             return None
-        boarding.uneasy, boarding._above, boarding.noted = False, None, NOBODY  # as `begin`, in line
-        waiter = boarding.waiter
+        call.awaited_outside, call._above, call.noted = False, None, NOBODY  # as `begin`, in line
+        blocks = call.blocks
         # The usual case in short: nobody but its own function holds the flight up.
         leader = flight.leader
         if flight.state is FLYING and not (leader in waiting or flight.thread in waiting or leader in below):
-            mine = leader == waiter or flight.thread == waiter or boarding.is_below(flight)
-            closed: Circle | None = [(flight.key, flight)] if mine else None
+            mine = leader == blocks or flight.thread == blocks or call.is_below(flight)
+            closed: Cycle | None = [(flight.key, flight)] if mine else None
         else:
-            closed = circle(boarding, flight, self.options.wait_timeout is not None)
+            closed = cycle(call, flight, self.options.wait_timeout is not None)
         if closed is not None:
             self.counts.errors += 1
             return keys_of(closed, flight)
-        gate = flight.gate
-        if gate is None:
-            gate = flight.gate = Gate()
-        boarding.flight, boarding.gate = flight, gate
+        latch = flight.latch
+        if latch is None:
+            latch = flight.latch = Latch()
+        call.flight, call.latch = flight, latch
         # `before` first: it is what an interrupt goes back to.
-        if waiter in waiting:
-            under_way = waiting[waiter]
-            boarding.before = len(under_way)
-            waiting[waiter] = (*under_way, flight)
+        if blocks in waiting:
+            under_way = waiting[blocks]
+            call.before = len(under_way)
+            waiting[blocks] = (*under_way, flight)
         else:
-            boarding.before = 0
-            if gate.alone is None:
-                gate.alone = (flight,)
-            waiting[waiter] = gate.alone
-        boarding.stand_at(gate, self, flight)
-        if boarding.uneasy:
-            note(boarding, boarding.climb())
-        self._count_in(boarding, flight)
+            call.before = 0
+            if latch.alone is None:
+                latch.alone = (flight,)
+            waiting[blocks] = latch.alone
+        call.stand_at(latch, self, flight)
+        if call.awaited_outside:
+            note(call, call.climb())
+        self._count_in(call, flight)
         return None
 
-    def _count_in(self, boarding: Boarding, flight: Flight) -> None:
-        boarding.place = flight.followers = flight.followers + 1
-        boarding.verdict = JOIN  # no call stands between the two: an interrupt finds both or neither
+    def _count_in(self, call: Call, flight: Flight) -> None:
+        call.place = flight.followers = flight.followers + 1
+        call.decision = JOIN  # no call stands between the two: an interrupt finds both or neither
         if flight.state is UNCLAIMED and flight not in flight.slot.queue:
             flight.slot.line_up(flight)

@@ -8,12 +8,12 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
-from ..locks.latch import Gate
+from ..locks.latch import Latch
 from ..locks.lives import life_of_this_thread, lives
 from ..locks.slots import Slot, Told, Turn, ahead, numbers
 from ..locks.waitgraph import waiting
 from ..storage.entry import Record
-from .call import JOIN, LEAD, Boarding
+from .call import JOIN, LEAD, Call
 from .outcome import traceback_of
 
 __all__ = [
@@ -146,27 +146,27 @@ class Flight(Turn):
     error: BaseException | None
     traceback: TracebackType | None
 
-    def claim(self, boarding: Boarding, now: float, previous: Record | None, timeout: float | None) -> None:
+    def claim(self, call: Call, now: float, previous: Record | None, timeout: float | None) -> None:
         """It has a leader from now on: a newcomer, or one of its followers."""
         self.due = None if timeout is None else time.monotonic() + timeout
         self.number = next(numbers)
-        thread = boarding.thread
+        thread = call.thread
         life = lives[thread] if thread in lives else life_of_this_thread()
         self.depth = len(waiting[thread]) if thread in waiting else 0
         # No call from here on: an interrupt finds it claimed, and its leader knows, or as it was.
-        if boarding.verdict is JOIN:
+        if call.decision is JOIN:
             self.followers -= 1
-        boarding.flight, boarding.verdict = self, LEAD
-        self.told = boarding.told
-        self.kind = "refresh" if boarding.renew else "call"
-        self.background = boarding.background
+        call.flight, call.decision = self, LEAD
+        self.told = call.told
+        self.kind = "refresh" if call.renew else "call"
+        self.background = call.background
         self.unbegun = False
         self.started = now
         self.previous = previous
         self.thread = thread
         self.life = life
         self.state = FLYING
-        self.leader = boarding.actor
+        self.leader = call.actor
 
     def bring(self, value: Any, error: BaseException | None, now: float, storable: bool = True) -> None:
         """Give it its outcome, which is to be taken once it has landed.
@@ -191,7 +191,7 @@ class Flight(Turn):
         Without a successor its followers are on their own, and its key is not touched.
         """
         if successor is not None:
-            successor.gate = Gate()
+            successor.latch = Latch()
             # No call from here on: an interrupt finds a flight with its followers and its key, or the other.
             self.slot.turn = successor
         self.successor = successor
@@ -205,15 +205,15 @@ class Flight(Turn):
             flight = flight.successor
         return None if flight is None or flight.lost else flight
 
-    def open_later(self) -> Gate:
-        """The gate to wait at, made for the first follower."""
-        if self.gate is None:
-            self.gate = Gate()
-        return self.gate
+    def open_later(self) -> Latch:
+        """The latch to wait at, made for the first follower."""
+        if self.latch is None:
+            self.latch = Latch()
+        return self.latch
 
-    def has_opened(self, gate: Gate) -> bool:
-        """Whether this gate, at which a follower waits, is open or about to be."""
-        return self.gate is not gate or self.lost or self.is_over() or self.may_be_claimed()
+    def has_opened(self, latch: Latch) -> bool:
+        """Whether this latch, at which a follower waits, is open or about to be."""
+        return self.latch is not latch or self.lost or self.is_over() or self.may_be_claimed()
 
     def may_be_claimed(self) -> bool:
         """Whether whoever comes next is to lead it."""
@@ -252,10 +252,10 @@ class Flight(Turn):
         if self.work is not None:
             _orphans.append(self)
 
-    def admit(self) -> Gate | None:
-        """Its turn has come: wake its followers, one of which claims it; the others wait at a new gate."""
-        gate, self.gate = self.gate, Gate()
-        return gate
+    def admit(self) -> Latch | None:
+        """Its turn has come: wake its followers, one of which claims it; the others wait at a new latch."""
+        latch, self.latch = self.latch, Latch()
+        return latch
 
     def blockers(self, told: Told) -> Iterator[tuple[Hashable, Turn]]:
         """Its leader; before it has one, whoever is ahead of it; after it passed, its successor's."""
@@ -278,7 +278,7 @@ def new_flight(memo: Unseats, slot: Slot, retries: int | None, followers: int = 
     flight.memo = memo
     flight.key = slot.key
     flight.leader = None
-    flight.gate = None
+    flight.latch = None
     flight.slot = slot
     flight.retries = retries
     flight.followers = followers

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import FlightDeadlock, FlightTimeout
 from ..common.messages import shown
-from ..locks.latch import Gate
+from ..locks.latch import Latch
 from ..locks.mutex import mutex
 from ..locks.slots import Slot
 from ..locks.table import is_sound
@@ -200,12 +200,12 @@ class Lander(Remembered):
     ) -> tuple[int, bool] | None:
         """End a flight; how many followers it had and whether they fly again, or None if it has ended.
 
-        With `later` it opens no gates, but adds them there: then it may be called under the mutex.
+        With `later` it opens no latches, but adds them there: then it may be called under the mutex.
         """
         again = unshared = False
         next_gate = dropped = None  # to open, and to let go of, once the mutex is free
         with mutex:
-            slot, followers, gate = flight.slot, flight.followers, flight.gate
+            slot, followers, latch = flight.slot, flight.followers, flight.latch
             state = flight.state
             current = slot.turn is flight
             ended = flight.lost or (state is not FLYING and state is not UNSEATED)
@@ -237,10 +237,10 @@ class Lander(Remembered):
                     if current:
                         next_gate, dropped = self.locks.vacate(slot)
         if later is not None:
-            later += (_opening(gate, None), _opening(next_gate, dropped))
+            later += (_opening(latch, None), _opening(next_gate, dropped))
             return None if ended else (followers, again)
-        if gate is not None:
-            gate.open()
+        if latch is not None:
+            latch.open()
         if next_gate is not None:
             next_gate.open()
         del dropped
@@ -302,5 +302,5 @@ def is_unshared(error: BaseException) -> bool:
     return not isinstance(error, Exception) or isinstance(error, (FlightDeadlock, FlightTimeout))
 
 
-def _opening(gate: Gate | None, dropped: object) -> Loose:
-    return (None if gate is None else gate.open), dropped
+def _opening(latch: Latch | None, dropped: object) -> Loose:
+    return (None if latch is None else latch.open), dropped

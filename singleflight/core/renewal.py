@@ -8,7 +8,7 @@ from math import inf
 from ..locks.mutex import inside_other, mutex
 from ..locks.waiters import get_ident
 from ..storage.entry import AgeingRecord, Record
-from .call import HIT, NONE, Boarding, background
+from .call import HIT, NONE, Call, background
 from .flight import Flight, Work, new_flight
 from .leaving import Leaver
 
@@ -18,7 +18,7 @@ __all__ = ["Server"]
 class Server(Leaver):
     """Serves what one decorated function has stored, and sees that it is renewed."""
 
-    def begin(self, renewal: Boarding, thread: int) -> bool:
+    def begin(self, renewal: Call, thread: int) -> bool:
         """A renewal is run from now on by this thread; False if it is not to be run any more.
 
         Somebody who needed its outcome runs it, or it lost its key while it waited for a thread.
@@ -33,23 +33,23 @@ class Server(Leaver):
             self.call_off(flight)
         return wanted
 
-    def entrust(self, renewal: Boarding, work: Work, task: Hashable) -> None:
+    def entrust(self, renewal: Call, work: Work, task: Hashable) -> None:
         """A renewal is run from now on by this task of the loop that runs on this thread."""
         with mutex:
             renewal.flight.work = work
             now = renewal.flight.started
             self._set_out(renewal, task, get_ident(), now)
 
-    def _set_out(self, renewal: Boarding, actor: Hashable, thread: int, now: float) -> None:
+    def _set_out(self, renewal: Call, actor: Hashable, thread: int, now: float) -> None:
         flight = renewal.flight
         renewal.actor, renewal.thread = actor, thread
         flight.claim(renewal, now, flight.previous, self.options.flight_timeout)
 
-    def _serve(self, boarding: Boarding, record: Record, now: float) -> None:
+    def _serve(self, call: Call, record: Record, now: float) -> None:
         """Serve a record, and have it renewed if it is time; call under the mutex."""
-        boarding.renewal = boarding.overdue = None
-        boarding.record = record
-        boarding.verdict = HIT
+        call.renewal = call.overdue = None
+        call.record = record
+        call.decision = HIT
         if record.error is not None:
             self.counts.errors += 1
         elif record.fresh_for(now) <= 0:
@@ -62,38 +62,38 @@ class Server(Leaver):
         if not (due or renewed) or inside_other():
             return
         if due:
-            self._claim_renewal(boarding, record, now)
+            self._claim_renewal(call, record, now)
         else:
-            slot = self.locks.slot(boarding.key)
+            slot = self.locks.slot(call.key)
             if slot is not None and isinstance(slot.turn, Flight) and slot.turn.is_due():
-                boarding.overdue = slot.turn  # what renews it takes too long: see `_served`
+                call.overdue = slot.turn  # what renews it takes too long: see `_served`
 
-    def _claim_renewal(self, boarding: Boarding, record: AgeingRecord, now: float) -> None:
+    def _claim_renewal(self, call: Call, record: AgeingRecord, now: float) -> None:
         # By the caller's key, which has just been looked up: that of the record may be spoilt.
-        slot = self.locks.enter(boarding.key)
+        slot = self.locks.enter(call.key)
         if slot.turn is not None:
             return
-        renewal = background(boarding.key)
-        renewal.told = boarding.told
+        renewal = background(call.key)
+        renewal.told = call.told
         flight = renewal.flight = new_flight(self, slot, self.options.follower_retries)
         flight.claim(renewal, now, record, self.options.flight_timeout)
-        renewal.verdict = NONE  # until it begins
+        renewal.decision = NONE  # until it begins
         flight.renews = True
-        flight.unbegun = boarding.loop is None  # a task's begins for certain, as soon as its loop goes on
-        boarding.renewal = renewal  # from here on `done` sees to it if nobody begins it
+        flight.unbegun = call.loop is None  # a task's begins for certain, as soon as its loop goes on
+        call.renewal = renewal  # from here on `done` sees to it if nobody begins it
         slot.turn = flight
         record.renew_at(inf)
 
-    def _unseat_overdue(self, boarding: Boarding) -> bool:
-        """See `unseat`; the boarding lets go of it."""
-        overdue, boarding.overdue = boarding.overdue, None
+    def _unseat_overdue(self, call: Call) -> bool:
+        """See `unseat`; the call lets go of it."""
+        overdue, call.overdue = call.overdue, None
         return self.unseat(overdue)
 
-    def _served(self, boarding: Boarding, now: float) -> None:
+    def _served(self, call: Call, now: float) -> None:
         """After the mutex: count and tell."""
-        record = boarding.record
-        if boarding.overdue is not None:
-            self._unseat_overdue(boarding)
+        record = call.record
+        if call.overdue is not None:
+            self._unseat_overdue(call)
         if record.error is not None:
             return
         if record.fresh_for(now) <= 0:

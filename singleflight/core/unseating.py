@@ -25,7 +25,7 @@ class Unseater(Lander):
         Its followers move over to a successor. What it may still bring home is its own caller's alone.
         """
         loose = NOTHING
-        stop = gate = None
+        stop = latch = None
         dead = False
         with mutex:
             gone = self._clear_adrift()  # let go of after the mutex
@@ -41,7 +41,7 @@ class Unseater(Lander):
                     stop = flight.work
                 else:
                     self.adrift.discard(flight)
-                gate, flight.gate = flight.gate, None
+                latch, flight.latch = flight.latch, None
                 if slot.turn is not flight:
                     flight.pass_on(None, UNSEATED)
                 elif followers:
@@ -49,8 +49,8 @@ class Unseater(Lander):
                 else:
                     flight.pass_on(None, UNSEATED)
                     loose = self._vacate(slot)
-        if gate is not None:
-            gate.open()
+        if latch is not None:
+            latch.open()
         let_go(loose)
         del gone
         if stop is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
-from ..core.call import JOIN, Boarding
+from ..core.call import JOIN, Call
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -23,12 +23,12 @@ from ..locks.mutex import inside
 from ..locks.task_waiters import running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import descends, get_ident
-from .tasks import TaskBoarding, Work, start_task, task_boarding
+from .tasks import TaskCall, Work, start_task, task_call
 
 __all__ = ["call"]
 
 
-class ItemBoarding(TaskBoarding):
+class ItemBoarding(TaskCall):
     """One key of a task's bulk call."""
 
     __slots__ = ()
@@ -66,7 +66,7 @@ async def call(request: Request) -> Any:
     if unsettled:
         settle()
     thread = get_ident()
-    bulk = request.bulk_call(lambda key: task_boarding(ItemBoarding, key, task, thread, False))
+    bulk = request.bulk_call(lambda key: task_call(ItemBoarding, key, task, thread, False))
     if bulk.look():
         return bulk.answer()
     task = running_task(memo.name)  # for what is stored none is needed
@@ -214,24 +214,24 @@ def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
     return brought
 
 
-async def _wait(bulk: BulkCall, boarding: Boarding) -> None:
+async def _wait(bulk: BulkCall, call: Call) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
-    memo, seat = bulk.memo, boarding
+    memo, seat = bulk.memo, call
     began = time.monotonic() - bulk.waited
-    if not bulk.begin(boarding):
+    if not bulk.begin(call):
         return
     assert isinstance(seat, ItemBoarding)
     try:
-        if boarding.told:
-            memo.tell.waiting(boarding.flight, boarding.place)
-        verdict = JOIN
-        while verdict is JOIN:
-            opened = await seat.sit(*memo.pauses(boarding, began))
+        if call.told:
+            memo.tell.waiting(call.flight, call.place)
+        decision = JOIN
+        while decision is JOIN:
+            opened = await seat.sit(*memo.pauses(call, began))
             if unsettled:
                 settle()
-            opened = opened or boarding.flight.has_opened(boarding.gate)  # its wake-up may be lost
-            verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
+            opened = opened or call.flight.has_opened(call.latch)  # its wake-up may be lost
+            decision = memo.awake(call) if opened else memo.look(call, began)
     except BaseException:
         seat.rise()
         raise
-    bulk.has_waited(boarding, verdict, began)
+    bulk.has_waited(call, decision, began)

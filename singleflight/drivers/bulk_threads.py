@@ -13,7 +13,7 @@ from typing import Any
 from ..common.frames import looked_through
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
-from ..core.call import JOIN, Boarding, boarding_of
+from ..core.call import JOIN, Call, new_call
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -22,12 +22,12 @@ from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import current_actor, get_ident
 from .pool import in_background
-from .threads import ThreadBoarding, warn_of_blocking
+from .threads import ThreadCall, warn_of_blocking
 
 __all__ = ["call"]
 
 
-class ItemBoarding(ThreadBoarding):
+class ItemBoarding(ThreadCall):
     """One key of a thread's bulk call."""
 
     __slots__ = ()
@@ -44,7 +44,7 @@ def call(request: Request) -> Any:
         settle()
     thread = get_ident()
     actor = thread if waiters.running_loop() is None else current_actor()
-    bulk = request.bulk_call(lambda key: boarding_of(ItemBoarding, key, actor, thread, thread))
+    bulk = request.bulk_call(lambda key: new_call(ItemBoarding, key, actor, thread, thread))
     if bulk.look():
         return bulk.answer()
     if inside_other():  # in a finaliser or signal handler: waiting here could hang others
@@ -148,23 +148,23 @@ def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
 
 
 @looked_through
-def _wait(bulk: BulkCall, boarding: Boarding) -> None:
+def _wait(bulk: BulkCall, call: Call) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
     memo = bulk.memo
     began = time.monotonic() - bulk.waited
-    if not bulk.begin(boarding):
+    if not bulk.begin(call):
         return
     warn_of_blocking(memo)
-    if boarding.told:
-        memo.tell.waiting(boarding.flight, boarding.place)
-    verdict = JOIN
-    while verdict is JOIN:
-        pause, own_pause = memo.pauses(boarding, began)
+    if call.told:
+        memo.tell.waiting(call.flight, call.place)
+    decision = JOIN
+    while decision is JOIN:
+        pause, own_pause = memo.pauses(call, began)
         pause = pause if own_pause is None else min(pause, own_pause)
-        if boarding.gate.wait(pause) or boarding.flight.has_opened(boarding.gate):
-            verdict = memo.awake(boarding)
+        if call.latch.wait(pause) or call.flight.has_opened(call.latch):
+            decision = memo.awake(call)
         else:
-            verdict = memo.look(boarding, began)
+            decision = memo.look(call, began)
         if unsettled:
             settle()
-    bulk.has_waited(boarding, verdict, began)
+    bulk.has_waited(call, decision, began)

@@ -2,7 +2,7 @@
 
 A flight that a task leads is *work* in a task of its own, in a copy of the leader's context. So whoever
 called may be cancelled without anybody else noticing: the leader's caller waits for its work at a future
-(`home`) of its own, as followers do at the flight's gate.
+(`home`) of its own, as followers do at the flight's latch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sys import getrefcount
 from typing import Any, TypeVar
 
 from ..common.errors import FlightTimeout
-from ..core.call import JOIN, LEAD, NONE, SHARE, Boarding
+from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import Memo
 from ..core.flight import LANDED, Flight
 from ..core.options import environment, switch, switched_off
@@ -27,29 +27,29 @@ from ..locks.task_waiters import InTask, is_gone, running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import Actor, descends, get_ident
 
-__all__ = ["TaskBoarding", "Work", "call", "start_task", "task_boarding"]
+__all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]
 
 
-class TaskBoarding(InTask, Boarding):
+class TaskCall(InTask, Call):
     """A call of a task."""
 
-    __slots__ = ("crowd", "future", "loop", "timer")
+    __slots__ = ("future", "group", "loop", "timer")
 
 
-B = TypeVar("B", bound=TaskBoarding)
+B = TypeVar("B", bound=TaskCall)
 
 
-def task_boarding(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) -> B:
+def task_call(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) -> B:
     """A call of a task, as `boarding_of` makes others."""
-    boarding = kind()
-    boarding.key = key
-    boarding.actor = boarding.waiter = task
-    boarding.thread = thread
-    boarding.renew = renew
-    boarding.verdict = NONE
-    boarding.before = None
-    boarding.loop = task.get_loop()
-    return boarding
+    call = kind()
+    call.key = key
+    call.actor = call.blocks = task
+    call.thread = thread
+    call.renew = renew
+    call.decision = NONE
+    call.before = None
+    call.loop = task.get_loop()
+    return call
 
 
 class Work:
@@ -165,66 +165,66 @@ async def call(
         return await run(*args, **kwargs)
     if unsettled:
         settle()
-    boarding = task_boarding(TaskBoarding, key, running_task(memo.name), get_ident(), renew)
+    call = task_call(TaskCall, key, running_task(memo.name), get_ident(), renew)
     waited, value = False, None
     try:
-        verdict = memo.board(boarding)
-        if verdict is JOIN:
+        decision = memo.board(call)
+        if decision is JOIN:
             waited = True
             began = time.monotonic()
-            if boarding.told:
-                memo.tell.waiting(boarding.flight, boarding.place)
-            while verdict is JOIN:
-                if memo.is_patient and not boarding.uneasy:
-                    future = boarding.sit(LOOK, None)
+            if call.told:
+                memo.tell.waiting(call.flight, call.place)
+            while decision is JOIN:
+                if memo.is_patient and not call.awaited_outside:
+                    future = call.sit(LOOK, None)
                 else:
-                    future = boarding.sit(*memo.pauses(boarding, began))
+                    future = call.sit(*memo.pauses(call, began))
                 opened = await future
-                if opened and boarding.flight.state is LANDED:
-                    verdict = SHARE  # what `awake` says, in short: thousands may wake at once
+                if opened and call.flight.state is LANDED:
+                    decision = SHARE  # what `awake` says, in short: thousands may wake at once
                     break
                 if unsettled:
                     settle()
-                opened = opened or boarding.flight.has_opened(boarding.gate)  # its wake-up may be lost
-                verdict = memo.awake(boarding) if opened else memo.look(boarding, began)
-                if verdict is NONE:  # its flight was detached and had no outcome to share
-                    verdict = memo.board(boarding)
-            if verdict is SHARE:
-                if boarding.told:
-                    memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
-                if boarding.flight.error is not None:
-                    raise_shared(boarding.flight.error, boarding.flight.traceback)
-                value = boarding.flight.value
-        if verdict is LEAD:
-            value = await _lead(memo, boarding, run, args, kwargs)
-        elif verdict is not SHARE:
-            record = boarding.record
-            if boarding.renewal is not None:
-                _renew(memo, boarding, run, args, kwargs)
+                opened = opened or call.flight.has_opened(call.latch)  # its wake-up may be lost
+                decision = memo.awake(call) if opened else memo.look(call, began)
+                if decision is NONE:  # its flight was detached and had no outcome to share
+                    decision = memo.board(call)
+            if decision is SHARE:
+                if call.told:
+                    memo.tell.shared(call.flight, memo.timer(), time.monotonic() - began)
+                if call.flight.error is not None:
+                    raise_shared(call.flight.error, call.flight.traceback)
+                value = call.flight.value
+        if decision is LEAD:
+            value = await _lead(memo, call, run, args, kwargs)
+        elif decision is not SHARE:
+            record = call.record
+            if call.renewal is not None:
+                _renew(memo, call, run, args, kwargs)
             if record.error is not None:
                 raise_shared(bare_copy_of(record.error))
             value = record.value
     except BaseException as error:
         try:
             if waited:
-                boarding.rise()
+                call.rise()
             if inside():  # the collector destroys a coroutine in the midst of a section
-                unsettled[boarding] = memo.settle, boarding, error
+                unsettled[call] = memo.settle, call, error
             else:
-                memo.give_up(boarding, error)
+                memo.give_up(call, error)
         except (RecursionError, MemoryError):  # the caller is to receive its own error
-            unsettled[boarding] = memo.settle, boarding, error
+            unsettled[call] = memo.settle, call, error
         except BaseException:  # an interrupt
-            unsettled[boarding] = memo.settle, boarding, error
+            unsettled[call] = memo.settle, call, error
             raise
         raise
     else:
         try:
-            memo.done(boarding)
+            memo.done(call)
         except (RecursionError, MemoryError):
-            unsettled[boarding] = memo.settle, boarding, None
+            unsettled[call] = memo.settle, call, None
         except BaseException:
-            unsettled[boarding] = memo.settle, boarding, None
+            unsettled[call] = memo.settle, call, None
             raise
         return value
     finally:
@@ -236,20 +236,20 @@ async def call(
 
 
 def _renew(
-    memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    memo: Memo, call: Call, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Have a value renewed by a task of this loop, which outlives the caller."""
-    renewal: Any = boarding.renewal
+    renewal: Any = call.renewal
     try:
         work, task = _set_off(memo, renewal.flight, run, args, kwargs)
     except Exception as error:  # of a task factory: the value is served all the same
         memo.fail(renewal.flight, error)
-        boarding.renewal = None
+        call.renewal = None
         return
     work.home.set_result(None)  # nobody waits there
     work.homeless = True
     memo.entrust(renewal, work, task)
-    boarding.renewal = None
+    call.renewal = None
 
 
 def _set_off(
@@ -283,12 +283,12 @@ def start_task(work: Work, flown: Coroutine[Any, Any, None], name: str) -> async
 
 
 async def _lead(
-    memo: Memo, boarding: Boarding, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    memo: Memo, call: Call, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Have the flight run in a task of its own, and wait for what it brings home."""
-    flight = boarding.flight
+    flight = call.flight
     work, task = _set_off(memo, flight, run, args, kwargs)
-    memo.hand_over(boarding, work, task)
+    memo.hand_over(call, work, task)
     try:
         await work.home
     except BaseException:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..common import patches
 from ..common.frames import looked_through
-from ..core.call import JOIN, LEAD, NONE, SHARE, Boarding, Verdict
+from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import Memo
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
@@ -24,10 +24,10 @@ from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
 from .pool import in_background
 
-__all__ = ["ThreadBoarding", "call", "warn_of_blocking"]
+__all__ = ["ThreadCall", "call", "warn_of_blocking"]
 
 
-class ThreadBoarding(InThread, Boarding):
+class ThreadCall(InThread, Call):
     """A call of a thread."""
 
     __slots__ = ("job",)
@@ -50,43 +50,43 @@ def call(
         settle()
     thread = get_ident()
     actor = thread if waiters.running_loop() is None else current_actor()
-    boarding = ThreadBoarding()  # in line: `boarding_of`
-    boarding.key = key
-    boarding.actor = actor
-    boarding.thread = boarding.waiter = thread
-    boarding.renew = renew
-    boarding.before = None
-    verdict = boarding.verdict = NONE
+    call = ThreadCall()  # in line: `boarding_of`
+    call.key = key
+    call.actor = actor
+    call.thread = call.blocks = thread
+    call.renew = renew
+    call.before = None
+    decision = call.decision = NONE
     try:
-        verdict = memo.board(boarding)
-        if verdict is JOIN:
+        decision = memo.board(call)
+        if decision is JOIN:
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
-                memo.leave(boarding, timed_out=None)
+                memo.leave(call, timed_out=None)
                 return run(*args, **kwargs)
             began = time.monotonic()
-            verdict = _wait(memo, boarding, began)
-            if verdict is SHARE:
-                if boarding.told:
-                    memo.tell.shared(boarding.flight, memo.timer(), time.monotonic() - began)
-                if boarding.flight.error is not None:
-                    raise_shared(boarding.flight.error, boarding.flight.traceback)
-                return boarding.flight.value
-        if verdict is LEAD:
-            if boarding.flight.told:
-                memo.tell.fetching(boarding.flight)
+            decision = _wait(memo, call, began)
+            if decision is SHARE:
+                if call.told:
+                    memo.tell.shared(call.flight, memo.timer(), time.monotonic() - began)
+                if call.flight.error is not None:
+                    raise_shared(call.flight.error, call.flight.traceback)
+                return call.flight.value
+        if decision is LEAD:
+            if call.flight.told:
+                memo.tell.fetching(call.flight)
             value = run(*args, **kwargs) if kwargs else run(*args)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
                 check_shareable(memo.name, value, references=getrefcount(value))
-            memo.land(boarding.flight, value)
+            memo.land(call.flight, value)
             return value
-        return _served(memo, run, boarding, args, kwargs)
+        return _served(memo, run, call, args, kwargs)
     except BaseException as error:
         try:
-            memo.give_up(boarding, error)
+            memo.give_up(call, error)
         except (RecursionError, MemoryError):  # the caller is to receive its own error
-            unsettled[boarding] = memo.settle, boarding, error
+            unsettled[call] = memo.settle, call, error
         except BaseException:  # an interrupt
-            unsettled[boarding] = memo.settle, boarding, error
+            unsettled[call] = memo.settle, call, error
             raise
         raise
     finally:
@@ -98,16 +98,16 @@ def call(
 
 
 def _served(
-    memo: Memo, run: Callable[..., Any], boarding: Boarding, args: tuple[Any, ...], kwargs: dict[str, Any]
+    memo: Memo, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """What is stored, whose renewal this caller may have to see to."""
-    record, renewal = boarding.record, boarding.renewal
+    record, renewal = call.record, call.renewal
     if renewal is not None:
         renew = partial(contextvars.copy_context().run, partial(_renew, memo, run, renewal, args, kwargs))
         accepted = in_background(renew)
         if not accepted:
             renew()
-        boarding.renewal = None
+        call.renewal = None
         if not accepted and renewal.record is not None:
             record = renewal.record
     if record.error is not None:
@@ -116,7 +116,7 @@ def _served(
 
 
 def _renew(
-    memo: Memo, run: Callable[..., Any], renewal: Boarding, args: tuple[Any, ...], kwargs: dict[str, Any]
+    memo: Memo, run: Callable[..., Any], renewal: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Run a renewal on this thread; `renewal.record` is then what is stored, by whomever.
 
@@ -150,24 +150,24 @@ def _renew(
 
 
 @looked_through
-def _wait(memo: Memo, boarding: Boarding, began: float) -> Verdict:
-    """Wait at the gate, and at the next one, until there is something else to do."""
+def _wait(memo: Memo, call: Call, began: float) -> Decision:
+    """Wait at the latch, and at the next one, until there is something else to do."""
     warn_of_blocking(memo)
-    if boarding.told:
-        memo.tell.waiting(boarding.flight, boarding.place)
-    verdict = JOIN
-    while verdict is JOIN:
-        pause, own_pause = memo.pauses(boarding, began)
+    if call.told:
+        memo.tell.waiting(call.flight, call.place)
+    decision = JOIN
+    while decision is JOIN:
+        pause, own_pause = memo.pauses(call, began)
         pause = pause if own_pause is None else min(pause, own_pause)
-        if boarding.gate.wait(pause) or boarding.flight.has_opened(boarding.gate):
-            verdict = memo.awake(boarding)
+        if call.latch.wait(pause) or call.flight.has_opened(call.latch):
+            decision = memo.awake(call)
         else:
-            verdict = memo.look(boarding, began)
-        if verdict is NONE:  # its flight was detached and had no outcome to share
-            verdict = memo.board(boarding)
+            decision = memo.look(call, began)
+        if decision is NONE:  # its flight was detached and had no outcome to share
+            decision = memo.board(call)
         if unsettled:
             settle()
-    return verdict
+    return decision
 
 
 def warn_of_blocking(memo: Memo) -> None:

@@ -19,13 +19,13 @@ from ..common.errors import FlightDeadlock, FlightTimeout, UnhashableKey
 from ..common.messages import listed, shown
 from . import jobs
 from .jobs import job_of_loop, job_of_thread
-from .latch import LOOK, LOOK_AGAIN, Gate
+from .latch import LOOK, LOOK_AGAIN, Latch
 from .mutex import inside, inside_other, mutex
 from .slots import Hold, Slot
 from .table import Slots, keys_of, register, registries
 from .unsettled import Loose, let_go, settle, unsettled
-from .waiters import Asker, descends, thread_asker
-from .waitgraph import begin_waiting, circle, end_waiting, note, refusal, reset_after_fork, waits
+from .waiters import Waiter, descends, thread_waiter
+from .waitgraph import begin_waiting, cycle, end_waiting, note, refusal, reset_after_fork, waits
 
 __all__ = ["Held", "KeyedLocks", "after_fork"]
 
@@ -33,24 +33,24 @@ __all__ = ["Held", "KeyedLocks", "after_fork"]
 class Queued:
     """A hold on its way to its keys, and for how long its owner is ready to wait."""
 
-    __slots__ = ("_give_up", "gate", "hold", "timeout")
+    __slots__ = ("_give_up", "hold", "latch", "timeout")
 
-    def __init__(self, hold: Hold, gate: Gate, timeout: float | None) -> None:
-        self.hold, self.gate, self.timeout = hold, gate, timeout
+    def __init__(self, hold: Hold, latch: Latch, timeout: float | None) -> None:
+        self.hold, self.latch, self.timeout = hold, latch, timeout
         self._give_up = None if timeout is None else time.monotonic() + timeout
 
     def pause(self) -> float:
         """For how many seconds to wait before looking."""
-        pause = LOOK_AGAIN if self.hold.asker.uneasy else LOOK
+        pause = LOOK_AGAIN if self.hold.waiter.awaited_outside else LOOK
         return pause if self._give_up is None else max(0.0, min(pause, self._give_up - time.monotonic()))
 
     def is_over(self) -> bool:
         """Whether its owner has waited long enough."""
         return self._give_up is not None and time.monotonic() >= self._give_up
 
-    def circle(self) -> list[Hashable] | None:
-        """The keys of the circle that its waiting closes, if it does; call under the mutex."""
-        return keys_of(circle(self.hold.asker, self.hold, self._give_up is not None), self.hold)
+    def cycle(self) -> list[Hashable] | None:
+        """The keys of the cycle that its waiting closes, if it does; call under the mutex."""
+        return keys_of(cycle(self.hold.waiter, self.hold, self._give_up is not None), self.hold)
 
     def look(self) -> bool:
         """Whether it has its keys after all (a wake-up may fall to an interrupt); raises to give up."""
@@ -60,10 +60,10 @@ class Queued:
                 turn.see_to()
         with mutex:
             granted = not hold.missing or hold.overtake()
-            if not granted and hold.asker.uneasy:
-                hold.asker.look_again()
-                note(hold.asker, hold.asker.climb())
-                found = self.circle()
+            if not granted and hold.waiter.awaited_outside:
+                hold.waiter.look_again()
+                note(hold.waiter, hold.waiter.climb())
+                found = self.cycle()
         if found is not None:
             raise FlightDeadlock(refusal(found))
         if not granted and self.is_over():
@@ -99,7 +99,7 @@ class KeyedLocks(Slots):
 
     Safe to use from any thread and event loop. Two statements that take several keys each never block one
     another for ever, whatever order they name them in; nested statements can, and the one that would close
-    the circle raises `FlightDeadlock`, as does taking a key that this thread or task already holds. A task
+    the cycle raises `FlightDeadlock`, as does taking a key that this thread or task already holds. A task
     that waits in `async with` does not block its event loop, and may be cancelled; a plain `with` blocks it.
     A child task does not share what its parent holds.
 
@@ -187,18 +187,18 @@ class KeyedLocks(Slots):
 
     def acquire(self, hold: Hold, timeout: float | None) -> None:
         """Wait in this thread until the hold has all its keys; whatever is raised, it has none then."""
-        before = waits(hold.asker.waiter)
+        before = waits(hold.waiter.blocks)
         try:
             queued = self._queue_for(hold, timeout)
             if queued is not None:
                 patches.tell("waiting")
-            while queued is not None and not queued.gate.wait(queued.pause()) and not queued.look():
+            while queued is not None and not queued.latch.wait(queued.pause()) and not queued.look():
                 settle()
-            self._waits_no_more(hold.asker, before)
+            self._waits_no_more(hold.waiter, before)
         except BaseException:
             try:
                 self.release(hold)
-                self._waits_no_more(hold.asker, before)
+                self._waits_no_more(hold.waiter, before)
             except (RecursionError, MemoryError):
                 unsettled[hold] = self._settle, hold, before
             except BaseException:
@@ -208,22 +208,22 @@ class KeyedLocks(Slots):
 
     async def acquire_in_task(self, hold: Hold, timeout: float | None) -> None:
         """The same in a task."""
-        asker: Any = hold.asker
-        before = waits(asker.waiter)
+        waiter: Any = hold.waiter
+        before = waits(waiter.blocks)
         queued = None
         try:
             queued = self._queue_for(hold, timeout)
-            while queued is not None and not await asker.sit(LOOK, queued.pause()) and not queued.look():
+            while queued is not None and not await waiter.sit(LOOK, queued.pause()) and not queued.look():
                 pass
             if queued is not None:
-                asker.rise()
-            self._waits_no_more(asker, before)
+                waiter.rise()
+            self._waits_no_more(waiter, before)
         except BaseException:
             try:
                 if queued is not None:
-                    asker.rise()
+                    waiter.rise()
                 self.release(hold)
-                self._waits_no_more(asker, before)
+                self._waits_no_more(waiter, before)
             except (RecursionError, MemoryError):
                 unsettled[hold] = self._settle, hold, before
             except BaseException:
@@ -232,11 +232,11 @@ class KeyedLocks(Slots):
             raise
 
     @staticmethod
-    def _waits_no_more(asker: Asker, before: int) -> None:
-        end_waiting(asker.waiter, before)
-        if asker.noted:
+    def _waits_no_more(waiter: Waiter, before: int) -> None:
+        end_waiting(waiter.blocks, before)
+        if waiter.noted:
             with mutex:
-                note(asker, frozenset())
+                note(waiter, frozenset())
 
     def _queue_for(self, hold: Hold, timeout: float | None) -> Queued | None:
         """Take or queue for every key; None when nothing is missing."""
@@ -244,21 +244,21 @@ class KeyedLocks(Slots):
             raise FlightDeadlock("a keyed lock cannot be taken from inside the library's own section")
         if unsettled:
             settle()
-        asker = hold.asker
-        hold.depth = waits(asker.thread)
+        waiter = hold.waiter
+        hold.depth = waits(waiter.thread)
         found = queued = None
         with mutex:
             for key in hold.keys:
                 self._queue(hold, self.enter(key))
             if hold.missing:
-                hold.gate = Gate()
-                queued = Queued(hold, hold.gate, timeout)
-                found = queued.circle()
+                hold.latch = Latch()
+                queued = Queued(hold, hold.latch, timeout)
+                found = queued.cycle()
                 if found is None:
-                    begin_waiting(asker.waiter, hold)
-                    asker.stand_at(hold.gate)
-                    if asker.uneasy:
-                        note(asker, asker.climb())
+                    begin_waiting(waiter.blocks, hold)
+                    waiter.stand_at(hold.latch)
+                    if waiter.awaited_outside:
+                        note(waiter, waiter.climb())
         if found is not None:
             raise FlightDeadlock(refusal(found))
         if queued is not None and inside_other():
@@ -290,8 +290,8 @@ class KeyedLocks(Slots):
     def _give_up(self, hold: Hold, loose: list[Loose]) -> None:
         for slot in hold.slots:
             if slot.turn is hold:
-                gate, old = self.vacate(slot)
-                loose.append((None if gate is None else gate.open, old))
+                latch, old = self.vacate(slot)
+                loose.append((None if latch is None else latch.open, old))
             else:
                 slot.step_out(hold)
         hold.slots = []
@@ -300,8 +300,8 @@ class KeyedLocks(Slots):
         """Give up a hold whose owner could not, and its wait. Call under the mutex; may be repeated."""
         self._give_up(hold, loose)
         if before is not None:
-            end_waiting(hold.asker.waiter, before)
-            note(hold.asker, frozenset())
+            end_waiting(hold.waiter.blocks, before)
+            note(hold.waiter, frozenset())
 
     def _queue(self, hold: Hold, slot: Slot) -> None:
         hold.slots.append(slot)
@@ -321,7 +321,7 @@ class Held:
         self._hold: Hold | None = None  # written by whoever holds the keys
 
     def __enter__(self) -> None:
-        hold = Hold(self._keys, thread_asker(), self._locks.release)
+        hold = Hold(self._keys, thread_waiter(), self._locks.release)
         if hold.thread != jobs.main:
             hold.job = job_of_thread(2)  # whose frame is above this one
         self._locks.acquire(hold, self._timeout)
@@ -340,9 +340,9 @@ class Held:
                 raise
 
     async def __aenter__(self) -> None:
-        from .task_waiters import task_asker
+        from .task_waiters import task_waiter
 
-        hold = Hold(self._keys, task_asker("async with locks(...)"), self._locks.release)
+        hold = Hold(self._keys, task_waiter("async with locks(...)"), self._locks.release)
         hold.job = job_of_loop()
         await self._locks.acquire_in_task(hold, self._timeout)
         hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one

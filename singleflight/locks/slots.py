@@ -1,7 +1,7 @@
 """Turns at keys: what occupies a key's slot, and who will after it.
 
 A slot is *live* while somebody occupies it or queues for it, and *idle* otherwise. What occupies a slot
-is a *turn*: a plain hold (`with locks(key):`) or a flight. Who waits for a turn stands at its gate, made
+is a *turn*: a plain hold (`with locks(key):`) or a flight. Who waits for a turn stands at its latch, made
 when the first one comes.
 
 The mutex guards all slots and turns of all registries.
@@ -15,8 +15,8 @@ from itertools import count, islice
 from typing import Any
 
 from .jobs import Job
-from .latch import Gate
-from .waiters import Actor, Asker
+from .latch import Latch
+from .waiters import Actor, Waiter
 
 __all__ = [
     "Hold",
@@ -61,7 +61,7 @@ def new_slot(key: Hashable) -> Slot:
     """The place of a key that becomes live.
 
     A Python-level `__init__` runs in an interpreter loop of its own, which costs as much as the object. So
-    functions make what every miss needs one of: slots, flights, records and boardings.
+    functions make what every miss needs one of: slots, flights, records and calls.
     """
     slot = Slot()
     slot.key = key
@@ -81,16 +81,16 @@ class Turn:
     """One occupation of one or more slots, now or later. All fields are guarded by the mutex.
 
     `leader` is the actor that has it, or None while it waits for somebody to claim it; `thread` is where the
-    leader runs; `gate` opens when what its waiters wait for has come.
+    leader runs; `latch` opens when what its waiters wait for has come.
     """
 
-    __slots__ = ("depth", "gate", "key", "leader", "number", "thread")
+    __slots__ = ("depth", "key", "latch", "leader", "number", "thread")
     key: Hashable
     leader: Actor | None
     thread: Actor | None
     number: int  # when it was claimed, among all turns
     depth: int  # how many waits its leader had begun before; those do not hold this turn up
-    gate: Gate | None
+    latch: Latch | None
     unbegun = False  # whether it is a renewal that nobody runs yet: see `Flight`
     life: Callable[[], object] | None = None  # of the thread that runs it, where that has to end it
     job: Job | None = None  # what its thread was doing when it was taken, where that may be over before it
@@ -112,8 +112,8 @@ class Turn:
     def unbind(self, _job: Job, /) -> None:
         """The job in which its thread took it is over."""
 
-    def admit(self) -> Gate | None:
-        """One slot more is this turn's now; returns a gate to open once the mutex is free."""
+    def admit(self) -> Latch | None:
+        """One slot more is this turn's now; returns a latch to open once the mutex is free."""
         raise NotImplementedError
 
     def blockers(self, told: Told) -> Iterator[tuple[Hashable, Turn]]:
@@ -135,16 +135,16 @@ class Hold(Turn):
     goes on when no slot is `missing`. A slot is its own by being assigned to it, and nothing else counts.
     """
 
-    __slots__ = ("_release", "asker", "job", "keys", "slots", "token")
+    __slots__ = ("_release", "job", "keys", "slots", "token", "waiter")
 
     def __init__(
-        self, keys: tuple[Hashable, ...], asker: Asker, release: Callable[[Hold], None] | None = None
+        self, keys: tuple[Hashable, ...], waiter: Waiter, release: Callable[[Hold], None] | None = None
     ) -> None:
         self.key = self.keys = keys
-        self.leader, self.thread = asker.actor, asker.thread
-        self.depth, self.gate = 0, None
+        self.leader, self.thread = waiter.actor, waiter.thread
+        self.depth, self.latch = 0, None
         self.job = None
-        self.asker = asker
+        self.waiter = waiter
         self._release = release  # how its owner gives it up
         self.token: Any = None  # what its owner's context is to go back to
         self.number = next(numbers)
@@ -179,7 +179,7 @@ class Hold(Turn):
 
     def is_dead(self) -> bool:
         """Whether its owner is a task whose event loop is gone."""
-        return self.asker.is_dead()
+        return self.waiter.is_dead()
 
     def unbind(self, job: Job, /) -> None:
         """That job is over, so what its thread does now has nothing to do with this; call under the mutex."""
@@ -189,9 +189,9 @@ class Hold(Turn):
         self.thread = None
         self.job = None
 
-    def admit(self) -> Gate | None:
-        """One slot more; the gate opens with the last."""
-        return None if self.missing else self.gate
+    def admit(self) -> Latch | None:
+        """One slot more; the latch opens with the last."""
+        return None if self.missing else self.latch
 
     def blockers(self, told: Told) -> Iterator[tuple[Hashable, Turn]]:
         """Whoever is ahead in a slot that is still missing."""

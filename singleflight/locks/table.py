@@ -19,10 +19,10 @@ from math import inf
 from typing import Any
 
 from ..common.keys import InstanceKey, check_room
-from .latch import Gate
+from .latch import Latch
 from .slots import Hold, Slot, Turn, new_slot
 from .waiters import get_ident
-from .waitgraph import Circle, forget_the_gone
+from .waitgraph import Cycle, forget_the_gone
 
 __all__ = ["Idle", "Slots", "is_sound", "keys_of", "register", "registries"]
 
@@ -186,10 +186,10 @@ class Slots:
             slot = self.by_key[key] = new_slot(key)
         return slot
 
-    def vacate(self, slot: Slot) -> tuple[Gate | None, object]:
+    def vacate(self, slot: Slot) -> tuple[Latch | None, object]:
         """The turn of this slot is over: the next one gets it, or it becomes idle.
 
-        Returns a gate to open and something to let go of, both once the mutex is free.
+        Returns a latch to open and something to let go of, both once the mutex is free.
         """
         gone = self._drop_the_dead(slot) if slot.queue else None
         if slot.queue:
@@ -306,8 +306,8 @@ def registries() -> list[Slots]:
     return [slots for ref in list(_registries.values()) if (slots := ref()) is not None]
 
 
-def keys_of(found: Circle | None, wanted: Turn) -> list[Hashable] | None:
-    """Every key of a circle in order, also those that an actor took in between; call under the mutex.
+def keys_of(found: Cycle | None, wanted: Turn) -> list[Hashable] | None:
+    """Every key of a cycle in order, also those that an actor took in between; call under the mutex.
 
     An actor that has A, and within it B, and then waits for C is told as `A -> B -> C`.
     """

@@ -1,4 +1,4 @@
-"""How a task waits at a gate: together with the other tasks of its event loop."""
+"""How a task waits at a latch: together with the other tasks of its event loop."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..common.errors import NoTask
 from .asyncio_edges import above_task
-from .latch import Gate
-from .waiters import Actor, Asker, Led, asker_of, get_ident, is_descendant
+from .latch import Latch
+from .waiters import Actor, Led, Waiter, get_ident, is_descendant, new_waiter
 from .waitgraph import forget_the_gone
 
-__all__ = ["InTask", "TaskAsker", "is_gone", "running_task", "task_asker"]
+__all__ = ["InTask", "TaskWaiter", "is_gone", "running_task", "task_waiter"]
 
 
 class Watcher(Protocol):
-    """Looks on behalf of a crowd; the coordinator does."""
+    """Looks on behalf of a group; the coordinator does."""
 
     def watch(self, watched: Any) -> float | None:
         """Look now; returns after how many seconds again, or None to have each look for itself."""
         ...
 
 
-class Crowd:
-    """The tasks of one loop at one gate. All fields are touched on the loop's own thread alone.
+class LoopWaiters:
+    """The tasks of one loop at one latch. All fields are touched on the loop's own thread alone.
 
     However many they are, opening costs one call into their loop, and one timer looks for all of them.
 
@@ -66,7 +66,7 @@ class Crowd:
 
     def _wake(self) -> None:
         self.opened = True
-        self._watcher = self._watched = None  # the flight leads to its gate, and so to here
+        self._watcher = self._watched = None  # the flight leads to its latch, and so to here
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -82,7 +82,7 @@ class Crowd:
         """One of them waits no more; now and then those that left are let go of."""
         self._left += 1
         if self._left * 2 > len(self.members):
-            self.members = [member for member in self.members if member.crowd is self]
+            self.members = [member for member in self.members if member.group is self]
             self._left = 0
 
     def look_later(self, pause: float) -> None:
@@ -101,18 +101,18 @@ class Crowd:
 
 
 class InTask:
-    """What waiting is for a task that asks: a place in the crowd of its loop, and a future.
+    """What waiting is for a task that asks: a place in the group of its loop, and a future.
 
     A place is taken under the mutex, in the section that finds out that there is something to wait for; so
-    no opening can miss it. Only tasks of the crowd's loop touch it, and they run on its thread.
+    no opening can miss it. Only tasks of the group's loop touch it, and they run on its thread.
     """
 
     if TYPE_CHECKING:  # the fields are its subclasses', which have others beside
         actor: Actor
         thread: Actor
-        uneasy: bool
+        awaited_outside: bool
         loop: asyncio.AbstractEventLoop
-        crowd: Any  # None once it has risen
+        group: Any  # None once it has risen
         future: asyncio.Future[bool] | None
         timer: asyncio.TimerHandle | None
     else:
@@ -126,7 +126,7 @@ class InTask:
 
     def above(self, _turn: Led, /) -> AbstractSet[Actor]:
         """Who waits for this task. It comes from a flight, or a leader may be beneath its loop."""
-        self.uneasy = True
+        self.awaited_outside = True
         return self.climb()
 
     def climb(self) -> AbstractSet[Actor]:
@@ -134,53 +134,53 @@ class InTask:
         task: Any = self.actor
         return above_task(task)
 
-    def stand_at(self, gate: Gate, watcher: Watcher | None = None, watched: Any = None) -> None:
+    def stand_at(self, latch: Latch, watcher: Watcher | None = None, watched: Any = None) -> None:
         """Take a place; call under the mutex."""
         loop = self.loop
-        crowd: Any = gate.crowds.get(loop)
-        if crowd is None:
-            crowd = gate.crowds[loop] = Crowd(loop)
-        if watcher is not None and not crowd.is_watched:  # without one it does not look, as in `drain`
-            crowd.watch(watcher, watched)
-        crowd.members.append(self)
-        self.crowd = crowd
+        group: Any = latch.groups.get(loop)
+        if group is None:
+            group = latch.groups[loop] = LoopWaiters(loop)
+        if watcher is not None and not group.is_watched:  # without one it does not look, as in `drain`
+            group.watch(watcher, watched)
+        group.members.append(self)
+        self.group = group
         self.future = self.timer = None
 
     def sit(self, pause: float, own_pause: float | None) -> asyncio.Future[bool]:
-        """What to await: True when the gate opens, False when `own_pause` seconds have passed.
+        """What to await: True when the latch opens, False when `own_pause` seconds have passed.
 
         `pause` is when somebody has to look on behalf of all.
         """
-        crowd: Crowd = self.crowd
+        group: LoopWaiters = self.group
         future: asyncio.Future[bool]
-        future = self.future = asyncio.Future(loop=crowd.loop)
-        if crowd.opened:  # by a finaliser or signal handler, between standing and sitting
+        future = self.future = asyncio.Future(loop=group.loop)
+        if group.opened:  # by a finaliser or signal handler, between standing and sitting
             future.set_result(True)
             return future
-        if crowd.timer is None:
-            crowd.look_later(pause)
+        if group.timer is None:
+            group.look_later(pause)
         if own_pause is not None:
-            self.timer = crowd.loop.call_later(own_pause, self.look_up)
+            self.timer = group.loop.call_later(own_pause, self.look_up)
         return future
 
     def look_up(self) -> None:
-        """Have it look for itself, though the gate is shut."""
+        """Have it look for itself, though the latch is shut."""
         if self.future is not None and not self.future.done():
             self.future.set_result(False)
 
     def rise(self) -> None:
         """It stood somewhere, and waits no more, for whatever reason."""
-        crowd, self.crowd = self.crowd, None
-        if crowd is not None:
-            crowd.leave()
+        group, self.group = self.group, None
+        if group is not None:
+            group.leave()
         if self.timer is not None:
             self.timer.cancel()
 
 
-class TaskAsker(InTask, Asker):
+class TaskWaiter(InTask, Waiter):
     """A task that asks for a plain hold."""
 
-    __slots__ = ("_runs", "crowd", "future", "loop", "timer")
+    __slots__ = ("_runs", "future", "group", "loop", "timer")
 
     loop: asyncio.AbstractEventLoop
     _runs: threading.Thread
@@ -212,10 +212,10 @@ def running_task(what: str) -> Any:
     return task
 
 
-def task_asker(what: str) -> TaskAsker:
+def task_waiter(what: str) -> TaskWaiter:
     """The task that runs now; raises `NoTask`, naming what needs one, where there is none."""
     task = running_task(what)
-    asker = asker_of(TaskAsker, task, get_ident(), task)
-    asker.loop = task.get_loop()
-    asker._runs = threading.current_thread()
-    return asker
+    waiter = new_waiter(TaskWaiter, task, get_ident(), task)
+    waiter.loop = task.get_loop()
+    waiter._runs = threading.current_thread()
+    return waiter

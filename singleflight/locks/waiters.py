@@ -9,20 +9,20 @@ from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .latch import Gate
+from .latch import Latch
 
 __all__ = [
     "NOBODY",
     "Actor",
-    "Asker",
     "InThread",
-    "asker_of",
+    "Waiter",
     "current_actor",
     "descends",
     "get_ident",
     "is_descendant",
+    "new_waiter",
     "running_loop",
-    "thread_asker",
+    "thread_waiter",
 ]
 
 Actor = Hashable
@@ -63,36 +63,36 @@ class Led(Protocol):
     leader: Actor | None
 
 
-class Asker:
+class Waiter:
     """Somebody who asks for a turn and may have to wait for it.
 
-    `actor` will lead what is claimed, `thread` is where it runs, and `waiter` is what a wait holds up: that
-    whole thread, or one task alone. `uneasy` once it is known that somebody outside this library may wait
-    for it, now or later.
+    `actor` will lead what is claimed, `thread` is where it runs, and `blocks` is what a wait holds up: that
+    whole thread, or one task alone. `awaited_outside` is true once it is known that somebody outside this
+    library may wait for it, now or later.
     """
 
-    __slots__ = ("_above", "actor", "noted", "thread", "uneasy", "waiter")
+    __slots__ = ("_above", "actor", "awaited_outside", "blocks", "noted", "thread")
     actor: Actor
     thread: Actor
-    waiter: Actor
-    uneasy: bool
+    blocks: Actor
+    awaited_outside: bool
     noted: AbstractSet[Actor]  # what `waitgraph` knows to be above it
     _above: AbstractSet[Actor] | None
 
     def begin(self) -> None:
         """It is going to ask; nothing is known of who may be above it."""
-        self.uneasy = False
+        self.awaited_outside = False
         self._above = None
         self.noted = NOBODY
 
     def is_below(self, turn: Led) -> bool:
-        """Whether that turn's leader waits, outside this library, for this asker."""
+        """Whether that turn's leader waits, outside this library, for this waiter."""
         if self._above is None:
             self._above = self.above(turn)
         return turn.leader in self._above
 
     def above(self, _turn: Led, /) -> AbstractSet[Actor]:
-        """Everybody who waits, outside this library, for this asker; empty where that cannot matter.
+        """Everybody who waits, outside this library, for this waiter; empty where that cannot matter.
 
         The turn is what gave rise to the question. Asked by its own actor; `climb` by anybody.
         """
@@ -106,8 +106,8 @@ class Asker:
         """Whether it will never go on: its event loop is gone."""
         return False
 
-    def stand_at(self, gate: Gate, watcher: Any = None, watched: Any = None) -> None:
-        """Note that it is going to wait at a gate; called under the mutex. Threads need no place there.
+    def stand_at(self, latch: Latch, watcher: Any = None, watched: Any = None) -> None:
+        """Note that it is going to wait at a latch; called under the mutex. Threads need no place there.
 
         While any task waits there `watcher.watch(watched)` is called now and then.
         """
@@ -117,7 +117,7 @@ class Asker:
         self._above = self.climb()
 
 
-A = TypeVar("A", bound=Asker)
+A = TypeVar("A", bound=Waiter)
 
 descends: ContextVar[bool] = ContextVar("singleflight_descends", default=False)
 is_descendant: Callable[[], bool] = descends.get  # bound once: every follower asks
@@ -128,8 +128,8 @@ class InThread:
     """What waiting is for a thread that asks: it stands still as a whole, with the tasks that it runs."""
 
     if TYPE_CHECKING:  # the fields are its subclasses'
-        uneasy: bool
-        job: Any  # what an executor runs on this thread, once it is uneasy
+        awaited_outside: bool
+        job: Any  # what an executor runs on this thread, once it is awaited_outside
     else:
         __slots__ = ()
 
@@ -140,35 +140,35 @@ class InThread:
         from .asyncio_edges import job_of_this_thread
 
         self.job = job_of_this_thread()
-        self.uneasy = self.job is not None
+        self.awaited_outside = self.job is not None
         return self.climb()
 
     def climb(self) -> AbstractSet[Actor]:
         """The same, as it is now; asked by anybody."""
-        if not self.uneasy:
+        if not self.awaited_outside:
             return frozenset()
         from .asyncio_edges import above_job
 
         return above_job(self.job)
 
 
-class ThreadAsker(InThread, Asker):
+class ThreadWaiter(InThread, Waiter):
     """A thread that asks for a plain hold."""
 
     __slots__ = ("job",)
 
 
-def asker_of(kind: type[A], actor: Actor, thread: Actor, waiter: Actor) -> A:
+def new_waiter(kind: type[A], actor: Actor, thread: Actor, blocks: Actor) -> A:
     """One of this kind that is going to ask (no `__init__`: see `slots.new_slot`)."""
-    asker = kind()
-    asker.actor = actor
-    asker.thread = thread
-    asker.waiter = waiter
-    asker.begin()
-    return asker
+    waiter = kind()
+    waiter.actor = actor
+    waiter.thread = thread
+    waiter.blocks = blocks
+    waiter.begin()
+    return waiter
 
 
-def thread_asker() -> ThreadAsker:
+def thread_waiter() -> ThreadWaiter:
     """Whoever runs on this thread now."""
     thread = get_ident()
-    return asker_of(ThreadAsker, current_actor(), thread, thread)
+    return new_waiter(ThreadWaiter, current_actor(), thread, thread)

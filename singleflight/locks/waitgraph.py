@@ -1,7 +1,7 @@
-"""Who waits for whom, and whether a wait would close a circle.
+"""Who waits for whom, and whether a wait would close a cycle.
 
 A wait adds its edges under the mutex, after looking for a path from what it waits for back to whoever
-asks. A turn that changes hands passes to somebody who is not waiting at that moment, so no circle closes
+asks. A turn that changes hands passes to somebody who is not waiting at that moment, so no cycle closes
 without a new wait.
 """
 
@@ -14,13 +14,13 @@ from ..common import patches
 from ..common.messages import shown
 from .mutex import inside, mutex
 from .slots import Told, Turn
-from .waiters import Actor, Asker
+from .waiters import Actor, Waiter
 
 __all__ = [
-    "Circle",
+    "Cycle",
     "begin_waiting",
     "below",
-    "circle",
+    "cycle",
     "describe",
     "end_waiting",
     "forget_the_gone",
@@ -36,39 +36,39 @@ __all__ = [
 # actor without it, or under it once that actor's loop is gone.
 waiting: dict[Actor | None, tuple[Turn, ...]] = {}
 
-Circle = list[tuple[Hashable, Turn]]
+Cycle = list[tuple[Hashable, Turn]]
 
 
 # Of those who wait in the library while somebody may wait for them outside it: who is above them, as far as
 # they looked. Written under the mutex.
-below: dict[Actor, dict[Asker, None]] = {}
+below: dict[Actor, dict[Waiter, None]] = {}
 
 
-def circle(asker: Asker, wanted: Turn, bounded: bool = False) -> Circle | None:
-    """The circle that would close if somebody waited for a turn, or None; call under the mutex.
+def cycle(waiter: Waiter, wanted: Turn, bounded: bool = False) -> Cycle | None:
+    """The cycle that would close if somebody waited for a turn, or None; call under the mutex.
 
-    With `bounded` the wait ends by itself, so it is not refused where a circle is in doubt (see `Job`).
+    With `bounded` the wait ends by itself, so it is not refused where a cycle is in doubt (see `Job`).
 
-    Begins with the key and turn that the asker holds up, then each that the one before waits for. Every
-    wait adds edges only here, and every circle needs a last one, so whoever would close it is told, and
+    Begins with the key and turn that the waiter holds up, then each that the one before waits for. Every
+    wait adds edges only here, and every cycle needs a last one, so whoever would close it is told, and
     nobody else. (Waits outside the library add edges too: who may be part of those asks again.)
     """
     while True:
-        found, through = _search(asker, wanted, bounded)
+        found, through = _search(waiter, wanted, bounded)
         if all(_still_below(other, leader) for other, leader in through):
             return found
 
 
-Through = tuple[tuple[Asker, Actor], ...]  # waits that hold up a leader only because it waits for the waiter
+Through = tuple[tuple[Waiter, Actor], ...]  # waits that hold up a leader only because it waits for the waiter
 
 
-def _search(asker: Asker, wanted: Turn, bounded: bool) -> tuple[Circle | None, Through]:
+def _search(waiter: Waiter, wanted: Turn, bounded: bool) -> tuple[Cycle | None, Through]:
     told: Told = {}
-    todo: list[tuple[Turn, Circle, Through]] = [
+    todo: list[tuple[Turn, Cycle, Through]] = [
         (turn, [(key, turn)], ()) for key, turn in wanted.blockers(told)
     ]
     seen: set[int] = set()
-    outside: tuple[Circle | None, Through] = None, ()  # a circle that is closed outside the library
+    outside: tuple[Cycle | None, Through] = None, ()  # a cycle that is closed outside the library
     while todo:
         turn, path, through = todo.pop()
         if turn.leader is None or id(turn) in seen:
@@ -82,18 +82,18 @@ def _search(asker: Asker, wanted: Turn, bounded: bool) -> tuple[Circle | None, T
                 turn.unbind(job)
             elif bounded and job.is_in_doubt():
                 continue
-        if turn.leader == asker.waiter or turn.thread == asker.waiter:
+        if turn.leader == waiter.blocks or turn.thread == waiter.blocks:
             return [path[-1], *path[:-1]], through
-        if outside[0] is None and asker.is_below(turn):
+        if outside[0] is None and waiter.is_below(turn):
             outside = [path[-1], *path[:-1]], through
         for held_up_by, other in _waits_of(turn):
-            because = through if other is None or other is asker else (*through, (other, turn.leader))
+            because = through if other is None or other is waiter else (*through, (other, turn.leader))
             for key, blocker in held_up_by.blockers(told):
                 todo.append((blocker, [*path, (key, blocker)], because))
     return outside
 
 
-def _waits_of(turn: Turn) -> Iterator[tuple[Turn, Asker | None]]:
+def _waits_of(turn: Turn) -> Iterator[tuple[Turn, Waiter | None]]:
     """What a turn's leader waits for, and what blocks the thread it runs on, or those that it waits for."""
     # A signal handler may lead a turn on top of a wait that it interrupted: that wait holds up what the
     # leader had before, and not this.
@@ -104,11 +104,11 @@ def _waits_of(turn: Turn) -> Iterator[tuple[Turn, Asker | None]]:
         for wait in waiting.get(leader, ()):
             yield wait, None
     for other in list(below.get(leader, ())):
-        for wait in waiting.get(other.waiter, ()):
+        for wait in waiting.get(other.blocks, ()):
             yield wait, other
 
 
-def _still_below(other: Asker, leader: Actor) -> bool:
+def _still_below(other: Waiter, leader: Actor) -> bool:
     """Whether a leader still waits for somebody, who may have looked a while ago; if not that is noted."""
     above = other.climb()
     if leader in above:
@@ -117,26 +117,26 @@ def _still_below(other: Asker, leader: Actor) -> bool:
     return False
 
 
-def note(asker: Asker, above: AbstractSet[Actor]) -> None:
+def note(waiter: Waiter, above: AbstractSet[Actor]) -> None:
     """Note who waits, outside the library, for somebody who waits in it; call under the mutex."""
-    for actor in asker.noted:
+    for actor in waiter.noted:
         others = below.get(actor)
         if others is not None:
-            others.pop(asker, None)
+            others.pop(waiter, None)
             if not others:
                 del below[actor]
-    asker.noted = above
+    waiter.noted = above
     for actor in above:
-        below.setdefault(actor, {})[asker] = None
+        below.setdefault(actor, {})[waiter] = None
 
 
 def describe(keys: list[Hashable]) -> str:
-    """A circle as text. Runs the keys' `__repr__`: never call it under the mutex."""
+    """A cycle as text. Runs the keys' `__repr__`: never call it under the mutex."""
     return " -> ".join(map(shown, keys))
 
 
 def refusal(keys: list[Hashable]) -> str:
-    """What a caller is told that would close this circle. Never call it under the mutex."""
+    """What a caller is told that would close this cycle. Never call it under the mutex."""
     patches.tell("refusing")
     return f"waiting would never end: {describe(keys)}{patches.hint()}"
 
@@ -175,10 +175,10 @@ def forget_the_gone() -> list[object]:
             loop = getattr(actor, "get_loop", None)
             if loop is not None and loop().is_closed():
                 gone += (actor, waiting.pop(actor, None))
-        for asker in {asker: None for others in below.values() for asker in others}:
-            if asker.waiter not in waiting:
-                note(asker, frozenset())
-                gone.append(asker)
+        for waiter in {waiter: None for others in below.values() for waiter in others}:
+            if waiter.blocks not in waiting:
+                note(waiter, frozenset())
+                gone.append(waiter)
     return gone
 
 

@@ -11,11 +11,11 @@ from ..common.durations import patience
 from ..common.errors import FlightDeadlock
 from ..common.messages import shown
 from ..core.flight import Flight
-from ..locks.latch import LOOK, LOOK_AGAIN, Gate
+from ..locks.latch import LOOK, LOOK_AGAIN, Latch
 from ..locks.mutex import mutex
 from ..locks.unsettled import settle
-from ..locks.waiters import Asker, thread_asker
-from ..locks.waitgraph import circle
+from ..locks.waiters import Waiter, thread_waiter
+from ..locks.waitgraph import cycle
 from .registry import memos
 
 __all__ = ["drain", "drain_sync"]
@@ -40,15 +40,15 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
     >>> asyncio.run(drain(timeout=5))
     True
     """
-    from ..locks.task_waiters import task_asker
+    from ..locks.task_waiters import task_waiter
 
-    asker = task_asker("drain")
-    waiting = _Draining(asker, timeout)
+    waiter = task_waiter("drain")
+    waiting = _Draining(waiter, timeout)
     while (next_one := waiting.next_one()) is not None:
         try:
-            opened = await asker.sit(LOOK, waiting.pause())
+            opened = await waiter.sit(LOOK, waiting.pause())
         finally:
-            asker.rise()
+            waiter.rise()
         if not opened and waiting.is_over() and not next_one[0].has_ended():
             return False
     return True
@@ -66,10 +66,10 @@ def drain_sync(timeout: float | timedelta | None = None) -> bool:
     >>> drain_sync(timeout=5)
     True
     """
-    waiting = _Draining(thread_asker(), timeout)
+    waiting = _Draining(thread_waiter(), timeout)
     while (next_one := waiting.next_one()) is not None:
-        flight, gate = next_one
-        if not gate.wait(waiting.pause()) and waiting.is_over() and not flight.has_ended():
+        flight, latch = next_one
+        if not latch.wait(waiting.pause()) and waiting.is_over() and not flight.has_ended():
             return False
     return True
 
@@ -77,33 +77,33 @@ def drain_sync(timeout: float | timedelta | None = None) -> bool:
 class _Draining:
     """Somebody who waits for all flights, one after another."""
 
-    def __init__(self, asker: Asker, timeout: float | timedelta | None) -> None:
+    def __init__(self, waiter: Waiter, timeout: float | timedelta | None) -> None:
         seconds = patience(timeout, "timeout")
-        self._asker = asker
+        self._asker = waiter
         self._give_up = None if seconds is None else time.monotonic() + seconds
 
-    def next_one(self) -> tuple[Flight, Gate] | None:
-        """A flight in progress and the gate that opens when it ends; None when there is none."""
+    def next_one(self) -> tuple[Flight, Latch] | None:
+        """A flight in progress and the latch that opens when it ends; None when there is none."""
         settle()
-        asker, bounded = self._asker, self._give_up is not None
+        waiter, bounded = self._asker, self._give_up is not None
         with mutex:
-            if asker.uneasy:
-                asker.look_again()  # somebody may have begun to wait for this very task
+            if waiter.awaited_outside:
+                waiter.look_again()  # somebody may have begun to wait for this very task
             flights = list(_in_progress())
-            own = [flight for flight in flights if circle(asker, flight, bounded) is not None]
+            own = [flight for flight in flights if cycle(waiter, flight, bounded) is not None]
             if not own:
                 if not flights:
                     return None
-                gate = flights[0].open_later()
-                asker.stand_at(gate)
-                return flights[0], gate
+                latch = flights[0].open_later()
+                waiter.stand_at(latch)
+                return flights[0], latch
         flight = own[0]
         why = f"draining from within the flight of {shown(flight.key)} would never end"
         raise FlightDeadlock(f"{why}{patches.hint()}")
 
     def pause(self) -> float:
         """For how many seconds to wait before looking."""
-        pause = LOOK_AGAIN if self._asker.uneasy else LOOK
+        pause = LOOK_AGAIN if self._asker.awaited_outside else LOOK
         return pause if self._give_up is None else max(0.0, min(pause, self._give_up - time.monotonic()))
 
     def is_over(self) -> bool:

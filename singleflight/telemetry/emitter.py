@@ -114,7 +114,7 @@ class Teller(Emitter):
             self.tell(StaleHit, record.key, value=record.value, age=max(0.0, now - record.landed))
 
     def refused(self, key: Hashable, cycle: str) -> None:
-        """A caller would have closed a circle."""
+        """A caller would have closed a cycle."""
         if self.wants("deadlock"):
             self.tell(Deadlock, key, cycle=cycle)
 

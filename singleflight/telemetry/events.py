@@ -152,7 +152,7 @@ class Unseat(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Deadlock(Event):
-    """A caller was refused because its wait would have closed a circle; `cycle` names the keys."""
+    """A caller was refused because its wait would have closed a cycle; `cycle` names the keys."""
 
     kind: ClassVar[str] = "deadlock"
     cycle: str

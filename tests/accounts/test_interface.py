@@ -98,7 +98,7 @@ def test_none_is_not_kept():
     assert account.get_instrument_current_price("ASML") == 1.5
 
 
-def test_a_circle_is_refused():
+def test_a_cycle_is_refused():
     """An account that asks for the price it is fetching gets a FlightDeadlock, not a hang."""
 
     class Circular(Scripted):

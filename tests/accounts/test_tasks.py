@@ -143,7 +143,7 @@ class TestFailures:
         told = [r for r in caplog.records if r.levelno >= logging.WARNING]
         assert len(server.requests) == len(told) == 2
 
-    def test_a_circle_is_refused(self, loop):
+    def test_a_cycle_is_refused(self, loop):
         """Also through the thread in which the request is made."""
 
         class Circular(Scripted):

@@ -306,7 +306,7 @@ async def by_task(call):
 
 @pytest.mark.parametrize("first", [directly, by_gather, by_task], ids=lambda how: how.__name__)
 @pytest.mark.parametrize("second", [directly, by_gather, by_task], ids=lambda how: how.__name__)
-def test_a_circle_over_two_keys(play, first, second):
+def test_a_cycle_over_two_keys(play, first, second):
     """Two leaders that wait for each other, in whatever way: one is told, the other gets a value."""
 
     async def main():
@@ -335,7 +335,7 @@ def test_a_circle_over_two_keys(play, first, second):
     play(main)
 
 
-def test_a_circle_over_a_task_and_a_worker_thread(play):
+def test_a_cycle_over_a_task_and_a_worker_thread(play):
     """A coroutine that waits in a thread for a key whose plain function asks for the first one."""
 
     async def main():
@@ -364,7 +364,7 @@ def test_a_circle_over_a_task_and_a_worker_thread(play):
     play(main)
 
 
-def test_a_dependency_in_a_group_is_no_circle(play):
+def test_a_dependency_in_a_group_is_no_cycle(play):
     """Leaders that gather other keys, one of them in common, accuse nobody."""
 
     async def main():
@@ -409,7 +409,7 @@ def test_a_background_task_may_ask_after_the_flight(play):
     play(main)
 
 
-def test_a_circle_through_a_loop_in_a_worker_thread(play):
+def test_a_cycle_through_a_loop_in_a_worker_thread(play):
     """A flight awaits a worker thread that runs a loop of its own, whose task asks for the flight's key."""
 
     async def main():

@@ -307,7 +307,7 @@ def test_who_waits_no_more_is_let_go_of(play, left):
         tasks = [asyncio.create_task(fetch()) for _ in range(101)]
         await eventually(lambda: seen.count("wait") == 100)
         (slot,) = fetch.locks.live()
-        (crowd,) = slot.turn.gate.crowds.values()
+        (crowd,) = slot.turn.latch.crowds.values()
         assert len(crowd.members) == 100
         for task in tasks[1 : left + 1]:
             task.cancel()

@@ -218,7 +218,7 @@ def test_what_was_not_called_for_is_no_call(driver):
 
 
 @pytest.mark.parametrize("asked", ["A", "B"])
-def test_a_circle_names_the_key_that_was_asked_for_alone(driver, asked):
+def test_a_cycle_names_the_key_that_was_asked_for_alone(driver, asked):
     """The keys of one batch do not ask for each other: a loader that asks for one of its own names that."""
     found = []
 
@@ -239,7 +239,7 @@ def test_a_circle_names_the_key_that_was_asked_for_alone(driver, asked):
     assert f"waiting would never end: '{asked}' -> '{asked}'" in message
 
 
-def test_a_circle_that_a_bulk_caller_closes_counts_as_an_error(driver):
+def test_a_cycle_that_a_bulk_caller_closes_counts_as_an_error(driver):
     """Who is refused because it would wait for itself is an error and no timeout; nothing is left counted."""
     seen = Recorder()
 

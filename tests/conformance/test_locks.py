@@ -209,7 +209,7 @@ def test_re_entry_is_told(driver):
     assert fetch.flights() == ()
 
 
-def test_a_cycle_of_two_callers_is_refused(driver):
+def test_a_cycle_of_two_callers_is_told(driver):
     """If A's function asks for B and B's for A, the last one gets `FlightDeadlock`, the other its value."""
     seen, gates = Recorder(), {"A": driver.gate(), "B": driver.gate()}
 

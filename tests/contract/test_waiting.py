@@ -1,4 +1,4 @@
-"""Nobody waits for ever: re-entry, circles, and the two timeouts."""
+"""Nobody waits for ever: re-entry, cycles, and the two timeouts."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ def test_asking_for_the_key_being_fetched(driver):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_a_circle_in_one_caller_names_every_key_in_order(driver, size):
+def test_a_cycle_in_one_caller_names_every_key_in_order(driver, size):
     """A asks for B, which asks (for C, which asks) for A: the message goes round, wherever it begins."""
     keys = "ABC"[:size]
     rounds = [" -> ".join(map(repr, keys[start:] + keys[: start + 1])) for start in range(size)]
@@ -45,8 +45,8 @@ def test_a_circle_in_one_caller_names_every_key_in_order(driver, size):
     assert fetch.flights() == ()
 
 
-def test_a_circle_over_two_callers_is_told_to_one_of_them(driver):
-    """Who closes the circle is told; the one that already waits gets the value once the other gives way."""
+def test_a_cycle_over_two_callers_is_told_to_one_of_them(driver):
+    """Who closes the cycle is told; the one that already waits gets the value once the other gives way."""
     seen, gates, told = Recorder(), {"A": driver.gate(), "B": driver.gate()}, []
 
     async def fetch(key):
@@ -70,8 +70,8 @@ def test_a_circle_over_two_callers_is_told_to_one_of_them(driver):
     assert "'B' -> 'A' -> 'B'" in message
 
 
-def test_a_circle_over_two_functions(driver):
-    """Circles are found across functions, and leave every key free."""
+def test_a_cycle_over_two_functions(driver):
+    """Cycles are found across functions, and leave every key free."""
     seen, gate, circular = [Recorder(), Recorder()], driver.gate(), [True]
 
     async def bid():
@@ -95,7 +95,7 @@ def test_a_circle_over_two_functions(driver):
     assert (driver.call(bid), driver.call(ask)) == ("bid", "ask")
 
 
-def test_a_shared_dependency_is_no_circle(driver):
+def test_a_shared_dependency_is_no_cycle(driver):
     """Many keys that ask for one more accuse nobody."""
     seen, gate = Recorder(), driver.gate()
 

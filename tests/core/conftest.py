@@ -11,7 +11,7 @@ import pytest
 
 from singleflight.core import coordinator as deciding
 from singleflight.core import flight as flights
-from singleflight.core.call import LEAD, Boarding, boarding_of
+from singleflight.core.call import LEAD, Call, new_call
 from singleflight.core.coordinator import Memo
 from singleflight.core.flight import Flight
 from singleflight.core.options import Options, is_not_none
@@ -99,7 +99,7 @@ def nobody_is_left_waiting(waiting: dict[Any, Any]) -> None:
     """What these tests begin they need not end."""
 
 
-class Watched(Boarding):
+class Watched(Call):
     """A call that notes where it is to stand, and that others may wait for outside the library."""
 
     awaited_by: frozenset[Hashable] = frozenset()
@@ -110,36 +110,36 @@ class Watched(Boarding):
         return self.dead
 
     def above(self, turn: Any) -> frozenset[Hashable]:
-        self.uneasy = bool(self.awaited_by)
+        self.awaited_outside = bool(self.awaited_by)
         return self.awaited_by
 
     def climb(self) -> frozenset[Hashable]:
         return self.awaited_by
 
-    def stand_at(self, gate: Any, watcher: Any = None, watched: Any = None) -> None:
-        self.stood = gate, watcher, watched
+    def stand_at(self, latch: Any, watcher: Any = None, watched: Any = None) -> None:
+        self.stood = latch, watcher, watched
 
 
 def watched(actor: Hashable = "caller", *awaited_by: Hashable, key: Hashable = "k", **fields: Any) -> Watched:
     """Such a call: `waiter` is its actor unless told otherwise."""
-    renew, waiter = fields.pop("renew", False), fields.pop("waiter", actor)
-    made = boarding_of(Watched, key, actor, fields.pop("thread", 2), waiter, renew)
+    renew, waiter = fields.pop("renew", False), fields.pop("blocks", actor)
+    made = new_call(Watched, key, actor, fields.pop("thread", 2), waiter, renew)
     made.awaited_by = frozenset(awaited_by)
     for name, value in fields.items():
         setattr(made, name, value)
     return made
 
 
-def caller(key: Hashable = "k", actor: Hashable = "caller", thread: int = 2, renew: bool = False) -> Boarding:
+def caller(key: Hashable = "k", actor: Hashable = "caller", thread: int = 2, renew: bool = False) -> Call:
     """A call for which nothing is decided yet."""
-    return boarding_of(Boarding, key, actor, thread, actor, renew)
+    return new_call(Call, key, actor, thread, actor, renew)
 
 
 def in_flight(memo: Memo, key: Hashable = "k", due: bool = True, **fields: Any) -> Flight:
     """A flight that is led, and due or not."""
-    boarding = caller(key, "leader", 1)
-    assert memo.board(boarding) is LEAD
-    flight: Flight = boarding.flight
+    call = caller(key, "leader", 1)
+    assert memo.board(call) is LEAD
+    flight: Flight = call.flight
     if due:
         flight.due = 0.0
     for name, value in fields.items():
@@ -148,7 +148,7 @@ def in_flight(memo: Memo, key: Hashable = "k", due: bool = True, **fields: Any) 
 
 
 def entangled(memo: Memo) -> tuple[dict[Any, Any], str]:
-    """Who leads "k" waits for "mine", the caller's, and is in a circle that was closed outside the library.
+    """Who leads "k" waits for "mine", the caller's, and is in a cycle that was closed outside the library.
 
     Returns who waits for what, to be noted in `waiting`, and the way round from "mine", as it is told.
     """

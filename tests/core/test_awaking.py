@@ -5,7 +5,7 @@ import pytest
 from singleflight.core import controls
 from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
-from singleflight.locks.latch import Gate
+from singleflight.locks.latch import Latch
 from singleflight.locks.slots import Hold
 from singleflight.locks.waitgraph import begin_waiting
 from singleflight.storage.entry import AgeingRecord
@@ -44,7 +44,7 @@ def test_an_outcome_is_shared(memo, waiting):
     call = follower(memo)
     memo.land(flight, "value")
     assert memo.awake(call) is SHARE
-    assert (call.verdict, call.flight, call.flight.value) == (SHARE, flight, "value")
+    assert (call.decision, call.flight, call.flight.value) == (SHARE, flight, "value")
     assert (call.before, waiting, counted(memo)) == (None, {}, (1, 0, 0))
 
 
@@ -58,7 +58,7 @@ def test_the_first_to_wake_leads_after_a_flight_without_an_outcome(memo, clock, 
     seconds.now += 10
     assert memo.awake(calls[0]) is LEAD
     flight = calls[0].flight
-    assert (flight, calls[0].verdict, calls[0].before) == (first.successor, LEAD, None)
+    assert (flight, calls[0].decision, calls[0].before) == (first.successor, LEAD, None)
     assert (flight.state, flight.leader, flight.slot.turn) == (FLYING, "first", flight)
     assert (flight.started, flight.due, flight.previous) == (101.0, 1015.0, expired)
     assert (flight.followers, waiting) == (1, {"second": (first,)})
@@ -85,8 +85,8 @@ def test_the_others_wait_for_whoever_leads_now(memo, waiting):
     memo.awake(calls[0])
     second, flight = calls[1], first.successor
     assert memo.awake(second) is JOIN
-    assert (second.verdict, second.flight, second.gate) == (JOIN, flight, flight.gate)
-    assert second.stood == (flight.gate, memo, flight)
+    assert (second.decision, second.flight, second.latch) == (JOIN, flight, flight.latch)
+    assert second.stood == (flight.latch, memo, flight)
     assert (flight.followers, second.before) == (1, 1)
     assert waiting == {"second": (under_way, flight)}
 
@@ -100,7 +100,7 @@ def test_a_bulk_call_follows_whoever_leads_now(memo, waiting):
     second, flight = calls[1], first.successor
     second.stood = None
     assert memo.awake(second) is JOIN
-    assert (second.verdict, second.flight, second.gate) == (JOIN, flight, flight.gate)
+    assert (second.decision, second.flight, second.latch) == (JOIN, flight, flight.latch)
     assert (second.stood, second.before, waiting) == (None, None, {})
 
 
@@ -111,7 +111,7 @@ def test_who_wakes_too_early_goes_on_waiting(memo, clock, waiting, renew):
     call = follower(memo, renew=renew)
     put(memo, clock)
     assert memo.awake(call) is JOIN
-    assert (call.flight, call.gate, flight.followers) == (flight, flight.gate, 1)
+    assert (call.flight, call.latch, flight.followers) == (flight, flight.latch, 1)
     assert (waiting, counted(memo)) == ({"caller": (flight,)}, (0, 0, 0))
 
 
@@ -134,7 +134,7 @@ def test_a_detached_flight_without_an_outcome_leaves_its_followers_to_themselves
     memo.land(flight, None)
     flight.state, flight.successor = PASSED, None
     assert memo.awake(call) is NONE
-    assert (call.verdict, call.before, waiting, counted(memo)[1:]) == (NONE, None, {}, (0, 0))
+    assert (call.decision, call.before, waiting, counted(memo)[1:]) == (NONE, None, {}, (0, 0))
 
 
 def test_a_successor_that_has_landed_is_shared(memo, waiting):
@@ -145,7 +145,7 @@ def test_a_successor_that_has_landed_is_shared(memo, waiting):
     memo.awake(calls[0])
     memo.land(calls[0].flight, "value")
     assert memo.awake(calls[1]) is SHARE
-    assert (calls[1].verdict, calls[1].flight) == (SHARE, first.successor)
+    assert (calls[1].decision, calls[1].flight) == (SHARE, first.successor)
     assert (calls[1].flight.state, waiting, counted(memo)) == (LANDED, {}, (1, 0, 0))
 
 
@@ -159,7 +159,7 @@ def test_what_was_put_meanwhile_is_served(memo, clock, waiting, error):
     record = put(memo, clock, left=0.5, error=error)
     flight = first.successor
     assert memo.awake(calls[0]) is HIT
-    assert (calls[0].verdict, calls[0].record, calls[0].renewal) == (HIT, record, None)
+    assert (calls[0].decision, calls[0].record, calls[0].renewal) == (HIT, record, None)
     assert (calls[0].before, flight.followers, flight.state) == (None, 1, UNCLAIMED)
     assert counted(memo) == ((0, 1, 0) if error else (1, 0, 0))
     assert memo.awake(calls[1]) is HIT
@@ -172,13 +172,13 @@ def test_who_is_served_last_frees_the_key_for_who_queues(memo, clock):
     first = flying(memo)
     call = follower(memo)
     hold = Hold(("k",), caller(actor="owner", thread=3), None)
-    hold.slots, hold.gate = [first.slot], Gate()
+    hold.slots, hold.latch = [first.slot], Latch()
     first.slot.line_up(hold)
     memo.land(first, None)
     put(memo, clock)
     assert memo.awake(call) is HIT
     assert first.slot.turn is hold
-    assert hold.gate.wait(0.0)
+    assert hold.latch.wait(0.0)
 
 
 @pytest.mark.parametrize(("left", "renew"), [(0.0, False), (0.5, True)])

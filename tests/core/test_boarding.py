@@ -41,17 +41,17 @@ def test_a_stored_value_is_served(memo, clock, seen):
     """It is counted and told as a hit, and no slot is taken."""
     record, call = stored(memo, clock), caller()
     assert memo.board(call) is HIT
-    assert (call.verdict, call.record, call.renewal) == (HIT, record, None)
+    assert (call.decision, call.record, call.renewal) == (HIT, record, None)
     assert (controls.stats(memo).hits, [event.value for event in seen.of("hit")]) == (1, ["value"])
     assert memo.locks.live() == []
 
 
-@pytest.mark.parametrize(("left", "verdict"), [(0.5, HIT), (0.0, LEAD), (-0.5, LEAD)])
-def test_a_value_is_served_until_its_ttl_ends(memo, clock, left, verdict):
+@pytest.mark.parametrize(("left", "decision"), [(0.5, HIT), (0.0, LEAD), (-0.5, LEAD)])
+def test_a_value_is_served_until_its_ttl_ends(memo, clock, left, decision):
     """To the very moment; what has run out is what the new flight replaces."""
     record, call = stored(memo, clock, left=left), caller()
-    assert memo.board(call) is verdict
-    assert verdict is HIT or call.flight.previous is record
+    assert memo.board(call) is decision
+    assert decision is HIT or call.flight.previous is record
 
 
 def test_a_fresh_value_does_not_satisfy_a_refresh(memo, clock):
@@ -67,7 +67,7 @@ def test_who_finds_nothing_leads_a_new_flight(memo, clock, seconds):
     call = caller()
     assert memo.board(call) is LEAD
     flight = call.flight
-    assert (call.verdict, flight.slot.turn, memo.locks.slot("k")) == (LEAD, flight, flight.slot)
+    assert (call.decision, flight.slot.turn, memo.locks.slot("k")) == (LEAD, flight, flight.slot)
     assert (flight.memo, flight.key, flight.retries, flight.followers) == (memo, "k", 3, 0)
     assert (flight.state, flight.leader, flight.thread) == (FLYING, "caller", 2)
     assert (flight.started, flight.due, flight.previous, flight.kind) == (107.0, 1005.0, None, "call")
@@ -101,7 +101,7 @@ def test_a_flight_that_nobody_leads_is_claimed_by_whoever_comes_first(memo, cloc
     clock.advance(1)
     assert memo.board(call) is LEAD
     flight = call.flight
-    assert (flight, call.verdict, flight.slot.turn) == (first.successor, LEAD, flight)
+    assert (flight, call.decision, flight.slot.turn) == (first.successor, LEAD, flight)
     assert (flight.state, flight.leader, flight.followers, flight.retries) == (FLYING, "caller", 1, 2)
     assert (flight.started, flight.due, flight.previous, flight.kind) == (101.0, 1005.0, record, "call")
 
@@ -117,7 +117,7 @@ def test_a_renewal_that_nobody_runs_yet_is_taken_over(make, clock, seconds):
     clock.set(104.0)
     call = caller()
     assert memo.board(call) is LEAD
-    assert (call.flight, call.verdict, flight.slot.turn) == (flight, LEAD, flight)
+    assert (call.flight, call.decision, flight.slot.turn) == (flight, LEAD, flight)
     assert (flight.unbegun, flight.background, flight.kind) == (False, False, "call")
     assert (flight.leader, flight.started, flight.due) == ("caller", 104.0, 1005.0)
     assert flight.previous is record
@@ -159,7 +159,7 @@ def test_a_flight_in_the_way_that_is_due_loses_the_key_to_the_newcomer(
     for name, value in fields.items():
         setattr(before, name, value)
     assert memo.board(call) is (LEAD if unseated else JOIN)
-    assert call.verdict is (LEAD if unseated else JOIN)
+    assert call.decision is (LEAD if unseated else JOIN)
     assert before.state is (UNSEATED if unseated else FLYING)
     assert (call.flight is before) is not unseated
     assert memo.locks.slot("k").turn is call.flight

@@ -10,12 +10,12 @@ from singleflight.locks.unsettled import NOTHING, let_go
 from .conftest import Work, in_flight
 
 
-class Crowd:
+class LoopWaiters:
     """Tasks at a gate, which note whether the mutex was free when it was opened."""
 
-    def __init__(self, gate):
+    def __init__(self, latch):
         self.opened = []
-        gate.crowds[None] = self
+        latch.groups[None] = self
 
     def open(self):
         self.opened.append("under the mutex" if inside() else "after it")
@@ -38,14 +38,14 @@ def queued(memo, flight):
 def test_followers_share_the_outcome(memo, seen, error):
     """They are counted then, whenever they wake, and their gate is opened once the mutex is free."""
     flight = in_flight(memo, followers=2, retries=0)
-    crowd = Crowd(flight.open_later())
+    group = LoopWaiters(flight.open_later())
     if error is None:
         memo.land(flight, 7)
     else:
         memo.fail(flight, error)
     assert (flight.state, flight.error, flight.landed) == (LANDED, error, 100.0)
     assert (flight.value, flight.followers) == (7 if error is None else None, 2)
-    assert (memo.locks.live(), crowd.opened) == ([], ["after it"])
+    assert (memo.locks.live(), group.opened) == ([], ["after it"])
     assert (memo.counts.waits, memo.counts.errors) == ((2, 0) if error is None else (0, 3))
     (event,) = seen.of("land")
     assert (event.followers, event.retried) == (2, False)
@@ -79,13 +79,13 @@ def test_nobody_is_to_receive_what_a_flight_without_followers_brought(memo):
 def test_who_flies_again(memo, seen, outcome, fields, retries):
     """A refused value and a failure cost a retry; what says nothing about the key costs none."""
     flight = in_flight(memo, followers=2, **fields)
-    slot, gate = flight.slot, flight.open_later()
-    crowd = Crowd(gate)
+    slot, latch = flight.slot, flight.open_later()
+    group = LoopWaiters(latch)
     if isinstance(outcome, BaseException):
         memo.fail(flight, outcome)
     else:
         memo.land(flight, outcome)
-    assert crowd.opened == ["after it"]
+    assert group.opened == ["after it"]
     successor = slot.turn
     if retries == "shared":
         assert (flight.state, flight.followers, successor) == (LANDED, 2, None)
@@ -93,7 +93,7 @@ def test_who_flies_again(memo, seen, outcome, fields, retries):
     assert (flight.state, flight.followers, flight.successor) == (PASSED, 0, successor)
     assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, retries)
     assert (successor.memo, successor.key, successor.slot) == (memo, "k", slot)
-    assert successor.gate not in (None, gate)
+    assert successor.latch not in (None, latch)
     for event in (*seen.of("land"), *seen.of("abort")):
         assert (event.followers, event.kind == "abort" or event.retried) == (2, True)
 
@@ -146,13 +146,13 @@ def test_a_flight_that_was_unseated(memo, seen, outcome):
 def test_a_flight_that_has_ended_frees_its_key(memo, seen, state):
     """An interrupt struck between its end and that: whoever is next gets the key, and no more happens."""
     flight = in_flight(memo, followers=2, state=state)
-    crowd = Crowd(flight.open_later())
-    other, gate = queued(memo, flight)
+    group = LoopWaiters(flight.open_later())
+    other, latch = queued(memo, flight)
     memo.adrift.add(flight)
-    next_crowd = Crowd(gate)
+    next_crowd = LoopWaiters(latch)
     memo.fail(flight, ValueError())
     assert (flight.state, flight.followers, flight.slot.turn, memo.adrift) == (state, 2, other, {flight})
-    assert crowd.opened == next_crowd.opened == ["after it"]
+    assert group.opened == next_crowd.opened == ["after it"]
     assert (counted(memo), seen.kinds()) == ({}, [])
 
 
@@ -179,10 +179,10 @@ def test_a_copy_in_a_forked_child_changes_nothing(memo, seen):
 def test_whoever_queues_is_next(memo):
     """The key is theirs, and their gate is opened once the mutex is free."""
     flight = in_flight(memo)
-    other, gate = queued(memo, flight)
-    crowd = Crowd(gate)
+    other, latch = queued(memo, flight)
+    group = LoopWaiters(latch)
     memo.land(flight, 7)
-    assert (flight.slot.turn, crowd.opened) == (other, ["after it"])
+    assert (flight.slot.turn, group.opened) == (other, ["after it"])
 
 
 def test_what_a_key_displaces_is_destroyed_outside_the_mutex(memo):
@@ -211,18 +211,18 @@ def test_under_the_mutex_a_flight_ends_and_opens_nothing(memo, state):
     memo.locks.vacate(memo.locks.enter(Key()))
     memo.locks.vacate(memo.locks.enter("idle"))
     flight, alone = in_flight(memo, followers=2, state=state), in_flight(memo, "alone")
-    crowd = Crowd(flight.open_later())
-    other, gate = queued(memo, flight)
-    crowds = [crowd, Crowd(gate)]
+    group = LoopWaiters(flight.open_later())
+    other, latch = queued(memo, flight)
+    groups = [group, LoopWaiters(latch)]
     with mutex:
         ended = memo._finish(flight, 7, None, 100.0, True, True, loose)
         assert ended == (None if state is LANDED else (2, False))
         assert memo._finish(alone, 7, None, 100.0, True, True, loose) == (0, False)
-        assert [each.opened for each in crowds] == [[], []]
+        assert [each.opened for each in groups] == [[], []]
         assert (seen, len(loose), loose[0]) == ([], 5, NOTHING)
     for each in loose:
         let_go(each)
-    assert [each.opened for each in crowds] == [["after it"], ["after it"]]
+    assert [each.opened for each in groups] == [["after it"], ["after it"]]
     del loose, each
     assert (seen, flight.state, flight.slot.turn, memo.locks.slot("alone")) == ([False], LANDED, other, None)
 

@@ -259,12 +259,12 @@ def unbegun(make, seen):
         memo = make(grace=60)
         record = AgeingRecord("k", "old", 80.0, 10.0, 60.0, refresh_at=90.0)
         memo.store.put(record)
-        boarding = caller()
-        assert memo.board(boarding) is HIT
+        call = caller()
+        assert memo.board(call) is HIT
         seen.clear()
         for name, value in fields.items():
-            setattr(boarding.renewal.flight, name, value)
-        return memo, record, boarding.renewal.flight
+            setattr(call.renewal.flight, name, value)
+        return memo, record, call.renewal.flight
 
     return unbegun
 

@@ -6,11 +6,11 @@ from unittest.mock import patch
 import pytest
 
 from singleflight.core import flight as flights
-from singleflight.core.call import JOIN, LEAD, NONE, Boarding, background, boarding_of
+from singleflight.core.call import JOIN, LEAD, NONE, Call, background, new_call
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, is_nobodys, new_flight
-from singleflight.locks.latch import Gate
+from singleflight.locks.latch import Latch
 from singleflight.locks.slots import Hold, new_slot
-from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.locks.waitgraph import waiting
 
 STATES = [UNCLAIMED, FLYING, LANDED, UNSEATED, PASSED]
@@ -58,7 +58,7 @@ def test_what_a_flight_begins_as():
     slot = new_slot("k")
     made = new_flight(Unseats(), slot, 3)
     assert (made.key, made.slot, made.retries, made.followers, made.kind) == ("k", slot, 3, 0, "call")
-    assert (made.leader, made.gate, made.error, made.work, made.due) == (None, None, None, None, None)
+    assert (made.leader, made.latch, made.error, made.work, made.due) == (None, None, None, None, None)
     marks = (made.counted, made.detached, made.deserted, made.doomed, made.lost)
     assert not any((*marks, made.renews, made.background, made.unbegun))
     assert new_flight(Unseats(), slot, None, 4).waiters() == 4
@@ -67,32 +67,32 @@ def test_what_a_flight_begins_as():
 @pytest.mark.parametrize("renew", [False, True])
 def test_a_claim_sets_everything_that_is_read_of_a_leader(clock, renew):
     """Who leads it and where, since when, until when, and how many waits were under way on that thread."""
-    made, boarding = flight(), boarding_of(Boarding, "k", "actor", 9, 9, renew)
-    boarding.told = True
+    made, call = flight(), new_call(Call, "k", "actor", 9, 9, renew)
+    call.told = True
     with patch.dict(waiting, {9: ("one", "two")}):
-        made.claim(boarding, 7.0, "previous", 5.0)
+        made.claim(call, 7.0, "previous", 5.0)
     assert (made.state, made.leader, made.thread, made.depth) == (FLYING, "actor", 9, 2)
     assert (made.started, made.previous, made.due, made.told) == (7.0, "previous", 105.0, True)
     assert made.kind == ("refresh" if renew else "call")
     later = flight()
-    later.claim(boarding, 7.0, None, None)
+    later.claim(call, 7.0, None, None)
     assert (later.due, later.depth) == (None, 0)
     assert later.number > made.number
 
 
-@pytest.mark.parametrize(("verdict", "followers"), [(JOIN, 1), (NONE, 2)])
-def test_a_follower_that_comes_to_lead_follows_no_more(verdict, followers):
+@pytest.mark.parametrize(("decision", "followers"), [(JOIN, 1), (NONE, 2)])
+def test_a_follower_that_comes_to_lead_follows_no_more(decision, followers):
     """A newcomer was not among them; either knows from then on that it leads, and which flight."""
-    made, boarding = flight(followers=2), boarding_of(Boarding, "k", "actor", 9, 9)
-    boarding.verdict = verdict
-    made.claim(boarding, 7.0, None, None)
-    assert (boarding.verdict, boarding.flight, made.followers) == (LEAD, made, followers)
+    made, call = flight(followers=2), new_call(Call, "k", "actor", 9, 9)
+    call.decision = decision
+    made.claim(call, 7.0, None, None)
+    assert (call.decision, call.flight, made.followers) == (LEAD, made, followers)
 
 
 def test_whoever_claims_what_nobody_runs_yet_runs_it(clock):
     """Then it is a call like any other; or it was begun by whoever was to run it in the background."""
     made = flight(FLYING, unbegun=True, background=True, kind="refresh", renews=True)
-    made.claim(boarding_of(Boarding, "k", "actor", 9, 9), 7.0, None, None)
+    made.claim(new_call(Call, "k", "actor", 9, 9), 7.0, None, None)
     assert (made.unbegun, made.background, made.kind, made.renews) == (False, False, "call", True)
     made.claim(background("k"), 7.0, None, None)
     assert (made.unbegun, made.background, made.kind, made.renews) == (False, True, "refresh", True)
@@ -129,18 +129,18 @@ def test_when_a_flight_is_due(clock):
 
 def test_a_gate_has_opened():
     """When it is another one's by now, or when there is nothing to wait for at it any more."""
-    gate = Gate()
-    made = flight(FLYING, gate=gate)
+    latch = Latch()
+    made = flight(FLYING, latch=latch)
     made.slot.turn = made
-    assert not made.has_opened(gate)
-    assert made.has_opened(Gate())
+    assert not made.has_opened(latch)
+    assert made.has_opened(Latch())
     for state in (LANDED, UNSEATED, PASSED, UNCLAIMED):
         made.state = state
-        assert made.has_opened(gate)
+        assert made.has_opened(latch)
     made.slot.turn = None  # it is unclaimed, and not its turn yet
-    assert not made.has_opened(gate)
+    assert not made.has_opened(latch)
     made.lost = True
-    assert made.has_opened(gate)
+    assert made.has_opened(latch)
 
 
 def test_the_latest_of_a_chain():
@@ -161,7 +161,7 @@ def test_followers_are_passed_on():
     first.pass_on(second, UNSEATED)
     assert first.slot.turn is second
     assert (first.state, first.followers, first.successor) == (UNSEATED, 0, second)
-    assert isinstance(second.gate, Gate)
+    assert isinstance(second.latch, Latch)
     alone = flight(FLYING)
     alone.pass_on(None)
     assert (alone.state, alone.successor) == (PASSED, None)
@@ -170,12 +170,12 @@ def test_followers_are_passed_on():
 def test_a_gate_is_made_for_the_first_follower():
     """And a new one when its turn has come: whoever claims it is waited for there."""
     made = flight()
-    gate = made.open_later()
-    assert isinstance(gate, Gate)
-    assert made.open_later() is gate
-    assert made.admit() is gate
-    assert isinstance(made.gate, Gate)
-    assert made.gate is not gate
+    latch = made.open_later()
+    assert isinstance(latch, Latch)
+    assert made.open_later() is latch
+    assert made.admit() is latch
+    assert isinstance(made.latch, Latch)
+    assert made.latch is not latch
 
 
 def raised():
@@ -207,7 +207,7 @@ def test_a_failure_is_seen_where_the_function_failed():
 def test_what_holds_up_those_who_wait():
     """Its leader; before it has one, whoever is ahead of it; after it passed, its successor's."""
     slot = new_slot("k")
-    hold = Hold(("k",), asker_of(Asker, 1, 1, 1))
+    hold = Hold(("k",), new_waiter(Waiter, 1, 1, 1))
     queued, flying = flight(slot=slot), flight(FLYING)
     slot.turn = hold
     slot.line_up(queued)
@@ -237,4 +237,4 @@ def test_whether_a_slot_is_nobodys():
     assert is_nobodys(flight())
     assert not is_nobodys(flight(followers=1))
     assert not any(is_nobodys(flight(state)) for state in STATES[1:])
-    assert not is_nobodys(Hold(("k",), asker_of(Asker, 1, 1, 1)))
+    assert not is_nobodys(Hold(("k",), new_waiter(Waiter, 1, 1, 1)))

@@ -53,7 +53,7 @@ def test_a_bare_copy_is_faithful(error):
 
 @pytest.mark.parametrize("suppress", [True, False])
 def test_bare_copies_refer_to_each_other_as_the_originals_do(suppress):
-    """Circles through contexts, groups and their members come out as circles, each exception copied once."""
+    """Cycles through contexts, groups and their members come out as cycles, each exception copied once."""
     one, two = raised(ValueError("one")), raised(KeyError("two"))
     group = raised(ExceptionGroup("outer", [one, ExceptionGroup("inner", [two, one])]))
     one.__context__, two.__cause__ = group, one

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.locks.latch import Gate
-from singleflight.locks.task_waiters import Crowd
+from singleflight.locks.latch import Latch
+from singleflight.locks.task_waiters import LoopWaiters
 
 PATIENCE = 10.0
 
@@ -28,19 +28,19 @@ class Turnstile:
 )
 def test_a_wait_is_as_long_as_it_is_asked_to_be(timeout, asked):
     """Not at all where the time is over, and no longer than the platform can."""
-    gate = Gate()
-    gate._turnstile = Turnstile()
-    assert gate.wait(timeout) is False
-    assert gate._turnstile.asked == [asked]
+    latch = Latch()
+    latch._turnstile = Turnstile()
+    assert latch.wait(timeout) is False
+    assert latch._turnstile.asked == [asked]
 
 
 def test_everybody_passes_an_open_gate():
     """One after another, and however often it is opened."""
-    gate = Gate()
-    assert not gate.wait(0.0)
-    gate.open(), gate.open()
-    assert gate.wait(0.0)
-    assert gate.wait(0.0)
+    latch = Latch()
+    assert not latch.wait(0.0)
+    latch.open(), latch.open()
+    assert latch.wait(0.0)
+    assert latch.wait(0.0)
 
 
 class Member:
@@ -72,22 +72,22 @@ def test_a_gate_whose_opening_was_cut_short_is_opened_again(where, error):
 
     async def main():
         loop = asyncio.get_running_loop()
-        gate = Gate()
-        crowd = gate.crowds[loop] = Crowd(loop)
-        crowd.members = members = [Member(loop) for _ in range(3)]
+        latch = Latch()
+        group = latch.groups[loop] = LoopWaiters(loop)
+        group.members = members = [Member(loop) for _ in range(3)]
         if where == "own loop":
             members[1].future = Strikes(members[1].future, "set_result", error)
             with pytest.raises(error):
-                gate.open()
-            gate.open()
+                latch.open()
+            latch.open()
         else:
-            crowd.loop = Strikes(loop, "call_soon_threadsafe", error)
+            group.loop = Strikes(loop, "call_soon_threadsafe", error)
             with pytest.raises(error):
-                await asyncio.to_thread(gate.open)
-            await asyncio.to_thread(gate.open)
+                await asyncio.to_thread(latch.open)
+            await asyncio.to_thread(latch.open)
             await asyncio.sleep(0)
         assert [member.future.done() for member in members] == [True] * 3
-        assert gate.crowds == {}
+        assert latch.groups == {}
 
     asyncio.run(main())
 
@@ -98,7 +98,7 @@ def test_a_task_sees_for_itself_that_its_gate_was_never_opened(bulk, options, mo
     """As threads do, once in a while: a wake-up may be lost, and nobody waits for ever for it."""
     monkeypatch.setattr("singleflight.core.coordinator.LOOK", 0.01)
     monkeypatch.setattr("singleflight.drivers.tasks.LOOK", 0.01)
-    monkeypatch.setattr(Crowd, "open", lambda self: None)
+    monkeypatch.setattr(LoopWaiters, "open", lambda self: None)
 
     @single_flight_ttl(ttl=60, **options)
     async def load(key):

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from singleflight import single_flight_ttl
 from singleflight.locks.slots import Hold
 from singleflight.locks.table import Idle, Slots
-from singleflight.locks.waiters import Asker, asker_of, get_ident
+from singleflight.locks.waiters import Waiter, get_ident, new_waiter
 
 KEYS = st.integers(0, 9)
 
@@ -167,7 +167,7 @@ def test_a_turn_that_is_still_in_the_queue_gets_the_key_once():
     """An interrupt may come between its getting the key and its leaving the queue."""
     slots = Slots(None)
     slot = slots.enter("k")
-    first, second, third = (Hold(("k",), asker_of(Asker, number, number, number)) for number in range(3))
+    first, second, third = (Hold(("k",), new_waiter(Waiter, number, number, number)) for number in range(3))
     slot.turn = first
     slot.line_up(second), slot.line_up(third)
     slot.turn = second
@@ -179,21 +179,21 @@ def test_a_turn_that_is_still_in_the_queue_gets_the_key_once():
 def test_those_that_will_never_go_on_are_passed_over_and_handed_out(somebody_follows):
     """They are destroyed by whoever gave the key up, after the mutex: destructors may do anything."""
 
-    class Dead(Asker):
+    class Dead(Waiter):
         def is_dead(self):
             return True
 
     slots = Slots(None)
     slot = slots.enter("k")
-    slot.turn = Hold(("k",), asker_of(Asker, 0, 0, 0))
-    askers = [asker_of(Dead, number, number, number) for number in (1, 2)]
-    seen = [weakref.ref(asker) for asker in askers]
-    for asker in askers:
-        slot.line_up(Hold(("k",), asker))
-    alive = Hold(("k",), asker_of(Asker, 3, 3, 3)) if somebody_follows else None
+    slot.turn = Hold(("k",), new_waiter(Waiter, 0, 0, 0))
+    waiters = [new_waiter(Dead, number, number, number) for number in (1, 2)]
+    seen = [weakref.ref(waiter) for waiter in waiters]
+    for waiter in waiters:
+        slot.line_up(Hold(("k",), waiter))
+    alive = Hold(("k",), new_waiter(Waiter, 3, 3, 3)) if somebody_follows else None
     if somebody_follows:
         slot.line_up(alive)
-    del askers, asker
+    del waiters, waiter
     _, gone = slots.vacate(slot)
     assert slot.turn is alive
     assert slots.live() == ([slot] if somebody_follows else [])
@@ -231,7 +231,9 @@ def test_a_slot_that_was_lost_at_a_fork_leaves_nothing():
     """In a forked child only the forking thread's own holds, of all their keys, are still there."""
     me = get_ident()
     slots = Slots(2)
-    theirs, mine, partly = (Hold(("k",), asker_of(Asker, actor, actor, actor)) for actor in (me + 1, me, me))
+    theirs, mine, partly = (
+        Hold(("k",), new_waiter(Waiter, actor, actor, actor)) for actor in (me + 1, me, me)
+    )
     lost, kept, part = slots.enter("lost"), slots.enter("kept"), slots.enter("part")
     slots.vacate(slots.enter("idle"))
     lost.turn, kept.turn, part.turn = theirs, mine, partly

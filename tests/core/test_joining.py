@@ -32,10 +32,10 @@ def test_a_follower_waits_at_the_gate_of_its_flight(memo, waiting):
     """It is counted there, noted as waiting, and given its place: whoever looks on its behalf is told."""
     flight, call = flying(memo), watched()
     assert memo.board(call) is JOIN
-    assert (call.verdict, call.flight, call.gate, call.before) == (JOIN, flight, flight.gate, 0)
-    assert call.stood == (flight.gate, memo, flight)
+    assert (call.decision, call.flight, call.latch, call.before) == (JOIN, flight, flight.latch, 0)
+    assert call.stood == (flight.latch, memo, flight)
     assert (flight.followers, waiting) == (1, {"caller": (flight,)})
-    assert (call.uneasy, call.noted, waitgraph.below) == (False, frozenset(), {})
+    assert (call.awaited_outside, call.noted, waitgraph.below) == (False, frozenset(), {})
 
 
 def test_all_followers_of_a_flight_share_its_gate_and_one_note(memo, waiting):
@@ -43,9 +43,9 @@ def test_all_followers_of_a_flight_share_its_gate_and_one_note(memo, waiting):
     flight, calls = flying(memo), [watched(name) for name in "abc"]
     for call in calls:
         memo.board(call)
-    assert [call.gate for call in calls] == [flight.gate] * 3
-    assert (flight.followers, {id(note) for note in waiting.values()}) == (3, {id(flight.gate.alone)})
-    assert flight.gate.alone == (flight,)
+    assert [call.latch for call in calls] == [flight.latch] * 3
+    assert (flight.followers, {id(note) for note in waiting.values()}) == (3, {id(flight.latch.alone)})
+    assert flight.latch.alone == (flight,)
 
 
 def test_a_wait_event_has_the_number_that_followed_when_it_joined(memo, seen):
@@ -66,20 +66,20 @@ def test_a_wait_on_top_of_another_is_noted_with_what_was_under_way(memo, waiting
     call = watched(2)
     assert memo.board(call) is JOIN
     assert (call.before, waiting) == (2, {2: (first, second, third)})
-    assert third.gate.alone is None
+    assert third.latch.alone is None
     memo.done(call)
     assert waiting == {2: (first, second)}
 
 
 def test_who_waits_later_if_at_all_is_only_counted(memo, waiting):
-    """A bulk call follows from the start what it needs, and asks for circles once it waits."""
+    """A bulk call follows from the start what it needs, and asks for cycles once it waits."""
     flight = flying(memo)
     for number in (1, 2):
         call = watched("leader", follows=True)
         assert memo.board(call) is JOIN
-        assert (call.verdict, call.flight, call.gate, call.before) == (JOIN, flight, flight.gate, None)
+        assert (call.decision, call.flight, call.latch, call.before) == (JOIN, flight, flight.latch, None)
         assert (call.stood, flight.followers, waiting) == (None, number, {})
-    assert flight.gate is not None
+    assert flight.latch is not None
 
 
 def test_who_waits_later_lines_up_behind_a_plain_lock_all_the_same(memo, waiting):
@@ -98,13 +98,13 @@ REFUSED = "model: waiting would never end: "
 def refused(memo, seen, call, cycle):
     """It is told with every key in order, is counted as failed, and leaves nothing behind."""
     flight = memo.locks.slot(call.key).turn
-    before = dict(waitgraph.waiting), flight.gate
+    before = dict(waitgraph.waiting), flight.latch
     with pytest.raises(FlightDeadlock) as told:
         memo.board(call)
     assert str(told.value) == REFUSED + cycle
     assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [(call.key, cycle)]
-    assert (memo.counts.errors, call.verdict, call.before) == (1, NONE, None)
-    assert (dict(waitgraph.waiting), flight.gate, getattr(flight, "followers", 0)) == (*before, 0)
+    assert (memo.counts.errors, call.decision, call.before) == (1, NONE, None)
+    assert (dict(waitgraph.waiting), flight.latch, getattr(flight, "followers", 0)) == (*before, 0)
 
 
 def test_its_own_leader_is_refused(memo, seen):
@@ -140,7 +140,7 @@ def test_nothing_leads_from_a_refusal_to_the_flight_that_was_asked_for(make, wit
 def test_whoever_stands_still_with_the_thread_of_the_leader_is_refused(memo, seen):
     """A task leads, and what runs on top of it on its thread asks as that thread."""
     flying(memo)
-    refused(memo, seen, watched("another", waiter=1), "'k' -> 'k'")
+    refused(memo, seen, watched("another", blocks=1), "'k' -> 'k'")
 
 
 def test_whom_the_leader_waits_for_outside_is_refused(memo, seen):
@@ -164,7 +164,7 @@ def owned(memo, key, actor, thread):
 
 
 @pytest.mark.parametrize("waits", ["leader", 1])
-def test_a_leader_that_waits_for_the_caller_closes_a_circle(memo, seen, waiting, waits):
+def test_a_leader_that_waits_for_the_caller_closes_a_cycle(memo, seen, waiting, waits):
     """As a task, or with the whole thread that it runs on."""
     mine = owned(memo, "mine", "caller", 2)
     flying(memo)
@@ -182,7 +182,7 @@ def test_a_leader_that_waits_for_somebody_else_does_not(memo, waiting, waits):
     assert (waiting["caller"], flight.followers, memo.counts.errors) == ((flight,), 1, 0)
 
 
-def test_a_leader_that_waits_outside_for_who_waits_for_the_caller_closes_a_circle(memo, seen, waiting):
+def test_a_leader_that_waits_outside_for_who_waits_for_the_caller_closes_a_cycle(memo, seen, waiting):
     """Its function awaits a child that waits, in the library, for what the caller has."""
     mine, child = owned(memo, "mine", "caller", 2), watched("child", "leader")
     child.begin()
@@ -209,7 +209,7 @@ def test_who_has_a_plain_lock_and_asks_for_its_key_is_refused(memo, seen):
     assert slot.queue == ()
 
 
-def test_a_leader_that_stands_in_the_circle_twice(memo, seen, waiting):
+def test_a_leader_that_stands_in_the_cycle_twice(memo, seen, waiting):
     """What is asked for is told where it comes in, and not once more as one of its leader's keys."""
     waits, cycle = entangled(memo)
     waiting.update(waits)
@@ -220,7 +220,7 @@ def test_whom_somebody_may_wait_for_is_noted_with_them(memo, waiting):
     """They are awaited outside the library, so nobody could see that otherwise."""
     flight, call = flying(memo), watched("child", "parent", "grandparent")
     assert memo.board(call) is JOIN
-    assert (call.uneasy, call.noted) == (True, {"parent", "grandparent"})
+    assert (call.awaited_outside, call.noted) == (True, {"parent", "grandparent"})
     assert waitgraph.below == {"parent": {call: None}, "grandparent": {call: None}}
     assert (flight.followers, waiting) == (1, {"child": (flight,)})
 
@@ -228,7 +228,7 @@ def test_whom_somebody_may_wait_for_is_noted_with_them(memo, waiting):
 def test_each_wait_begins_with_nothing_known_of_who_is_above(memo, waiting):
     """What was seen when it boarded before may have changed."""
     flight, call = flying(memo), caller()  # of a kind that nobody can wait for: it is not asked itself
-    call.uneasy, call._above, call.noted = True, frozenset({"leader"}), frozenset({"leader"})
+    call.awaited_outside, call._above, call.noted = True, frozenset({"leader"}), frozenset({"leader"})
     assert memo.board(call) is JOIN
-    assert (call.uneasy, call._above, call.noted) == (False, frozenset(), frozenset())
+    assert (call.awaited_outside, call._above, call.noted) == (False, frozenset(), frozenset())
     assert (flight.followers, memo.pauses(call, began=0.0)[1]) == (1, None)

@@ -4,20 +4,20 @@ import pytest
 
 from singleflight.core.call import HIT, JOIN, LEAD, NONE
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, new_flight
-from singleflight.locks.latch import Gate
+from singleflight.locks.latch import Latch
 from singleflight.locks.mutex import inside
 from singleflight.locks.slots import Hold
 from singleflight.locks.unsettled import settle, unsettled
-from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.storage.entry import AgeingRecord
 
 from .conftest import Work, caller, in_flight, watched
 
 
 def follower(memo, *fields):
-    boarding = caller(actor=f"follower {fields}", thread=5)
-    assert memo.board(boarding) is JOIN
-    return boarding
+    call = caller(actor=f"follower {fields}", thread=5)
+    assert memo.board(call) is JOIN
+    return call
 
 
 def counted(memo):
@@ -36,18 +36,18 @@ def test_a_follower_that_gives_up_is_counted_and_follows_no_more(memo, waiting, 
     flight = in_flight(memo, due=False)
     first, second = follower(memo, 1), follower(memo, 2)
     assert memo.leave(first, timed_out) is True
-    assert (first.verdict, first.before, flight.followers, flight.state) == (NONE, None, 1, FLYING)
+    assert (first.decision, first.before, flight.followers, flight.state) == (NONE, None, 1, FLYING)
     assert counted(memo) == expected
-    assert list(waiting) == [second.waiter]
+    assert list(waiting) == [second.blocks]
 
 
 def test_a_follower_whose_flight_has_landed_comes_too_late_to_give_up(memo, waiting):
     """It is served: nothing changes, and it was counted when its flight landed."""
     flight = in_flight(memo, due=False)
-    boarding = follower(memo)
+    call = follower(memo)
     memo.land(flight, 7)
-    assert memo.leave(boarding, timed_out=True) is False
-    assert (boarding.verdict, boarding.before) == (JOIN, 0)
+    assert memo.leave(call, timed_out=True) is False
+    assert (call.decision, call.before) == (JOIN, 0)
     assert counted(memo) == {"fetches": 1, "waits": 1, "calls": 1}
 
 
@@ -64,19 +64,19 @@ def test_a_follower_leaves_the_flight_that_it_follows_by_now(memo, waiting):
 def test_a_follower_that_is_on_its_own_has_nothing_to_leave(memo, waiting):
     """Its flight was invalidated, and brought nothing."""
     flight = in_flight(memo, due=False)
-    boarding = follower(memo)
+    call = follower(memo)
     flight.slot.turn = None
     memo.fail(flight, KeyboardInterrupt())
-    assert memo.leave(boarding, timed_out=True) is True
-    assert (boarding.verdict, boarding.before, memo.counts.timeouts) == (NONE, None, 1)
+    assert memo.leave(call, timed_out=True) is True
+    assert (call.decision, call.before, memo.counts.timeouts) == (NONE, None, 1)
 
 
 def test_the_last_follower_takes_a_flight_that_nobody_leads_with_it(memo, waiting):
     """Its key is free."""
     flight = in_flight(memo, due=False)
-    boarding = follower(memo)
+    call = follower(memo)
     memo.fail(flight, ValueError())
-    assert memo.leave(boarding, timed_out=False) is True
+    assert memo.leave(call, timed_out=False) is True
     assert memo.locks.live() == []
 
 
@@ -96,21 +96,21 @@ def test_the_last_follower_takes_a_flight_that_queues_with_it(memo, waiting):
 def test_whoever_queued_behind_an_unwanted_flight_is_let_in(memo, waiting):
     """Its gate is opened once the mutex is free."""
     flight = in_flight(memo, due=False)
-    boarding = follower(memo)
+    call = follower(memo)
     memo.fail(flight, ValueError())
-    hold = Hold(("k",), asker_of(Asker, 8, 8, 8))
+    hold = Hold(("k",), new_waiter(Waiter, 8, 8, 8))
     memo.locks._queue_for(hold, None)
-    opened = hold.gate.open
+    opened = hold.latch.open
     seen = []
-    hold.gate = Gate()
-    hold.gate.crowds["loop"] = Crowd(seen)
-    memo.leave(boarding, timed_out=False)
+    hold.latch = Latch()
+    hold.latch.groups["loop"] = LoopWaiters(seen)
+    memo.leave(call, timed_out=False)
     assert not hold.missing
     assert seen == [False]
     opened()
 
 
-class Crowd:
+class LoopWaiters:
     """Notes whether it is woken under the mutex."""
 
     def __init__(self, seen):
@@ -130,11 +130,11 @@ class Crowd:
 def test_work_is_stopped_when_all_have_left_and_once(memo, waiting, deserted, followers, doomed, work):
     """Its caller and its followers, if it fetches nothing else. Whoever comes then gets another flight."""
     flight = in_flight(memo, due=False, deserted=deserted, doomed=doomed)
-    boarding = follower(memo)
+    call = follower(memo)
     flight.followers += followers
     flight.work = None if work is None else Work(may=work)
     stopped = deserted and not followers and not doomed and bool(work)
-    memo.leave(boarding, timed_out=False)
+    memo.leave(call, timed_out=False)
     assert (flight.doomed, flight.detached) == (doomed or stopped, stopped)
     assert flight.work is None or flight.work.stopped == stopped
     assert (flight.state, flight.slot.turn) == (FLYING, flight)
@@ -149,10 +149,10 @@ def test_work_is_stopped_when_all_have_left_and_once(memo, waiting, deserted, fo
 def test_a_leaders_caller_goes_once(memo, state, goes):
     """It is counted then, unless its flight has ended, and was counted with it."""
     flight = in_flight(memo, due=False, work=Work(), state=state)
-    boarding = caller()
-    boarding.flight = flight
+    call = caller()
+    call.flight = flight
     for _ in range(2):
-        memo.desert(boarding.flight)
+        memo.desert(call.flight)
         assert (flight.deserted, memo.counts.errors, flight.work.stopped) == (bool(goes), goes, goes)
     other = caller()
     other.flight = in_flight(memo, "other", due=False)
@@ -163,25 +163,25 @@ def test_a_leaders_caller_goes_once(memo, state, goes):
 def test_a_deserted_flight_goes_on_for_its_followers(memo, waiting):
     """Until the last of them has left, too."""
     flight = in_flight(memo, due=False, work=Work())
-    boarding, leaders = follower(memo), caller()
+    call, leaders = follower(memo), caller()
     leaders.flight = flight
     memo.desert(leaders.flight)
     assert (flight.work.stopped, flight.doomed) == (0, False)
-    memo.leave(boarding, timed_out=None)
+    memo.leave(call, timed_out=None)
     assert (flight.work.stopped, flight.doomed) == (1, True)
 
 
 def test_a_flight_is_handed_over_to_its_work(memo, waiting):
     """From then on a task leads it, and its caller waits for that, on top of what it waits for already."""
-    boarding, work = watched("me"), Work()
-    assert memo.board(boarding) is LEAD
-    flight = boarding.flight
+    call, work = watched("me"), Work()
+    assert memo.board(call) is LEAD
+    flight = call.flight
     waiting["me"] = ("before",)
-    boarding.uneasy = True
-    memo.hand_over(boarding, work, "task")
-    assert (flight.work, flight.leader, boarding.verdict, boarding.before) == (work, "task", NONE, 1)
-    assert (waiting["me"], boarding.uneasy) == (("before", flight), False)
-    memo.done(boarding)
+    call.awaited_outside = True
+    memo.hand_over(call, work, "task")
+    assert (flight.work, flight.leader, call.decision, call.before) == (work, "task", NONE, 1)
+    assert (waiting["me"], call.awaited_outside) == (("before", flight), False)
+    memo.done(call)
     assert waiting == {"me": ("before",)}
 
 
@@ -190,10 +190,10 @@ def test_a_flight_is_handed_over_to_its_work(memo, waiting):
 
 def test_a_leader_that_is_interrupted_fails_its_flight(memo, waiting):
     """Its followers fly again."""
-    boarding = caller()
-    assert memo.board(boarding) is LEAD
-    flight, _ = boarding.flight, follower(memo)
-    memo.abandon(boarding, KeyboardInterrupt())
+    call = caller()
+    assert memo.board(call) is LEAD
+    flight, _ = call.flight, follower(memo)
+    memo.abandon(call, KeyboardInterrupt())
     assert (flight.state, flight.slot.turn.followers) == (PASSED, 1)
     assert counted(memo) == {"errors": 1, "calls": 1}
 
@@ -201,30 +201,30 @@ def test_a_leader_that_is_interrupted_fails_its_flight(memo, waiting):
 def test_a_follower_that_is_interrupted_leaves(memo, waiting):
     """And is counted as an error."""
     flight = in_flight(memo, due=False)
-    boarding = follower(memo)
-    memo.abandon(boarding, KeyboardInterrupt())
-    assert (flight.followers, boarding.verdict, boarding.gate.wait(0.0)) == (0, NONE, False)
+    call = follower(memo)
+    memo.abandon(call, KeyboardInterrupt())
+    assert (flight.followers, call.decision, call.latch.wait(0.0)) == (0, NONE, False)
     assert counted(memo) == {"errors": 1}
 
 
 def test_a_follower_that_is_interrupted_at_an_open_gate_lets_the_next_one_through(memo, waiting):
     """It may have had the turnstile."""
     flight = in_flight(memo, due=False)
-    boarding, _ = follower(memo, 1), follower(memo, 2)
+    call, _ = follower(memo, 1), follower(memo, 2)
     memo.land(flight, 7)
-    assert boarding.gate.wait(0.0)
-    boarding.gate._turnstile.acquire(blocking=False)
-    memo.abandon(boarding, KeyboardInterrupt())
-    assert boarding.gate.wait(0.0)
+    assert call.latch.wait(0.0)
+    call.latch._turnstile.acquire(blocking=False)
+    memo.abandon(call, KeyboardInterrupt())
+    assert call.latch.wait(0.0)
 
 
-@pytest.mark.parametrize("verdict", [NONE, HIT])
-def test_a_call_that_ended_as_it_should_gives_up_nothing(memo, verdict):
+@pytest.mark.parametrize("decision", [NONE, HIT])
+def test_a_call_that_ended_as_it_should_gives_up_nothing(memo, decision):
     """Its failure came after it."""
     flight = in_flight(memo, due=False)
-    boarding = caller()
-    boarding.verdict, boarding.flight = verdict, flight
-    memo.abandon(boarding, ValueError())
+    call = caller()
+    call.decision, call.flight = decision, flight
+    memo.abandon(call, ValueError())
     assert (flight.state, flight.slot.turn, counted(memo)) == (FLYING, flight, {})
 
 
@@ -260,14 +260,14 @@ def test_whoever_waits_keeps_what_nobody_leads(memo, waiting):
 def test_a_noted_follower_at_an_open_gate_lets_the_next_one_through(memo, waiting):
     """It may have had the turnstile, and had no room to open it."""
     flight = in_flight(memo, due=False)
-    boarding, _ = follower(memo, 1), follower(memo, 2)
-    gate = boarding.gate
+    call, _ = follower(memo, 1), follower(memo, 2)
+    latch = call.latch
     memo.land(flight, 7)
-    assert gate.wait(0.0)
-    gate._turnstile.acquire(blocking=False)
-    unsettled[boarding] = memo.settle, boarding, RecursionError()
+    assert latch.wait(0.0)
+    latch._turnstile.acquire(blocking=False)
+    unsettled[call] = memo.settle, call, RecursionError()
     settle()
-    assert gate.wait(0.0)
+    assert latch.wait(0.0)
 
 
 def test_a_noted_leaders_caller_has_its_work_stopped(memo, waiting):
@@ -287,9 +287,9 @@ def test_a_noted_renewal_that_nobody_has_begun_was_never_run(make, waiting):
     """It counts as no execution and no failure, its key is free, and whoever comes next has it renewed."""
     memo = make(grace=50)
     memo.store.put(AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0))
-    boarding = caller()
-    assert memo.board(boarding) is HIT
-    unsettled[boarding] = memo.settle, boarding, KeyboardInterrupt()
+    call = caller()
+    assert memo.board(call) is HIT
+    unsettled[call] = memo.settle, call, KeyboardInterrupt()
     settle()
     assert (counted(memo), memo.locks.live()) == ({}, [])
     other = caller()
@@ -299,8 +299,8 @@ def test_a_noted_renewal_that_nobody_has_begun_was_never_run(make, waiting):
 def test_a_key_that_a_noted_call_left_to_nobody_is_free(memo):
     """It had no room to free it, and no flight was claimed."""
     memo.locks.enter("k")
-    boarding = caller()
-    unsettled[boarding] = memo.settle, boarding, RecursionError()
+    call = caller()
+    unsettled[call] = memo.settle, call, RecursionError()
     settle()
     assert memo.locks.live() == []
 
@@ -311,73 +311,73 @@ def test_a_key_that_a_noted_call_left_to_nobody_is_free(memo):
 def test_a_call_that_is_over_holds_nothing(memo, waiting):
     """Neither its flight nor itself: what is known of who waits for it goes, too."""
     flight = in_flight(memo, due=False)
-    boarding = watched("child", "parent")
-    boarding.uneasy = True
-    assert memo.board(boarding) is JOIN
-    assert boarding.noted == {"parent"}
+    call = watched("child", "parent")
+    call.awaited_outside = True
+    assert memo.board(call) is JOIN
+    assert call.noted == {"parent"}
     assert flight.leader not in waiting
-    memo.done(boarding)
+    memo.done(call)
     assert waiting == {}
-    assert boarding.noted == frozenset()
-    held = (boarding.flight, boarding.gate, boarding.record, boarding.actor, boarding.waiter, boarding._above)
-    assert (held, boarding.verdict, boarding.before) == ((None,) * 6, NONE, None)
+    assert call.noted == frozenset()
+    held = (call.flight, call.latch, call.record, call.actor, call.blocks, call._above)
+    assert (held, call.decision, call.before) == ((None,) * 6, NONE, None)
 
 
 def test_a_call_that_waited_on_top_of_others_leaves_them_as_they_were(memo, waiting):
     """A signal handler's, on a thread that waits."""
     in_flight(memo, due=False)
-    boarding = caller()
+    call = caller()
     waiting["caller"] = ("a", "b")
-    assert memo.board(boarding) is JOIN
+    assert memo.board(call) is JOIN
     assert len(waiting["caller"]) == 3
-    memo.done(boarding)
+    memo.done(call)
     assert waiting == {"caller": ("a", "b")}
 
 
 def test_a_call_whose_waits_were_forgotten_is_over_all_the_same(memo, waiting):
     """Its loop was found closed meanwhile, or an interrupt struck when they were."""
     in_flight(memo, due=False)
-    boarding = follower(memo)
+    call = follower(memo)
     waiting.clear()
-    memo.done(boarding)
-    assert (waiting, boarding.before) == ({}, None)
+    memo.done(call)
+    assert (waiting, call.before) == ({}, None)
 
 
 def served_stale(make):
     memo = make(grace=50)
     record = AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0)
     memo.store.put(record)
-    boarding = caller()
-    assert memo.board(boarding) is HIT
-    return memo, boarding, record
+    call = caller()
+    assert memo.board(call) is HIT
+    return memo, call, record
 
 
 def test_a_renewal_that_its_caller_did_not_come_to_begin_is_called_off(make):
     """An interrupt: the next who is served sees to one."""
-    memo, boarding, record = served_stale(make)
-    flight = boarding.renewal.flight
-    memo.done(boarding)
-    assert (flight.state, record.refresh_at, memo.locks.live(), boarding.renewal) == (LANDED, 100.0, [], None)
+    memo, call, record = served_stale(make)
+    flight = call.renewal.flight
+    memo.done(call)
+    assert (flight.state, record.refresh_at, memo.locks.live(), call.renewal) == (LANDED, 100.0, [], None)
 
 
 @pytest.mark.parametrize("over", [True, False])
 def test_a_renewal_that_somebody_runs_is_left_alone(make, over):
     """Or that is over already."""
-    memo, boarding, _ = served_stale(make)
-    renewal = boarding.renewal
+    memo, call, _ = served_stale(make)
+    renewal = call.renewal
     flight = renewal.flight
     assert memo.begin(renewal, 77)
     if over:
         memo.land(flight, "new")
         memo.done(renewal)
-    memo.done(boarding)
+    memo.done(call)
     assert flight.state is (LANDED if over else FLYING)
 
 
 def test_a_renewal_of_another_decision_is_not_its_own(make):
     """What it was served before it had to board again."""
-    memo, boarding, _ = served_stale(make)
-    flight = boarding.renewal.flight
-    boarding.verdict = NONE
-    memo.done(boarding)
+    memo, call, _ = served_stale(make)
+    flight = call.renewal.flight
+    call.decision = NONE
+    memo.done(call)
     assert flight.state is FLYING

@@ -13,7 +13,7 @@ from singleflight.locks.keyed import Queued
 from singleflight.locks.mutex import inside, mutex
 from singleflight.locks.slots import Hold
 from singleflight.locks.unsettled import settle, unsettled
-from singleflight.locks.waiters import Asker, asker_of, descends
+from singleflight.locks.waiters import Waiter, descends, new_waiter
 from singleflight.locks.waitgraph import below, waiting
 from singleflight.storage.store import Store
 
@@ -81,7 +81,7 @@ def test_a_statement_may_be_used_again_and_left_twice():
 def test_giving_up_is_done_once_more_after_an_interrupt():
     """Whatever it had not given up is then; the interrupt goes on."""
     locks = KeyedLocks()
-    statement, hold = locks("a"), Hold(("a",), asker_of(Asker, 1, 1, 1))
+    statement, hold = locks("a"), Hold(("a",), new_waiter(Waiter, 1, 1, 1))
     with patch.object(locks, "_give_up", side_effect=[KeyboardInterrupt, None]) as give_up:
         with pytest.raises(KeyboardInterrupt):
             locks.release(hold)
@@ -114,9 +114,9 @@ def test_what_is_given_up_amid_a_section_is_after_it():
 
 
 def test_a_noted_hold_is_not_waited_for_any_more():
-    """One whose owner had no room to give it up: it queues no more, and nobody is in a circle by its wait."""
+    """One whose owner had no room to give it up: it queues no more, and nobody is in a cycle by its wait."""
     locks = KeyedLocks()
-    theirs, mine = (Hold(("a",), asker_of(Asker, name, name, name)) for name in ("they", "me"))
+    theirs, mine = (Hold(("a",), new_waiter(Waiter, name, name, name)) for name in ("they", "me"))
     locks._queue_for(theirs, None)
     locks._queue_for(mine, None)
     assert list(waiting) == ["me"]
@@ -139,7 +139,7 @@ def test_nothing_is_taken_amid_a_section():
         assert str(taken.value) == "a keyed lock cannot be taken from inside the library's own section"
         assert locks.evict_idle() == 0
     assert locks.evict_idle() == 1
-    theirs = Hold(("a",), asker_of(Asker, 7, 7, 7))
+    theirs = Hold(("a",), new_waiter(Waiter, 7, 7, 7))
     locks.acquire(theirs, None)
     with store._lock:
         with pytest.raises(FlightDeadlock) as waited, locks("a"):
@@ -154,7 +154,7 @@ def test_nothing_is_taken_amid_a_section():
 
 def test_a_hold_knows_how_many_waits_it_came_on_top_of():
     """Of the thread that has it: those do not hold it up."""
-    locks, hold = KeyedLocks(), Hold(("a",), asker_of(Asker, 8, 9, 8))
+    locks, hold = KeyedLocks(), Hold(("a",), new_waiter(Waiter, 8, 9, 8))
     with patch.dict(waiting, {9: ("one", "two")}):
         locks.acquire(hold, None)
     assert hold.depth == 2
@@ -181,7 +181,7 @@ def test_what_is_evicted_is_destroyed_outside_the_mutex():
 
 def test_a_task_that_has_looked_in_vain_waits_on():
     """However often, until it has the key."""
-    locks, theirs, looks, had_it = KeyedLocks(), Hold(("a",), asker_of(Asker, 7, 7, 7)), [], []
+    locks, theirs, looks, had_it = KeyedLocks(), Hold(("a",), new_waiter(Waiter, 7, 7, 7)), [], []
     locks.acquire(theirs, None)
 
     truly_look = Queued.look
@@ -215,11 +215,11 @@ def nobody_waits():
 
 def test_giving_up_leaves_the_waits_that_there_were(nobody_waits):
     """A signal handler gives up; what it interrupted still waits."""
-    locks, theirs = KeyedLocks(), Hold(("a",), asker_of(Asker, 7, 7, 7))
+    locks, theirs = KeyedLocks(), Hold(("a",), new_waiter(Waiter, 7, 7, 7))
     locks.acquire(theirs, None)
     waiting[8] = ("outer",)
     with pytest.raises(FlightTimeout):
-        locks.acquire(Hold(("a",), asker_of(Asker, 8, 8, 8)), 0)
+        locks.acquire(Hold(("a",), new_waiter(Waiter, 8, 8, 8)), 0)
     assert waiting == {8: ("outer",)}
 
     async def run():
@@ -234,30 +234,30 @@ def test_giving_up_leaves_the_waits_that_there_were(nobody_waits):
     assert locks.waiting("a") == 0
 
 
-class Child(Asker):
+class Child(Waiter):
     """Somebody whom 5 awaits outside the library."""
 
-    def stand_at(self, gate, watcher=None, watched=None):
-        self.stood = gate
+    def stand_at(self, latch, watcher=None, watched=None):
+        self.stood = latch
 
     def climb(self):
         return frozenset({5})
 
     def look_again(self):
-        self.noted_then = {actor: list(askers) for actor, askers in below.items()}
+        self.noted_then = {actor: list(waiters) for actor, waiters in below.items()}
         super().look_again()
 
 
 def test_who_awaits_a_waiter_is_noted_while_it_waits(nobody_waits):
     """And not before it has begun nor after it has ended."""
-    locks, theirs, child = KeyedLocks(), Hold(("a",), asker_of(Asker, 7, 7, 7)), asker_of(Child, 8, 8, 8)
-    child.uneasy = True
+    locks, theirs, child = KeyedLocks(), Hold(("a",), new_waiter(Waiter, 7, 7, 7)), new_waiter(Child, 8, 8, 8)
+    child.awaited_outside = True
     locks.acquire(theirs, None)
     mine = Hold(("a",), child)
     with pytest.raises(FlightTimeout):
         locks.acquire(mine, 0)
     assert child.noted_then == {5: [child]}
-    assert child.stood is mine.gate
+    assert child.stood is mine.latch
     assert (below, child.noted) == ({}, frozenset())
 
 
@@ -270,14 +270,14 @@ def test_who_holds_and_how_many_wait():
     slot.turn = callers = new_flight(None, slot, 1, followers=3)
     assert (locks.held("k"), locks.waiting("k")) == (False, 3)
     callers.leader = 1
-    slot.line_up(Hold(("k",), asker_of(Asker, 7, 7, 7)))
+    slot.line_up(Hold(("k",), new_waiter(Waiter, 7, 7, 7)))
     slot.line_up(new_flight(None, slot, 1, followers=2))
     assert (locks.held("k"), locks.waiting("k")) == (True, 3 + 1 + 2)
     slot.turn = None
     assert (locks.held("k"), locks.waiting("k")) == (False, 1 + 2)
 
 
-def test_whoever_closes_a_circle_is_told_its_keys():
+def test_whoever_closes_a_cycle_is_told_its_keys():
     """And has none of them."""
     locks = KeyedLocks()
     with locks("a"):

@@ -12,7 +12,7 @@ from singleflight.locks import keyed as locks_module
 from singleflight.locks import table as slots_module
 from singleflight.locks.keyed import KeyedLocks
 from singleflight.locks.slots import Hold
-from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.locks.waitgraph import end_waiting
 from singleflight.testing import FakeClock
 
@@ -51,7 +51,7 @@ class LocksMachine(RuleBasedStateMachine):
         self.patches = [
             patch.object(locks_module, "time", fake_time),
             patch.object(slots_module, "time", fake_time),
-            patch.object(locks_module, "Gate", OpenOrParked),
+            patch.object(locks_module, "Latch", OpenOrParked),
         ]
         for patched in self.patches:
             patched.start()
@@ -71,7 +71,7 @@ class LocksMachine(RuleBasedStateMachine):
             queue = self.queues[key]
             yield from queue[: queue.index(hold)]
 
-    def closes_circle(self, hold):
+    def closes_cycle(self, hold):
         todo, seen = list(self.ahead_of(hold)), set()
         while todo:
             other = todo.pop()
@@ -98,7 +98,7 @@ class LocksMachine(RuleBasedStateMachine):
                     self.idle = self.idle[-self.max_idle :] if self.max_idle else []
         for actor, waiting in list(self.waiting.items()):
             if self.is_granted(waiting):
-                assert waiting.gate.is_open
+                assert waiting.latch.is_open
                 end_waiting(actor, 0)
                 self.granted.append(self.waiting.pop(actor))
 
@@ -108,9 +108,9 @@ class LocksMachine(RuleBasedStateMachine):
     def take(self, actor, keys, at_once):
         if actor in self.waiting:
             return
-        hold = Hold(keys, asker_of(Asker, actor, actor, actor))
+        hold = Hold(keys, new_waiter(Waiter, actor, actor, actor))
         self.queue(hold)
-        granted, circle = self.is_granted(hold), not self.is_granted(hold) and self.closes_circle(hold)
+        granted, cycle = self.is_granted(hold), not self.is_granted(hold) and self.closes_cycle(hold)
         try:
             if at_once:
                 self.locks.acquire(hold, 0)
@@ -124,14 +124,14 @@ class LocksMachine(RuleBasedStateMachine):
             self.granted.append(hold)
         except Parked:
             assert not granted
-            assert not circle
+            assert not cycle
             self.waiting[actor] = hold
         except (FlightDeadlock, FlightTimeout) as error:
             assert not granted
             refused_as = type(error)
             self.locks.release(hold)
             self.unqueue(hold)
-            expected = FlightDeadlock if circle else FlightTimeout
+            expected = FlightDeadlock if cycle else FlightTimeout
             if refused_as is not expected:
                 raise
 

@@ -43,7 +43,7 @@ def counted(memo):
 
 
 @pytest.mark.parametrize(
-    ("limit", "due", "uneasy", "pauses"),
+    ("limit", "due", "awaited_outside", "pauses"),
     [
         (None, None, False, (1.0, None)),
         (None, 1000.25, False, (0.25, None)),
@@ -62,14 +62,14 @@ def counted(memo):
         (0, None, True, (1.0, 0.0)),
     ],
 )
-def test_how_long_a_follower_may_wait(make, seconds, limit, due, uneasy, pauses):
+def test_how_long_a_follower_may_wait(make, seconds, limit, due, awaited_outside, pauses):
     """Until somebody looks, for all who wait for its flight: a second, or until that is due. Until it looks
     itself, if it has to: a second, a twentieth where others may wait for it, or until its patience ends.
     """
     memo = make(wait_timeout=limit)
     flight = flying(memo)
     call = follower(memo)
-    flight.due, call.uneasy = due, uneasy
+    flight.due, call.awaited_outside = due, awaited_outside
     assert memo.pauses(call, began=990.0) == pauses
 
 
@@ -119,13 +119,13 @@ def test_patience_ends_to_the_moment(make, seconds, seen, waited, over):
     seconds.now += waited
     if not over:
         assert memo.look(call, began=1000.0) is JOIN
-        assert (call.verdict, flight.followers, seen.count("timeout")) == (JOIN, 1, 0)
+        assert (call.decision, flight.followers, seen.count("timeout")) == (JOIN, 1, 0)
         return
     with pytest.raises(FlightTimeout) as raised:
         memo.look(call, began=1000.0)
     assert str(raised.value) == f"model: waited {waited:g} s for 'k'"
     assert [(event.key, event.waited) for event in seen.of("timeout")] == [("k", waited)]
-    assert (call.verdict, flight.followers, flight.state) == (NONE, 0, FLYING)
+    assert (call.decision, flight.followers, flight.state) == (NONE, 0, FLYING)
     assert (counted(memo), waitgraph.waiting) == ((0, 0, 1), {})
 
 
@@ -157,7 +157,7 @@ def test_an_outcome_that_has_come_is_taken_though_patience_has_ended(make, secon
     memo.land(flight, "value")
     seconds.now += 3
     assert memo.look(call, began=1000.0) is SHARE
-    assert (call.verdict, counted(memo), seen.count("timeout")) == (SHARE, (1, 0, 0), 0)
+    assert (call.decision, counted(memo), seen.count("timeout")) == (SHARE, (1, 0, 0), 0)
 
 
 # -- a flight that is due ---------------------------------------------------------------------------
@@ -172,8 +172,8 @@ def test_a_follower_takes_the_key_from_a_flight_that_is_due(memo, seconds):
     assert flight.state is FLYING
     seconds.now = 1005.0
     assert memo.look(call, began=1000.0) is JOIN
-    assert (flight.state, flight.successor.followers, call.verdict) == (UNSEATED, 1, JOIN)
-    assert call.gate.wait(0.0)
+    assert (flight.state, flight.successor.followers, call.decision) == (UNSEATED, 1, JOIN)
+    assert call.latch.wait(0.0)
 
 
 def test_a_follower_gives_up_where_too_many_are_still_running(memo, seconds, seen):
@@ -184,7 +184,7 @@ def test_a_follower_gives_up_where_too_many_are_still_running(memo, seconds, see
     flight.due = 0.0
     with pytest.raises(FlightTimeout) as raised:
         memo.look(call, began=1000.0)
-    assert (str(raised.value), call.verdict, waitgraph.waiting) == (TOO_MANY, NONE, {})
+    assert (str(raised.value), call.decision, waitgraph.waiting) == (TOO_MANY, NONE, {})
     assert (flight.state, flight.followers, counted(memo)) == (FLYING, 0, (0, 0, 1))
 
 
@@ -244,10 +244,10 @@ def test_a_flight_that_was_detached_has_nothing_before_it(memo, see):
     assert (flight.slot.turn, flight.state, flight.followers) == (None, FLYING, 1)
 
 
-# -- circles ----------------------------------------------------------------------------------------
+# -- cycles ----------------------------------------------------------------------------------------
 
 
-def test_a_circle_that_was_closed_outside_is_found_when_it_looks(memo, seen):
+def test_a_cycle_that_was_closed_outside_is_found_when_it_looks(memo, seen):
     """Its flight's function has come to await it: it leaves, is told why, and counts as failed."""
     flight = flying(memo)
     call = follower(memo, "child", "parent")
@@ -256,11 +256,11 @@ def test_a_circle_that_was_closed_outside_is_found_when_it_looks(memo, seen):
         memo.look(call, began=1000.0)
     assert str(raised.value) == "model: waiting would never end: 'k' -> 'k'"
     assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [("k", "'k' -> 'k'")]
-    assert (call.verdict, flight.followers, flight.state) == (NONE, 0, FLYING)
+    assert (call.decision, flight.followers, flight.state) == (NONE, 0, FLYING)
     assert (counted(memo), waitgraph.waiting, waitgraph.below) == ((0, 1, 0), {}, {})
 
 
-def test_a_leader_that_stands_in_a_circle_twice(memo, waiting):
+def test_a_leader_that_stands_in_a_cycle_twice(memo, waiting):
     """What is waited for is told where it comes in, and not once more as one of its leader's keys."""
     waits, cycle = entangled(memo)
     call = follower(memo, "caller", "parent")
@@ -284,11 +284,11 @@ def test_whom_nobody_can_have_come_to_wait_for_does_not_ask(memo):
     flying(memo)
     call = follower(memo)
     call.awaited_by = frozenset({"leader"})
-    assert (call.uneasy, memo.look(call, began=1000.0)) == (False, JOIN)
+    assert (call.awaited_outside, memo.look(call, began=1000.0)) == (False, JOIN)
     assert waitgraph.below == {}
 
 
-def test_a_flight_that_lands_in_the_last_moment_closes_no_circle(memo, seen):
+def test_a_flight_that_lands_in_the_last_moment_closes_no_cycle(memo, seen):
     """What it brought is the follower's as soon as it wakes."""
     flight = flying(memo)
     call = follower(memo, "child", "parent")

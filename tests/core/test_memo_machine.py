@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from singleflight.common.errors import FlightDeadlock
 from singleflight.core import controls
-from singleflight.core.call import Boarding, Verdict, boarding_of
+from singleflight.core.call import Call, Decision, new_call
 from singleflight.core.coordinator import Memo
 from singleflight.core.options import Options, is_not_none
 from singleflight.telemetry.counters import Counts
@@ -40,24 +40,24 @@ class MemoMachine(RuleBasedStateMachine):
         self.landed = {}  # key -> the values that may be served
         self.numbers = iter(range(10**9))
 
-    def settle(self, actor, verdict):
-        boarding = self.under_way[actor]
-        if verdict is Verdict.HIT:
-            assert boarding.record.value in self.landed[boarding.key]
-        if verdict in (Verdict.HIT, Verdict.SHARE):
+    def settle(self, actor, decision):
+        call = self.under_way[actor]
+        if decision is Decision.HIT:
+            assert call.record.value in self.landed[call.key]
+        if decision in (Decision.HIT, Decision.SHARE):
             del self.under_way[actor]
-        elif verdict is Verdict.NONE:
-            self.settle_board(actor, boarding)
+        elif decision is Decision.NONE:
+            self.settle_board(actor, call)
             return
 
-    def settle_board(self, actor, boarding):
+    def settle_board(self, actor, call):
         try:
-            verdict = self.memo.board(boarding)
+            decision = self.memo.board(call)
         except FlightDeadlock:
             del self.under_way[actor]
             return
-        if verdict is Verdict.HIT:
-            assert boarding.record.value in self.landed[boarding.key]
+        if decision is Decision.HIT:
+            assert call.record.value in self.landed[call.key]
             del self.under_way[actor]
 
     @rule(actor=ACTORS, key=KEYS)
@@ -65,31 +65,31 @@ class MemoMachine(RuleBasedStateMachine):
         if actor in self.under_way:
             return
         self.received += 1
-        boarding = self.under_way[actor] = boarding_of(Boarding, key, actor, actor, actor)
-        self.settle_board(actor, boarding)
+        call = self.under_way[actor] = new_call(Call, key, actor, actor, actor)
+        self.settle_board(actor, call)
 
     @rule(actor=ACTORS)
     def wake(self, actor):
-        boarding = self.under_way.get(actor)
-        if boarding and boarding.verdict is Verdict.JOIN and boarding.gate.wait(0):
-            self.settle(actor, self.memo.awake(boarding))
+        call = self.under_way.get(actor)
+        if call and call.decision is Decision.JOIN and call.latch.wait(0):
+            self.settle(actor, self.memo.awake(call))
 
     @rule(actor=ACTORS, timed_out=st.booleans())
     def give_up(self, actor, timed_out):
-        boarding = self.under_way.get(actor)
-        if boarding and boarding.verdict is Verdict.JOIN and self.memo.leave(boarding, timed_out):
+        call = self.under_way.get(actor)
+        if call and call.decision is Decision.JOIN and self.memo.leave(call, timed_out):
             del self.under_way[actor]
 
     @rule(actor=ACTORS, how=st.sampled_from(["value", "value", "none", "error", "abort"]))
     def end(self, actor, how):
-        boarding = self.under_way.get(actor)
-        if not boarding or boarding.verdict is not Verdict.LEAD:
+        call = self.under_way.get(actor)
+        if not call or call.decision is not Decision.LEAD:
             return
-        flight = boarding.flight
+        flight = call.flight
         if how == "value":
             value = next(self.numbers)
             if not flight.detached:
-                self.landed[boarding.key] = {value}
+                self.landed[call.key] = {value}
             self.memo.land(flight, value)
         elif how == "none":
             self.memo.land(flight, None)
@@ -119,10 +119,10 @@ class MemoMachine(RuleBasedStateMachine):
 
     @invariant()
     def an_actor_that_waits_has_something_to_wait_for(self):
-        for boarding in self.under_way.values():
-            if boarding.verdict is Verdict.JOIN and not boarding.flight.has_opened(boarding.gate):
+        for call in self.under_way.values():
+            if call.decision is Decision.JOIN and not call.flight.has_opened(call.latch):
                 assert any(
-                    other.verdict is Verdict.LEAD and other.flight is boarding.flight
+                    other.decision is Decision.LEAD and other.flight is call.flight
                     for other in self.under_way.values()
                 )
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from singleflight.core import controls
-from singleflight.core.call import Boarding, Verdict, boarding_of
+from singleflight.core.call import Call, Decision, new_call
 from singleflight.core.coordinator import Memo
 from singleflight.core.options import Options, is_not_none
 from singleflight.telemetry.counters import Counts
@@ -49,7 +49,7 @@ class MemoModel(RuleBasedStateMachine):
             listener=None,
         )
         self.memo = Memo("model", options, Counts())
-        self.boardings = {}
+        self.calls = {}
         self.flights = {}  # key -> its current flight
         self.stored = {}  # key -> (value, landed)
         self.of = {}  # actor -> the flight it leads or follows
@@ -64,20 +64,20 @@ class MemoModel(RuleBasedStateMachine):
 
     def boards(self, actor):
         """An actor boards; everything about it is predicted."""
-        boarding = self.boardings[actor]
-        key, flight = boarding.key, self.flights.get(boarding.key)
-        verdict = self.memo.board(boarding)
+        call = self.calls[actor]
+        key, flight = call.key, self.flights.get(call.key)
+        decision = self.memo.board(call)
         if self.fresh(key) is not None:
-            assert verdict is Verdict.HIT
-            assert boarding.record.value == self.fresh(key)
+            assert decision is Decision.HIT
+            assert call.record.value == self.fresh(key)
             self.counts["hits"] += 1
-            del self.boardings[actor]
+            del self.calls[actor]
         elif flight is not None and flight.leader is not None:
-            assert verdict is Verdict.JOIN
+            assert decision is Decision.JOIN
             flight.followers.add(actor)
             self.of[actor] = flight
         else:
-            assert verdict is Verdict.LEAD
+            assert decision is Decision.LEAD
             flight = self.flights[key] = flight or Model(self.retries)
             flight.leader = actor
             self.of[actor] = flight
@@ -86,43 +86,43 @@ class MemoModel(RuleBasedStateMachine):
         return actor in self.of and self.of[actor].leader != actor
 
     def done(self, actor):
-        del self.boardings[actor], self.of[actor]
+        del self.calls[actor], self.of[actor]
 
     @rule(actor=ACTORS, key=KEYS)
     def call(self, actor, key):
-        if actor not in self.boardings:
-            self.boardings[actor] = boarding_of(Boarding, key, actor, actor, actor)
+        if actor not in self.calls:
+            self.calls[actor] = new_call(Call, key, actor, actor, actor)
             self.boards(actor)
 
     @rule(actor=ACTORS)
     def wake(self, actor):
         if not self.waits(actor):
             return
-        boarding, flight = self.boardings[actor], self.of[actor]
-        key = boarding.key
-        woken = boarding.gate.wait(0)
+        call, flight = self.calls[actor], self.of[actor]
+        key = call.key
+        woken = call.latch.wait(0)
         assert woken or (flight.leader is not None and not flight.ended)
         if not woken:
             return
-        verdict = self.memo.awake(boarding)
+        decision = self.memo.awake(call)
         if flight.ended == "shared":
-            assert verdict is Verdict.SHARE
-            assert flight.outcome in (boarding.flight.value, boarding.flight.error)
+            assert decision is Decision.SHARE
+            assert flight.outcome in (call.flight.value, call.flight.error)
             self.done(actor)
         elif flight.ended:
-            assert verdict is Verdict.NONE
+            assert decision is Decision.NONE
             del self.of[actor]
             self.boards(actor)
         elif flight.leader is not None:
-            assert verdict is Verdict.JOIN
+            assert decision is Decision.JOIN
         elif self.fresh(key) is not None:
-            assert verdict is Verdict.HIT
-            assert boarding.record.value == self.fresh(key)
+            assert decision is Decision.HIT
+            assert call.record.value == self.fresh(key)
             self.counts["waits"] += 1
             self.unjoin(key, flight, actor)
             self.done(actor)
         else:
-            assert verdict is Verdict.LEAD
+            assert decision is Decision.LEAD
             flight.followers.remove(actor)
             flight.leader = actor
 
@@ -135,12 +135,12 @@ class MemoModel(RuleBasedStateMachine):
     def give_up(self, actor, timed_out):
         if not self.waits(actor):
             return
-        boarding, flight = self.boardings[actor], self.of[actor]
-        left = self.memo.leave(boarding, timed_out)
+        call, flight = self.calls[actor], self.of[actor]
+        left = self.memo.leave(call, timed_out)
         assert left == (flight.ended != "shared")
         if left:
             self.counts["timeouts" if timed_out else "errors"] += 1
-            self.unjoin(boarding.key, flight, actor)
+            self.unjoin(call.key, flight, actor)
             self.done(actor)
 
     @rule(actor=ACTORS, how=st.sampled_from(["value", "value", "refused", "error", "abort"]))
@@ -148,15 +148,15 @@ class MemoModel(RuleBasedStateMachine):
         flight = self.of.get(actor)
         if flight is None or flight.leader != actor:
             return
-        boarding = self.boardings.pop(actor)
+        call = self.calls.pop(actor)
         del self.of[actor]
-        key, current = boarding.key, self.flights.get(boarding.key) is flight
+        key, current = call.key, self.flights.get(call.key) is flight
         error = {"error": ValueError(actor), "abort": KeyboardInterrupt()}.get(how)
         value = next(self.numbers) + 1 if how == "value" else None
         if error is None:
-            self.memo.land(boarding.flight, value)
+            self.memo.land(call.flight, value)
         else:
-            self.memo.fail(boarding.flight, error)
+            self.memo.fail(call.flight, error)
         if current:
             del self.flights[key]
         if how == "value" and current:
@@ -226,10 +226,10 @@ class MemoModel(RuleBasedStateMachine):
 
     def teardown(self):
         for _ in range(200):
-            for actor in list(self.boardings):
+            for actor in list(self.calls):
                 self.end(actor, "error")
                 self.wake(actor)
-        assert not self.boardings
+        assert not self.calls
         assert not self.flights
         assert len(self.memo.locks) == 0
         assert not self.memo.adrift

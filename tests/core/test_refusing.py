@@ -45,19 +45,19 @@ def patience(memo, call, seconds):
     memo.look(call, 1000.0)
 
 
-def a_circle(memo, call, seconds):
+def a_cycle(memo, call, seconds):
     """Whoever it waits for comes to wait for it."""
     assert memo.board(call) is JOIN
-    call.uneasy, call.awaited_by = True, frozenset({"leader"})
+    call.awaited_outside, call.awaited_by = True, frozenset({"leader"})
     memo.look(call, 1000.0)
 
 
-def a_circle_at_once(memo, call, seconds):
+def a_cycle_at_once(memo, call, seconds):
     call.awaited_by = frozenset({"leader"})
     memo.board(call)
 
 
-WAYS = [too_many, too_many_while_it_follows, patience, a_circle, a_circle_at_once]
+WAYS = [too_many, too_many_while_it_follows, patience, a_cycle, a_cycle_at_once]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from singleflight.core import renewal as serving
-from singleflight.core.call import HIT, LEAD, Boarding, Nobody, boarding_of
+from singleflight.core.call import HIT, LEAD, Call, Nobody, new_call
 from singleflight.core.flight import FLYING, LANDED, UNSEATED
 from singleflight.drivers import threads
 from singleflight.locks.waiters import get_ident
@@ -33,9 +33,9 @@ def stored(memo, **fields):
 def renewal_of(memo, **fields):
     """The renewal that the first who is served a stale value is to see to."""
     stored(memo)
-    boarding = caller(**fields)
-    assert memo.board(boarding) is HIT
-    return boarding.renewal
+    call = caller(**fields)
+    assert memo.board(call) is HIT
+    return call.renewal
 
 
 def counted(memo):
@@ -51,9 +51,9 @@ def test_a_value_is_fresh_up_to_its_end_and_stale_from_there_on(memo, clock, see
     """What is counted and told says which."""
     record = stored(memo, refresh_at=inf, deadline=-inf)
     clock.set(100.0 - left)
-    boarding = caller()
-    assert memo.board(boarding) is HIT
-    assert (boarding.record, boarding.renewal, boarding.overdue) == (record, None, None)
+    call = caller()
+    assert memo.board(call) is HIT
+    assert (call.record, call.renewal, call.overdue) == (record, None, None)
     assert memo.store.hits() + memo.counts.hits == (count == "hits")
     assert memo.counts.stale_hits == (count == "stale_hits")
     assert seen.kinds() == ["hit" if count == "hits" else "stale_hit"]
@@ -119,39 +119,39 @@ def test_the_first_who_finds_it_due_sees_to_a_renewal(memo):
 def test_a_tasks_renewal_begins_for_certain(memo):
     """As soon as its loop goes on; so nobody else is to begin it."""
 
-    class TaskBoarding(Boarding):
+    class TaskCall(Call):
         loop = "a loop"
 
     stored(memo)
-    boarding = boarding_of(TaskBoarding, "k", "task", 2, "task")
-    assert memo.board(boarding) is HIT
-    assert boarding.renewal.flight.unbegun is False
+    call = new_call(TaskCall, "k", "task", 2, "task")
+    assert memo.board(call) is HIT
+    assert call.renewal.flight.unbegun is False
 
 
 def test_nothing_is_renewed_before_its_time(memo):
     """It is read the longer way for another reason."""
     stored(memo, refresh_at=100.5)
-    boarding = caller()
-    assert memo.board(boarding) is HIT
-    assert boarding.renewal is None
+    call = caller()
+    assert memo.board(call) is HIT
+    assert call.renewal is None
 
 
 def test_nothing_is_renewed_by_whoever_may_not_wait(memo, monkeypatch):
     """A finaliser within a section of a store: what it would begin might need that very lock."""
     record = stored(memo)
     monkeypatch.setattr(serving, "inside_other", lambda: True)
-    boarding = caller()
-    assert memo.board(boarding) is HIT
-    assert (boarding.renewal, record.refresh_at) == (None, 100.0)
+    call = caller()
+    assert memo.board(call) is HIT
+    assert (call.renewal, record.refresh_at) == (None, 100.0)
 
 
 def test_nothing_is_renewed_while_somebody_has_the_key(memo):
     """A lock's holder, or a call: whoever is served afterwards sees to it."""
     flight = in_flight(memo, due=False)
     record = stored(memo)
-    boarding = caller()
-    assert memo.board(boarding) is HIT
-    assert (boarding.renewal, record.refresh_at, flight.slot.turn) == (None, 100.0, flight)
+    call = caller()
+    assert memo.board(call) is HIT
+    assert (call.renewal, record.refresh_at, flight.slot.turn) == (None, 100.0, flight)
 
 
 # -- a renewal that takes too long ------------------------------------------------------------------------
@@ -161,10 +161,10 @@ def test_whoever_finds_a_stale_value_looks_whether_its_renewal_takes_too_long(me
     """It loses the key then, and the value is renewed anew after a while."""
     flight = in_flight(memo, renews=True)
     flight.previous = record = stored(memo, refresh_at=inf)
-    boarding = caller()
-    assert memo.board(boarding) is HIT
+    call = caller()
+    assert memo.board(call) is HIT
     assert (flight.state, flight.slot.turn, record.refresh_at) == (UNSEATED, None, 101.0)
-    assert boarding.overdue is None
+    assert call.overdue is None
     assert seen.count("unseat") == 1
 
 
@@ -235,9 +235,9 @@ def test_whoever_needs_the_outcome_of_a_renewal_leads_it(memo, clock):
     """It is a call then, as it might wait for a thread that the caller occupies."""
     renewal = renewal_of(memo)
     clock.advance(60)
-    boarding = caller(actor="me", thread=5)
-    assert memo.board(boarding) is LEAD
-    flight = boarding.flight
+    call = caller(actor="me", thread=5)
+    assert memo.board(call) is LEAD
+    flight = call.flight
     assert flight is renewal.flight
     assert (flight.kind, flight.background, flight.unbegun) == ("call", False, False)
     assert (flight.leader, flight.thread) == ("me", 5)
@@ -257,8 +257,8 @@ def test_a_renewal_in_line_that_somebody_else_has_run_meanwhile(make, monkeypatc
     """There was no place in the pool, and somebody needed it before its caller ran it: who gets that, too."""
     memo = make(grace=50, failure_ttl=5, follower_retries=0)
     stored(memo)
-    boarding, other = caller(), caller(actor="other")
-    assert memo.board(boarding) is HIT
+    call, other = caller(), caller(actor="other")
+    assert memo.board(call) is HIT
 
     def refuse(run):
         clock.advance(60)
@@ -271,4 +271,4 @@ def test_a_renewal_in_line_that_somebody_else_has_run_meanwhile(make, monkeypatc
 
     monkeypatch.setattr(threads, "in_background", refuse)
     with pytest.raises(ValueError) if fails else nullcontext():
-        assert threads._served(memo, pytest.fail, boarding, (), {}) == "new"
+        assert threads._served(memo, pytest.fail, call, (), {}) == "new"

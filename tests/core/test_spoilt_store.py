@@ -230,12 +230,12 @@ def test_old_idle_locks_are_evicted_whatever_their_keys_are(spoil):
 def test_a_child_keeps_the_holds_of_spoilt_keys(spoil):
     """The thread that forked gives them up as ever."""
     from singleflight.locks.slots import Hold
-    from singleflight.locks.waiters import Asker, asker_of, get_ident
+    from singleflight.locks.waiters import Waiter, get_ident, new_waiter
 
     slots, keys, me = Slots(2), [Key(name) for name in "AB"], get_ident()
     live = [slots.enter(key) for key in keys]
     for slot in live:
-        slot.turn = Hold((slot.key,), asker_of(Asker, me, me, me))
+        slot.turn = Hold((slot.key,), new_waiter(Waiter, me, me, me))
         slot.turn.slots = [slot]
     spoil(keys[0])
     slots.after_fork()

@@ -11,18 +11,18 @@ from singleflight import KeyedLocks
 from singleflight.common.errors import FlightDeadlock, FlightTimeout
 from singleflight.locks import keyed, waiters, waitgraph
 from singleflight.locks.keyed import Queued
-from singleflight.locks.latch import LOOK, LOOK_AGAIN, Gate
+from singleflight.locks.latch import LOOK, LOOK_AGAIN, Latch
 from singleflight.locks.slots import Hold, ahead, new_slot
 from singleflight.locks.table import keys_of
-from singleflight.locks.waiters import Asker, asker_of, current_actor, get_ident
+from singleflight.locks.waiters import Waiter, current_actor, get_ident, new_waiter
 from singleflight.testing import FakeClock
 
 
-def hold(actor, *keys, asker=Asker, release=None):
-    return Hold(keys or ("k",), asker_of(asker, actor, actor, actor), release)
+def hold(actor, *keys, waiter=Waiter, release=None):
+    return Hold(keys or ("k",), new_waiter(waiter, actor, actor, actor), release)
 
 
-class Dead(Asker):
+class Dead(Waiter):
     def is_dead(self):
         return True
 
@@ -55,7 +55,7 @@ def test_who_acts():
 def test_who_is_above_is_asked_once_and_again_where_that_may_have_changed():
     """Its leader waits for the asker or not; what was seen holds until it looks again."""
 
-    class Child(Asker):
+    class Child(Waiter):
         awaited_by = frozenset({2})
 
         def above(self, turn):
@@ -65,7 +65,7 @@ def test_who_is_above_is_asked_once_and_again_where_that_may_have_changed():
         def climb(self):
             return self.awaited_by
 
-    child, wanted = asker_of(Child, 1, 1, 1), hold(2)
+    child, wanted = new_waiter(Child, 1, 1, 1), hold(2)
     assert child.is_below(wanted)
     child.awaited_by = frozenset()
     assert child.is_below(wanted)
@@ -73,16 +73,16 @@ def test_who_is_above_is_asked_once_and_again_where_that_may_have_changed():
     assert not child.is_below(wanted)
     child.awaited_by = frozenset({2})
     child.begin()
-    assert (child.uneasy, child.noted) == (False, frozenset())
+    assert (child.awaited_outside, child.noted) == (False, frozenset())
     assert child.is_below(wanted)
-    assert not hold(1).asker.is_below(wanted)
+    assert not hold(1).waiter.is_below(wanted)
 
 
 def test_a_hold_is_given_up_for_its_owner_when_that_is_dead():
     """And not before, whoever waits for it and looks."""
     released = []
-    alive, dead = hold(1, release=released.append), hold(2, asker=Dead, release=released.append)
-    for turn in (alive, dead, hold(3, asker=Dead)):
+    alive, dead = hold(1, release=released.append), hold(2, waiter=Dead, release=released.append)
+    for turn in (alive, dead, hold(3, waiter=Dead)):
         turn.see_to()
     assert released == [dead]
 
@@ -90,11 +90,11 @@ def test_a_hold_is_given_up_for_its_owner_when_that_is_dead():
 def test_a_hold_opens_its_gate_with_its_last_key():
     """As long as one of its keys is missing there is nothing to wake it for."""
     mine, slots = hold(1, "a", "b"), [new_slot("a"), new_slot("b")]
-    mine.gate, mine.slots = Gate(), slots
+    mine.latch, mine.slots = Latch(), slots
     slots[0].turn = mine
     assert (mine.missing, mine.admit()) == (True, None)
     slots[1].turn = mine
-    assert (mine.missing, mine.admit()) == (False, mine.gate)
+    assert (mine.missing, mine.admit()) == (False, mine.latch)
 
 
 def callers(slot):
@@ -162,13 +162,13 @@ def clock():
         yield clock
 
 
-@pytest.mark.parametrize(("uneasy", "look"), [(False, LOOK), (True, LOOK_AGAIN)])
-def test_how_long_a_lock_is_waited_for(clock, uneasy, look):
+@pytest.mark.parametrize(("awaited_outside", "look"), [(False, LOOK), (True, LOOK_AGAIN)])
+def test_how_long_a_lock_is_waited_for(clock, awaited_outside, look):
     """Until it is time to look, or to give up if that is earlier, and never less than not at all."""
     mine = hold(1)
-    mine.asker.uneasy = uneasy
-    assert Queued(mine, Gate(), None).pause() == look
-    queued = Queued(mine, Gate(), 2.0)
+    mine.waiter.awaited_outside = awaited_outside
+    assert Queued(mine, Latch(), None).pause() == look
+    queued = Queued(mine, Latch(), 2.0)
     assert (queued.pause(), queued.is_over()) == (look, False)
     clock.advance(2.0 - look / 2)
     assert queued.pause() == pytest.approx(look / 2)
@@ -176,7 +176,7 @@ def test_how_long_a_lock_is_waited_for(clock, uneasy, look):
     assert (queued.pause(), queued.is_over()) == (0.0, True)
     clock.advance(5.0)
     assert (queued.pause(), queued.is_over()) == (0.0, True)
-    assert not Queued(mine, Gate(), None).is_over()
+    assert not Queued(mine, Latch(), None).is_over()
 
 
 def test_who_gives_up_is_told_how_long_and_for_what(clock):
@@ -187,7 +187,7 @@ def test_who_gives_up_is_told_how_long_and_for_what(clock):
         slot.turn = hold(9)
         mine.slots.append(slot)
         slot.line_up(mine)
-    queued = Queued(mine, Gate(), 1.5)
+    queued = Queued(mine, Latch(), 1.5)
     assert queued.look() is False
     clock.advance(1.5)
     with pytest.raises(FlightTimeout, match=r"^waited 1.5 s for 'a', 2$"):
@@ -201,14 +201,14 @@ def test_looking_gives_up_the_holds_of_the_dead(clock):
     """Whoever waits looks whether those ahead can still end."""
     locks, mine = KeyedLocks(), hold(1)
     slot = locks.enter("k")
-    slot.turn = dead = hold(2, asker=Dead, release=locks.release)
+    slot.turn = dead = hold(2, waiter=Dead, release=locks.release)
     dead.slots, mine.slots = [slot], [slot]
     slot.line_up(mine)
-    assert Queued(mine, Gate(), None).look() is True
+    assert Queued(mine, Latch(), None).look() is True
     assert slot.turn is mine
 
 
-class Child(Asker):
+class Child(Waiter):
     """Somebody whom others wait for outside the library: `awaited_by`."""
 
     awaited_by = frozenset()
@@ -217,20 +217,20 @@ class Child(Asker):
         return self.awaited_by
 
 
-@pytest.mark.parametrize("uneasy", [True, False])
-def test_a_circle_that_is_closed_while_a_lock_is_waited_for(uneasy):
+@pytest.mark.parametrize("awaited_outside", [True, False])
+def test_a_cycle_that_is_closed_while_a_lock_is_waited_for(awaited_outside):
     """Who may come to be awaited looks again, and is told; nobody else looks."""
     locks = KeyedLocks()
-    slot, mine, child = locks.enter("k"), hold(1, asker=Child), asker_of(Child, 1, 1, 1)
-    mine.asker = child
-    child.uneasy = uneasy
+    slot, mine, child = locks.enter("k"), hold(1, waiter=Child), new_waiter(Child, 1, 1, 1)
+    mine.waiter = child
+    child.awaited_outside = awaited_outside
     slot.turn, mine.slots = hold(2), [slot]
     slot.line_up(mine)
-    queued = Queued(mine, Gate(), None)
+    queued = Queued(mine, Latch(), None)
     with patch.dict(waitgraph.below, clear=True):
         assert queued.look() is False
         child.awaited_by = frozenset({2})
-        if uneasy:
+        if awaited_outside:
             with pytest.raises(FlightDeadlock, match=r"^waiting would never end: 'k' -> 'k'$"):
                 queued.look()
             assert waitgraph.below == {2: {child: None}}
@@ -245,11 +245,11 @@ def test_looking_at_a_key_that_nobody_has():
     slot, mine = new_slot("k"), hold(1)
     mine.slots = [slot]
     slot.line_up(mine)
-    assert Queued(mine, Gate(), None).look() is False
+    assert Queued(mine, Latch(), None).look() is False
 
 
 def test_the_keys_that_an_actor_took_in_between_are_named():
-    """Of those on the circle alone, in the order in which they were taken."""
+    """Of those on the cycle alone, in the order in which they were taken."""
     locks = KeyedLocks()
     first, wanted = hold(1, "A"), hold(2, "W")
     taken = {"A": first, "B": hold(1, "B"), "C": hold(1, "C"), "X": hold(3, "X"), "W": wanted}

@@ -20,10 +20,10 @@ def told(seen):
 def test_a_flight_that_is_in_time_keeps_its_key(memo, seen):
     """Whoever thought it due was too early: nothing happens."""
     flight = in_flight(memo, due=False, work=Work())
-    gate = flight.open_later()
+    latch = flight.open_later()
     assert memo.unseat(flight) is True
-    assert (flight.state, flight.detached, flight.slot.turn, flight.gate) == (FLYING, False, flight, gate)
-    assert not gate.wait(0.0)
+    assert (flight.state, flight.detached, flight.slot.turn, flight.latch) == (FLYING, False, flight, latch)
+    assert not latch.wait(0.0)
     assert (memo.adrift, told(seen), flight.work.stopped) == (set(), [], 0)
 
 
@@ -42,14 +42,14 @@ def test_an_overdue_flight_without_followers_leaves_its_key_free(memo, seen, wor
 def test_followers_move_over_to_a_successor(memo):
     """With what is left of their retries, and are woken: one of them is to lead it."""
     flight = in_flight(memo, followers=2)
-    gate = flight.open_later()
+    latch = flight.open_later()
     assert memo.unseat(flight) is True
     successor = flight.slot.turn
     assert flight.successor is successor
     assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, 3)
     assert (successor.memo, successor.slot, successor.key) == (memo, flight.slot, "k")
-    assert (flight.state, flight.followers, flight.gate) == (UNSEATED, 0, None)
-    assert gate.wait(0.0)
+    assert (flight.state, flight.followers, flight.latch) == (UNSEATED, 0, None)
+    assert latch.wait(0.0)
 
 
 def test_what_has_lost_its_key_before_has_no_successor(memo):

@@ -94,7 +94,7 @@ def test_they_survive_a_look_at_generic_first_of_all():
         import typing
         typing.Generic.__annotations__
         from singleflight import SingleFlightFunction, BulkLoader, single_flight_ttl
-        from singleflight.surface import Controls
+        from singleflight.decorator.surface import Controls
         for each in (typing.Generic, Controls, SingleFlightFunction, BulkLoader):
             each.__annotations__
         @single_flight_ttl(ttl=60)

@@ -31,7 +31,7 @@ for name, members in RESTRICTED.items():
     sys.modules[name] = fake
 
 import singleflight, singleflight.testing
-import singleflight._asyncio, singleflight.drivers.bulk_tasks
+import singleflight.drivers.tasks, singleflight.drivers.bulk_tasks
 
 print("imported")
 """

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from singleflight import FlightDeadlock, drain_sync, single_flight_ttl
-from singleflight.core.call import LEAD, Boarding, boarding_of
+from singleflight.core.call import LEAD, Call, new_call
 from singleflight.locks.lives import life_of_this_thread
 from singleflight.locks.waiters import get_ident
 
@@ -41,7 +41,7 @@ def left_behind(function, key):
 
     def claim():
         me = get_ident()
-        assert memo.board(boarding_of(Boarding, key, me, me, me)) is LEAD
+        assert memo.board(new_call(Call, key, me, me, me)) is LEAD
 
     ident = in_a_thread_that_ends(claim)
     (slot,) = memo.locks.live()
@@ -88,7 +88,7 @@ def test_a_follower_notices_that_the_thread_has_ended():
 
     def claim_and_linger():
         me = get_ident()
-        assert memo.board(boarding_of(Boarding, ("k",), me, me, me)) is LEAD
+        assert memo.board(new_call(Call, ("k",), me, me, me)) is LEAD
         claimed.set()
         end.wait(SOON)
 
@@ -120,9 +120,9 @@ def test_a_thread_with_the_same_identifier_is_a_stranger():
             except FlightDeadlock as error:
                 outcome.append((get_ident(), error))
 
-        asker = threading.Thread(target=ask, daemon=True)
-        asker.start()
-        asker.join(SOON)
+        waiter = threading.Thread(target=ask, daemon=True)
+        waiter.start()
+        waiter.join(SOON)
         assert outcome, "the asker waits for ever"
         assert outcome[0][1] == "loaded"
         load.cache_clear()

@@ -54,7 +54,7 @@ def test_hits_stay_on_the_fast_path_while_it_is_renewed(due):
     assert source.call() == 0
     source.executions.wait_for(2)
     boarded, board = [], memo.board
-    memo.board = lambda boarding: boarded.append(boarding) or board(boarding)
+    memo.board = lambda call: boarded.append(call) or board(call)
     source.clock.advance(4.999)
     assert [source.call() for _ in range(CALLERS)] == [0] * CALLERS
     assert boarded == []

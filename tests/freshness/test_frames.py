@@ -31,7 +31,7 @@ def members(error):
     raise ExceptionGroup("g", [error, ExceptionGroup("h", [KeyError()])])
 
 
-def circles(error):
+def cycles(error):
     error.__cause__ = later = ValueError()
     raise later from error
 
@@ -46,7 +46,7 @@ def carries(error):
     raise later
 
 
-WAYS = [causes, contexts, members, circles, wraps, carries]
+WAYS = [causes, contexts, members, cycles, wraps, carries]
 
 
 def chain(error):

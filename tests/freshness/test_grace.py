@@ -340,7 +340,7 @@ def test_the_renewal_has_the_context_of_its_trigger(driver):
 
 
 def test_a_renewal_that_asks_for_its_own_key(driver):
-    """That is a circle, and a failed renewal; the value stays."""
+    """That is a cycle, and a failed renewal; the value stays."""
     from singleflight.testing import FakeClock
 
     clock, told = FakeClock(), []

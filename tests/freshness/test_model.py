@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight.core import controls
-from singleflight.core.call import Boarding, Verdict, boarding_of
+from singleflight.core.call import Call, Decision, new_call
 from singleflight.core.coordinator import Memo
 from singleflight.core.flight import FLYING, UNCLAIMED
 from singleflight.core.options import Options, is_not_none
@@ -40,7 +40,7 @@ class Stored:
     error: Any = None
 
 
-class Task(Boarding):
+class Task(Call):
     """A reader that is a task."""
 
     loop = "a loop"
@@ -86,7 +86,7 @@ class FreshnessModel(RuleBasedStateMachine):
         self.memo = Memo("model", options, Counts())
         self.stored = {}  # key -> Stored
         self.current = {}  # key -> the flight that has it
-        self.boardings = {}  # actor -> its boarding, while it leads or follows
+        self.calls = {}  # actor -> its boarding, while it leads or follows
         self.queued = []  # renewals that wait for a thread
         self.running = []  # renewals that run: the boarding, and the Loop where a task runs it
         self.detached = set()
@@ -135,11 +135,11 @@ class FreshnessModel(RuleBasedStateMachine):
 
     # -- readers -----------------------------------------------------------------------------------------
 
-    def those_who(self, verdict):
-        return [actor for actor, boarding in self.boardings.items() if boarding.verdict is verdict]
+    def those_who(self, decision):
+        return [actor for actor, call in self.calls.items() if call.decision is decision]
 
     def can_call(self):
-        return len(self.boardings) < ACTORS
+        return len(self.calls) < ACTORS
 
     @precondition(lambda self: self.can_call() and self.served("A"))
     @rule(
@@ -157,58 +157,58 @@ class FreshnessModel(RuleBasedStateMachine):
     @rule(key=KEYS, renew=st.sampled_from([False] * 5 + [True]), fate=FATES)
     def call(self, key, renew, fate):
         self.received += 1
-        actor = min(set(range(ACTORS)) - self.boardings.keys())
-        kind = Task if fate == "task" else Boarding
-        self.boardings[actor] = boarding_of(kind, key, actor, actor, actor, renew)
+        actor = min(set(range(ACTORS)) - self.calls.keys())
+        kind = Task if fate == "task" else Call
+        self.calls[actor] = new_call(kind, key, actor, actor, actor, renew)
         self.boards(actor, fate)
 
     def boards(self, actor, fate):
-        boarding = self.boardings[actor]
-        key, now = boarding.key, self.clock()
+        call = self.calls[actor]
+        key, now = call.key, self.clock()
         stored, flight = self.served(key), self.current.get(key)
-        verdict = self.memo.board(boarding)
-        if stored is None or boarding.renew:
+        decision = self.memo.board(call)
+        if stored is None or call.renew:
             if flight is not None and self.is_dead(flight):
                 self.unseated(key, flight)
                 flight = self.current.get(key)
             unclaimed = flight is not None and flight in self.passed_on and flight not in self.taken
             unbegun = flight not in self.taken and any(each.flight is flight for each in self.queued)
             if flight is None or unclaimed or unbegun:
-                assert verdict is Verdict.LEAD
-                assert flight is None or boarding.flight is flight
-                self.current[key] = boarding.flight
-                self.taken.add(boarding.flight)
+                assert decision is Decision.LEAD
+                assert flight is None or call.flight is flight
+                self.current[key] = call.flight
+                self.taken.add(call.flight)
             else:
-                assert verdict is Verdict.JOIN
-                assert boarding.flight is flight
+                assert decision is Decision.JOIN
+                assert call.flight is flight
             return
-        assert verdict is Verdict.HIT
-        assert boarding.record.value == stored.value
-        assert boarding.record.error is stored.error or type(stored.error) is type(boarding.record.error)
+        assert decision is Decision.HIT
+        assert call.record.value == stored.value
+        assert call.record.error is stored.error or type(stored.error) is type(call.record.error)
         if stored.error is not None:
             self.counts["errors"] += 1
         elif now < stored.end:
             self.counts["hits"] += 1
         else:
             self.counts["stale_hits"] += 1
-        del self.boardings[actor]
-        assert (boarding.renewal is not None) == (now >= stored.due and flight is None)
-        if boarding.renewal is not None:
+        del self.calls[actor]
+        assert (call.renewal is not None) == (now >= stored.due and flight is None)
+        if call.renewal is not None:
             stored.due = inf
-            self.renewed(boarding, fate)
+            self.renewed(call, fate)
         elif flight is not None and self.is_dead(flight) and now >= stored.end and stored.due == inf:
             self.unseated(key, flight)
-        self.memo.done(boarding)
+        self.memo.done(call)
 
-    def renewed(self, boarding, fate):
-        renewal, key = boarding.renewal, boarding.key
+    def renewed(self, call, fate):
+        renewal, key = call.renewal, call.key
         self.current[key] = renewal.flight
         if fate == "interrupted":  # `done` sees to it
             del self.current[key]
             self.stored[key].due = self.clock()
             return
-        boarding.renewal = None
-        if boarding.loop is not None:
+        call.renewal = None
+        if call.loop is not None:
             loop = Loop()
             self.memo.entrust(renewal, loop, loop)
             self.running.append((renewal, loop))
@@ -218,45 +218,45 @@ class FreshnessModel(RuleBasedStateMachine):
                 self.begin(0, last=True)
 
     def some_wait(self):
-        return bool(self.those_who(Verdict.JOIN))
+        return bool(self.those_who(Decision.JOIN))
 
     @precondition(some_wait)
     @rule(number=ANY)
     def wake(self, number):
-        waiting = self.those_who(Verdict.JOIN)
+        waiting = self.those_who(Decision.JOIN)
         self.wakes(waiting[number % len(waiting)])
 
     def wakes(self, actor):
-        boarding = self.boardings[actor]
-        if not boarding.gate.wait(0):
+        call = self.calls[actor]
+        if not call.gate.wait(0):
             return
-        key, now = boarding.key, self.clock()
-        verdict = self.memo.awake(boarding)
-        if verdict is Verdict.SHARE:
-            del self.boardings[actor]
-        elif verdict is Verdict.HIT:
+        key, now = call.key, self.clock()
+        decision = self.memo.awake(call)
+        if decision is Decision.SHARE:
+            del self.calls[actor]
+        elif decision is Decision.HIT:
             stored = self.served(key)
-            assert boarding.record.value == stored.value
+            assert call.record.value == stored.value
             assert now < stored.end
             self.counts["errors" if stored.error is not None else "waits"] += 1
-            del self.boardings[actor]
+            del self.calls[actor]
             self.left(key)
-        elif verdict is Verdict.LEAD:
-            assert self.current[key] is boarding.flight
-            self.taken.add(boarding.flight)
-        elif verdict is Verdict.NONE:
+        elif decision is Decision.LEAD:
+            assert self.current[key] is call.flight
+            self.taken.add(call.flight)
+        elif decision is Decision.NONE:
             self.boards(actor, "queued")
 
     @precondition(some_wait)
     @rule(number=ANY)
     def give_up(self, number):
-        waiting = self.those_who(Verdict.JOIN)
+        waiting = self.those_who(Decision.JOIN)
         actor = waiting[number % len(waiting)]
-        boarding = self.boardings[actor]
-        if self.memo.leave(boarding, True):
+        call = self.calls[actor]
+        if self.memo.leave(call, True):
             self.counts["timeouts"] += 1
-            del self.boardings[actor]
-            self.left(boarding.key)
+            del self.calls[actor]
+            self.left(call.key)
 
     def left(self, key):
         flight = self.current.get(key)
@@ -288,12 +288,12 @@ class FreshnessModel(RuleBasedStateMachine):
         self.ends(pair[0].flight, how, background=True)
         self.memo.done(pair[0])
 
-    @precondition(lambda self: self.those_who(Verdict.LEAD))
+    @precondition(lambda self: self.those_who(Decision.LEAD))
     @rule(number=ANY, how=OUTCOMES)
     def end_call(self, number, how):
-        leading = self.those_who(Verdict.LEAD)
-        boarding = self.boardings.pop(leading[number % len(leading)])
-        self.ends(boarding.flight, how, background=False)
+        leading = self.those_who(Decision.LEAD)
+        call = self.calls.pop(leading[number % len(leading)])
+        self.ends(call.flight, how, background=False)
 
     def ends(self, flight, how, background):
         key, now, followers = flight.key, self.clock(), flight.followers
@@ -379,7 +379,7 @@ class FreshnessModel(RuleBasedStateMachine):
         assert {name: getattr(stats, name) for name in self.counts} == self.counts
         six = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
         gone = sum(flight.followers for flight in self.detached if self.is_dead(flight))
-        assert six + len(self.boardings) >= self.received - gone
+        assert six + len(self.calls) >= self.received - gone
         assert stats.entries == len(self.stored)
 
     @invariant()
@@ -408,13 +408,13 @@ class FreshnessModel(RuleBasedStateMachine):
                     loop.dead = False
             while self.running:
                 self.end_renewal(0, "error")
-            while self.those_who(Verdict.LEAD):
+            while self.those_who(Decision.LEAD):
                 self.end_call(0, "error")
-            for actor in self.those_who(Verdict.JOIN):
+            for actor in self.those_who(Decision.JOIN):
                 self.wakes(actor)
-            if not self.boardings:
+            if not self.calls:
                 break
-        assert not self.boardings
+        assert not self.calls
         stats = controls.stats(self.memo)
         six = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
         assert six == self.received

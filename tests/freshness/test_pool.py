@@ -421,7 +421,7 @@ def test_a_loop_that_does_not_run_any_more():
 
 
 def test_a_plain_twin_on_the_loop_that_renews():
-    """Waiting there would hold up the renewal for ever: the circle is told instead."""
+    """Waiting there would hold up the renewal for ever: the cycle is told instead."""
     clock, gate = FakeClock(), Gate()
     loop = LoopThread()
 

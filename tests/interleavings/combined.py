@@ -1,4 +1,4 @@
-"""Scenes of what calls are combined with: circles, keyed locks, bulk calls, renewals, forks."""
+"""Scenes of what calls are combined with: cycles, keyed locks, bulk calls, renewals, forks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .world import World
 __all__: list[str] = []
 
 
-# -- circles -------------------------------------------------------------------------------------------
+# -- cycles -------------------------------------------------------------------------------------------
 
 CROSSWISE = {"A": "B", "B": "A"}
 
@@ -20,29 +20,29 @@ def may_deadlock(world: World) -> None:
     world.most_executions = 9
 
 
-@scene("two threads in a circle", nested=CROSSWISE)
-def circle_of_threads(world: World) -> None:
+@scene("two threads in a cycle", nested=CROSSWISE)
+def cycle_of_threads(world: World) -> None:
     may_deadlock(world)
     world.thread(world.call, "A")
     world.thread(world.call, "B")
 
 
-@scene("a thread and a task in a circle", nested=CROSSWISE)
-def circle_of_both(world: World) -> None:
+@scene("a thread and a task in a cycle", nested=CROSSWISE)
+def cycle_of_both(world: World) -> None:
     may_deadlock(world)
     world.thread(world.call, "A")
     world.tasks((world.call_in_task, "B"))
 
 
-@scene("two loops in a circle", nested=CROSSWISE)
-def circle_of_loops(world: World) -> None:
+@scene("two loops in a cycle", nested=CROSSWISE)
+def cycle_of_loops(world: World) -> None:
     may_deadlock(world)
     world.tasks((world.call_in_task, "A"))
     world.tasks((world.call_in_task, "B"))
 
 
-@scene("three threads in a circle", preemptions=1, nested={"A": "B", "B": "C", "C": "A"})
-def circle_of_three(world: World) -> None:
+@scene("three threads in a cycle", preemptions=1, nested={"A": "B", "B": "C", "C": "A"})
+def cycle_of_three(world: World) -> None:
     may_deadlock(world)
     for key in "ABC":
         world.thread(world.call, key)

@@ -17,7 +17,7 @@ EVERY_LINE = [
     "two threads and a put",
     "a task is cancelled, a thread wants its value",
     "a flight takes too long",
-    "two threads in a circle",
+    "two threads in a cycle",
     "three threads take a lock",
     "two bulk calls overlap",
     "two threads find a stale value",

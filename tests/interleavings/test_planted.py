@@ -58,8 +58,8 @@ PLANTED = {
         {
             "landing": {
                 """        with mutex:
-            slot, followers, gate = flight.slot, flight.followers, flight.gate
-""": """        gate = flight.gate
+            slot, followers, latch = flight.slot, flight.followers, flight.latch
+""": """        latch = flight.latch
         with mutex:
             slot, followers = flight.slot, flight.followers
 """
@@ -110,11 +110,11 @@ PLANTED = {
         },
     ),
     "the own wait of a follower that leads next hides others": Planted(
-        "three threads in a circle",
+        "three threads in a cycle",
         "still running after",
         {
             "coordinator": {
-                "                self._waits_no_more(boarding)  # first: a wait that is over does not hold up"
+                "                self._waits_no_more(call)  # first: a wait that is over does not hold up"
                 " what it leads now\n": ""
             }
         },

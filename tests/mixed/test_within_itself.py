@@ -71,7 +71,7 @@ def test_a_twin_that_needs_the_other():
             call("A")
 
 
-def test_another_circle_is_told_plainly():
+def test_another_cycle_is_told_plainly():
     """Where it is a lock that stands in the way nothing of the kind is said."""
 
     @single_flight_ttl(ttl=60, key=lambda key: key)

@@ -38,7 +38,7 @@ LOCKS = [
     "threads/test_deadlock.py",
     "asyncio/test_locks.py",
 ]
-CIRCLES = [*LOCKS, "threads/test_circles.py", "mixed/test_loops.py", "mixed/test_missed_circles.py"]
+CIRCLES = [*LOCKS, "threads/test_cycles.py", "mixed/test_loops.py", "mixed/test_missed_cycles.py"]
 DEAD = ["mixed/test_dead_loops.py", "fork"]
 MEMO = [
     "core/test_memo_machine.py",
@@ -65,7 +65,7 @@ TESTS = {
     "waitgraph": [
         *CIRCLES,
         *DEAD,
-        "core/test_circles.py",
+        "core/test_cycles.py",
         "asyncio/test_shapes.py",
         "asyncio/test_recognition.py",
     ],
@@ -111,7 +111,7 @@ TESTS = {
         "contract/test_one_call.py",
         "contract/test_waiting.py",
         "threads/test_deadlock.py",
-        "threads/test_circles.py",
+        "threads/test_cycles.py",
         "mixed/test_loops.py",
     ],
 }

@@ -193,14 +193,14 @@ def times_out(world):
     world.single("B"), world.single("C"), world.single("C")
 
 
-def in_a_circle(world):
+def in_a_cycle(world):
     """Who has B waits for this thread."""
     world.single("Z", get_ident())
     leader = world.single("B")
     world.single("C")
     world.callers.append(Caller(world.memo, 2, "Z"))
     world.callers[-1].take(world.callers[-1].board)
-    assert leader.boarding.actor == 2
+    assert leader.call.actor == 2
 
 
 def overdue(world):
@@ -210,7 +210,7 @@ def overdue(world):
 
     def due():
         for leader in leaders:
-            leader.boarding.flight.due = 0.0
+            leader.call.flight.due = 0.0
 
     world.while_loading.append(due)
 
@@ -218,7 +218,7 @@ def overdue(world):
 def too_many(world):
     """B takes too long, as others do that were left running; the value of A is to be renewed."""
     stale(world, "A")
-    world.single("B").boarding.flight.due = 0.0
+    world.single("B").call.flight.due = 0.0
     world.most_unseated = 0
 
 
@@ -288,7 +288,7 @@ SCENES = {
     "it waits for another": lambda world: another(world, waits=True),
     "it waits for another that fails": lambda world: another(world, fails=True, waits=True),
     "it waits too long": times_out,
-    "it would wait for ever": in_a_circle,
+    "it would wait for ever": in_a_cycle,
     "others take too long": overdue,
     "too many take too long": too_many,
     "values are put": put_meanwhile,

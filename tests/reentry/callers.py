@@ -3,19 +3,19 @@
 from contextlib import suppress
 
 from singleflight.core.bulk_call import BulkCall
-from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE, boarding_of
+from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE, new_call
 from singleflight.drivers.bulk_threads import ItemBoarding, _fly
-from singleflight.drivers.threads import ThreadBoarding, _served
+from singleflight.drivers.threads import ThreadCall, _served
 from singleflight.locks.slots import Hold
-from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waiters import Waiter, new_waiter
 
 
 class Caller:
     """A thread's call of the function."""
 
     def __init__(self, memo, number, key="k", renew=False):
-        self.memo, self.over, self.verdict = memo, False, NONE
-        self.boarding = boarding_of(ThreadBoarding, key, number, number, number, renew)
+        self.memo, self.over, self.decision = memo, False, NONE
+        self.call = new_call(ThreadCall, key, number, number, number, renew)
 
     def take(self, step, *arguments):
         """A step, and what follows from it, as `threads.call` does."""
@@ -24,25 +24,25 @@ class Caller:
         except BaseException as error:
             self.over = True
             try:
-                self.memo.abandon(self.boarding, error)
+                self.memo.abandon(self.call, error)
             except BaseException as struck:
-                self.memo.abandon(self.boarding, struck)
+                self.memo.abandon(self.call, struck)
                 raise
             finally:
-                self.memo.done(self.boarding)
+                self.memo.done(self.call)
             raise
         finally:
-            if self.over and self.verdict is not LEAD:
-                self.memo.done(self.boarding)
+            if self.over and self.decision is not LEAD:
+                self.memo.done(self.call)
 
     def board(self):
-        self.verdict = self.memo.board(self.boarding)
+        self.decision = self.memo.board(self.call)
 
     def awake(self):
-        self.verdict = self.memo.awake(self.boarding)
+        self.decision = self.memo.awake(self.call)
 
     def land(self, value="value"):
-        self.memo.land(self.boarding.flight, value)
+        self.memo.land(self.call.flight, value)
         self.over = True
 
     def fail(self):
@@ -53,24 +53,24 @@ class Caller:
         raise ValueError
 
     def look(self):
-        self.memo.look(self.boarding, 0.0)
+        self.memo.look(self.call, 0.0)
 
     def end(self):
         """Take what it is served, and see to its renewal in line: the pool is full."""
-        if self.verdict is HIT:
-            _served(self.memo, lambda: "renewed", self.boarding, (), {})
-        self.memo.done(self.boarding)
+        if self.decision is HIT:
+            _served(self.memo, lambda: "renewed", self.call, (), {})
+        self.memo.done(self.call)
         self.over = True
 
     def go_on(self):
         """What it does next, if there is anything to do."""
-        if self.verdict is LEAD:
+        if self.decision is LEAD:
             self.take(self.land)
-        elif self.verdict is SHARE or self.verdict is HIT:
+        elif self.decision is SHARE or self.decision is HIT:
             self.take(self.end)
-        elif self.verdict is NONE:
+        elif self.decision is NONE:
             self.take(self.board)
-        elif self.boarding.gate.wait(0.0) or self.boarding.flight.has_opened(self.boarding.gate):
+        elif self.call.gate.wait(0.0) or self.call.flight.has_opened(self.call.gate):
             self.take(self.awake)
         else:
             return False
@@ -78,7 +78,7 @@ class Caller:
 
     def follows(self):
         """The calls that wait, or will."""
-        return [self.boarding] if not self.over and self.verdict is JOIN else []
+        return [self.call] if not self.over and self.decision is JOIN else []
 
 
 class BulkCaller:
@@ -86,7 +86,7 @@ class BulkCaller:
 
     def __init__(self, memo, number, keys):
         def make(key):
-            return boarding_of(ItemBoarding, key, number, number, number)
+            return new_call(ItemBoarding, key, number, number, number)
 
         self.over, self.keys, self.waits_for = False, keys, None
         self.bulk = BulkCall(memo, [(key, key) for key in keys], lambda item: item, make, None)
@@ -111,14 +111,14 @@ class BulkCaller:
         self.end(ValueError())
 
     def go_on(self):
-        bulk, boarding = self.bulk, self.waits_for
-        if boarding is not None:
-            if not (boarding.gate.wait(0.0) or boarding.flight.has_opened(boarding.gate)):
+        bulk, call = self.bulk, self.waits_for
+        if call is not None:
+            if not (call.gate.wait(0.0) or call.flight.has_opened(call.gate)):
                 return False
-            verdict = bulk.memo.awake(boarding)
-            if verdict is not JOIN:
+            decision = bulk.memo.awake(call)
+            if decision is not JOIN:
                 self.waits_for = None
-                bulk.has_waited(boarding, verdict, 0.0)
+                bulk.has_waited(call, decision, 0.0)
             return True
         follower = bulk.sweep()
         if bulk.failed is not None:
@@ -133,7 +133,7 @@ class BulkCaller:
 
     def follows(self):
         """The calls that wait, or will."""
-        return [boarding for boarding in self.bulk._boardings if boarding.verdict is JOIN]
+        return [call for call in self.bulk._boardings if call.decision is JOIN]
 
 
 class Holder:
@@ -141,7 +141,7 @@ class Holder:
 
     def __init__(self, memo, number, *keys):
         self.over = False
-        self.locks, self.hold = memo.locks, Hold(keys or ("k",), asker_of(Asker, number, number, number))
+        self.locks, self.hold = memo.locks, Hold(keys or ("k",), new_waiter(Waiter, number, number, number))
         self.queued = self.locks._queue_for(self.hold, None)
 
     def release(self):
@@ -153,7 +153,7 @@ class Holder:
             self.locks.release(self.hold)
             raise
         finally:
-            self.locks._waits_no_more(self.hold.asker, 0)
+            self.locks._waits_no_more(self.hold.waiter, 0)
 
     def go_on(self):
         if self.hold.missing and not self.queued.look():
@@ -172,8 +172,8 @@ def followers_of(memo, callers):
     flights |= {id(turn): turn for slot in memo.locks.live() for turn in slot.queue}
     said = {key: flight.followers for key, flight in flights.items() if not isinstance(flight, Hold)}
     there = dict.fromkeys(said, 0)
-    for boarding in (boarding for each in callers for boarding in each.follows()):
-        latest = boarding.flight.latest()
+    for call in (call for each in callers for call in each.follows()):
+        latest = call.flight.latest()
         if latest is not None and id(latest) in there:
             there[id(latest)] += 1
     return said, there

@@ -14,7 +14,7 @@ from singleflight.core.controls import clear, invalidate, put
 from singleflight.drivers import threads as _threads
 from singleflight.locks import waitgraph
 from singleflight.locks.slots import Hold
-from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.storage.entry import AgeingRecord
 
 from ..core.conftest import Work
@@ -130,14 +130,14 @@ def begins(world):
 
 def unseats(world, followers=2):
     leader, _ = lands(world, followers=followers)
-    leader.boarding.flight.due = 0.0
+    leader.call.flight.due = 0.0
     return world.callers[1], world.callers[1].look
 
 
 def boards_overdue(world):
     leader, _ = lands(world, followers=2)
-    leader.boarding.flight.due = 0.0
-    leader.boarding.flight.work = work = Work()
+    leader.call.flight.due = 0.0
+    leader.call.flight.work = work = Work()
     work.began = True
     caller = world.caller(board=False)
     return caller, caller.board
@@ -180,7 +180,7 @@ def several_released(world):
 def several_in_vain(world):
     """Somebody queues for two locks of which one is taken, and will not wait."""
     world.holder("k"), world.caller(), world.holder("l", "k")
-    hold = Hold(("l", "k"), asker_of(Asker, 50, 50, 50))
+    hold = Hold(("l", "k"), new_waiter(Waiter, 50, 50, 50))
 
     def acquire():
         with suppress(FlightTimeout):
@@ -262,7 +262,7 @@ def test_whoever_is_interrupted_leaves_the_others_what_they_need(make, waiting, 
         waiting.clear()
         world = World(make, **OPTIONS[options])
         who, step = SCENES[scene](world)
-        decided = not isinstance(who, Caller) or who.verdict is not NONE
+        decided = not isinstance(who, Caller) or who.decision is not NONE
         where = struck(
             number, lambda who=who, step=step: who.take(step) if isinstance(who, Caller) else step()
         )

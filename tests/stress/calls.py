@@ -199,7 +199,7 @@ def loops_and_threads_share(seconds: float) -> None:
 
 @case
 def chains_over_loops(seconds: float) -> None:
-    """Flights wait for one another through tasks of several loops; each wait looks for a circle."""
+    """Flights wait for one another through tasks of several loops; each wait looks for a cycle."""
 
     @single_flight_ttl(ttl=0, key=lambda key: key)
     async def fetch(key):

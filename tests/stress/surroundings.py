@@ -44,7 +44,7 @@ def keyed_locks_exclude(seconds: float) -> None:
 
 
 @case
-def circles_are_told_while_registries_come_and_go(seconds: float) -> None:
+def cycles_are_told_while_registries_come_and_go(seconds: float) -> None:
     """Two who want each other's lock: one is refused; meanwhile other registries are made and forgotten."""
     locks, refused = KeyedLocks(), set()
 
@@ -66,8 +66,8 @@ def circles_are_told_while_registries_come_and_go(seconds: float) -> None:
 
     together(seconds, cross("A", "B"), cross("B", "A"), make, make)
     assert len(locks) == locks.idle == 2
-    circles = ("'A' -> 'B' -> 'A'", "'B' -> 'A' -> 'B'")
-    assert refused <= {f"waiting would never end: {circle}" for circle in circles}, refused
+    cycles = ("'A' -> 'B' -> 'A'", "'B' -> 'A' -> 'B'")
+    assert refused <= {f"waiting would never end: {cycle}" for cycle in cycles}, refused
 
 
 @case

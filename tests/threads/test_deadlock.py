@@ -1,4 +1,4 @@
-"""Re-entry and circles raise in the caller that would close them; everybody else goes on."""
+"""Re-entry and cycles raise in the caller that would close them; everybody else goes on."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_asking_for_the_key_being_fetched():
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_a_circle_over_threads(crowd, make_gate, size):
+def test_a_cycle_over_threads(crowd, make_gate, size):
     """Each thread leads one key and asks for the next; one of them is told, the rest recover, none hangs."""
     keys = "ABCDE"[:size]
     seen = Recorder()
@@ -47,8 +47,8 @@ def test_a_circle_over_threads(crowd, make_gate, size):
     assert fetch.stats().locks == fetch.stats().idle_locks
 
 
-def test_a_circle_over_functions_and_plain_locks(crowd, make_gate):
-    """A lock held by one thread and a flight led by another close a circle too."""
+def test_a_cycle_over_functions_and_plain_locks(crowd, make_gate):
+    """A lock held by one thread and a flight led by another close a cycle too."""
     locks = KeyedLocks()
     seen, holding, go = Recorder(), make_gate(), make_gate()
 
@@ -74,7 +74,7 @@ def test_a_circle_over_functions_and_plain_locks(crowd, make_gate):
     assert len(locks) == locks.idle
 
 
-def test_a_shared_dependency_is_no_circle(crowd, gate):
+def test_a_shared_dependency_is_no_cycle(crowd, gate):
     """Two keys that ask for a third accuse nobody."""
 
     @single_flight_ttl(ttl=60)

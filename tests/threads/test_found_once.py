@@ -8,10 +8,10 @@ import pytest
 
 from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
 from singleflight.core import controls
-from singleflight.core.call import Boarding, boarding_of
+from singleflight.core.call import Call, new_call
 from singleflight.locks import slots, waitgraph
-from singleflight.locks.mutex import mutex
-from singleflight.locks.waiters import asker_of
+from singleflight.locks.mutex import inside, mutex
+from singleflight.locks.waiters import new_waiter
 from singleflight.testing import Recorder
 
 
@@ -54,10 +54,10 @@ def test_put_wins_over_a_flight_that_began_before_it_stored(monkeypatch):
         if publisher is not None or led:
             return store_put(record, publisher)
         led.append(1)
-        boarding = boarding_of(Boarding, (), "another", "another", "another")
-        memo.board(boarding)  # begins: nothing is stored yet
+        call = new_call(Call, (), "another", "another", "another")
+        memo.board(call)  # begins: nothing is stored yet
         stored = store_put(record)
-        memo.land(boarding.flight, next(answers))  # lands: the put value is there
+        memo.land(call.flight, next(answers))  # lands: the put value is there
         return stored
 
     monkeypatch.setattr(memo.store, "put", put_amid_a_flight)
@@ -192,9 +192,9 @@ def test_a_wait_of_a_signal_handler_does_not_hide_the_one_below_it(crowd, make_g
     with locks("x"):
         # What the handler and the wait below it look like from outside: two waits, one on top.
         x_turn = locks.slot("x").turn
-        y_turn = slots.Hold(("y",), asker_of(slots.Asker, "nobody", "nobody", "nobody"))
+        y_turn = slots.Hold(("y",), new_waiter(slots.Waiter, "nobody", "nobody", "nobody"))
         with mutex:
-            waitgraph.begin_waiting(me[0], slots.Hold(("x",), asker_of(slots.Asker, me[0], me[0], me[0])))
+            waitgraph.begin_waiting(me[0], slots.Hold(("x",), new_waiter(slots.Waiter, me[0], me[0], me[0])))
             waitgraph.waiting[me[0]][0].slots = [locks.slot("x")]
             waitgraph.begin_waiting(me[0], y_turn)
         try:
@@ -208,7 +208,7 @@ def test_a_wait_of_a_signal_handler_does_not_hide_the_one_below_it(crowd, make_g
 
 
 def test_lining_up_names_each_waiter_once(crowd, gate, monkeypatch):
-    """Looking for a circle behind n queued locks takes steps in proportion to n, under the mutex."""
+    """Looking for a cycle behind n queued locks takes steps in proportion to n, under the mutex."""
     locks = KeyedLocks()
     named = []
     ahead = slots.ahead
@@ -234,10 +234,10 @@ def test_lining_up_names_each_waiter_once(crowd, gate, monkeypatch):
         while locks.waiting("k") <= number:
             pass
     monkeypatch.setattr(slots, "ahead", counted)
-    probe = slots.Hold(("k",), asker_of(slots.Asker, "probe", "probe", "probe"))
+    probe = slots.Hold(("k",), new_waiter(slots.Waiter, "probe", "probe", "probe"))
     with mutex:
         probe.slots = [locks.slot("k")]
-        assert waitgraph.circle(asker_of(slots.Asker, "probe", "probe", "probe"), probe) is None
+        assert waitgraph.cycle(new_waiter(slots.Waiter, "probe", "probe", "probe"), probe) is None
     assert len(named) <= 31
     gate.set()
 
@@ -319,7 +319,7 @@ def test_a_bypass_within_a_bypass_of_a_handler(monkeypatch):
 
 def test_users_keys_are_destroyed_outside_the_locks():
     """The key object that a dictionary keeps is let go of after the store's lock is free."""
-    inside = []
+    found = []
 
     class Key:
         def __init__(self, number):
@@ -333,7 +333,7 @@ def test_users_keys_are_destroyed_outside_the_locks():
 
         def __del__(self):
             memo = fetch._self_memo
-            inside.append(memo.store.is_owned() or inside())
+            found.append(memo.store.is_owned() or inside())
 
     @single_flight_ttl(ttl=60, key=lambda number: Key(number), maxsize=2, max_idle_locks=0)
     def fetch(number):
@@ -344,11 +344,11 @@ def test_users_keys_are_destroyed_outside_the_locks():
         fetch.refresh(number)
     fetch.invalidate(1)
     fetch.cache_clear()
-    assert inside
-    assert not any(inside)
+    assert found
+    assert not any(found)
 
 
-def test_a_follower_that_leads_next_can_close_a_circle(crowd, gate):
+def test_a_follower_that_leads_next_can_close_a_cycle(crowd, gate):
     """Its own wait was counted as one from before what it leads, so what it waited for next was not seen."""
     seen, leaders = Recorder(wants={"fetch", "wait"}), iter(["it aborts", "it asks for C"])
 

@@ -65,11 +65,11 @@ def test_no_hit_is_lost_or_counted_twice(crowd, eager, disturbance, listened):
             number += 1
         return number
 
-    askers = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in askers:
+    waiters = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in waiters:
         thread.start()
     crowd.add(disturb)
-    for thread in askers:
+    for thread in waiters:
         thread.join(50)
         assert not thread.is_alive()
     done.set()

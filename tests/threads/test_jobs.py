@@ -181,7 +181,7 @@ def test_a_pool_that_is_not_known(worker, pools, make):
     assert not locks.held("a")
 
 
-def test_a_drain_with_a_timeout_is_in_no_circle_by_a_doubt(worker, crowd):
+def test_a_drain_with_a_timeout_is_in_no_cycle_by_a_doubt(worker, crowd):
     """A flight that waits for what an earlier job may have left open is waited for as long as was asked."""
     locks = KeyedLocks()
 
@@ -202,7 +202,7 @@ def test_a_drain_with_a_timeout_is_in_no_circle_by_a_doubt(worker, crowd):
 
 
 def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd):
-    """The pooled thread waits for B, which wants A, which an earlier job has: no circle, for nobody."""
+    """The pooled thread waits for B, which wants A, which an earlier job has: no cycle, for nobody."""
     locks, (one, another) = KeyedLocks(), pools
     has_b, go = threading.Event(), threading.Event()
 

@@ -233,7 +233,7 @@ def test_a_failing_frame_dies_with_its_exception(no_collector, kind):
     assert alive[0]() is None
 
 
-def test_a_refused_circle_leaves_no_reference_cycle(no_collector):
+def test_a_refused_cycle_leaves_no_reference_cycle(no_collector):
     """The frames of a re-entry die with their exception too."""
     alive = []
 

@@ -7,10 +7,10 @@ import pytest
 from singleflight.locks import waitgraph
 from singleflight.locks.mutex import inside, mutex
 from singleflight.locks.slots import Turn
-from singleflight.locks.waiters import Asker, asker_of
+from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.locks.waitgraph import (
     begin_waiting,
-    circle,
+    cycle,
     describe,
     end_waiting,
     forget_the_gone,
@@ -34,7 +34,7 @@ class Held(Turn):
         return iter([(turn.key, turn) for turn in self.by])
 
 
-class Child(Asker):
+class Child(Waiter):
     """Somebody whom others wait for outside the library: `awaited_by`."""
 
     awaited_by = frozenset()
@@ -48,7 +48,7 @@ class Child(Asker):
 
 
 def below_somebody(waiter, *awaited_by):
-    made = asker_of(Child, waiter, waiter, waiter)
+    made = new_waiter(Child, waiter, waiter, waiter)
     made.awaited_by = frozenset(awaited_by)
     return made
 
@@ -60,8 +60,8 @@ def waiting():
         yield waitgraph.waiting
 
 
-def asker(actor):
-    return asker_of(Asker, actor, actor, actor)
+def waiter(actor):
+    return new_waiter(Waiter, actor, actor, actor)
 
 
 def keys(found):
@@ -71,39 +71,39 @@ def keys(found):
 A, B, C, D = "ABCD"
 
 
-def test_the_circle_begins_with_what_the_asker_holds_up(waiting):
+def test_the_cycle_begins_with_what_the_asker_holds_up(waiting):
     """1 has A and asks for B, 2 has B and waits for C, 3 has C and waits for D, 4 has D and waits for A."""
     turns = {key: Held(key, number) for number, key in enumerate("ABCD", 1)}
     for number, key in [(2, C), (3, D), (4, A)]:
         begin_waiting(number, turns[key])
-    assert keys(circle(asker(1), turns[B])) == [A, B, C, D]
+    assert keys(cycle(waiter(1), turns[B])) == [A, B, C, D]
     end_waiting(3, 0)
-    assert circle(asker(1), turns[B]) is None
+    assert cycle(waiter(1), turns[B]) is None
 
 
 def test_a_thread_holds_up_every_task_that_runs_on_it(waiting):
     """Who asks is known as the leader of what it has, or as the thread where that runs."""
-    assert keys(circle(asker(1), Held(A, "task", thread=1))) == [A]
-    assert keys(circle(asker("task"), Held(A, "task", thread=1))) == [A]
-    assert circle(asker(2), Held(A, "task", thread=1)) is None
+    assert keys(cycle(waiter(1), Held(A, "task", thread=1))) == [A]
+    assert keys(cycle(waiter("task"), Held(A, "task", thread=1))) == [A]
+    assert cycle(waiter(2), Held(A, "task", thread=1)) is None
     begin_waiting(1, Held(B, 2))
-    assert keys(circle(asker(2), Held(A, "task", thread=1))) == [B, A]
+    assert keys(cycle(waiter(2), Held(A, "task", thread=1))) == [B, A]
     end_waiting(1, 0)
     begin_waiting("task", Held(B, 2))
-    assert keys(circle(asker(2), Held(A, "task", thread=1))) == [B, A]
+    assert keys(cycle(waiter(2), Held(A, "task", thread=1))) == [B, A]
 
 
 def test_what_nobody_leads_holds_nobody_up(waiting):
     """Whatever else is in the way is looked at all the same."""
-    assert keys(circle(asker(1), Held(A, by=[Held(B, 1), Held(C), Held(D)]))) == [B]
-    assert circle(asker(None), Held(A, by=[Held(C)])) is None
+    assert keys(cycle(waiter(1), Held(A, by=[Held(B, 1), Held(C), Held(D)]))) == [B]
+    assert cycle(waiter(None), Held(A, by=[Held(C)])) is None
 
 
-def test_a_circle_of_others_is_walked_once(waiting):
+def test_a_cycle_of_others_is_walked_once(waiting):
     """It is theirs to notice; the walk ends."""
     b, c = Held(B, 2), Held(C, 3)
     begin_waiting(2, c), begin_waiting(3, b)
-    assert circle(asker(1), b) is None
+    assert cycle(waiter(1), b) is None
 
 
 def test_what_was_waited_for_before_does_not_hold_up_what_came_on_top(waiting):
@@ -111,10 +111,10 @@ def test_what_was_waited_for_before_does_not_hold_up_what_came_on_top(waiting):
     begin_waiting(2, Held(A, 1))
     before, on_top = Held(B, 2), Held(C, 2)
     on_top.depth = 1
-    assert keys(circle(asker(1), before)) == [A, B]
-    assert circle(asker(1), on_top) is None
+    assert keys(cycle(waiter(1), before)) == [A, B]
+    assert cycle(waiter(1), on_top) is None
     begin_waiting(2, Held(D, 1))
-    assert keys(circle(asker(1), on_top)) == [D, C]
+    assert keys(cycle(waiter(1), on_top)) == [D, C]
 
 
 def test_who_is_awaited_outside_holds_up_whoever_awaits(waiting):
@@ -122,9 +122,9 @@ def test_who_is_awaited_outside_holds_up_whoever_awaits(waiting):
     child = below_somebody(3, 2)
     note(child, child.climb())
     begin_waiting(3, Held(A, 1))
-    assert keys(circle(asker(1), Held(B, 2))) == [A, B]
+    assert keys(cycle(waiter(1), Held(B, 2))) == [A, B]
     child.awaited_by = frozenset({5})
-    assert circle(asker(1), Held(B, 2)) is None
+    assert cycle(waiter(1), Held(B, 2)) is None
     assert waitgraph.below == {5: {child: None}}
     assert child.noted == {5}
 
@@ -133,7 +133,7 @@ def test_who_is_awaited_outside_and_does_not_wait(waiting):
     """It was noted, and has not begun to wait, or has ended: it holds nobody up."""
     child = below_somebody(3, 2)
     note(child, child.climb())
-    assert circle(asker(1), Held(B, 2)) is None
+    assert cycle(waiter(1), Held(B, 2)) is None
 
 
 def test_the_asker_is_not_asked_who_awaits_it(waiting):
@@ -142,23 +142,23 @@ def test_the_asker_is_not_asked_who_awaits_it(waiting):
     note(me, me.climb())
     begin_waiting(1, Held(C, 1))
     me.climb = None
-    assert keys(circle(me, Held(B, 2))) == [C, B]
+    assert keys(cycle(me, Held(B, 2))) == [C, B]
 
 
-def test_a_circle_that_is_closed_outside(waiting):
+def test_a_cycle_that_is_closed_outside(waiting):
     """2 awaits the asker, which asks for what 3 has, who waits for what 2 has; one inside is told first."""
     begin_waiting(3, Held(B, 2))
-    assert keys(circle(below_somebody(1, 2), Held(C, 3))) == [B, C]
-    assert keys(circle(below_somebody(1, 3), Held(C, 3))) == [C]
-    assert keys(circle(below_somebody(1, 2, 3), Held(C, 3))) == [C]
-    assert circle(below_somebody(1, 4), Held(C, 3)) is None
+    assert keys(cycle(below_somebody(1, 2), Held(C, 3))) == [B, C]
+    assert keys(cycle(below_somebody(1, 3), Held(C, 3))) == [C]
+    assert keys(cycle(below_somebody(1, 2, 3), Held(C, 3))) == [C]
+    assert cycle(below_somebody(1, 4), Held(C, 3)) is None
     begin_waiting(2, Held(A, 1))
-    assert keys(circle(below_somebody(1, 2), Held(C, 3))) == [A, C, B]
+    assert keys(cycle(below_somebody(1, 2), Held(C, 3))) == [A, C, B]
 
 
 def test_notes_of_who_is_above():
     """New ones take the place of the old, and an actor of whom nothing is noted is not kept."""
-    first, second = asker(1), asker(2)
+    first, second = waiter(1), waiter(2)
     with patch.dict(waitgraph.below, clear=True):
         note(first, frozenset({8, 9}))
         note(second, frozenset({9}))
@@ -229,7 +229,7 @@ def test_a_task_that_leaves_while_its_loop_is_looked_at(waiting):
 def test_a_fork_amid_a_section(waiting):
     """The section goes on in the child; nobody waits there."""
     begin_waiting(1, A)
-    note(asker(1), frozenset({2}))
+    note(waiter(1), frozenset({2}))
     with mutex:
         reset_after_fork()
         assert inside()
@@ -237,6 +237,6 @@ def test_a_fork_amid_a_section(waiting):
     assert (waiting, waitgraph.below) == ({}, {})
 
 
-def test_a_circle_as_text():
+def test_a_cycle_as_text():
     """The keys as Python shows them."""
     assert describe(["A", 2, ("B",)]) == "'A' -> 2 -> ('B',)"

@@ -1,4 +1,4 @@
-"""Circles that are hard to see, and one that is none and is told all the same."""
+"""Cycles that are hard to see, and one that is none and is told all the same."""
 
 import asyncio
 
@@ -43,7 +43,7 @@ def test_a_holder_that_waits_for_its_child():
     strict=True, reason="the walk sees shield and wait_for, but not that the wait goes on without it"
 )
 def test_a_shielded_child_that_is_waited_for_for_a_while():
-    """`wait_for(shield(task), t)` goes on after t without the task: it is no circle."""
+    """`wait_for(shield(task), t)` goes on after t without the task: it is no cycle."""
     later = []
 
     @single_flight_ttl(ttl=60, key=lambda: "A")

@@ -1,4 +1,4 @@
-"""Circles over functions, keys and plain locks: the message, the followers, and the way out."""
+"""Cycles over functions, keys and plain locks: the message, the followers, and the way out."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from singleflight.testing import Recorder
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_a_circle_in_one_thread_names_every_key_in_order(size):
+def test_a_cycle_in_one_thread_names_every_key_in_order(size):
     """A -> B -> C -> A within one thread is told at its end, with the keys in the order of asking."""
     keys = "ABC"[:size]
 
@@ -20,7 +20,7 @@ def test_a_circle_in_one_thread_names_every_key_in_order(size):
     assert fetch.flights() == ()
 
 
-def test_a_circle_over_two_functions(crowd, make_gate):
+def test_a_cycle_over_two_functions(crowd, make_gate):
     """Two functions that ask for each other in two threads: the message goes round, nobody hangs."""
     seen, go = [Recorder(), Recorder()], make_gate()
 
@@ -49,7 +49,7 @@ def test_a_circle_over_two_functions(crowd, make_gate):
     assert bid.flights() == ask.flights() == ()
 
 
-def test_only_the_caller_that_closes_the_circle_is_told(crowd, make_gate, until):
+def test_only_the_caller_that_closes_the_cycle_is_told(crowd, make_gate, until):
     """The one that already waits gets the value once the other has given way."""
     seen, go = Recorder(), {"A": make_gate(), "B": make_gate()}
     told = []
@@ -92,8 +92,8 @@ def test_the_message_begins_with_the_key_of_the_refused_caller(crowd, make_gate)
     assert "'B' -> 'A' -> 'B'" in str(outcomes[1])
 
 
-def test_a_follower_of_a_circle_gets_its_value(crowd, make_gate):
-    """A bystander that waits for a key of the circle is served when the circle has come apart."""
+def test_a_follower_of_a_cycle_gets_its_value(crowd, make_gate):
+    """A bystander that waits for a key of the cycle is served when the cycle has come apart."""
     seen, go = Recorder(), {"A": make_gate(), "B": make_gate()}
 
     @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
@@ -115,8 +115,8 @@ def test_a_follower_of_a_circle_gets_its_value(crowd, make_gate):
     assert crowd.join() == ["AB", "B", "AB", "AB", "AB"]
 
 
-def test_a_key_of_a_circle_can_be_fetched_afterwards(crowd, make_gate):
-    """A refused circle leaves every key free."""
+def test_a_key_of_a_cycle_can_be_fetched_afterwards(crowd, make_gate):
+    """A refused cycle leaves every key free."""
     seen, go, circular = Recorder(), make_gate(), [True]
 
     @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
@@ -133,8 +133,8 @@ def test_a_key_of_a_circle_can_be_fetched_afterwards(crowd, make_gate):
     assert (fetch("A"), fetch("B")) == ("A", "B")
 
 
-def test_a_circle_through_two_registries_of_plain_locks(crowd, make_gate):
-    """Locks of different registries close a circle as those of one do."""
+def test_a_cycle_through_two_registries_of_plain_locks(crowd, make_gate):
+    """Locks of different registries close a cycle as those of one do."""
     one, two = KeyedLocks(), KeyedLocks()
     mine = [make_gate(), make_gate()]
 
@@ -153,8 +153,8 @@ def test_a_circle_through_two_registries_of_plain_locks(crowd, make_gate):
     assert (len(one), len(two)) == (one.idle, two.idle)
 
 
-def test_a_circle_closed_by_a_hold_of_several_keys(crowd, make_gate, until):
-    """Who waits for two keys has its place at both: asking for one of them from behind is a circle."""
+def test_a_cycle_closed_by_a_hold_of_several_keys(crowd, make_gate, until):
+    """Who waits for two keys has its place at both: asking for one of them from behind is a cycle."""
     locks, go = KeyedLocks(), make_gate()
 
     def both():
@@ -170,7 +170,7 @@ def test_a_circle_closed_by_a_hold_of_several_keys(crowd, make_gate, until):
     assert crowd.join() == ["both"]
 
 
-def test_a_circle_through_a_flight_queued_behind_a_lock(crowd, make_gate):
+def test_a_cycle_through_a_flight_queued_behind_a_lock(crowd, make_gate):
     """A flight that waits for a lock, and the lock's owner waiting for that flight's caller."""
     seen, go = Recorder(), make_gate()
 
@@ -217,7 +217,7 @@ def test_a_deadlock_counts_as_an_error_of_its_caller(crowd):
     assert (stats.errors, stats.calls, stats.failures, stats.fetches) == (2, 1, 1, 0)
 
 
-def test_waiters_behind_a_held_key_are_no_circle(crowd, make_gate, until):
+def test_waiters_behind_a_held_key_are_no_cycle(crowd, make_gate, until):
     """A long chain of waiting that does not close raises nothing."""
     locks, go = KeyedLocks(), make_gate()
 
