@@ -37,6 +37,7 @@ LOCKS = [
     "threads/test_registry.py",
     "threads/test_deadlock.py",
     "asyncio/test_locks.py",
+    "contract/test_locks.py",
 ]
 CIRCLES = [*LOCKS, "threads/test_cycles.py", "mixed/test_loops.py", "mixed/test_missed_cycles.py"]
 DEAD = ["mixed/test_dead_loops.py", "fork"]
@@ -131,7 +132,8 @@ timeout_constant = 10.0
 timeout_multiplier = 3.0
 
 [tool.pytest.ini_options]
-addopts = ["--strict-markers", "--import-mode=importlib"]
+addopts = ["--strict-markers", "--import-mode=importlib", "-m", "not long"]
+markers = ["long"]
 timeout = 20
 timeout_method = "thread"
 filterwarnings = ["error"]
