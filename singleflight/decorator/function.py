@@ -49,7 +49,7 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
     the wrapped function, which is its `__wrapped__`.
     """
 
-    # Each decorated function has a class of its own below this one, made by `decorate`, with its memo and
+    # Each decorated function has a class of its own below this one, made by `decorate`, with its cache and
     # its compiled `__call__` and `__get__`: Python looks these up on the class.
     _self_held: weakref.ref[Any] | None = None  # what a class holds in its place: see `_held`
 
@@ -123,7 +123,7 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
                 if name.startswith("_"):  # tools ask for these, and often
                     raise
             known = [control for control in dir(type(self)) if not control.startswith("_")]
-            raise AttributeError(no_such_attribute(self._self_memo.name, name, known))
+            raise AttributeError(no_such_attribute(self._self_cache.name, name, known))
 
         @property
         def __func__(self) -> Any:
@@ -171,8 +171,8 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
         >>> price("ASML"), aprice.entry("ASML").value
         (984.75, 984.75)
         """
-        memo = self._self_memo
-        return decorate(func, memo.options, memo.own_key, twin_of=self._self_home)
+        cache = self._self_cache
+        return decorate(func, cache.options, cache.own_key, twin_of=self._self_home)
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_home.split(False)(*args, **kwargs)
@@ -278,7 +278,7 @@ def _furnish(kind: Any, home: Home) -> None:
         return kind.__get__(self, instance, owner)
 
     home.kind = kind
-    kind._self_home, kind._self_memo = home, home.memo
+    kind._self_home, kind._self_cache = home, home.cache
     kind.__call__, kind.__get__ = home.plain_call(), first_bind
     mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
     if home.coroutine and mark is not None:
@@ -327,8 +327,8 @@ def _fill(function: Any, state: tuple[Any, ...]) -> None:
             if of_methods:
                 home.family.has_methods()
         else:
-            memo = shared._self_memo
-            home = Home(wrapped, memo.options, memo.own_key, None, shared._self_home)
+            cache = shared._self_cache
+            home = Home(wrapped, cache.options, cache.own_key, None, shared._self_home)
         _furnish(type(function), home)
         home.fill(function)
         pickles.arrived(function)
@@ -445,8 +445,8 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
     def __reduce__(self) -> Any:
         return getattr, (self.__self__, self.__func__.__name__)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return type(self)(self.__func__, deepcopy(self.__self__, memo))
+    def __deepcopy__(self, cache: dict[int, Any]) -> Any:
+        return type(self)(self.__func__, deepcopy(self.__self__, cache))
 
     def __repr__(self) -> str:
         return f"<bound single-flight method {self.__qualname__} of {shown(self.__self__)}>"
@@ -469,7 +469,7 @@ def binder(home: Home) -> tuple[type, Callable[..., Any]]:
     function = home.decorated()
     qualname = getattr(function, "__qualname__", type(function.__wrapped__).__qualname__)
     members = {"__slots__": (), "__call__": call, "__module__": getattr(function, "__module__", None)}
-    members |= {"_self_home": home, "_self_memo": home.memo, **{name: Shown(name) for name in _STANDARD}}
+    members |= {"_self_home": home, "_self_cache": home.cache, **{name: Shown(name) for name in _STANDARD}}
     members["__annotations__"] = _Annotations()
     kind: Any = _Kind("BoundSingleFlight", (BoundSingleFlight,), members)
     for name in getattr(function, "__dict__", ()):

@@ -114,7 +114,7 @@ class Loading:
                 return wrapped(*leading, some, *trailing, **kwargs)
             return wrapped(*leading, **{**kwargs, name: some})
 
-        return self._drive(Request(self.home.memo, items, name, key_of, run, self.max_batch))
+        return self._drive(Request(self.home.cache, items, name, key_of, run, self.max_batch))
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
         """Whether the first argument of a plain call is what the function belongs to."""
@@ -174,10 +174,10 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
         def __copy__(self):
             return self
 
-        def __deepcopy__(self, memo):
+        def __deepcopy__(self, cache):
             if self._self_instance is None:
                 return self
-            return getattr(deepcopy(self._self_instance, memo), self.__name__)
+            return getattr(deepcopy(self._self_instance, cache), self.__name__)
 
         def __repr__(self):
             return f"<bound bulk loader {shown(self.__wrapped__)}>"

@@ -7,7 +7,7 @@ asks in `reducer_override`, the hook that Python's picklers call first for each 
 we really are, it goes on to `__reduce_ex__`, and that tells how to decorate anew in the other process.
 
 Each function that was pickled by value has an identity: what comes back to its own process, or comes twice to
-another one, is one function with one memo.
+another one, is one function with one cache.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ..telemetry.counters import Stats
 from ..telemetry.views import Explanation, FlightInfo
 
 if TYPE_CHECKING:
-    from ..core.coordinator import Memo
+    from ..core.cache import Cache
 
 __all__ = ["Controls"]
 
@@ -101,7 +101,7 @@ class Controls(Generic[P, R]):
 
     if TYPE_CHECKING:
         _self_home: Any
-        _self_memo: Memo
+        _self_cache: Cache
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """The key and the canonical arguments of a call."""
@@ -117,15 +117,15 @@ class Controls(Generic[P, R]):
         The callers of a flight in progress still get its outcome; it is not stored, and the next caller
         fetches anew.
         """
-        return controls.invalidate(self._self_memo, self._split(args, kwargs)[0])
+        return controls.invalidate(self._self_cache, self._split(args, kwargs)[0])
 
     def invalidate_where(self, predicate: Callable[[Any], object]) -> int:
         """Invalidate every key that the predicate says yes to; how many there were."""
-        return controls.invalidate_where(self._self_memo, predicate)
+        return controls.invalidate_where(self._self_cache, predicate)
 
     def entry(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The stored value of this call with its times, or None; calls and counts nothing."""
-        return controls.entry(self._self_memo, self._split(args, kwargs)[0])
+        return controls.entry(self._self_cache, self._split(args, kwargs)[0])
 
     def put(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value for this call, as if it had just landed, in place of what is there or on its way.
@@ -134,7 +134,7 @@ class Controls(Generic[P, R]):
         and nothing has changed; so is `TypeError` where one use would spend the value (a generator, say).
         With a ttl of 0 this only invalidates.
         """
-        controls.put(self._self_memo, self._split(args, kwargs)[0], value)
+        controls.put(self._self_cache, self._split(args, kwargs)[0], value)
 
     @looked_through
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -158,41 +158,41 @@ class Controls(Generic[P, R]):
 
     def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """What this call would do now, and why; `str()` of it is a sentence. Calls and counts nothing."""
-        return controls.explain(self._self_memo, self._split(args, kwargs)[0])
+        return controls.explain(self._self_cache, self._split(args, kwargs)[0])
 
     def stats(self) -> Stats:
         """What was received and done so far; exact once the callers are quiet."""
-        return controls.stats(self._self_memo)
+        return controls.stats(self._self_cache)
 
     def flights(self) -> tuple[FlightInfo, ...]:
         """The flights in progress, oldest first."""
-        return controls.flights(self._self_memo)
+        return controls.flights(self._self_cache)
 
     def cache_info(self) -> _CacheInfo:
         """Hits, misses, maxsize and current size, as `functools.lru_cache` has them."""
         stats = self.stats()
         hits, size = stats.hits + stats.stale_hits, stats.entries
-        return _CacheInfo(hits, stats.misses, self._self_memo.options.maxsize, size)
+        return _CacheInfo(hits, stats.misses, self._self_cache.options.maxsize, size)
 
     def cache_clear(self) -> None:
         """Drop all entries, detach all flights and zero the counts."""
-        controls.clear(self._self_memo)
+        controls.clear(self._self_cache)
 
     def cache_parameters(self) -> dict[str, Any]:
         """The options that this function was decorated with, `name` included."""
-        options = self._self_memo.options
+        options = self._self_cache.options
         hidden = ("fixed_ttl", "ageing")
         told = {name: getattr(options, name) for name in options.__slots__ if name not in hidden}
-        return {**told, "key": self._self_memo.own_key, "name": self._self_memo.name}
+        return {**told, "key": self._self_cache.own_key, "name": self._self_cache.name}
 
     def bypass(self) -> AbstractContextManager[None]:
         """A `with` block in which every call, by whomever, runs the function directly.
 
         Nothing is looked up, shared, stored or counted meanwhile; what was stored is served again after.
         """
-        return controls.bypass(self._self_memo)
+        return controls.bypass(self._self_cache)
 
     @property
     def locks(self) -> KeyedLocks:
         """The keyed locks it runs on; `with` or `async with fn.locks(key):` keeps flights of that key out."""
-        return self._self_memo.locks
+        return self._self_cache.locks

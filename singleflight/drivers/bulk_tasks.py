@@ -16,6 +16,7 @@ from typing import Any
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import JOIN, Call
+from ..core.coordinator import awake, look, pauses
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -60,8 +61,8 @@ class BatchWork(Work):
 
 async def call(request: Request) -> Any:
     """Serve a bulk call of a loader that is a coroutine function."""
-    memo = request.memo
-    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+    cache = request.cache
+    if cache.bypassed or inside() or cache.store.is_owned() or switched_off():
         return await _direct(request)
     if unsettled:
         settle()
@@ -69,7 +70,7 @@ async def call(request: Request) -> Any:
     bulk = request.bulk_call(lambda key: task_call(ItemBoarding, key, task, thread, False))
     if bulk.look():
         return bulk.answer()
-    task = running_task(memo.name)  # for what is stored none is needed
+    task = running_task(cache.name)  # for what is stored none is needed
     try:
         bulk.board()
         renewal = bulk.renewal()
@@ -196,41 +197,41 @@ async def _fly(
 
 def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
     """End the flights of a batch whose work ended with an error, and tell its caller; False if that went."""
-    told = work.told(error)
+    raised = work.error_to_raise(error)
     try:
         if inside():
-            unsettled[batch] = batch.settle, told
+            unsettled[batch] = batch.settle, raised
         else:
-            batch.fail(told, overdue=told is not error)
+            batch.fail(raised, overdue=raised is not error)
             batch.close()
     except (RecursionError, MemoryError):
-        unsettled[batch] = batch.settle, told
+        unsettled[batch] = batch.settle, raised
     except BaseException:
-        unsettled[batch] = batch.settle, told
+        unsettled[batch] = batch.settle, raised
         raise
     finally:
-        brought = work.bring_home(None, told)
-        del told, batch, work, error  # or this frame and the exception would keep each other
+        brought = work.bring_home(None, raised)
+        del raised, batch, work, error  # or this frame and the exception would keep each other
     return brought
 
 
 async def _wait(bulk: BulkCall, call: Call) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
-    memo, seat = bulk.memo, call
+    cache, seat = bulk.cache, call
     began = time.monotonic() - bulk.waited
     if not bulk.begin(call):
         return
     assert isinstance(seat, ItemBoarding)
     try:
-        if call.told:
-            memo.tell.waiting(call.flight, call.place)
+        if call.wants_events:
+            cache.tell.waiting(call.flight, call.place)
         decision = JOIN
         while decision is JOIN:
-            opened = await seat.sit(*memo.pauses(call, began))
+            opened = await seat.sit(*pauses(cache, call, began))
             if unsettled:
                 settle()
             opened = opened or call.flight.has_opened(call.latch)  # its wake-up may be lost
-            decision = memo.awake(call) if opened else memo.look(call, began)
+            decision = awake(cache, call) if opened else look(cache, call, began)
     except BaseException:
         seat.rise()
         raise

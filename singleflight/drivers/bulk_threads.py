@@ -14,6 +14,7 @@ from ..common.frames import looked_through
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import JOIN, Call, new_call
+from ..core.coordinator import awake, look, pauses
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -37,8 +38,8 @@ class ItemBoarding(ThreadCall):
 @looked_through
 def call(request: Request) -> Any:
     """Serve a bulk call of a plain loader."""
-    memo = request.memo
-    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+    cache = request.cache
+    if cache.bypassed or inside() or cache.store.is_owned() or switched_off():
         return _direct(request)
     if unsettled:
         settle()
@@ -150,21 +151,21 @@ def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
 @looked_through
 def _wait(bulk: BulkCall, call: Call) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
-    memo = bulk.memo
+    cache = bulk.cache
     began = time.monotonic() - bulk.waited
     if not bulk.begin(call):
         return
-    warn_of_blocking(memo)
-    if call.told:
-        memo.tell.waiting(call.flight, call.place)
+    warn_of_blocking(cache)
+    if call.wants_events:
+        cache.tell.waiting(call.flight, call.place)
     decision = JOIN
     while decision is JOIN:
-        pause, own_pause = memo.pauses(call, began)
+        pause, own_pause = pauses(cache, call, began)
         pause = pause if own_pause is None else min(pause, own_pause)
         if call.latch.wait(pause) or call.flight.has_opened(call.latch):
-            decision = memo.awake(call)
+            decision = awake(cache, call)
         else:
-            decision = memo.look(call, began)
+            decision = look(cache, call, began)
         if unsettled:
             settle()
     bulk.has_waited(call, decision, began)

@@ -89,7 +89,7 @@ class Scene:
         assert self.price.flights() == ()
         stats = self.price.stats()
         assert stats.locks == stats.idle_locks
-        assert not self.price._self_memo.batches
+        assert not self.price._self_cache.batches
         assert not mutex._is_owned()
 
 

@@ -150,7 +150,7 @@ def test_a_store_caught_in_mid_mutation_is_rebuilt():
         return key
 
     fetch(1), fetch(2)
-    store = fetch._self_memo.store
+    store = fetch._self_cache.store
     with store._lock:
         store._torn = True
         result = in_child(lambda: [fetch(key) for key in (1, 2, 3, 4)])
@@ -195,7 +195,7 @@ class Held:
             return key
 
         fetch()
-        memo = fetch._self_memo
+        memo = fetch._self_cache
         self.fetch = fetch
         self.lock = {
             "the registry of functions": registry._registering,

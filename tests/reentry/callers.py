@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from singleflight.core import coordinator, landing, leaving
 from singleflight.core.bulk_call import BulkCall
 from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE, new_call
 from singleflight.drivers.bulk_threads import ItemBoarding, _fly
@@ -24,25 +25,25 @@ class Caller:
         except BaseException as error:
             self.over = True
             try:
-                self.memo.abandon(self.call, error)
+                leaving.abandon(self.memo, self.call, error)
             except BaseException as struck:
-                self.memo.abandon(self.call, struck)
+                leaving.abandon(self.memo, self.call, struck)
                 raise
             finally:
-                self.memo.done(self.call)
+                leaving.done(self.memo, self.call)
             raise
         finally:
             if self.over and self.decision is not LEAD:
-                self.memo.done(self.call)
+                leaving.done(self.memo, self.call)
 
     def board(self):
-        self.decision = self.memo.board(self.call)
+        self.decision = coordinator.board(self.memo, self.call)
 
     def awake(self):
-        self.decision = self.memo.awake(self.call)
+        self.decision = coordinator.awake(self.memo, self.call)
 
     def land(self, value="value"):
-        self.memo.land(self.call.flight, value)
+        landing.land(self.memo, self.call.flight, value)
         self.over = True
 
     def fail(self):
@@ -53,13 +54,13 @@ class Caller:
         raise ValueError
 
     def look(self):
-        self.memo.look(self.call, 0.0)
+        coordinator.look(self.memo, self.call, 0.0)
 
     def end(self):
         """Take what it is served, and see to its renewal in line: the pool is full."""
         if self.decision is HIT:
             _served(self.memo, lambda: "renewed", self.call, (), {})
-        self.memo.done(self.call)
+        leaving.done(self.memo, self.call)
         self.over = True
 
     def go_on(self):
@@ -115,7 +116,7 @@ class BulkCaller:
         if call is not None:
             if not (call.gate.wait(0.0) or call.flight.has_opened(call.gate)):
                 return False
-            decision = bulk.memo.awake(call)
+            decision = coordinator.awake(bulk.memo, call)
             if decision is not JOIN:
                 self.waits_for = None
                 bulk.has_waited(call, decision, 0.0)
