@@ -23,7 +23,6 @@ Why it is built like this:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable
 from types import TracebackType
 from typing import Any
@@ -59,7 +58,7 @@ class BulkCall:
     """
 
     __slots__ = (
-        "_boardings",
+        "_calls",
         "_followed",
         "_items",
         "_key_of",
@@ -104,7 +103,7 @@ class BulkCall:
         self._served: list[Call] = []  # by values that this caller is to have renewed
         self._todo: list[Hashable] = []  # not boarded yet, the first one last
         self._followed: list[Call] = []
-        self._boardings: list[Call] = []  # all of them, so that an interrupt finds what they hold
+        self._calls: list[Call] = []  # all of them, so that an interrupt finds what they hold
 
     def key_of(self, item: Any, /) -> Hashable:
         """The key of an item."""
@@ -132,7 +131,7 @@ class BulkCall:
         """Hit, lead or follow each of the other keys; waits for nothing."""
         while self._todo and self.failed is None:
             call = self._make(self._todo[-1])
-            self._boardings.append(call)
+            self._calls.append(call)
             self._todo.pop()
             self.take(call, board(self.cache, call))
 
@@ -206,9 +205,9 @@ class BulkCall:
             refuse(cache, call.key, found)
         return False
 
-    def has_waited(self, call: Call, decision: Decision, began: float) -> None:
+    def has_waited(self, call: Call, decision: Decision, waited: float) -> None:
         """A wait is over, and this is what came of it."""
-        self.waited = time.monotonic() - began
+        self.waited = waited
         self._followed.remove(call)
         self.take(call, decision)
 
@@ -248,7 +247,7 @@ class BulkCall:
                 self._count_the_rest(timed_out)
         if self.led:
             self.batch().fail(error)
-        for call in self._boardings:
+        for call in self._calls:
             if call.decision is JOIN and timed_out:
                 leave(cache, call, timed_out=True)
             abandon(cache, call, ends_with)
@@ -259,7 +258,7 @@ class BulkCall:
         self._count_the_rest(isinstance(error, FlightTimeout))
         if self.loading is not None and not self.loading.has_work():
             self.loading.settle(error, after)
-        for call in self._boardings:
+        for call in self._calls:
             settle_call(self.cache, call, uncalled(error), after)
         self._forget()
 
@@ -272,12 +271,12 @@ class BulkCall:
 
     def done(self) -> None:
         """The call is over, in whatever way. (Tracebacks must not lead back to their exceptions.)"""
-        for call in self._boardings:
+        for call in self._calls:
             done(self.cache, call)
         self._forget()
 
     def _forget(self) -> None:
-        self._boardings, self._followed, self._served, self.led = [], [], [], []
+        self._calls, self._followed, self._served, self.led = [], [], [], []
         self.failed = self.loading = None
 
 

@@ -6,7 +6,6 @@ What a task leads is loaded by *work* in a task of its own, as a single flight i
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from sys import getrefcount
@@ -16,7 +15,6 @@ from typing import Any
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import JOIN, Call
-from ..core.coordinator import awake, look, pauses
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -25,11 +23,12 @@ from ..locks.task_waiters import running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import descends, get_ident
 from .tasks import TaskCall, Work, start_task, task_call
+from .wait import Wait
 
 __all__ = ["call"]
 
 
-class ItemBoarding(TaskCall):
+class ItemCall(TaskCall):
     """One key of a task's bulk call."""
 
     __slots__ = ()
@@ -67,7 +66,7 @@ async def call(request: Request) -> Any:
     if unsettled:
         settle()
     thread = get_ident()
-    bulk = request.bulk_call(lambda key: task_call(ItemBoarding, key, task, thread, False))
+    bulk = request.bulk_call(lambda key: task_call(ItemCall, key, task, thread, False))
     if bulk.look():
         return bulk.answer()
     task = running_task(cache.name)  # for what is stored none is needed
@@ -217,22 +216,15 @@ def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
 
 async def _wait(bulk: BulkCall, call: Call) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
-    cache, seat = bulk.cache, call
-    began = time.monotonic() - bulk.waited
     if not bulk.begin(call):
         return
-    assert isinstance(seat, ItemBoarding)
+    assert isinstance(call, ItemCall)
     try:
-        if call.wants_events:
-            cache.tell.waiting(call.flight, call.place)
+        wait = Wait(bulk.cache, call, bulk.waited)
         decision = JOIN
         while decision is JOIN:
-            opened = await seat.sit(*pauses(cache, call, began))
-            if unsettled:
-                settle()
-            opened = opened or call.flight.has_opened(call.latch)  # its wake-up may be lost
-            decision = awake(cache, call) if opened else look(cache, call, began)
+            decision = wait.woken(await call.sit(*wait.pauses()))
     except BaseException:
-        seat.rise()
+        call.rise()
         raise
-    bulk.has_waited(call, decision, began)
+    bulk.has_waited(call, decision, wait.seconds())

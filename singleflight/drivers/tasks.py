@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from sys import getrefcount
 from typing import Any, TypeVar
@@ -18,19 +17,19 @@ from ..common.errors import FlightTimeout
 from ..core import transitions
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
-from ..core.coordinator import awake, board, look, pauses
-from ..core.flight import LANDED, Flight
+from ..core.coordinator import board
+from ..core.flight import Flight
 from ..core.landing import fail, land, settle_flight
 from ..core.leaving import desert, done, give_up, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import entrust_renewal
 from ..core.shareable import PLAIN, accepted, check_shareable
-from ..locks.latch import LOOK
 from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import Actor, descends, get_ident
+from .wait import Wait
 
 __all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]
 
@@ -176,27 +175,12 @@ async def call(
         decision = board(cache, call)
         if decision is JOIN:
             waited = True
-            began = time.monotonic()
-            if call.wants_events:
-                cache.tell.waiting(call.flight, call.place)
+            wait = Wait(cache, call)
             while decision is JOIN:
-                if cache.is_patient and not call.awaited_outside:
-                    future = call.sit(LOOK, None)
-                else:
-                    future = call.sit(*pauses(cache, call, began))
-                opened = await future
-                if opened and call.flight.state is LANDED:
-                    decision = SHARE  # what `awake` says, in short: thousands may wake at once
-                    break
-                if unsettled:
-                    settle()
-                opened = opened or call.flight.has_opened(call.latch)  # its wake-up may be lost
-                decision = awake(cache, call) if opened else look(cache, call, began)
-                if decision is NONE:  # its flight was detached and had no outcome to share
-                    decision = board(cache, call)
+                decision = wait.woken(await call.sit(*wait.pauses()))
             if decision is SHARE:
                 if call.wants_events:
-                    cache.tell.shared(call.flight, cache.timer(), time.monotonic() - began)
+                    cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
                 value = call.flight.value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +14,7 @@ from ..common import patches
 from ..common.frames import looked_through
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
-from ..core.coordinator import awake, board, look, pauses
+from ..core.coordinator import board
 from ..core.landing import call_off, land, settle_flight
 from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
@@ -27,8 +26,9 @@ from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
 from .pool import in_background
+from .wait import Wait
 
-__all__ = ["ThreadCall", "call", "warn_of_blocking"]
+__all__ = ["ThreadCall", "call", "stand"]
 
 
 class ThreadCall(InThread, Call):
@@ -67,11 +67,11 @@ def call(
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
                 leave(cache, call, timed_out=None)
                 return run(*args, **kwargs)
-            began = time.monotonic()
-            decision = _wait(cache, call, began)
+            wait = Wait(cache, call)
+            decision = stand(cache, call, wait)
             if decision is SHARE:
                 if call.wants_events:
-                    cache.tell.shared(call.flight, cache.timer(), time.monotonic() - began)
+                    cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
                 return call.flight.value
@@ -154,23 +154,12 @@ def _renew(
 
 
 @looked_through
-def _wait(cache: Cache, call: Call, began: float) -> Decision:
+def stand(cache: Cache, call: Call, wait: Wait) -> Decision:
     """Wait at the latch, and at the next one, until there is something else to do."""
     warn_of_blocking(cache)
-    if call.wants_events:
-        cache.tell.waiting(call.flight, call.place)
     decision = JOIN
     while decision is JOIN:
-        pause, own_pause = pauses(cache, call, began)
-        pause = pause if own_pause is None else min(pause, own_pause)
-        if call.latch.wait(pause) or call.flight.has_opened(call.latch):
-            decision = awake(cache, call)
-        else:
-            decision = look(cache, call, began)
-        if decision is NONE:  # its flight was detached and had no outcome to share
-            decision = board(cache, call)
-        if unsettled:
-            settle()
+        decision = wait.woken(call.latch.wait(wait.pause()))
     return decision
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from singleflight.core import coordinator, landing, leaving
 from singleflight.core.bulk_call import BulkCall
 from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE, new_call
-from singleflight.drivers.bulk_threads import ItemBoarding, _fly
+from singleflight.drivers.bulk_threads import ItemCall, _fly
 from singleflight.drivers.threads import ThreadCall, _served
 from singleflight.locks.slots import Hold
 from singleflight.locks.waiters import Waiter, new_waiter
@@ -87,7 +87,7 @@ class BulkCaller:
 
     def __init__(self, memo, number, keys):
         def make(key):
-            return new_call(ItemBoarding, key, number, number, number)
+            return new_call(ItemCall, key, number, number, number)
 
         self.over, self.keys, self.waits_for = False, keys, None
         self.bulk = BulkCall(memo, [(key, key) for key in keys], lambda item: item, make, None)
@@ -134,7 +134,7 @@ class BulkCaller:
 
     def follows(self):
         """The calls that wait, or will."""
-        return [call for call in self.bulk._boardings if call.decision is JOIN]
+        return [call for call in self.bulk._calls if call.decision is JOIN]
 
 
 class Holder:
