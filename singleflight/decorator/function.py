@@ -1,4 +1,4 @@
-"""The decorated function, and the bound method that it is on an instance or class."""
+"""The decorated function, and its bound method on an instance or class."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ K = TypeVar("K")
 
 
 class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generic[P, R]):
-    """A decorated function: called (or awaited) like the original, with the control surface beside.
+    """A decorated function: called (or awaited) like the original, with control methods in addition.
 
     Everything else about it (name, docstring, signature, annotations, `isinstance` answers) is that of
     the wrapped function, which is its `__wrapped__`.
@@ -127,7 +127,7 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
 
         @property
         def __func__(self) -> Any:
-            """What a class or static method holds: a decorator that takes this finds it decorated."""
+            """The function inside a class or static method; decorators that read it find it decorated."""
             return self.__wrapped__.__func__ if self._self_face is None else self._self_face
 
     def __repr__(self) -> str:
@@ -145,21 +145,22 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
     @overload
     def twin(self, func: Callable[Q, T], /) -> SingleFlightFunction[Q, T]: ...
     def twin(self, func: Any, /) -> Any:
-        """Decorate a second way to fetch the same values, usually of the other colour.
+        """Decorate a second function that fetches the same values, usually a coroutine function.
 
-        The twin has parameters and a colour of its own; everything else is shared: key, options, values,
-        locks, flights, counts and name. Whoever comes first leads, in its own way, and what it brings serves
-        both.
+        The twin has its own parameters, and may be plain or a coroutine function. Everything else is shared:
+        key, options, values, locks, flights, counts and name. The first caller leads, with the function that
+        it called, and its value serves both.
 
         Args:
             func: a plain or a coroutine function, method, class or static method. The `key` of the first is
-                called with its arguments; default keys go by the position of the parameters.
+                called with its arguments too. Default keys go by the position of the parameters.
 
         Returns the decorated function. `invalidate`, `put`, `stats` and so on do the same on both; `refresh`
-        calls the function that it is asked of.
+        calls the function on which it is called.
 
-        Raises `TypeError` if its calls could not have the same keys, and what `single_flight_ttl` raises for
-        functions that cannot be decorated. Safe to call from any thread, and so are both functions.
+        Raises `TypeError` if the calls of both cannot have the same keys, and the errors of
+        `single_flight_ttl` for functions that cannot be decorated. Safe to call from any thread, and
+        so are both functions.
 
         >>> from singleflight import single_flight_ttl
         >>> @single_flight_ttl(ttl=60)
@@ -182,7 +183,7 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
         return self._self_home.renew(False, *self._split(args, kwargs))
 
     def _taken_apart(self) -> tuple[Any, ...]:
-        """How to decorate anew in another process, for `pickle`."""
+        """Return how another process decorates the function anew, for `pickle`."""
         if self._self_face is not None:
             return _held, (self._self_face,)
         home = self._self_home
@@ -200,7 +201,7 @@ if TYPE_CHECKING and not MYPY:
         SingleFlightFunction[Concatenate[S_co, Q], R_co],  # pyright: ignore[reportInvalidTypeArguments]
         Generic[S_co, Q, R_co],
     ):
-        """What pyright sees in a class where a decorated method is defined; nobody gets hold of one.
+        """What pyright sees in a class where a decorated method is defined; no instance exists.
 
         pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
         without the instance, too. S and R are covariant so that a decorated method may override another one.
@@ -232,7 +233,7 @@ if TYPE_CHECKING and not MYPY:
 
 
 class SingleFlightDecorator(Protocol):
-    """What `single_flight_ttl(...)` returns: it decorates functions, methods, class and static methods."""
+    """The result of `single_flight_ttl(...)`: decorates functions, methods, class and static methods."""
 
     if TYPE_CHECKING and not MYPY:
 
@@ -250,7 +251,7 @@ class SingleFlightDecorator(Protocol):
 def decorate(
     wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Home | None = None
 ) -> SingleFlightFunction[..., Any]:
-    """A decorated function of these options, or a twin of another one."""
+    """Return the function decorated with these options, or as a twin of another one."""
     patches.tell("decorating")
     home = Home(wrapped, options, key, name, twin_of)
     _furnish(_new_kind(), home)
@@ -263,10 +264,10 @@ def _new_kind() -> Any:
 
 
 def _furnish(kind: Any, home: Home) -> None:
-    """Give the class of one decorated function what it consists of."""
+    """Fill the class of one decorated function."""
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
-        """Compile the bound form when it is first asked for, and be replaced by what then binds."""
+        """Compile the bound form at the first access, and replace this method by it."""
         home.seen_on(owner)
         if instance is None and not (home.of_class or home.static):
             return self
@@ -288,7 +289,7 @@ def _furnish(kind: Any, home: Home) -> None:
 
 
 def _held(function: Any) -> Any:
-    """What a class holds in place of a class or static method of its own; there it shows itself as one.
+    """Return the object that stands in a class for its class or static method, and looks like one.
 
     It is another object than the function, since `isinstance` tells functions from class and static methods
     by `__class__`: Python, mock and other decorators look into the class for these.
@@ -304,7 +305,7 @@ def _held(function: Any) -> Any:
 
 
 def _empty(identity: str) -> Any:
-    """A function that was pickled by value, before it has its content."""
+    """Return a function that was pickled by value, still without its content."""
 
     def make() -> Any:
         kind = _new_kind()
@@ -314,7 +315,7 @@ def _empty(identity: str) -> Any:
 
 
 def _fill(function: Any, state: tuple[Any, ...]) -> None:
-    """Decorate anew; a twin as soon as its first is here."""
+    """Decorate the function anew; a twin as soon as its first function has arrived."""
     wrapped, shared = state
 
     def fill() -> None:
@@ -340,7 +341,7 @@ def _fill(function: Any, state: tuple[Any, ...]) -> None:
 
 
 def caches() -> tuple[SingleFlightFunction[..., Any], ...]:
-    """Every decorated function alive in the process, in the order of their decoration.
+    """Return every living decorated function of the process, in the order of decoration.
 
     >>> from singleflight import single_flight_ttl
     >>> @single_flight_ttl(ttl=60, name="prices")
@@ -363,10 +364,10 @@ _STANDARD = (
 
 
 class Shown:
-    """An attribute of the function, seen through what is bound to it.
+    """An attribute of the function that its bound methods show.
 
-    One for each attribute, instead of one `__getattr__` for all: a class that has that is never given
-    CPython's fast attribute reads, which every call of a method needs for its instance.
+    There is one for each attribute, instead of one `__getattr__` for all: CPython has no fast attribute
+    reads for a class with `__getattr__`, and every call of a method reads its instance.
     """
 
     def __init__(self, name: str) -> None:
@@ -384,7 +385,7 @@ class _Annotations(dict[str, Any]):
 
 
 def show(kind: type, name: str) -> None:
-    """From now on the bound methods of this kind have this attribute of their function's."""
+    """Let the bound methods of this class show this attribute of their function from now on."""
     if not hasattr(kind, name):
         setattr(kind, name, Shown(name))
 
@@ -464,7 +465,7 @@ for _name in SLIPS:
 
 
 def binder(home: Home) -> tuple[type, Callable[..., Any]]:
-    """The class of one function's bound methods, and the `__get__` that makes them."""
+    """Return the class of one function's bound methods, and the `__get__` that makes them."""
     call = home.forms.method()
     function = home.decorated()
     qualname = getattr(function, "__qualname__", type(function.__wrapped__).__qualname__)

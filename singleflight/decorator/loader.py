@@ -33,7 +33,7 @@ S = TypeVar("S")
 
 
 def check_max_batch(max_batch: Any) -> None:
-    """Raise `TypeError` or `ValueError`, naming the option, where it is no number of items."""
+    """Raise `TypeError` or `ValueError`, naming the option, if it is not a number of items."""
     if max_batch is None:
         return
     if isinstance(max_batch, bool) or not isinstance(max_batch, int):
@@ -43,7 +43,7 @@ def check_max_batch(max_batch: Any) -> None:
 
 
 class Loading:
-    """What one loader and its bound methods share: how a call of it becomes a bulk call."""
+    """Turns calls of one loader, or of its bound methods, into bulk calls."""
 
     def __init__(self, wrapped: Any, home: Home, max_batch: int | None) -> None:
         check_max_batch(max_batch)
@@ -117,7 +117,7 @@ class Loading:
         return self._drive(Request(self.home.cache, items, name, key_of, run, self.max_batch))
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
-        """Whether the first argument of a plain call is what the function belongs to."""
+        """Return True if the first argument of a plain call is the instance or class of the method."""
         if self._static or not args:
             return False
         family = self.home.family
@@ -127,11 +127,11 @@ class Loading:
 
 
 def _unknown(*_args: Any, **_kwargs: Any) -> None:
-    """Of a loader whose parameters are not known: its calls mean what they say."""
+    """Return None: the parameters of the loader are unknown, so its calls are taken as written."""
 
 
 def _fitting(bind: Callable[..., Any]) -> Callable[..., Any]:
-    """A binder that also says None where an argument is given twice."""
+    """Return a binder that also returns None if an argument is given twice."""
 
     def canonical(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -184,10 +184,11 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
 
 
 class BulkLoader(FunctionWrapper, Generic[P, R]):
-    """Loads many keys in one call: called like the original, but for what is stored or in flight already.
+    """A function that loads many keys in one call, except those that are stored or in flight already.
 
-    Name, docstring, signature and the rest are the wrapped function's, which is its `__wrapped__`. Its
-    values, flights and counts are those of the function that it was made of, which has the control surface.
+    It has the name, docstring, signature and other attributes of the wrapped function, which is its
+    `__wrapped__`. Its values, flights and counts are those of the function whose `bulk` made it, and that
+    function has the control methods.
     """
 
     if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
 
         @property
         def max_batch(self) -> int | None:
-            """How many items the loader is asked for at once; None: all."""
+            """The largest number of items in one call of the loader; None: no limit."""
 
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
@@ -227,7 +228,7 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
 
         @property
         def __func__(self):
-            """What a class or static method holds: a decorator that takes this finds a loader."""
+            """The function inside a class or static method; decorators that read it find a loader."""
             wrapped = self.__wrapped__
             if not isinstance(wrapped, (classmethod, staticmethod)):
                 return wrapped.__func__
@@ -249,12 +250,12 @@ if not TYPE_CHECKING:
 
 
 def _empty_loader(identity: str) -> Any:
-    """A loader that was pickled by value, before it has its content."""
+    """Return a loader that was pickled by value, still without its content."""
     return pickles.known(identity, partial(BulkLoader.__new__, BulkLoader))
 
 
 def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
-    """Decorate anew, as soon as the function is here whose values it loads."""
+    """Decorate the loader anew as soon as the function whose values it loads has arrived."""
     wrapped, function, max_batch = state
 
     def fill() -> None:
@@ -273,7 +274,7 @@ if TYPE_CHECKING and not MYPY:
         BulkLoader[Concatenate[S_co, Q], R_co],  # pyright: ignore[reportInvalidTypeArguments]
         Generic[S_co, Q, R_co],
     ):
-        """What pyright sees in a class where a bulk method is defined; nobody gets hold of one.
+        """What pyright sees in a class where a bulk method is defined; no instance exists.
 
         pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
         without the instance, too. S and R are covariant so that a bulk method may override another one.
@@ -303,7 +304,7 @@ if TYPE_CHECKING and not MYPY:
 
 
 class BulkDecorator(Protocol):
-    """What `.bulk(max_batch=...)` returns: it decorates functions, methods, class and static methods."""
+    """The result of `.bulk(max_batch=...)`: decorates functions, methods, class and static methods."""
 
     if TYPE_CHECKING and not MYPY:
 
@@ -344,26 +345,26 @@ class MakesLoaders:
     @overload
     def bulk(self, fn: None = ..., /, *, max_batch: int | None = ...) -> BulkDecorator: ...
     def bulk(self, fn: Any = None, /, *, max_batch: int | None = None) -> Any:
-        """Decorate a loader of many keys: one call for all that is neither stored nor in flight.
+        """Decorate a loader of many keys: one call for all that are neither stored nor in flight.
 
-        Its parameters are this function's, place by place, but that the first one after the instance takes
-        an iterable of items. It may be plain or a coroutine function, whatever this one is.
+        It takes the same parameters in the same order, except that the first one (after `self`) is an
+        iterable of items. It may be plain or a coroutine function, whatever this one is.
 
         Args:
-            fn: called with a list of items, each key once; returns a mapping of items to values. What it
-                leaves out is missing: it is not in the answer, and single callers who waited for it receive
-                None. So is what single callers were fetching and `cache_if` refuses. What it brings beside
-                is stored, unless something newer is there or on its way.
-            max_batch: how many items it takes at once (default None: all). More are fetched in several
-                calls, one after another.
+            fn: called with a list of items, each key once; returns a mapping of items to values. Items that
+                it leaves out are missing: they are not in the answer, and single callers that waited for them
+                receive None. A value that a single caller fetched and `cache_if` refuses is missing too.
+                Extra items that it returns are stored too, unless a newer value exists or is being fetched.
+            max_batch: the largest number of items in one call (default None: no limit). More are fetched in
+                several calls, one after another.
 
-        Returns the loader; a call of it returns a dict of the items that have a value, in the order asked
+        Returns the loader. A call of it returns a dict of the items that have a value, in the order asked
         and as they were spelt. Each key lands by itself, with its own ttl, on a flight that others may join.
 
-        A call raises what the loader raises, which fails the keys that it was called for and no others; a
-        copy of what another's flight failed with; `TypeError` for a string in place of items, or a loader
-        that returns no mapping; and `UnhashableKey`, `FlightDeadlock` and `FlightTimeout`. Raises `TypeError`
-        or `ValueError` at decoration for parameters that do not fit and for a bad `max_batch`. Safe to use
+        A call raises the loader's exception, which fails the keys that it was called for and no others; a
+        copy of the exception of another caller's flight; `TypeError` for a string in place of items, or a
+        loader that returns no mapping; and `UnhashableKey`, `FlightDeadlock` and `FlightTimeout`. Decorating
+        raises `TypeError` or `ValueError` if the parameters do not match or `max_batch` is bad. Safe to use
         from any thread.
 
         >>> from singleflight import single_flight_ttl

@@ -1,4 +1,4 @@
-"""Every decorated function alive in this process, and what they are doing."""
+"""The list of all living decorated functions of this process, and a report of what they do."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _registering = new_lock()
 
 
 def register(function: Any) -> None:
-    """Remember a decorated function for as long as it lives."""
+    """Add a decorated function to the list for as long as it lives."""
     global _functions
     with _registering:
         _functions = (*(ref for ref in _functions if ref() is not None), weakref.ref(function))
 
 
 def functions() -> tuple[Any, ...]:
-    """Every decorated function alive, in the order of their decoration."""
+    """Return every living decorated function, in the order of decoration."""
     return tuple(function for ref in _functions if (function := ref()) is not None)
 
 
 def all_caches() -> list[Any]:
-    """What all of them remember; twins share one."""
+    """Return the state of each of them; twins share one."""
     return list(dict.fromkeys(function._self_cache for function in functions()))
 
 
 def report() -> str:
-    """All decorated functions and their flights, with leaders, ages and numbers of waiters, as text.
+    """Return all decorated functions and their flights as text, with leaders, ages and numbers of waiters.
 
-    For a service that seems to hang: safe to call from a signal handler and from any thread. It waits at
-    most a tenth of a second for the library's mutex and reads without it after that.
+    Use it when a service seems to hang. It is safe to call from a signal handler and from any thread. It
+    waits at most a tenth of a second for the library's mutex, and then reads without it.
 
     >>> "functions" in report()
     True
@@ -62,7 +62,7 @@ def report() -> str:
 
 
 def _turns(cache: Any) -> list[tuple[Turn, int]]:
-    """Who has a key now, and how many queue behind it."""
+    """Return what has each taken key, and how many callers queue behind it."""
     found = [(slot.turn, len(slot.queue)) for slot in cache.locks.live() if slot.turn is not None]
     return found + [(flight, 0) for flight in list(cache.adrift)]
 
@@ -81,7 +81,7 @@ def _told(cache: Any, found: list[tuple[Turn, int]]) -> list[str]:
 
 
 def _after_fork() -> None:
-    """A forked child starts with no flights, fresh locks, the values it inherited and counts of its own."""
+    """Give a forked child new locks and its own counts, without flights, with the values it inherited."""
     global _registering
     _registering = new_lock()
     keyed.after_fork()

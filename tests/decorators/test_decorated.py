@@ -201,7 +201,7 @@ def test_class_methods(name):
     assert base(1) == [Base, 1]
     assert child(1) == [Child, 1]
     assert getattr(Base(), name)(1) is base(1)
-    # From Python 3.13 on, classmethod binds to what it wraps without asking it: see docs/howto.md.
+    # From Python 3.13 on, classmethod binds to what it wraps without asking it: see docs/howto/keys.md.
     applied = name == "above" or sys.version_info < (3, 13)
     assert base.entry(*(() if applied else (Base,)), 1).value == [Base, 1]
     assert base.invalidate(*(() if applied else (Base,)), 1)

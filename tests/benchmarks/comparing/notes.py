@@ -15,16 +15,17 @@ hide-toc: true
 
 <!-- This file is written by tests/benchmarks/run.py --page: change the words in tests/benchmarks/comparing/notes.py. -->
 
-# Beside other libraries
+# Compared with other libraries
 
-What this library and seven others do in the same situations, and how long the same work takes them. The whole page is
-written by
+What this library and seven others do in the same situations, and how long each takes for the same work. This command
+writes the whole page:
 
     <COMMAND>
 
-which needs the extra `bench` and some minutes (with `--quick` less). This one was made on <DATE> with <MACHINE>.
-Each library is set up as its own documentation recommends it against stampedes, with its store in the
-process's memory, a ttl of a minute, and room for 1024 entries:
+It needs a checkout with the extra `bench`, and some minutes (fewer with `--quick`). This page was
+made on <DATE> with <MACHINE>.
+Each library is set up against stampedes as its own documentation recommends, with its store in the process's
+memory, a ttl of a minute, and room for 1024 entries:
 
 <SETUPS>
 
@@ -32,10 +33,10 @@ process's memory, a ttl of a minute, and room for 1024 entries:
 
 ## What they do
 
-Each cell is a process of its own, in which the case is played with real threads or tasks. It tells what the callers
-saw: "1 call" means that the function ran once and everybody got its value, "2 calls" that it ran again, "10 calls in
-turn" that it ran for one caller after another, "10 calls at once" that it ran for all of them. Libraries that do not
-serve threads, or coroutine functions, are not in that table.
+Each cell was found in a process of its own, which plays the case with real threads or tasks. The cell says what the
+callers saw: "1 call" means that the function ran once and every caller got its value, "2 calls" that it ran again, "10
+calls in turn" that it ran for one caller after another, "10 calls at once" that it ran for all of them. A library that
+does not serve threads, or coroutine functions, is not in that table.
 
 ### Threads ask
 
@@ -49,18 +50,18 @@ serve threads, or coroutine functions, are not in that table.
 <TASKS>
 :::
 
-"n/a" where the library offers no way to do it.
+"n/a" means that the library has no way to do this.
 
 ### What is not compared
 
 Mishaps are not on this page: callers that wait for one another, processes and event loops that end or fork at a bad
-moment, a call that is broken off while others wait for it. In other libraries some of them leave callers waiting for
-ever. A reproduction of that helps the library's authors and belongs there; here it would only be a recipe. So such cases
-are played with this library alone, where {doc}`promises` has each of them with the test that shows it.
+moment, a call that is interrupted while others wait for it. Some of them leave callers of other libraries waiting for
+ever. A reproduction helps the authors of that library and belongs there; here it would only be a recipe. So such cases
+are played with this library alone. {doc}`promises` lists each of them with the test that shows it.
 
 ### Set up otherwise
 
-Other ways to set up the same libraries, where they show something else than above:
+Other ways to set up the same libraries, and the cells that change:
 
 <OTHERS>
 
@@ -70,30 +71,31 @@ Other ways to set up the same libraries, where they show something else than abo
 
 ## How long it takes
 
-The time of this library, and its ratio to the others' time for the same work: 0.5 means half their time, and **bold**
-that they are faster. One process, all libraries in turns, the best of many rounds; where a library takes a key
-function, it is the same one. Ratios carry over to other machines better than times, but not far.
+The first row has this library's times. The other rows have the ratio of its time to theirs for the same work: 0.5 means
+half their time, and **bold** means that they are faster. All libraries take turns in one process, and the best of many
+rounds counts. Libraries that take a key function get the same one. Ratios carry over to other machines better than
+times do, but only roughly.
 
 :::{container} wide
 <TIMES>
 :::
 
-- A *hit* finds its value, a *miss* calls a function that returns at once and stores its value, in a full cache where the
+- A *hit* finds a value. A *miss* calls a function that returns at once, and stores its value, in a full cache if the
   library has a limit.
-- *100 threads on a key*: from when the function may return to when the last thread has its value. *1000 tasks on a key*:
-  from when the first task is made to when the last has its value.
-- *Memory* is what the process grows by for an entry, its key and value included (50 000 entries; Linux only).
+- *100 threads on a key*: from the moment when the function may return until the last thread has its value. *1000 tasks
+  on a key*: from the creation of the first task until the last task has its value.
+- *Memory*: how much the process grows for an entry, key and value included (50 000 entries; Linux only).
 
 ## Where another is better
 
-In this run, clearly faster or smaller (and by how much):
+In this run these were clearly faster or smaller (and by how much):
 
 <BETTER>
 
-The run does not show what else they are for. By their documentation dogpile.cache, cashews and aiocache also keep
-values outside of the process (Redis, Memcached, files), for several processes together; cachetools and cachebox have
-more kinds of caches; and cashews has more kinds of decorators, such as rate limits and circuit breakers. {doc}`limits`
-says what this library does not do.
+The run does not show what else these libraries offer. According to their documentation dogpile.cache, cashews and
+aiocache can also keep values outside of the process (Redis, Memcached, files) and share them between processes.
+cachetools and cachebox have more kinds of caches. cashews has more kinds of decorators, such as rate limits and circuit
+breakers. {doc}`limits` says what this library does not do.
 """
 
 # A case, whether a cell of another library is the better one there, and what is then said of those that have such a cell.
@@ -102,25 +104,25 @@ NOTES: list[Better] = [
     (
         ("threads.failing", "tasks.failing"),
         lambda ours, theirs: theirs == "1 call" != ours,
-        "A failing function is called once for all that wait by {names}. Here one of those that wait tries again;"
-        " `follower_retries=0` makes it one call.",
+        "With {names} a failing function is called once for all waiting callers. Here one of the waiting callers"
+        " tries again; `follower_retries=0` makes it one call.",
     ),
     (
         ("threads.nothing", "tasks.nothing"),
         lambda ours, theirs: theirs == "1 call, stored" != ours,
-        "`None` is stored like any value by {names}. Here it takes `cache_if=lambda value: True`.",
+        "With {names} `None` is stored like any value. Here that takes `cache_if=lambda value: True`.",
     ),
     (
         ("threads.expired", "tasks.expired"),
         lambda ours, theirs: "the old value" in theirs and "the old value" not in ours,
-        "When a value has expired, all but one of the callers get the old value without waiting with {names}. Here"
-        " that takes `grace=…`.",
+        "With {names} all callers but one get the old value without waiting when it has expired. Here that takes"
+        " `grace=…`.",
     ),
     (
         ("threads.mutable", "tasks.mutable"),
         lambda ours, theirs: theirs == "do not see it" != ours,
-        "A list that a caller changes does not change for the others with {names}, which copies lists, dicts and"
-        " sets. Here they share it.",
+        "With {names} a list that one caller changes does not change for the others (lists, dicts and sets are"
+        " copied). Here they share it.",
     ),
 ]
 
