@@ -75,9 +75,8 @@ def _told(cache: Any, found: list[tuple[Turn, int]]) -> list[str]:
         if not isinstance(turn, Flight):
             keys = listed(getattr(turn, "keys", (turn.key,)))
             lines.append(f"  lock {keys}: held by {name_of(turn.leader)}, {queued} queued")
-    return lines + [
-        f"  {info(flight, cache.name, now)}" for flight in sorted(flying, key=lambda f: f.started)
-    ]
+    flying.sort(key=lambda flight: flight.started)
+    return lines + [f"  {info(flight, cache.name, now)}" for flight in flying]
 
 
 def _after_fork() -> None:
