@@ -11,7 +11,7 @@ from ..core.controls import info, name_of
 from ..core.flight import FLYING, Flight
 from ..drivers import pool
 from ..locks import keyed
-from ..locks.mutex import after_fork, mutex, new_lock
+from ..locks.mutex import mutex, new_lock
 from ..locks.slots import Turn
 
 __all__ = ["all_caches", "functions", "register", "report"]
@@ -84,7 +84,6 @@ def _after_fork() -> None:
     global _registering
     _registering = new_lock()
     keyed.after_fork()
-    after_fork()
     pool.after_fork()
     for cache in all_caches():
         cache.after_fork()

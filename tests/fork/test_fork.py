@@ -8,7 +8,6 @@ import pytest
 
 from singleflight import KeyedLocks, caches, configure_renewal, single_flight_ttl
 from singleflight.drivers import pool as renewing
-from singleflight.locks import mutex as sections
 from singleflight.locks.mutex import mutex
 from singleflight.process import registry
 from singleflight.testing import FakeClock, Recorder
@@ -199,7 +198,6 @@ class Held:
         self.fetch = fetch
         self.lock = {
             "the registry of functions": registry._registering,
-            "the registry of stores": sections._registering,
             "the mutex": mutex,
             "the store": memo.store._lock,
             "the off switch": memo.switching,
@@ -208,7 +206,7 @@ class Held:
 
 
 HELD = [
-    *("the registry of functions", "the registry of stores", "the mutex"),
+    *("the registry of functions", "the mutex"),
     *("the store", "the off switch", "the pool of renewals"),
 ]
 

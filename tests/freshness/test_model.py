@@ -229,7 +229,7 @@ class FreshnessModel(RuleBasedStateMachine):
 
     def wakes(self, actor):
         call = self.calls[actor]
-        if not call.gate.wait(0):
+        if not call.latch.wait(0):
             return
         key, now = call.key, self.clock()
         decision = coordinator.awake(self.memo, call)
