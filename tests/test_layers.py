@@ -3,11 +3,13 @@
 import ast
 import subprocess
 import sys
+from abc import ABC
 from pathlib import Path
 
 import pytest
 
 import singleflight
+from singleflight.accounts import AccountInterface, AlpacaAccount
 
 PACKAGE = Path(__file__).parents[1] / "singleflight"
 EVERYTHING = sorted(PACKAGE.rglob("*.py"))
@@ -138,6 +140,11 @@ def test_accounts_use_the_public_surface():
             if isinstance(node, ast.ImportFrom) and node.level == 2:
                 assert node.module is None, path
                 assert {alias.name for alias in node.names} <= set(singleflight.__all__), path
+
+
+def test_an_account_has_one_base():
+    """An account is the interface and holds its parts; it inherits from no chain of them."""
+    assert AlpacaAccount.__mro__ == (AlpacaAccount, AccountInterface, ABC, object)
 
 
 def test_the_core_has_no_event_loop():

@@ -42,7 +42,7 @@ def test_ten_thousand_tasks_make_one_call_and_one_task(play):
     play(main, timeout=30)
 
 
-def test_a_hit_starts_no_task(play):
+def test_a_hit_does_not_suspend(play):
     """A fresh value is returned without suspending."""
 
     async def main():
@@ -63,7 +63,7 @@ def test_a_hit_starts_no_task(play):
     play(main)
 
 
-def test_the_function_sees_the_leaders_context(play):
+def test_the_context_is_the_leaders_and_what_is_set_stays_in_its_copy(play):
     """Context variables are those of the caller that leads; what the function sets stays in its copy."""
 
     async def main():

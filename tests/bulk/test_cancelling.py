@@ -296,7 +296,7 @@ class Refused(Exception):
     pass
 
 
-def test_a_failed_call_leaves_no_garbage():
+def test_a_failed_coroutine_loader_leaves_no_garbage():
     """What a coroutine loader raises does not hang in a cycle with what the call was made of."""
     refs = []
 

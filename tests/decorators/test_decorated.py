@@ -258,7 +258,7 @@ def test_unhashable_arguments_are_named():
         plain.invalidate(1, [])
 
 
-def test_what_key_raises_changes_nothing():
+def test_a_key_that_raises_counts_and_holds_nothing():
     """An exception of the key function reaches the caller and nothing is counted or held."""
 
     @single_flight_ttl(key=lambda a: 1 / a, ttl=60)
@@ -306,7 +306,7 @@ def test_what_key_raises_changes_nothing():
         ({"ttl": 1, "store": {}}, TypeError, "store"),
     ],
 )
-def test_bad_options_are_named_at_decoration(options, error, named):
+def test_every_wrong_option_is_named(options, error, named):
     """A wrong, missing or unknown option raises at once and is named."""
     with pytest.raises(error, match=named):
         single_flight_ttl(**options)(lambda a: a)

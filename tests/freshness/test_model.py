@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from singleflight.core import controls, coordinator, landing, leaving
 from singleflight.core import renewal as renewals
@@ -441,12 +448,10 @@ class FailuresOnly(FreshnessModel):
     grace, failure_ttl = 0.0, 4.0
 
 
-TestGrace, TestAhead, TestEverything, TestFailures = (
-    FreshnessModel.TestCase,
-    Ahead.TestCase,
-    Everything.TestCase,
-    FailuresOnly.TestCase,
-)
-for case in (TestGrace, TestAhead, TestEverything, TestFailures):
-    case.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
-del case  # or it would be collected once more
+@pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("machine", [FreshnessModel, Ahead, Everything, FailuresOnly])
+def test_it_does_what_the_model_says(machine, examples):
+    """Whatever is asked for and whenever: calls, controls, failures and time that passes."""
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=60, deadline=None)
+    )

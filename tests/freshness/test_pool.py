@@ -162,7 +162,7 @@ def test_a_renewal_that_raises_gives_its_place_back(pool, raised):
     until(lambda: second.fetch.entry().value == 1)
 
 
-def test_threads_that_cannot_be_started(pool, monkeypatch):
+def test_a_renewal_whose_thread_cannot_be_started(pool, monkeypatch):
     """No new thread: the caller renews, and what was queued meanwhile is not run a second time."""
     pool(threads=2)
     with monkeypatch.context() as patched:

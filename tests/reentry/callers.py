@@ -71,7 +71,7 @@ class Caller:
             self.take(self.end)
         elif self.decision is NONE:
             self.take(self.board)
-        elif self.call.gate.wait(0.0) or self.call.flight.has_opened(self.call.gate):
+        elif self.call.latch.wait(0.0) or self.call.flight.has_opened(self.call.latch):
             self.take(self.awake)
         else:
             return False
@@ -114,7 +114,7 @@ class BulkCaller:
     def go_on(self):
         bulk, call = self.bulk, self.waits_for
         if call is not None:
-            if not (call.gate.wait(0.0) or call.flight.has_opened(call.gate)):
+            if not (call.latch.wait(0.0) or call.flight.has_opened(call.latch)):
                 return False
             decision = coordinator.awake(bulk.memo, call)
             if decision is not JOIN:

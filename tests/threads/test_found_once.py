@@ -107,7 +107,7 @@ def test_a_listener_that_cannot_say_what_it_wants_breaks_nothing(caplog):
     assert caplog.text.count("failed; told once") == 1
 
 
-def test_a_broken_clock_does_not_keep_the_key():
+def test_a_function_and_a_clock_that_both_raise_do_not_keep_the_key():
     """When function and timer both raise, the next call works."""
     broken = []
 

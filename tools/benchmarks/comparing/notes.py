@@ -13,7 +13,7 @@ MADE_BY_HAND = """\
 hide-toc: true
 ---
 
-<!-- This file is written by tests/benchmarks/run.py --page: change the words in tests/benchmarks/comparing/notes.py. -->
+<!-- This file is written by tools/benchmarks/run.py --page: change the words in tools/benchmarks/comparing/notes.py. -->
 
 # Compared with other libraries
 

@@ -4,8 +4,7 @@ import pytest
 
 from singleflight.core import controls, transitions
 from singleflight.storage.store import Store
-
-from .load import Soak, SoakFailed
+from tools.soak.load import Soak, SoakFailed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
