@@ -89,9 +89,9 @@ def test_there_is_no_cycle():
 def written(path):
     """The attributes that a module assigns, of other objects than `self`."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            if not (isinstance(node.value, ast.Name) and node.value.id == "self"):
-                yield node.attr
+        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if stored and ast.unparse(node.value) != "self":
+            yield node.attr
 
 
 @pytest.mark.parametrize(
