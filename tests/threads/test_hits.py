@@ -197,7 +197,7 @@ def test_a_listener_that_turns_away_gives_the_fast_path_back():
     seen.wants = frozenset()
     fetch("k"), fetch("k")
     memo = fetch._self_cache
-    with patch.object(memo, "board", side_effect=AssertionError("the longer way")):
+    with patch("singleflight.drivers.threads.board", side_effect=AssertionError("the longer way")):
         fetch("k")
     assert fetch.entry("k").hits == fetch.stats().hits == 5
 
