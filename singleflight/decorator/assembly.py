@@ -23,10 +23,10 @@ from .callforms import CallForms, can_bind
 from .parameters import ANY, UNKNOWN, Parameters, parameters_of
 from .signatures import check_key_function, explain_unhashable, have_equal_keys, refuse_twin, takes_any_number
 
-__all__ = ["Family", "Home"]
+__all__ = ["Assembly", "TwinGroup"]
 
 
-class Family:
+class TwinGroup:
     """What decorated functions that share a cache have in common: which first arguments are instances.
 
     On a bound method the first argument is one. A plain call (`Account.price(account)`, a property that calls
@@ -37,7 +37,7 @@ class Family:
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self.instances = Instances(cache.store.forget)
-        self.homes: list[Home] = []
+        self.assemblies: list[Assembly] = []
         self.of_methods = False  # all first arguments are instances
         self._owners: tuple[weakref.ref[type[Any]], ...] = ()  # replaced as a whole: readers take no lock
 
@@ -51,29 +51,29 @@ class Family:
         """The classes that it was seen on; None for those that are gone."""
         return [owner() for owner in self._owners]
 
-    def add(self, home: Home, method: bool) -> None:
+    def add(self, assembly: Assembly, method: bool) -> None:
         """One more function; whether it is a method."""
-        self.homes.append(home)
+        self.assemblies.append(assembly)
         if method and not self.of_methods:
             self.has_methods()
         elif self.of_methods or self._owners:
-            home.see_instances()
+            assembly.see_instances()
 
     def has_methods(self) -> None:
         """All plain calls are given the instance first."""
         self.of_methods = True
-        for home in self.homes:
-            home.see_instances()
+        for assembly in self.assemblies:
+            assembly.see_instances()
 
     def seen_on(self, owner: type[Any]) -> None:
         """It is an attribute of this class; plain calls on the class's instances know them."""
         if not self.of_methods and owner not in self.owners():
             self._owners = (*(ref for ref in self._owners if ref() is not None), weakref.ref(owner))
-            for home in self.homes:
-                home.see_instances()
+            for assembly in self.assemblies:
+                assembly.see_instances()
 
 
-class Home:
+class Assembly:
     """What one decorated function and its bound methods share; holds the compiled calls."""
 
     kind: Any  # the class of the decorated function itself; set when that is made
@@ -84,7 +84,7 @@ class Home:
         options: Options,
         key: Callable[..., Hashable] | None,
         name: str | None,
-        twin_of: Home | None = None,
+        twin_of: Assembly | None = None,
     ) -> None:
         self.wrapped = wrapped
         self.static = isinstance(wrapped, staticmethod)
@@ -104,11 +104,11 @@ class Home:
         if twin_of is None:
             module = getattr(function, "__module__", None)
             known_as = name or (f"{module}.{called}" if module else called)
-            self.family = Family(new_cache(known_as, options, new_counts(), key))
+            self.twins = TwinGroup(new_cache(known_as, options, new_counts(), key))
         else:
             self._check_twin(twin_of)
-            self.family = twin_of.family
-        self.cache = self.family.cache
+            self.twins = twin_of.twins
+        self.cache = self.twins.cache
         driver = self._driver()
         self.forms = CallForms(
             function,
@@ -124,9 +124,9 @@ class Home:
             run_bound=self._bound_run(),
             counts=self.cache.counts,
             make_key=key,
-            known=self.family.instances.known,
-            meet=self.family.instances.meet,
-            first=self.family.first,
+            known=self.twins.instances.known,
+            meet=self.twins.instances.meet,
+            first=self.twins.first,
             unhashable=partial(_unhashable, called, key is not None, _defaults(self.parameters)),
         )
         with self.cache.switching:
@@ -139,9 +139,9 @@ class Home:
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
         self.by_instance = False  # whether plain calls look for instances
-        self.family.add(self, method)
+        self.twins.add(self, method)
 
-    def _check_twin(self, other: Home) -> None:
+    def _check_twin(self, other: Assembly) -> None:
         """Refuse a twin that could not have the same keys."""
         if self.of_class is not other.of_class:
             first, second = (self, other) if self.of_class else (other, self)
@@ -182,7 +182,7 @@ class Home:
 
     def see_instances(self) -> None:
         """From now on plain calls look for instances."""
-        if self.family.of_methods:
+        if self.twins.of_methods:
             self.forms.namespace["_sf_run"] = self.forms.namespace["_sf_run_bound"]
         if not self.by_instance and self.cache.own_key is None:
             self.by_instance = True
@@ -206,14 +206,14 @@ class Home:
     def named(self, owner: type[Any]) -> None:
         """It is an attribute of this class: is it a method? Then all plain calls are given instances."""
         if self.bindable and _defined_in(self.function) == owner.__qualname__:
-            self.family.has_methods()
+            self.twins.has_methods()
         else:
             self.seen_on(owner)
 
     def seen_on(self, owner: type[Any] | None) -> None:
         """It was found on this class, perhaps without having been defined there."""
         if owner is not None and self.bindable:
-            self.family.seen_on(owner)
+            self.twins.seen_on(owner)
 
     def _driver(self) -> Any:
         """What serves the calls that the first check could not."""

@@ -100,7 +100,7 @@ class Controls(Generic[P, R]):
     __slots__ = ()
 
     if TYPE_CHECKING:
-        _self_home: Any
+        _self_assembly: Any
         _self_cache: Cache
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:

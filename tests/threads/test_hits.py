@@ -196,7 +196,6 @@ def test_a_listener_that_turns_away_gives_the_fast_path_back():
     assert fetch.entry("k").hits == fetch.stats().hits == 2
     seen.wants = frozenset()
     fetch("k"), fetch("k")
-    memo = fetch._self_cache
     with patch("singleflight.drivers.threads.board", side_effect=AssertionError("the longer way")):
         fetch("k")
     assert fetch.entry("k").hits == fetch.stats().hits == 5
