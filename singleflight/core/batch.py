@@ -321,7 +321,7 @@ class Batch:
         self.led = []
 
     def has_work(self) -> bool:
-        """Whether a task runs the loader, which ends the flights whatever becomes of the caller."""
+        """Return True if a task runs the loader, which ends the flights whatever becomes of the caller."""
         return any(flight.work is not None for flight in self.flights)
 
     def settle_desertion(self, flights: list[Flight], after: After) -> None:
@@ -330,7 +330,7 @@ class Batch:
             transitions.desert(self._cache, flight, after)
 
     def may_stop(self) -> bool:
-        """Whether nobody wants any of it; then all of it is doomed. Called under the mutex."""
+        """Return True if nobody wants any of it; then all of it is doomed. Called under the mutex."""
         flying = [flight for flight in self.flights if flight.state is FLYING or flight.state is UNSEATED]
         if any(flight.followers or not flight.deserted for flight in flying):
             return False
@@ -345,7 +345,7 @@ def _check_value(name: str, key: Hashable, value: object) -> None:
 
 
 def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:
-    """Whether a key is there; a spoilt one, which raises, is not."""
+    """Return True if a key is there; a spoilt one, which raises, is not."""
     try:
         return key in values
     except Exception:  # the key's own
@@ -362,7 +362,7 @@ def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
 
 
 def _is_sound(key: Hashable) -> bool:
-    """Whether a key can still be hashed, and is equal to itself."""
+    """Return True if a key can still be hashed, and is equal to itself."""
     try:
         return key in {key}
     except Exception:  # the key's own

@@ -110,7 +110,7 @@ class BulkCall:
         return self._key_of(item)
 
     def look(self) -> bool:
-        """The first check: take every fresh value; whether that was all."""
+        """Make the first check: take every fresh value. Return True if that was all."""
         cache, values = self.cache, self.values
         lookup, now = cache.lookup, cache.timer()
         count = getattr(cache.counts, "hit", None)

@@ -27,7 +27,7 @@ class Batch(Protocol):
     """Keys that were dropped, put or landed since it began: its values are no news for them."""
 
     sealed: bool
-    """Whether that goes for every key."""
+    """The same for every key."""
 
 
 class Cache:

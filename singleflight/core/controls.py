@@ -38,7 +38,7 @@ __all__ = [
 
 
 def invalidate(cache: Cache, key: Hashable) -> bool:
-    """Detach the key's flight, then drop its value; whether there was either."""
+    """Detach the key's flight, then drop its value. Return True if there was either."""
     settle()
     detached = _detach(cache, key)
     record = cache.store.drop(key)

@@ -183,7 +183,7 @@ def look(cache: Cache, call: Call, began: float) -> Decision:
 
 
 def _look_round(cache: Cache, call: Call) -> tuple[bool, list[Hashable] | None]:
-    """Unseat what takes too long: whether too many are left running; and a cycle that has closed.
+    """Take the key from a flight that is due. Return True if too many are left running, and a closed cycle.
 
     Not within `look`: no flight is to be in the frames of what that raises.
     """
@@ -286,7 +286,7 @@ def refuse(cache: Cache, key: Hashable, found: list[Hashable]) -> None:
 
 
 def _leads(cache: Cache, keys: list[Hashable]) -> bool:
-    """Whether whoever runs here leads the flights of all these keys, and nobody else's are among them."""
+    """Return True if the caller leads the flights of all these keys."""
     actor = current_actor()
     with mutex:
         turns = [None if slot is None else slot.turn for slot in map(cache.locks.slot, keys)]

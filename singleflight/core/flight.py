@@ -53,18 +53,18 @@ class Work(Protocol):
     """The event loop that its task runs on."""
 
     began: bool
-    """Whether the function has been called."""
+    """Whether the function has been called: a field."""
 
     def stop(self) -> None:
         """Have it cancelled; from any thread, under no lock."""
         ...
 
     def may_stop(self) -> bool:
-        """Whether nobody wants what else it fetches (then that is doomed, too). Called under the mutex."""
+        """Return True if nobody wants what else it fetches, which is doomed then. Called under the mutex."""
         ...
 
     def is_dead(self) -> bool:
-        """Whether it will never end by itself: its event loop is closed, or that loop's thread is gone."""
+        """Return True if it will never end by itself: its loop is closed, or that loop's thread has ended."""
         ...
 
 
@@ -159,23 +159,23 @@ class Flight(Turn):
         return self.latch
 
     def has_opened(self, latch: Latch) -> bool:
-        """Whether this latch, at which a follower waits, is open or about to be."""
+        """Return True if this latch, at which a follower waits, is open or about to be."""
         return self.latch is not latch or self.lost or self.is_over() or self.may_be_claimed()
 
     def may_be_claimed(self) -> bool:
-        """Whether whoever comes next is to lead it."""
+        """Return True if whoever comes next is to lead it."""
         return self.state is UNCLAIMED and self.slot.turn is self
 
     def is_over(self) -> bool:
-        """Whether nothing is to be expected of it any more by those who wait."""
+        """Return True if nothing is to be expected of it any more by those who wait."""
         return self.state is not FLYING and self.state is not UNCLAIMED
 
     def has_ended(self) -> bool:
-        """Whether its function has returned or raised, or runs in another process."""
+        """Return True if its function has returned or raised, or runs in another process."""
         return self.lost or self.state is LANDED or self.state is PASSED
 
     def is_due(self) -> bool:
-        """Whether it is in flight for longer than it may be, or nobody is left to end it."""
+        """Return True if it is in flight for longer than it may be, or nobody is left to end it."""
         if self.state is not FLYING:
             return False
         if self.is_dead():
@@ -183,7 +183,7 @@ class Flight(Turn):
         return self.due is not None and time.monotonic() >= self.due
 
     def is_dead(self) -> bool:
-        """Whether nobody is left to end it: its event loop is gone, or the thread that ran it has ended."""
+        """Return True if nobody is left to end it: its loop is gone, or its thread has ended."""
         if self.work is not None:
             return self.work.is_dead()
         return not self.unbegun and self.life is not None and self.life() is None

@@ -52,7 +52,7 @@ class TwinGroup:
         return [owner() for owner in self._owners]
 
     def add(self, assembly: Assembly, method: bool) -> None:
-        """One more function; whether it is a method."""
+        """Add a function, which is a method or not."""
         self.assemblies.append(assembly)
         if method and not self.of_methods:
             self.has_methods()

@@ -45,7 +45,7 @@ class BatchWork(Work):
         self.batch: Batch | None = batch  # until the task has ended
 
     def may_stop(self) -> bool:
-        """Whether nobody wants any of its flights."""
+        """Return True if nobody wants any of its flights."""
         return self.batch is None or self.batch.may_stop()
 
     def ended(self, _task: asyncio.Task[None]) -> None:

@@ -111,13 +111,13 @@ class Work:
             self.task.cancel()
 
     def is_dead(self) -> bool:
-        """Whether the loop is closed, or stands still on a thread that has ended or runs another loop now."""
+        """Return True if the loop is closed, or its thread has ended or runs another loop now."""
         if self.homeless and not self.loop.is_running():
             return True  # nobody keeps that loop running to see it end
         return is_gone(self.loop, self._thread) or self._is_displaced()
 
     def _is_displaced(self) -> bool:
-        """Whether another loop runs on its loop's thread, so that it cannot go on while that one runs.
+        """Return True if another loop runs on its loop's thread, so that it cannot go on while that one runs.
 
         It may go on afterwards. What it brings then is its own callers' alone, as after `flight_timeout`.
         """

@@ -48,7 +48,7 @@ def _enter(lock: Any) -> None:
 
 mutex: Any = new_lock()
 inside: Callable[[], bool] = mutex._is_owned
-"""Whether this very thread is inside a section of the mutex, as only a re-entering caller can find."""
+"""Return True if this very thread is inside a section of the mutex, as only a re-entry can find."""
 
 
 _files: set[str] = set()

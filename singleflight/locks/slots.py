@@ -80,14 +80,14 @@ class Turn:
     job: Job | None = None  # what its thread was doing when it was taken, where that may be over before it
 
     def is_over(self) -> bool:
-        """Whether nothing is to be expected of it any more by those who wait."""
+        """Return True if nothing is to be expected of it any more by those who wait."""
         return False
 
     def see_to(self) -> None:
         """Whoever waits for it looks whether it can still end, and ends it if not. Called under no lock."""
 
     def is_dead(self) -> bool:
-        """Whether its leader will never go on; asked of those that queue, too."""
+        """Return True if its leader will never go on; asked of those that queue, too."""
         return False
 
     def orphan(self) -> None:
@@ -136,7 +136,7 @@ class Hold(Turn):
 
     @property
     def missing(self) -> bool:
-        """Whether a slot that it queues for is not its own yet."""
+        """Return True if a slot that it queues for is not its own yet."""
         return any(slot.turn is not self for slot in self.slots)
 
     def see_to(self) -> None:
@@ -145,7 +145,7 @@ class Hold(Turn):
             self._release(self)
 
     def is_dead(self) -> bool:
-        """Whether its owner is a task whose event loop is gone."""
+        """Return True if its owner is a task whose event loop is gone."""
         return self.waiter.is_dead()
 
     def unbind(self, job: Job, /) -> None:

@@ -321,7 +321,7 @@ def is_sound(slot: Slot, by_key: dict[Hashable, Slot]) -> bool:
 
 
 def _file(slot: Slot, by_key: dict[Hashable, Slot], known: dict[Hashable, Slot]) -> bool:
-    """File a slot that was known so far under its key, unless that is spoilt; whether it was.
+    """File a slot that was known so far under its key. Return True if that is sound.
 
     A key that has changed must not be filed as what it is now: others may ask for that.
     """
