@@ -169,7 +169,7 @@ class CallForms:
 
 
 def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
-    """Return True if Python binds it to the instances of a class that has it, and there is a parameter for them."""
+    """Return True if Python binds it to the instances of a class, and it has a parameter for them."""
     if not hasattr(type(function), "__get__"):
         return False
     if type(function) is partial and sys.version_info < (3, 14):
