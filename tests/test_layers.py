@@ -86,6 +86,41 @@ def test_there_is_no_cycle():
     assert len(done) > 40
 
 
+def written(path):
+    """The attributes that a module assigns, of other objects than `self`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if stored and ast.unparse(node.value) != "self":
+            yield node.attr
+
+
+@pytest.mark.parametrize(
+    ("field", "writers"),
+    [
+        *(
+            (field, {"core/transitions"})
+            for field in ("state", "followers", "doomed", "deserted", "detached")
+        ),
+        ("turn", {"core/transitions", "locks/table"}),  # the latter that of a plain hold, or nobody's
+    ],
+)
+def test_one_file_changes_flights(field, writers):
+    """Nobody else assigns a flight's state or a slot's turn."""
+    assert {name_of(path) for path in OURS if field in written(path)} == writers
+
+
+def test_state_is_not_inherited():
+    """All that is known of a function is in one class, with none of ours above or below it."""
+    bases = {
+        node.name: [ast.unparse(base) for base in node.bases]
+        for path in OURS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert bases["Cache"] == bases["Store"] == []
+    assert not {"Cache", "Store"} & {base for each in bases.values() for base in each}
+
+
 def test_each_dependency_has_one_door():
     """Only the expiry imports cachetools, only the types wrapt, only accounts alpaca; nothing else is."""
     found = {}

@@ -177,7 +177,7 @@ class AlpacaAccount(AccountInterface):
         name="get_clock",
     )
     def get_clock(self) -> Clock:
-        """Whether the market is open, and when it opens and closes next.
+        """Return True if the market is open, and when it opens and closes next.
 
         Kept for a minute, but not past the moment at which it opens or closes: `is_open` is never out
         of date by more than the request took. `timestamp` is when the broker was asked.

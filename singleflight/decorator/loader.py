@@ -21,7 +21,7 @@ from .surface import MYPY
 from .wrapt_types import Annotations, BoundFunctionWrapper, FunctionWrapper
 
 if TYPE_CHECKING:
-    from .assembly import Home
+    from .assembly import Assembly
     from .surface import NamesSelf, TakesClass, TakesInstance
 
 __all__ = ["BoundBulkLoader", "BulkDecorator", "BulkLoader", "Loading", "MakesLoaders", "check_max_batch"]
@@ -45,9 +45,9 @@ def check_max_batch(max_batch: Any) -> None:
 class Loading:
     """Turns calls of one loader, or of its bound methods, into bulk calls."""
 
-    def __init__(self, wrapped: Any, home: Home, max_batch: int | None) -> None:
+    def __init__(self, wrapped: Any, assembly: Assembly, max_batch: int | None) -> None:
         check_max_batch(max_batch)
-        self.home = home
+        self.assembly = assembly
         self.max_batch = max_batch
         self._static = isinstance(wrapped, staticmethod)
         of_class = isinstance(wrapped, classmethod)
@@ -61,12 +61,12 @@ class Loading:
         parameters = parameters_of(function)
         self._names = list(parameters.signature.parameters)
         self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
-        if of_class is not home.of_class:
-            raise TypeError(f"bulk: only one of {called} and {home.called} is a class method")
+        if of_class is not assembly.of_class:
+            raise TypeError(f"bulk: only one of {called} and {assembly.called} is a class method")
         # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
         self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
         self._exact = False
-        if check_loader(called, parameters, home.called, home.parameters, self._of_instance):
+        if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
             self._exact = parameters.exact
             if self._exact:
                 self._canonical = CallForms(function, parameters, False, False).arguments()
@@ -98,8 +98,8 @@ class Loading:
             before, items, after = args, words[name], ()
             words = {word: value for word, value in words.items() if word != name}
         else:
-            raise TypeError(f"{self.home.called}: bulk: the items are missing")
-        split = self.home.split(bound)
+            raise TypeError(f"{self.assembly.called}: bulk: the items are missing")
+        split = self.assembly.split(bound)
 
         def key_of(item: Any) -> Hashable:
             key: Hashable = split(*before, item, *after, **words)[0]
@@ -114,16 +114,16 @@ class Loading:
                 return wrapped(*leading, some, *trailing, **kwargs)
             return wrapped(*leading, **{**kwargs, name: some})
 
-        return self._drive(Request(self.home.memo, items, name, key_of, run, self.max_batch))
+        return self._drive(Request(self.assembly.cache, items, name, key_of, run, self.max_batch))
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
         """Return True if the first argument of a plain call is the instance or class of the method."""
         if self._static or not args:
             return False
-        family = self.home.family
-        if self._of_instance or family.of_methods:
+        twins = self.assembly.twins
+        if self._of_instance or twins.of_methods:
             return True
-        return any(owner is not None and isinstance(args[0], owner) for owner in family.owners())
+        return any(owner is not None and isinstance(args[0], owner) for owner in twins.owners())
 
 
 def _unknown(*_args: Any, **_kwargs: Any) -> None:
@@ -174,10 +174,10 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
         def __copy__(self):
             return self
 
-        def __deepcopy__(self, memo):
+        def __deepcopy__(self, cache):
             if self._self_instance is None:
                 return self
-            return getattr(deepcopy(self._self_instance, memo), self.__name__)
+            return getattr(deepcopy(self._self_instance, cache), self.__name__)
 
         def __repr__(self):
             return f"<bound bulk loader {shown(self.__wrapped__)}>"
@@ -237,7 +237,7 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             return self._self_face
 
         def _taken_apart(self):
-            state = self.__wrapped__, self._self_wrapper.home.decorated(), self.max_batch
+            state = self.__wrapped__, self._self_wrapper.assembly.decorated(), self.max_batch
             return _empty_loader, (pickles.identity_of(self),), state, None, None, _fill_loader
 
         def __repr__(self):
@@ -260,7 +260,7 @@ def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
 
     def fill() -> None:
         if loader._self_waiting is not None:
-            BulkLoader.__init__(loader, wrapped, Loading(wrapped, function._self_home, max_batch))
+            BulkLoader.__init__(loader, wrapped, Loading(wrapped, function._self_assembly, max_batch))
             pickles.arrived(loader)
 
     pickles.when_here(function, fill)
@@ -325,7 +325,7 @@ class MakesLoaders:
     __slots__ = ()
 
     if TYPE_CHECKING:
-        _self_home: Home
+        _self_assembly: Assembly
 
     if TYPE_CHECKING and not MYPY:
 
@@ -382,4 +382,4 @@ class MakesLoaders:
         check_max_batch(max_batch)
         if fn is None:
             return partial(self.bulk, max_batch=max_batch)
-        return BulkLoader(fn, Loading(fn, self._self_home, max_batch))
+        return BulkLoader(fn, Loading(fn, self._self_assembly, max_batch))

@@ -15,7 +15,7 @@ from ..telemetry.counters import Stats
 from ..telemetry.views import Explanation, FlightInfo
 
 if TYPE_CHECKING:
-    from ..core.coordinator import Memo
+    from ..core.cache import Cache
 
 __all__ = ["Controls"]
 
@@ -100,8 +100,8 @@ class Controls(Generic[P, R]):
     __slots__ = ()
 
     if TYPE_CHECKING:
-        _self_home: Any
-        _self_memo: Memo
+        _self_assembly: Any
+        _self_cache: Cache
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Return the key and the canonical arguments of a call."""
@@ -117,15 +117,15 @@ class Controls(Generic[P, R]):
         The callers of a flight in progress still get its outcome, but it is not stored, and the next caller
         fetches anew.
         """
-        return controls.invalidate(self._self_memo, self._split(args, kwargs)[0])
+        return controls.invalidate(self._self_cache, self._split(args, kwargs)[0])
 
     def invalidate_where(self, predicate: Callable[[Any], object]) -> int:
         """Invalidate every key for which the predicate is true. Return how many there were."""
-        return controls.invalidate_where(self._self_memo, predicate)
+        return controls.invalidate_where(self._self_cache, predicate)
 
     def entry(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """Return the stored value of this call with its times, or None. Does not call or count anything."""
-        return controls.entry(self._self_memo, self._split(args, kwargs)[0])
+        return controls.entry(self._self_cache, self._split(args, kwargs)[0])
 
     def put(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value for this call as if it had just landed, and detach its flight.
@@ -134,7 +134,7 @@ class Controls(Generic[P, R]):
         invalidates. Raises the exceptions of a callable `ttl`, and `TypeError` for a value that one use would
         spend, such as a generator; nothing has changed then.
         """
-        controls.put(self._self_memo, self._split(args, kwargs)[0], value)
+        controls.put(self._self_cache, self._split(args, kwargs)[0], value)
 
     @looked_through
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -158,41 +158,41 @@ class Controls(Generic[P, R]):
 
     def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Return what this call would do now, and why; `str()` gives a sentence. Does not call or count."""
-        return controls.explain(self._self_memo, self._split(args, kwargs)[0])
+        return controls.explain(self._self_cache, self._split(args, kwargs)[0])
 
     def stats(self) -> Stats:
         """Return the counts so far; exact once no call is running."""
-        return controls.stats(self._self_memo)
+        return controls.stats(self._self_cache)
 
     def flights(self) -> tuple[FlightInfo, ...]:
         """Return the flights in progress, oldest first."""
-        return controls.flights(self._self_memo)
+        return controls.flights(self._self_cache)
 
     def cache_info(self) -> _CacheInfo:
         """Return hits, misses, maxsize and current size, as `functools.lru_cache` does."""
         stats = self.stats()
         hits, size = stats.hits + stats.stale_hits, stats.entries
-        return _CacheInfo(hits, stats.misses, self._self_memo.options.maxsize, size)
+        return _CacheInfo(hits, stats.misses, self._self_cache.options.maxsize, size)
 
     def cache_clear(self) -> None:
         """Remove all entries, detach all flights and set the counts to zero."""
-        controls.clear(self._self_memo)
+        controls.clear(self._self_cache)
 
     def cache_parameters(self) -> dict[str, Any]:
         """Return the options of this function, `key` and `name` included."""
-        options = self._self_memo.options
+        options = self._self_cache.options
         hidden = ("fixed_ttl", "ageing")
         told = {name: getattr(options, name) for name in options.__slots__ if name not in hidden}
-        return {**told, "key": self._self_memo.own_key, "name": self._self_memo.name}
+        return {**told, "key": self._self_cache.own_key, "name": self._self_cache.name}
 
     def bypass(self) -> AbstractContextManager[None]:
         """Return a context manager in which every call, by any caller, runs the function directly.
 
         Inside it nothing is looked up, shared, stored or counted. Stored values are served again afterwards.
         """
-        return controls.bypass(self._self_memo)
+        return controls.bypass(self._self_cache)
 
     @property
     def locks(self) -> KeyedLocks:
         """The keyed locks of the function: inside `with fn.locks(key):` no flight of that key begins."""
-        return self._self_memo.locks
+        return self._self_cache.locks

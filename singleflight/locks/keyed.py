@@ -21,9 +21,9 @@ from . import jobs
 from .jobs import job_of_loop, job_of_thread
 from .latch import LOOK, LOOK_AGAIN, Latch
 from .mutex import inside, inside_other, mutex
-from .slots import Hold, Slot
+from .slots import Hold
 from .table import Slots, keys_of, register, registries
-from .unsettled import Loose, let_go, settle, unsettled
+from .unsettled import After, settle, unsettled
 from .waiters import Waiter, descends, thread_waiter
 from .waitgraph import begin_waiting, cycle, end_waiting, note, refusal, reset_after_fork, waits
 
@@ -59,7 +59,7 @@ class Queued:
             if turn is not None and turn is not hold:
                 turn.see_to()
         with mutex:
-            granted = not hold.missing or hold.overtake()
+            granted = not hold.missing or Slots.overtake(hold)
             if not granted and hold.waiter.awaited_outside:
                 hold.waiter.look_again()
                 note(hold.waiter, hold.waiter.climb())
@@ -249,7 +249,7 @@ class KeyedLocks(Slots):
         found = queued = None
         with mutex:
             for key in hold.keys:
-                self._queue(hold, self.enter(key))
+                self.place(hold, self.enter(key))
             if hold.missing:
                 hold.latch = Latch()
                 queued = Queued(hold, hold.latch, timeout)
@@ -271,13 +271,12 @@ class KeyedLocks(Slots):
             if inside():  # a finaliser in the midst of a section: whoever leaves it does this then
                 unsettled[hold] = self._settle, hold, None
                 return
-            loose: list[Loose] = []  # opened and destroyed after the mutex is free
+            after = After()
             try:
                 with mutex:
-                    self._give_up(hold, loose)
+                    self._give_up(hold, after)
             finally:
-                for each in loose:
-                    let_go(each)
+                after.run()
         except (RecursionError, MemoryError):
             unsettled[hold] = self._settle, hold, None
         except BaseException:  # an interrupt
@@ -287,28 +286,20 @@ class KeyedLocks(Slots):
             if unsettled:
                 settle()
 
-    def _give_up(self, hold: Hold, loose: list[Loose]) -> None:
+    def _give_up(self, hold: Hold, after: After) -> None:
         for slot in hold.slots:
             if slot.turn is hold:
-                latch, old = self.vacate(slot)
-                loose.append((None if latch is None else latch.open, old))
+                self.vacate(slot, after)
             else:
                 slot.step_out(hold)
         hold.slots = []
 
-    def _settle(self, hold: Hold, before: int | None, loose: list[Loose]) -> None:
+    def _settle(self, hold: Hold, before: int | None, after: After) -> None:
         """Give up a hold whose owner could not, and its wait. Call under the mutex; may be repeated."""
-        self._give_up(hold, loose)
+        self._give_up(hold, after)
         if before is not None:
             end_waiting(hold.waiter.blocks, before)
             note(hold.waiter, frozenset())
-
-    def _queue(self, hold: Hold, slot: Slot) -> None:
-        hold.slots.append(slot)
-        if slot.turn is None and not slot.queue:
-            slot.turn = hold
-        else:
-            slot.line_up(hold)
 
 
 class Held:

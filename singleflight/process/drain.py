@@ -16,7 +16,7 @@ from ..locks.mutex import mutex
 from ..locks.unsettled import settle
 from ..locks.waiters import Waiter, thread_waiter
 from ..locks.waitgraph import cycle
-from .registry import memos
+from .registry import all_caches
 
 __all__ = ["drain", "drain_sync"]
 
@@ -113,8 +113,8 @@ class _Draining:
 
 def _in_progress() -> Iterator[Flight]:
     """Yield every flight that runs, also detached ones, except those whose loop or thread is gone."""
-    for memo in memos():
-        for turn in [slot.turn for slot in memo.locks.live()] + list(memo.adrift):
+    for cache in all_caches():
+        for turn in [slot.turn for slot in cache.locks.live()] + list(cache.adrift):
             if (
                 isinstance(turn, Flight)
                 and turn.leader is not None

@@ -25,7 +25,7 @@ from math import inf
 from typing import Any, Protocol
 
 from ..common.keys import InstanceKey, check_room
-from ..locks.mutex import new_lock, register
+from ..locks.mutex import new_lock, with_sections
 from .entry import Record, record_of
 from .expiry import Order
 
@@ -42,6 +42,7 @@ class Detachable(Protocol):
     previous: Record | None
 
 
+@with_sections
 class Store:
     """The entries of one decorated function.
 
@@ -64,7 +65,6 @@ class Store:
         self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
         self._ring = record_of(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
         self._rebuild()
-        register(self)
 
     def records(self) -> list[Record]:
         """Everything that is stored, run out or not."""

@@ -29,10 +29,10 @@ from .events import (
     log,
 )
 
-__all__ = ["Emitter", "Teller"]
+__all__ = ["Emitter"]
 
 
-class Told(Protocol):
+class Reported(Protocol):
     """The fields of a flight that events contain."""
 
     key: Hashable
@@ -95,11 +95,7 @@ class Emitter:
         finally:
             self._telling.active = False
 
-
-class Teller(Emitter):
-    """The events of one function. Every method is called after the transition, under no lock."""
-
-    __slots__ = ()
+    # -- one method a kind; each is called after the transition, under no lock ----------------------------
 
     def hit(self, record: Record, now: float) -> bool:
         """Emit a hit that took the longer path. Return True if it was wanted."""
@@ -118,17 +114,17 @@ class Teller(Emitter):
         if self.wants("deadlock"):
             self.tell(Deadlock, key, cycle=cycle)
 
-    def fetching(self, flight: Told) -> None:
+    def fetching(self, flight: Reported) -> None:
         """Emit that a leader is about to run the function."""
         if self.wants("fetch"):
             self.tell(Fetch, flight.key, flight=flight.kind)
 
-    def waiting(self, flight: Told, followers: int) -> None:
+    def waiting(self, flight: Reported, followers: int) -> None:
         """Emit that a follower begins to wait, as one of `followers`."""
         if self.wants("wait"):
             self.tell(Wait, flight.key, followers=followers)
 
-    def shared(self, flight: Told, now: float, waited: float) -> None:
+    def shared(self, flight: Reported, now: float, waited: float) -> None:
         """Emit that a follower has its flight's outcome."""
         if self.wants("share"):
             value, error = flight.value, flight.error
@@ -141,7 +137,7 @@ class Teller(Emitter):
             self.tell(Timeout, key, waited=waited)
 
     def landed(
-        self, flight: Told, ended: tuple[int, bool], value: Any, now: float, ttl: float | None
+        self, flight: Reported, ended: tuple[int, bool], value: Any, now: float, ttl: float | None
     ) -> None:
         """Emit that a flight ended with a value, stored for `ttl` seconds or (None) not stored."""
         if self.wants("land"):
@@ -150,7 +146,7 @@ class Teller(Emitter):
                 Land, flight.key, value=value, stored=ttl is not None, ttl=ttl, retried=ended[1], **told
             )
 
-    def failed(self, flight: Told, ended: tuple[int, bool], error: BaseException, now: float) -> None:
+    def failed(self, flight: Reported, ended: tuple[int, bool], error: BaseException, now: float) -> None:
         """Emit that a flight ended with an exception, or was aborted by one."""
         told = _told(flight, ended, now)
         if not isinstance(error, Exception):
@@ -159,7 +155,7 @@ class Teller(Emitter):
         elif self.wants("land"):
             self.tell(Land, flight.key, error=error, stored=False, retried=ended[1], **told)
 
-    def unseated(self, flight: Told) -> None:
+    def unseated(self, flight: Reported) -> None:
         """Emit that a flight took too long, or could not end, and has lost its key."""
         if self.wants("unseat"):
             self.tell(Unseat, flight.key)
@@ -172,5 +168,5 @@ class Teller(Emitter):
                 self.tell(kind, record.key)
 
 
-def _told(flight: Told, ended: tuple[int, bool], now: float) -> dict[str, Any]:
+def _told(flight: Reported, ended: tuple[int, bool], now: float) -> dict[str, Any]:
     return {"duration": now - flight.started, "followers": ended[0]}

@@ -15,7 +15,7 @@ from ..common.durations import seconds
 from ..common.messages import shown
 from ..core.controls import stats
 from ..core.functions import is_coroutine_function
-from ..process.registry import memos
+from ..process.registry import all_caches
 from ..telemetry.counters import Stats
 from .callers import Caller, in_tasks, in_threads
 
@@ -238,8 +238,8 @@ class _Counter:
     def _calls_of_any(self) -> int | str:
         """Return the calls of all decorated functions that were called or, if none was, of `fn` itself."""
         total, called = 0, False
-        for memo, now in _counts_of_all().items():
-            before = self._before_all.get(memo, (0, 0))
+        for cache, now in _counts_of_all().items():
+            before = self._before_all.get(cache, (0, 0))
             total += now[0] - before[0]
             called = called or now[1] > before[1]
             if now[0] < before[0] or now[1] < before[1]:
@@ -258,7 +258,7 @@ def _counts(stats: Stats) -> tuple[int, int]:
 
 def _counts_of_all() -> dict[Any, tuple[int, int]]:
     """Return the same for every living decorated function."""
-    return {memo: _counts(stats(memo)) for memo in memos()}
+    return {cache: _counts(stats(cache)) for cache in all_caches()}
 
 
 def _runs_itself(fn: Any) -> bool:

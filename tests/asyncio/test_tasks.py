@@ -307,13 +307,13 @@ def test_who_waits_no_more_is_let_go_of(play, left):
         tasks = [asyncio.create_task(fetch()) for _ in range(101)]
         await eventually(lambda: seen.count("wait") == 100)
         (slot,) = fetch.locks.live()
-        (crowd,) = slot.turn.latch.crowds.values()
-        assert len(crowd.members) == 100
+        (group,) = slot.turn.latch.groups.values()
+        assert len(group.members) == 100
         for task in tasks[1 : left + 1]:
             task.cancel()
         await eventually(lambda: slot.turn.followers == 100 - left)
-        assert 100 - left <= len(crowd.members) <= 2 * (100 - left)
-        assert sum(member.crowd is crowd for member in crowd.members) == 100 - left
+        assert 100 - left <= len(group.members) <= 2 * (100 - left)
+        assert sum(member.group is group for member in group.members) == 100 - left
         open_.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert outcomes.count(1) == 101 - left

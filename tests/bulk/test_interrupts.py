@@ -19,9 +19,11 @@ WATCHED = {
     "bulk_call",
     "batch",
     "bulk_threads",
+    "wait",
     "requested",
     "coordinator",
     "leaving",
+    "transitions",
     "landing",
     "flight",
     "renewal",
@@ -90,7 +92,7 @@ class Scene:
         assert self.price.flights() == ()
         stats = self.price.stats()
         assert stats.locks == stats.idle_locks
-        assert not self.price._self_memo.batches
+        assert not self.price._self_cache.batches
         assert not mutex._is_owned()
 
 

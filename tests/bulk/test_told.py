@@ -399,8 +399,8 @@ def test_a_bulk_call_amid_a_section_runs_its_loader(section, colour):
     other = single_flight_ttl(ttl=60)(lambda: 1)
     lock = {
         "the mutex": mutex,
-        "its store": price._self_memo.store._lock,
-        "another's store": other._self_memo.store._lock,
+        "its store": price._self_cache.store._lock,
+        "another's store": other._self_cache.store._lock,
     }[section]
 
     async def call():

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey
-from singleflight.core.flight import new_flight
+from singleflight.core.transitions import new_flight
 from singleflight.locks import keyed, table
 from singleflight.locks.keyed import Queued
 from singleflight.locks.mutex import inside, mutex

@@ -373,7 +373,7 @@ def test_classes_that_are_gone_are_not_remembered(kind):
     gc.collect()
     kept = class_with_it()
     assert kept().get(1) == 1
-    owners = fetch._self_home.family.owners()
+    owners = fetch._self_assembly.twins.owners()
     assert (len(owners), None in owners, kept in owners) == (1, False, True)
 
 

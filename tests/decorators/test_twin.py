@@ -202,7 +202,7 @@ def test_a_twin_that_would_have_other_keys_is_refused(unfit):
     get, _, _ = pair()
     with pytest.raises(TypeError, match=r"twin: .*equal keys"):
         get.twin(unfit)
-    assert len(get._self_home.family.homes) == 2
+    assert len(get._self_assembly.twins.assemblies) == 2
 
 
 def test_a_twin_that_the_key_cannot_take_is_refused():

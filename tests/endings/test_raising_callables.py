@@ -65,7 +65,7 @@ def tried(run, *args):
 
 def follow(function, first, second, gate):
     """One caller leads, another follows it where it can; both must come back."""
-    live = function._self_memo.locks.live  # not `flights`, which reads the clock
+    live = function._self_cache.locks.live  # not `flights`, which reads the clock
     callers = [threading.Thread(target=tried, args=call, daemon=True) for call in (first, second)]
     callers[0].start()
     until(lambda: live() or not callers[0].is_alive())

@@ -8,7 +8,6 @@ import pytest
 
 from singleflight import KeyedLocks, caches, configure_renewal, single_flight_ttl
 from singleflight.drivers import pool as renewing
-from singleflight.locks import mutex as sections
 from singleflight.locks.mutex import mutex
 from singleflight.process import registry
 from singleflight.testing import FakeClock, Recorder
@@ -150,7 +149,7 @@ def test_a_store_caught_in_mid_mutation_is_rebuilt():
         return key
 
     fetch(1), fetch(2)
-    store = fetch._self_memo.store
+    store = fetch._self_cache.store
     with store._lock:
         store._torn = True
         result = in_child(lambda: [fetch(key) for key in (1, 2, 3, 4)])
@@ -195,11 +194,10 @@ class Held:
             return key
 
         fetch()
-        memo = fetch._self_memo
+        memo = fetch._self_cache
         self.fetch = fetch
         self.lock = {
             "the registry of functions": registry._registering,
-            "the registry of stores": sections._registering,
             "the mutex": mutex,
             "the store": memo.store._lock,
             "the off switch": memo.switching,
@@ -208,7 +206,7 @@ class Held:
 
 
 HELD = [
-    *("the registry of functions", "the registry of stores", "the mutex"),
+    *("the registry of functions", "the mutex"),
     *("the store", "the off switch", "the pool of renewals"),
 ]
 

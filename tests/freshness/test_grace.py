@@ -380,7 +380,7 @@ def test_a_listener_of_hits(stale):
     assert source.sums()
 
 
-def test_an_interrupt_of_a_renewal_is_nobodys(driver, stale):
+def test_an_interrupt_of_a_renewal_is_unclaimed(driver, stale):
     """An abort in the background reaches no caller, counts as no failure, and the next reader renews."""
     source = stale(asyncio.CancelledError())
     source.gate.set()

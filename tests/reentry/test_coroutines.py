@@ -33,7 +33,7 @@ def test_a_loop_that_runs_amid_a_section(section):
         return plain()
 
     async def handle():
-        with mutex if section == "the mutex" else plain._self_memo.store._lock:
+        with mutex if section == "the mutex" else plain._self_cache.store._lock:
             values.append(asyncio.run(asyncio.wait_for(coroutine(), PATIENCE / 5)))
 
     leader = InThread(lead, ())

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from singleflight.core import unseating
+from singleflight.core import transitions
 from singleflight.drivers import pool as renewing
 from singleflight.locks import waitgraph
 from singleflight.locks.mutex import inside
@@ -94,7 +94,7 @@ def test_a_bulk_call_that_is_interrupted_leaves_the_others_what_they_need(
         waiting.clear()
         world = World(**OPTIONS[options])
         SCENES[scene](world)
-        monkeypatch.setattr(unseating, "_MOST_UNSEATED", world.most_unseated)
+        monkeypatch.setattr(transitions, "_MOST_UNSEATED", world.most_unseated)
         where = struck(number, world.call, TIMES)
         lost = None if world.struck or where is None else "the interrupt is lost"
         if (problem := lost or pool.go_on() or wrong(world)) is not None:

@@ -19,7 +19,20 @@ from singleflight.testing import Recorder
 from ..sampling import one_in
 
 HOME = str(Path(singleflight.__file__).parent)
-WATCHED = ("coordinator", "store", "expiry", "threads", "slots", "keyed", "table", "flight", "controls")
+WATCHED = (
+    "coordinator",
+    "transitions",
+    "landing",
+    "leaving",
+    "store",
+    "expiry",
+    "threads",
+    "slots",
+    "keyed",
+    "table",
+    "flight",
+    "controls",
+)
 
 
 class AtLine:
