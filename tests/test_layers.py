@@ -1,6 +1,7 @@
 """Which module may import which: read from the source, so that the drawing in ARCHITECTURE.md stays true."""
 
 import ast
+import re
 import subprocess
 import sys
 from abc import ABC
@@ -67,6 +68,18 @@ def test_arrows_point_one_way(path):
     room = name_of(path).partition("/")[0]
     for imported in ours(path):
         assert LEVEL[imported.partition("/")[0]] <= LEVEL.get(room, len(ROOMS)), imported
+
+
+def test_the_picture_shows_the_rooms_and_their_modules():
+    """ARCHITECTURE.md draws the rooms in the order of their arrows, and names each module in its room."""
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text()
+    picture = text.partition("## The rooms")[2].partition("\n## ")[0]
+    parts = re.split(r"^    (\w+)/", picture, flags=re.MULTILINE)[1:]
+    assert parts[::2] == ["accounts", *reversed(ROOMS)]
+    for room, words in zip(parts[::2], parts[1::2], strict=True):
+        modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
+        if room != "accounts":
+            assert modules <= set(re.findall(r"\w+", words)), room
 
 
 def test_there_is_no_cycle():

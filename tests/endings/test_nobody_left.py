@@ -213,7 +213,7 @@ def test_a_flight_whose_invalidation_was_cut_short_ends(struck, monkeypatch):
         assert go.wait(SOON)
         return key
 
-    def strike(_slot):
+    def strike(_slot, _after):
         raise struck
 
     caller = threading.Thread(target=load, args=("k",))

@@ -3,6 +3,8 @@
 import pytest
 
 from singleflight import AdaptiveTTL
+from singleflight.core import coordinator
+from singleflight.drivers import tasks, threads
 from singleflight.testing import Recorder
 
 from ..drivers import until
@@ -47,14 +49,14 @@ def test_the_first_reader_renews(due):
     assert source.sums()
 
 
-def test_hits_stay_on_the_fast_path_while_it_is_renewed(due):
+def test_hits_stay_on_the_fast_path_while_it_is_renewed(due, monkeypatch):
     """The decision maker is not asked again until the ttl is over."""
     source = due(listener=None)
-    memo = source.fetch._self_cache
     assert source.call() == 0
     source.executions.wait_for(2)
-    boarded, board = [], memo.board
-    memo.board = lambda call: boarded.append(call) or board(call)
+    boarded, board = [], coordinator.board
+    for driver in (threads, tasks):
+        monkeypatch.setattr(driver, "board", lambda cache, call: boarded.append(call) or board(cache, call))
     source.clock.advance(4.999)
     assert [source.call() for _ in range(CALLERS)] == [0] * CALLERS
     assert boarded == []

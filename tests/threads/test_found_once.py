@@ -14,6 +14,8 @@ from singleflight.locks.mutex import inside, mutex
 from singleflight.locks.waiters import new_waiter
 from singleflight.testing import Recorder
 
+from ..amid import amid
+
 
 def test_a_follower_of_a_failed_refresh_does_not_get_the_old_value(crowd, gate):
     """refresh promises a call: one that joined a failing refresh tries itself, or gets the failure."""
@@ -267,8 +269,12 @@ def test_a_lock_is_not_waited_for_inside_a_store(crowd, gate):
     crowd.add(hold)
     assert holding.wait(10)
     fetch = single_flight_ttl(ttl=60)(lambda: 1)
-    with fetch._self_cache.store._lock, pytest.raises(FlightDeadlock), locks("k", timeout=5):
-        pass
+
+    def take():
+        with pytest.raises(FlightDeadlock), locks("k", timeout=5):
+            pass
+
+    amid(fetch._self_cache.store._lock, take)
     gate.set()
 
 
@@ -287,8 +293,7 @@ def test_a_call_is_made_directly_inside_a_store(crowd, gate):
     crowd.add(fetch)
     assert begun.wait(10)
     other = single_flight_ttl(ttl=60)(lambda: 1)
-    with other._self_cache.store._lock:
-        assert fetch() == 2
+    assert amid(other._self_cache.store._lock, fetch) == 2
     (flight,) = fetch.flights()
     assert flight.followers == 0
     gate.set()
