@@ -19,7 +19,7 @@ LEVEL = {name: number for number, name in enumerate(ROOMS)}
 
 # The only third parties, and the only modules that import them.
 DOORS = {
-    "cachetools": {"storage/expiry"},
+    "cachetools": {"storage/cache"},
     "wrapt": {"decorator/wrapt_types"},
     "alpaca": {"accounts"},
     "requests": {"accounts"},
@@ -85,7 +85,7 @@ def test_there_is_no_cycle():
 
 
 def test_each_dependency_has_one_door():
-    """Only the expiry imports cachetools, only the types wrapt, only accounts alpaca; nothing else is."""
+    """Only the entries' cache imports cachetools, only the types wrapt, only accounts alpaca; nothing else is."""
     found = {}
     for path in EVERYTHING:
         for imported in imports(path):

@@ -30,7 +30,7 @@ SEVERAL = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 3)), max_size=6
 def lines(library):
     """A point at each line of everything that decides or keeps."""
     modules = """
-        coordinator renewal leaving unseating landing state flight call store expiry entry slots table
+        coordinator renewal leaving unseating landing state flight call store cache entry slots table
         keyed waiters waitgraph latch task_waiters threads tasks bulk_call batch bulk_threads controls
     """
     with library.lines(*modules.split()) as lines:

@@ -16,7 +16,7 @@ from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
 from singleflight.testing import Recorder
 
 HOME = str(Path(singleflight.__file__).parent)
-WATCHED = ("coordinator", "store", "expiry", "threads", "slots", "keyed", "table", "flight", "controls")
+WATCHED = ("coordinator", "store", "cache", "threads", "slots", "keyed", "table", "flight", "controls")
 
 
 class AtLine:

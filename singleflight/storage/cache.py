@@ -1,0 +1,173 @@
+"""The cachetools cache that holds the entries of a function: it evicts and expires.
+
+Which class it is, `cache_for` decides. A record is held under a *place*, a bare object: no key of the user's
+is hashed here, so a spoilt one can always be taken out; and what cachetools still refers to after something
+has left (a `TLRUCache` does, for a while) are places and no values.
+
+The store tells the time. Otherwise the clock that cachetools sees stands still before all time: nothing
+runs out while it stores, evicts or is measured, and no clock of the user's is read under the store's lock.
+Every method is called under that lock. One that is cut short may leave the cache in pieces: then the store
+makes another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import inf
+from typing import Any
+
+from cachetools import Cache, TLRUCache, TTLCache
+
+from .entry import Record
+
+__all__ = ["HoldingCache", "cache_for"]
+
+_LOOKS = 33  # at how many entries one eviction may look; bounds the time under the lock
+
+
+def cache_for(maxsize: float, ttl: float | None) -> HoldingCache:
+    """A cache for entries that all live for `ttl` seconds, or where it is None, each for a time of its own.
+
+    This is the place to choose another policy, or to weigh entries: a class of cachetools that comes after
+    `HoldingCache`, and decides in its own `popitem` who goes.
+    """
+    if ttl is None:
+        return _OwnLives(maxsize)
+    return HoldingCache(maxsize) if ttl == inf else _OneLife(maxsize, ttl)
+
+
+class _Clock:
+    """Shows `times[0]` as a call and on entering a `with`, which is how cachetools asks its own timers.
+
+    What is called for that is not found on the type, as usual, but in the instance: functions of C, for
+    several of Python would be a tenth of a miss.
+    """
+
+    __slots__ = ("__call__", "__enter__", "__exit__", "times")
+
+    def __init__(self) -> None:
+        self.times = [-inf]
+        self.__call__ = self.__enter__ = partial(self.times.__getitem__, 0)
+        self.__exit__ = "".format  # an empty string: nothing is suppressed
+
+
+class HoldingCache(Cache[object, Record]):
+    """What the store asks of its cache: as it is, for entries that never run out; else before another class.
+
+    Who goes when it is full: second chance, also called CLOCK (F. J. Corbató, 1968). A hand goes round over
+    the places, from the oldest on; who was read since it last came by is spared.
+    """
+
+    _delitem: Callable[..., Any] = Cache.__delitem__  # that of the class which this one comes before
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.evicted: list[Record] = []  # until the store takes them
+        self._hand: Iterator[object] = iter(())  # over the places of one moment; some are empty by now
+
+    def hold(self, record: Record) -> list[Record]:
+        """A record has landed; returns those that were evicted for it."""
+        record.place = place = object()
+        self[place] = record
+        evicted = self.evicted
+        if evicted:
+            self.evicted = []
+        return evicted
+
+    def popitem(self) -> tuple[object, Record]:
+        """Evict one; cachetools calls it."""
+        looks = _LOOKS
+        while True:
+            place = next(self._hand, None)
+            if place is None:
+                if not Cache.__len__(self):
+                    raise KeyError("nothing is left to evict")
+                self._hand = iter(list(Cache.__iter__(self)))  # about once in as many evictions as it has
+                continue
+            try:
+                record = Cache.__getitem__(self, place)
+            except KeyError:  # it has left
+                continue
+            looks -= 1
+            if record.hits != record.passed and looks:
+                record.passed = record.hits
+                continue
+            try:  # noqa: SIM105  # which would be calls
+                self._delitem(place)
+            except KeyError:
+                pass  # it was over and hidden (see `_OneLife`), which is told after it was taken out
+            self.evicted.append(record)
+            return place, record
+
+    def expire(self, time: float | None = None) -> Any:  # noqa: ARG002
+        """What cachetools calls amid everything: nothing runs out but by `run_out`."""
+        return ()
+
+    def run_out(self, now: float) -> Any:  # noqa: ARG002
+        """Take out what has run out, as far as it is found at once; returns places and records."""
+        return ()
+
+    def run_out_exactly(self, now: float) -> Any:
+        """Take out all that has run out; returns places and records."""
+        return self.run_out(now)
+
+
+class _OwnLives(HoldingCache, TLRUCache[object, Record]):
+    """For entries that have each a ttl or a grace of their own."""
+
+    timer: Any = _Clock()
+    run_out: Any = TLRUCache.expire
+    _delitem = TLRUCache.__delitem__
+
+    def __init__(self, maxsize: float) -> None:
+        super().__init__(maxsize, _end_of, self.timer)
+
+
+class _OneLife(HoldingCache, TTLCache[object, Record]):
+    """For entries that live equally long.
+
+    cachetools looks for what has run out in the order in which it came. What landed earlier than something
+    before it (a clock has stepped back, or threads have overtaken each other) is hidden behind that.
+    """
+
+    timer: Any = None  # not the property that it is in cachetools
+    run_out: Any = TTLCache.expire
+    _delitem = TTLCache.__delitem__
+
+    def __init__(self, maxsize: float, ttl: float) -> None:
+        self.timer = clock = _Clock()
+        super().__init__(maxsize, ttl, clock)
+        self._times = clock.times
+        self._latest = self._hides_until = -inf  # the latest landing; until when anything can be hidden
+
+    def hold(self, record: Record) -> list[Record]:
+        """A record has landed; returns those that were evicted for it."""
+        times, landed = self._times, record.landed
+        if landed < self._latest:
+            self._hides_until = self._latest + self.ttl
+        else:
+            self._latest = landed
+        record.place = place = object()
+        times[0] = landed
+        TTLCache.__setitem__(self, place, record)
+        times[0] = -inf
+        evicted = self.evicted
+        if evicted:
+            self.evicted = []
+        return evicted
+
+    def run_out_exactly(self, now: float) -> Any:
+        """Take out all that has run out; returns places and records."""
+        gone = self.run_out(now)
+        if now < self._hides_until:
+            for place in list(Cache.__iter__(self)):
+                record = Cache.__getitem__(self, place)
+                if not now < _end_of(place, record, now):
+                    del self[place]
+                    gone.append((place, record))
+        return gone
+
+
+def _end_of(place: object, record: Record, now: float) -> float:  # noqa: ARG001
+    return record.landed + record.ttl + record.grace
