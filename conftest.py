@@ -1,16 +1,64 @@
-"""Runs every Python code block of README and docs, and every doctest of the package."""
+"""Runs each Python code block of README and docs and each doctest; and everything on two cores."""
 
+import gc
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+import pytest
+from sybil import Example, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
+from sybil.sybil import SybilCollection
 
-pytest_collect_file = (
-    Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"])
-    + Sybil(
-        parsers=[DocTestParser(optionflags=ELLIPSIS | NORMALIZE_WHITESPACE)],
-        patterns=["*.py"],
-        path="singleflight",
-    )
+PROCESSES = 2
+TUTORIAL = "docs/tutorial.md"  # the one page whose blocks continue one another
+
+
+class StandaloneCodeBlockParser(CodeBlockParser):
+    """Runs each Python block as a script of its own, so that readers can copy it alone."""
+
+    language = "python"
+
+    def evaluate(self, example: Example) -> None:
+        """Run the block in a new namespace."""
+        example.namespace = {"__name__": "__main__"}
+        PythonEvaluator()(example)
+
+
+pytest_collect_file = SybilCollection(
+    [
+        Sybil([StandaloneCodeBlockParser(), SkipParser()], patterns=["*.md"], excludes=[TUTORIAL]),
+        Sybil([PythonCodeBlockParser()], pattern=TUTORIAL),
+        Sybil([DocTestParser(ELLIPSIS | NORMALIZE_WHITESPACE)], pattern="*.py", path="singleflight"),
+    ]
 ).pytest()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run everything in two processes; what is named on the command line in one, unless `-n` says more."""
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    option = config.option
+    everything = config.args_source is config.ArgsSource.TESTPATHS
+    if everything and option.numprocesses is None and option.dist == "no" and not option.usepdb:
+        option.numprocesses = PROCESSES
+
+
+def pytest_collection_finish():
+    """Spare the collector the thousands of tests themselves: many of them have it run."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a page's blocks in one process, in their order: those of the tutorial continue one another."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return path if path.endswith(".md") else nodeid
+
+    return Scheduling(config, log) if config.option.dist == "load" else None

@@ -23,11 +23,18 @@ def tests_all(session: nox.Session) -> None:
 
 
 @nox.session
+def sweeps(session: nox.Session) -> None:
+    """Run what the usual run takes a sample of: every line, check, transition and schedule of the suite."""
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", "-q", "-m", "long", "-o", "timeout=300", *session.posargs)
+
+
+@nox.session
 def explore(session: nox.Session) -> None:
     """Run the library under many more schedules, and interrupts, than the tests do: half an hour and more."""
     session.install("-q", "-e", ".[test]")
     tests = ["tests/interleavings/test_explored.py", "tests/reentry/test_every_bulk_transition.py"]
-    session.run("pytest", "-q", *tests, *session.posargs, env={"EXPLORE_FURTHER": "1"})
+    session.run("pytest", "-q", "-m", "", *tests, *session.posargs, env={"EXPLORE_FURTHER": "1"})
 
 
 @nox.session
@@ -57,25 +64,25 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Print the benchmark tables."""
     session.install("-q", "-e", ".[bench]")
-    session.run("python", "tests/benchmarks/run.py", *session.posargs)
+    session.run("python", "tools/benchmarks/run.py", *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Put a seeded load on the library for a minute and judge every value that it returns."""
     session.install("-q", "-e", ".")
-    session.run("python", "tests/soak/run.py", *session.posargs)
+    session.run("python", "tools/soak/run.py", *session.posargs)
 
 
 @nox.session
 def stress(session: nox.Session) -> None:
     """Have threads run at the same time for a minute, on this interpreter or (`-P python3.14t`) another."""
     session.install("-q", "-e", ".")
-    session.run("python", "tests/stress/run.py", *session.posargs)
+    session.run("python", "tools/stress/run.py", *session.posargs)
 
 
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Change one thing at a time in the modules that decide; every change must fail a test or be listed."""
     session.install("-q", "-e", ".", "mutmut~=3.8", "pytest>=8.4", "pytest-timeout>=2.3", "hypothesis>=6.100")
-    session.run("python", "tests/mutants/run.py", *session.posargs)
+    session.run("python", "tools/mutants/run.py", *session.posargs)

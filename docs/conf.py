@@ -1,11 +1,14 @@
 """Sphinx configuration."""
 
+import singleflight
+
 project = "singleflight"
 author = "The singleflight developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+version = release = singleflight.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
-html_title = "singleflight"
+html_title = f"singleflight {version}"
 html_show_copyright = False
 html_copy_source = False
 html_static_path = ["_static"]

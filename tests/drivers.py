@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from singleflight import single_flight_ttl
+from singleflight import KeyedLocks, single_flight_ttl
 
 PATIENCE = 10.0
 _local = threading.local()
@@ -103,6 +103,34 @@ async def stubbornly(gate: Gate) -> None:
             await gate
         except asyncio.CancelledError:
             continue
+
+
+async def give_way() -> None:
+    """Let others run: the tasks of this loop, or other threads."""
+    if suspends():
+        await asyncio.sleep(0)
+    else:
+        time.sleep(0)
+
+
+class Holding:
+    """`async with` it to hold keys of a registry, with the lock statement that fits: awaited or blocking."""
+
+    def __init__(self, locks: KeyedLocks, *keys: Any, timeout: float | None = None) -> None:
+        self._locks, self._keys, self._timeout = locks, keys, timeout
+
+    async def __aenter__(self) -> None:
+        self._statement, self._awaited = self._locks(*self._keys, timeout=self._timeout), suspends()
+        if self._awaited:
+            await self._statement.__aenter__()
+        else:
+            self._statement.__enter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._awaited:
+            await self._statement.__aexit__(*error)
+        else:
+            self._statement.__exit__(*error)
 
 
 class Executions:

@@ -17,8 +17,8 @@ __all__ = ["Patience"]
 
 # Who reads `time.monotonic`: all but the timers of values, which are the functions' own.
 _READERS = (
-    *("drivers.tasks", "drivers.bulk_tasks", "drivers.bulk_threads", "drivers.threads", "core.batch"),
-    *("core.bulk_call", "process.drain", "core.flight", "core.coordinator", "locks.keyed"),
+    *("drivers.wait", "core.batch", "core.flight", "core.transitions", "core.coordinator"),
+    *("process.drain", "locks.keyed"),
 )
 LONG = 10_000.0  # seconds: nobody waits that long in a test
 

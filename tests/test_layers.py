@@ -1,13 +1,16 @@
 """Which module may import which: read from the source, so that the drawing in ARCHITECTURE.md stays true."""
 
 import ast
+import re
 import subprocess
 import sys
+from abc import ABC
 from pathlib import Path
 
 import pytest
 
 import singleflight
+from singleflight.accounts import AccountInterface, AlpacaAccount
 
 PACKAGE = Path(__file__).parents[1] / "singleflight"
 EVERYTHING = sorted(PACKAGE.rglob("*.py"))
@@ -19,7 +22,7 @@ LEVEL = {name: number for number, name in enumerate(ROOMS)}
 
 # The only third parties, and the only modules that import them.
 DOORS = {
-    "cachetools": {"storage/cache"},
+    "cachetools": {"storage/expiry"},
     "wrapt": {"decorator/wrapt_types"},
     "alpaca": {"accounts"},
     "requests": {"accounts"},
@@ -67,6 +70,18 @@ def test_arrows_point_one_way(path):
         assert LEVEL[imported.partition("/")[0]] <= LEVEL.get(room, len(ROOMS)), imported
 
 
+def test_the_picture_shows_the_rooms_and_their_modules():
+    """ARCHITECTURE.md draws the rooms in the order of their arrows, and names each module in its room."""
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text()
+    picture = text.partition("## The rooms")[2].partition("\n## ")[0]
+    parts = re.split(r"^    (\w+)/", picture, flags=re.MULTILINE)[1:]
+    assert parts[::2] == ["accounts", *reversed(ROOMS)]
+    for room, words in zip(parts[::2], parts[1::2], strict=True):
+        modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
+        if room != "accounts":
+            assert modules <= set(re.findall(r"\w+", words)), room
+
+
 def test_there_is_no_cycle():
     """No module comes back to itself by its imports, not even by those for type checkers."""
     arrows = {name_of(path): ours(path) for path in OURS}
@@ -84,8 +99,43 @@ def test_there_is_no_cycle():
     assert len(done) > 40
 
 
+def written(path):
+    """The attributes that a module assigns, of other objects than `self`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if stored and ast.unparse(node.value) != "self":
+            yield node.attr
+
+
+@pytest.mark.parametrize(
+    ("field", "writers"),
+    [
+        *(
+            (field, {"core/transitions"})
+            for field in ("state", "followers", "doomed", "deserted", "detached")
+        ),
+        ("turn", {"core/transitions", "locks/table"}),  # the latter that of a plain hold, or nobody's
+    ],
+)
+def test_one_file_changes_flights(field, writers):
+    """Nobody else assigns a flight's state or a slot's turn."""
+    assert {name_of(path) for path in OURS if field in written(path)} == writers
+
+
+def test_state_is_not_inherited():
+    """All that is known of a function is in one class, with none of ours above or below it."""
+    bases = {
+        node.name: [ast.unparse(base) for base in node.bases]
+        for path in OURS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert bases["Cache"] == bases["Store"] == []
+    assert not {"Cache", "Store"} & {base for each in bases.values() for base in each}
+
+
 def test_each_dependency_has_one_door():
-    """Only the entries' cache imports cachetools, only the types wrapt, only accounts alpaca; nothing else is."""
+    """Only the expiry imports cachetools, only the types wrapt, only accounts alpaca; nothing else is."""
     found = {}
     for path in EVERYTHING:
         for imported in imports(path):
@@ -103,6 +153,11 @@ def test_accounts_use_the_public_surface():
             if isinstance(node, ast.ImportFrom) and node.level == 2:
                 assert node.module is None, path
                 assert {alias.name for alias in node.names} <= set(singleflight.__all__), path
+
+
+def test_an_account_has_one_base():
+    """An account is the interface and holds its parts; it inherits from no chain of them."""
+    assert AlpacaAccount.__mro__ == (AlpacaAccount, AccountInterface, ABC, object)
 
 
 def test_the_core_has_no_event_loop():

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Hashable, Sequence
-from decimal import Decimal
-from numbers import Real
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
-from .. import KeyedLocks, SingleFlightError
-from .alpaca_clients import Limits, cause_of
-from .alpaca_data import Feed, NoPrice, found_by, open_feed, price_in, refused_by
-from .alpaca_trading import AlpacaTrading, open_trading
-from .interface import in_line, log
+from .. import single_flight_ttl
+from .alpaca_clients import Clients
+from .alpaca_data import AlpacaPrices
+from .alpaca_settings import Settings
+from .alpaca_trading import ACCOUNT_GRACE, ACCOUNT_TTL, ASSET_TTL, AlpacaTrading, until_the_bell
+from .interface import LONGEST_FLIGHT, MOST_KEPT, AccountInterface, normal_symbol
+
+if TYPE_CHECKING:
+    from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
+    from alpaca.trading.requests import OrderRequest
 
 __all__ = ["AlpacaAccount"]
 
-_TOLD = {"stock": "data", "crypto": "crypto data", "trading": "trading", "orders": "order"}
-_NEED_KEYS = {"stock": "stock prices", "trading": "balances and assets", "orders": "orders"}
+
+def _account_key(account: AccountInterface) -> Hashable:
+    return account.id
 
 
-class AlpacaAccount(AlpacaTrading):
+def _asset_key(account: AccountInterface, symbol: str) -> tuple[Hashable, str]:
+    return account.id, normal_symbol(symbol)
+
+
+class AlpacaAccount(AccountInterface):
     """An account at Alpaca: prices of stocks, and of crypto where the symbol has a slash, and trading.
 
     Args:
@@ -72,157 +77,182 @@ class AlpacaAccount(AlpacaTrading):
         retry_wait: float = 3.0,
     ) -> None:
         super().__init__(id)
-        self._api_key = _credential("api_key", api_key, "APCA_API_KEY_ID")
-        self._secret_key = _credential("secret_key", secret_key, "APCA_API_SECRET_KEY")
-        if self._api_key and not self._secret_key:
-            raise ValueError("secret_key: missing beside api_key; pass it or set APCA_API_SECRET_KEY")
-        if self._secret_key and not self._api_key:
-            raise ValueError("api_key: missing beside secret_key; pass it or set APCA_API_KEY_ID")
-        self._url = None if url is None else _origin(url)
-        if not isinstance(paper, bool):
-            raise TypeError(f"paper: expected True or False, got {paper!r}")
-        self.paper = paper
-        if isinstance(retries, bool) or not isinstance(retries, int):
-            raise TypeError(f"retries: expected a whole number, got {retries!r}")
-        if retries < 0:
-            raise ValueError(f"retries: cannot be negative, got {retries}")
-        self._limits = Limits(_wait("timeout", timeout), retries, _wait("retry_wait", retry_wait))
-        if self._limits.timeout == 0:
-            raise ValueError("timeout: must be more than 0 seconds")
-        # By kind and process: each is made once, under its kind's lock. Sockets cannot be shared with a
-        # forked child, and the parent's stay referenced there, since closing them would say goodbye for it.
-        self._clients: dict[tuple[str, int], Any] = {}
-        self._opening = KeyedLocks()
+        settings = Settings.checked(
+            api_key=api_key,
+            secret_key=secret_key,
+            url=url,
+            paper=paper,
+            timeout=timeout,
+            retries=retries,
+            retry_wait=retry_wait,
+        )
+        self.paper = settings.paper
+        self._clients = Clients(id, settings)
+        self._prices = AlpacaPrices(id, self._clients)
+        self._trading = AlpacaTrading(self._clients)
 
     def __repr__(self) -> str:
         return f"AlpacaAccount({self.id!r}, paper={self.paper})"
 
+    # -- prices: what `AccountInterface` asks its subclasses for -------------------------------------
+
     def _get_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
-        feed = self._feed("crypto" if "/" in symbol else "stock")
-        try:
-            return price_in(found_by(feed, [symbol], price_type), symbol, price_type)
-        except SingleFlightError:
-            raise  # ours, not the broker's
-        except Exception as error:
-            self._complain(price_type, in_line(symbol), error)
-            return None
+        return self._prices.one(symbol, price_type)
 
     def _get_instrument_current_prices_impl(
         self, symbols: Sequence[str], price_type: str
     ) -> dict[str, float]:
-        """One request for the stocks among the symbols and one for the crypto.
+        return self._prices.many(symbols, price_type)
 
-        What has no price is left out: each such symbol is logged as the single getter would log it, and a
-        request that fails is logged once and leaves out its own symbols, not those of the other one. A
-        symbol that the broker refuses by name (HTTP 400) is set aside, and the others are asked for again:
-        one that is misspelt is not to blank a whole screen.
+    # -- the account --------------------------------------------------------------------------------
+
+    @single_flight_ttl(
+        key=_account_key,
+        ttl=ACCOUNT_TTL,
+        grace=ACCOUNT_GRACE,
+        maxsize=MOST_KEPT,
+        flight_timeout=LONGEST_FLIGHT,
+        name="get_account",
+    )
+    def get_account(self) -> TradeAccount:
+        """The account's balances and state, asked for once however many ask.
+
+        Kept for 5 seconds. For 25 more it is served at once while one request renews it, so that a broker
+        that is away for a while empties no screen; nothing older than half a minute is served.
+
+        An order that this account submits makes it forgotten, and also what is on its way at that moment:
+        nobody who asks after `submit_order` was called gets what was so before.
+
+        Returns alpaca-py's `TradeAccount`. All callers share the object: to change it, take its
+        `model_copy()`.
+
+        Raises alpaca-py's `APIError`, or what requests raises, where the broker cannot be asked, and
+        `FlightTimeout` and `FlightDeadlock` as `get_instrument_current_price` does. Failures are not kept;
+        of those who waited one tries once more for all of them.
+
+        Safe to use from any thread. On an event loop's thread await `aget_account` instead.
         """
-        asked: dict[str, list[str]] = {"stock": [], "crypto": []}
-        for symbol in symbols:
-            asked["crypto" if "/" in symbol else "stock"].append(symbol)
-        feeds = {kind: self._feed(kind) for kind, some in asked.items() if some}  # what is wrong here raises
-        prices: dict[str, float] = {}
-        for kind, feed in feeds.items():
-            prices.update(self._prices_from(feed, asked[kind], price_type))
-        return {symbol: prices[symbol] for symbol in symbols if symbol in prices}
+        return self._trading.account()
 
-    def _prices_from(self, feed: Feed, symbols: list[str], price_type: str) -> dict[str, float]:
-        found: Any = None
-        while found is None and symbols:
-            try:
-                found = found_by(feed, symbols, price_type)
-            except SingleFlightError:
-                raise  # ours, not the broker's
-            except Exception as error:
-                refused = refused_by(error, symbols)
-                self._complain(price_type, _named(refused or symbols), error)
-                symbols = [symbol for symbol in symbols if symbol not in refused] if refused else []
-        prices: dict[str, float] = {}
-        for symbol in symbols:
-            try:
-                prices[symbol] = price_in(found, symbol, price_type)
-            except Exception as error:
-                self._complain(price_type, in_line(symbol), error)
-        return prices
+    @get_account.twin
+    async def aget_account(self) -> TradeAccount:
+        """`get_account` for tasks: awaited, and asked for once however many threads and tasks ask."""
+        return await self._trading.workers.run(self._trading.account)
 
-    def _complain(self, price_type: str, what: str, error: Exception) -> None:
-        cause = str(error) if isinstance(error, NoPrice) else cause_of(error)
-        log.warning("[Account %s] Failed to fetch %s price for %s: %s", self.id, price_type, what, cause)
+    # -- positions ----------------------------------------------------------------------------------
 
-    def _feed(self, kind: str) -> Feed:
-        """The client for the prices of "stock" or "crypto"."""
-        feed: Feed = self._client(
-            kind, lambda: open_feed(kind, self._api_key, self._secret_key, self._url, self._limits)
-        )
-        return feed
+    @single_flight_ttl(
+        key=_account_key,
+        ttl=0,
+        maxsize=MOST_KEPT,
+        flight_timeout=LONGEST_FLIGHT,
+        name="get_positions",
+    )
+    def get_positions(self) -> tuple[Position, ...]:
+        """All open positions, as they are now: those who ask at the same time share a request.
 
-    def _trading_client(self, kind: str) -> Any:
-        return self._client(
-            kind,
-            lambda: open_trading(kind, self._api_key, self._secret_key, self._url, self._limits, self.paper),
-        )
+        Nothing is kept: whoever comes after the answer asks again. An order that this account submits
+        keeps later callers from joining a request that was made before it.
 
-    def _client(self, kind: str, make: Callable[[], Any]) -> Any:
-        """The account's client of this kind, made when it is first needed."""
-        here = kind, os.getpid()
-        client = self._clients.get(here)
-        if client is not None:
-            return client
-        if kind in _NEED_KEYS and not self._api_key:
-            raise ValueError(
-                f"api_key and secret_key: {_NEED_KEYS[kind]} need them; pass them or set APCA_API_KEY_ID and "
-                f"APCA_API_SECRET_KEY"
-            )
-        with self._opening(here):
-            client = self._clients.get(here)
-            if client is not None:
-                return client
-            client = self._clients[here] = make()
-        log.info("Alpaca %s client initialized for account %s.", _TOLD[kind], self.id)
-        return client
+        Returns a tuple of alpaca-py's `Position`, empty only where the broker says that there are none.
+        Those who waited together share it and what is in it.
 
+        Raises what `get_account` raises. A failure is never an empty answer: that would tell a caller
+        that everything has been sold.
+        """
+        return self._trading.positions()
 
-def _named(symbols: list[str]) -> str:
-    shown = in_line(", ".join(symbols))
-    return shown if len(symbols) == 1 else f"{len(symbols)} symbols ({shown})"
+    @get_positions.twin
+    async def aget_positions(self) -> tuple[Position, ...]:
+        """`get_positions` for tasks: awaited, and asked for once however many threads and tasks ask."""
+        return await self._trading.workers.run(self._trading.positions)
 
+    # -- the clock, and what can be traded ----------------------------------------------------------
 
-def _credential(argument: str, value: str | None, variable: str) -> str | None:
-    """A key that can travel in a header, or None. No message shows it: messages end up in logs."""
-    source = argument
-    if value is None:
-        value, source = os.environ.get(variable) or None, variable
-        if value is None:
-            return None
-    if not isinstance(value, str):
-        raise TypeError(f"{source}: expected a string, got a {type(value).__name__}")
-    if not value:
-        raise ValueError(f"{source}: cannot be empty")
-    if not (value.isascii() and value.isprintable()) or value != value.strip():
-        raise ValueError(f"{source}: expected printable ASCII without white space around it")
-    return value
+    @single_flight_ttl(
+        key=_account_key,
+        ttl=until_the_bell,
+        maxsize=MOST_KEPT,
+        flight_timeout=LONGEST_FLIGHT,
+        name="get_clock",
+    )
+    def get_clock(self) -> Clock:
+        """Return True if the market is open, and when it opens and closes next.
 
+        Kept for a minute, but not past the moment at which it opens or closes: `is_open` is never out
+        of date by more than the request took. `timestamp` is when the broker was asked.
 
-def _origin(url: str) -> str:
-    """The URL without a slash at its end; alpaca-py adds the version and the path."""
-    if not isinstance(url, str):
-        raise TypeError(f"url: expected a string, got {url!r}")
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        path, beyond = parts.path, parts.query or parts.fragment
-    except ValueError:
-        usable, path, beyond = False, "", ""
-    if not usable or beyond or any(letter.isspace() for letter in url):
-        raise ValueError(f"url: expected an origin such as 'http://127.0.0.1:8000', got {url!r}")
-    if path.rstrip("/").endswith(("/v2", "/v1beta3")):
-        raise ValueError(f"url: leave the version out, alpaca-py adds it; got {url!r}")
-    return url.rstrip("/")
+        Returns alpaca-py's `Clock`, one object for all callers. Raises what `get_account` raises.
+        """
+        return self._trading.clock()
 
+    @get_clock.twin
+    async def aget_clock(self) -> Clock:
+        """`get_clock` for tasks: awaited, and asked for once however many threads and tasks ask."""
+        return await self._trading.workers.run(self._trading.clock)
 
-def _wait(argument: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
-        raise TypeError(f"{argument}: expected seconds, got {value!r}")
-    if not 0 <= value <= threading.TIMEOUT_MAX:
-        raise ValueError(f"{argument}: expected a finite number of seconds, not negative, got {value!r}")
-    return float(value)
+    @single_flight_ttl(
+        key=_asset_key,
+        ttl=ASSET_TTL,
+        maxsize=MOST_KEPT,
+        flight_timeout=LONGEST_FLIGHT,
+        name="get_asset",
+    )
+    def get_asset(self, symbol: str) -> Asset:
+        """What the broker says about an instrument: its name, whether it can be traded, in which steps.
+
+        Args:
+            symbol: the instrument; white space around it and its case do not matter.
+
+        Kept for a day. `invalidate` it to see a change before that.
+
+        Returns alpaca-py's `Asset`, one object for all callers. Raises what `get_account` raises, with the
+        status 404 for an unknown symbol; `ValueError` for an empty one, and `TypeError` for one that is no
+        string, before anything is asked.
+        """
+        return self._trading.asset(normal_symbol(symbol))
+
+    @get_asset.twin
+    async def aget_asset(self, symbol: str) -> Asset:
+        """`get_asset` for tasks: awaited, and asked for once however many threads and tasks ask."""
+        return await self._trading.workers.run(self._trading.asset, normal_symbol(symbol))
+
+    # -- orders -------------------------------------------------------------------------------------
+
+    def submit_order(self, order: OrderRequest) -> Order:
+        """Send an order. Each call sends one: two that look the same are two orders.
+
+        Args:
+            order: one of alpaca-py's requests, such as `MarketOrderRequest`.
+
+        What is known of the account is forgotten twice, before the order is sent and when its answer is
+        there or has failed to come. Before: from then on the broker may fill it at any moment, and nobody
+        is to be served, or to wait for, what was so until now. After: what was asked for in between may have
+        been answered before the order was seen.
+
+        An order that is answered 429 is sent again, as often as `retries` says; no other one is, since the
+        broker may have taken it.
+
+        Returns alpaca-py's `Order`. Raises `APIError` where the broker refuses it. After a timeout, a lost
+        connection or a 5xx it may have been taken all the same: with a `client_order_id` of your own in the
+        request you can look for it, and sending it again with the same one cannot double it.
+
+        Safe to use from any thread. On an event loop's thread await `asubmit_order` instead.
+        """
+        client = self._trading.client("orders")
+        self._forget_balances()
+        try:
+            sent: Order = client.submit_order(order)
+            return sent
+        finally:
+            self._forget_balances()
+
+    async def asubmit_order(self, order: OrderRequest) -> Order:
+        """`submit_order` for tasks. A task that is cancelled while it waits does not take the order back."""
+        # All of it in the thread: what is known is forgotten at the end of the request, also where nobody
+        # waits for that end any more.
+        return await self._trading.workers.run(self.submit_order, order)
+
+    def _forget_balances(self) -> None:
+        self.get_account.invalidate()
+        self.get_positions.invalidate()

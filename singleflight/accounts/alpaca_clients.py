@@ -1,26 +1,64 @@
-"""What all of alpaca-py's clients need: limits that its constructors do not take, and errors in one line."""
+"""An account's clients: each made once, with limits that alpaca-py's constructors do not take."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
-__all__ = ["MISSING", "Limits", "cause_of", "set_limits"]
+from .. import KeyedLocks
+from .alpaca_settings import Limits, Settings
+from .interface import log
+
+__all__ = ["MISSING", "Clients", "cause_of", "set_limits"]
 
 MISSING = "AlpacaAccount needs alpaca-py; install the extra: pip install 'singleflight-kit[alpaca]'"
 
+_LOGGED_AS = {"stock": "data", "crypto": "crypto data", "trading": "trading", "orders": "order"}
+_NEED_KEYS = {"stock": "stock prices", "trading": "balances and assets", "orders": "orders"}
 _CONNECTIONS = 64  # kept open per client; requests' own ten are fewer than a dashboard's threads
 _RETRIED = (429, 504)  # too many requests; the gateway had no answer in time
 _LONGEST_CAUSE = 300  # characters of a server's answer that are worth a log line
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long to wait for a server and how often to ask it again; seconds and a count."""
+T = TypeVar("T")
 
-    timeout: float
-    retries: int
-    retry_wait: float
+
+class Clients:
+    """One account's clients, by kind; each is made when it is first needed.
+
+    Safe to use from any thread: a kind's client is made once, and the others do not wait for it.
+    """
+
+    def __init__(self, account: Hashable, settings: Settings) -> None:
+        self.settings = settings
+        self.opening = KeyedLocks()
+        self._account = account  # as log lines name it
+        # By kind and process: each is made once, under its kind's lock. Sockets cannot be shared with a
+        # forked child, and the parent's stay referenced there, since closing them would say goodbye for it.
+        self._made: dict[tuple[str, int], Any] = {}
+
+    def get(self, kind: str, make: Callable[[str, Settings], T]) -> T:
+        """The client of this kind in this process; the first caller makes it.
+
+        Raises `ValueError` where it needs credentials and the account has none, and what `make` raises.
+        """
+        here = kind, os.getpid()
+        client: T | None = self._made.get(here)
+        if client is not None:
+            return client
+        if kind in _NEED_KEYS and not self.settings.api_key:
+            raise ValueError(
+                f"api_key and secret_key: {_NEED_KEYS[kind]} need them; pass them or set APCA_API_KEY_ID and "
+                f"APCA_API_SECRET_KEY"
+            )
+        with self.opening(here):
+            made: T | None = self._made.get(here)  # by another thread, while this one waited
+            if made is not None:
+                return made
+            client = self._made[here] = make(kind, self.settings)
+        log.info("Alpaca %s client initialized for account %s.", _LOGGED_AS[kind], self._account)
+        return client
 
 
 def set_limits(client: Any, limits: Limits, retried: tuple[int, ...] = _RETRIED) -> None:

@@ -10,11 +10,12 @@ class SingleFlightError(Exception):
 
 
 class FlightTimeout(SingleFlightError, TimeoutError):
-    """A caller waited as long as it was allowed to; the others are not disturbed.
+    """A caller waited as long as it was allowed to; other callers are not affected.
 
-    Raised in the one caller whose `wait_timeout` (or a keyed lock's `timeout`) ran out; in the one whose
-    coroutine function was cancelled because it took longer than `flight_timeout`; and in those who come while
-    too many such flights of their key are still running. Never shared with other callers and never stored.
+    Raised in the caller whose `wait_timeout` (or a keyed lock's `timeout`) ran out, in the caller whose
+    coroutine function was cancelled because it took longer than `flight_timeout`, and in callers that come
+    while too many such flights of their key are still running. Never shared with other callers and never
+    stored.
     """
 
 
@@ -35,7 +36,7 @@ class NoTask(SingleFlightError, RuntimeError):
 
 
 class UnhashableKey(SingleFlightError, TypeError):
-    """A call cannot be told apart from others: an argument (or the result of `key`) cannot be a key.
+    """An argument (or the result of `key`) cannot be hashed, so the call has no key.
 
     The message names the argument. Nothing was called and nothing changed.
     """

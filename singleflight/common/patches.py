@@ -1,4 +1,4 @@
-"""Whether `threading` was patched after this library was imported, as gevent and eventlet do it.
+"""Tells that `threading` was patched after this library was imported, as gevent and eventlet do it.
 
 What was imported before holds the locks and the `get_ident` of real threads. All green threads of one real
 thread then look like one caller: who asks for what another of them is fetching would be taken for whoever
@@ -43,6 +43,6 @@ def tell(when: str) -> None:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    """Whether a frame is of this package's modules or of its compiled calls."""
+    """Return True if a frame is of this package's modules or of its compiled calls."""
     module: str = frame.f_globals.get("__name__", "")
     return module.startswith(_PACKAGE) or frame.f_code.co_filename.startswith("<singleflight ")

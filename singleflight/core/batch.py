@@ -9,14 +9,18 @@ from typing import Any, Protocol
 from ..common.keys import check_room
 from ..common.messages import listed, shown
 from ..locks.mutex import mutex
-from ..locks.unsettled import Loose, let_go
+from ..locks.unsettled import After
 from ..locks.waiters import Actor
 from ..locks.waitgraph import waiting, waits
+from . import transitions
+from .cache import Cache
 from .call import NONE, Call, new_call
-from .coordinator import Memo
-from .flight import FLYING, UNSEATED, Flight, Work, is_nobodys, new_flight
-from .landing import Ending
+from .flight import FLYING, UNSEATED, Flight, Work
+from .landing import Ending, call_off, fail, land, renew_later, settle_flight
+from .leaving import abandon, desert, done
+from .renewal import begin_renewal, entrust_renewal
 from .shareable import PLAIN, accepted, check_shareable
+from .transitions import claim, doom, finish, free, is_unclaimed, new_flight, occupy
 
 __all__ = ["Batch", "uncalled"]
 
@@ -52,14 +56,14 @@ class Batch:
     """
 
     __slots__ = (
-        *("_call", "_called", "_extra", "_memo", "_pending"),
+        *("_call", "_called", "_extra", "_cache", "_pending"),
         *("flights", "led", "name", "sealed", "spoiled", "values"),
     )
 
-    def __init__(self, memo: Memo, led: list[Call], call: Asks, values: dict[int, Any]) -> None:
+    def __init__(self, cache: Cache, led: list[Call], call: Asks, values: dict[int, Any]) -> None:
         self._call = call
-        self._memo = memo
-        self.name = memo.name
+        self._cache = cache
+        self.name = cache.name
         self.led = led
         # Each with its key, the object that `spelt` knows. No key is hashed here: it may be spoilt.
         self._pending: dict[Flight, Hashable] = {call.flight: call.key for call in led}
@@ -81,30 +85,30 @@ class Batch:
         flights = list(self._pending)[: self._call.max_batch]
         if not flights:
             return []
-        memo, spelt = self._memo, self._call.spelt
+        cache, spelt = self._cache, self._call.spelt
         late = self._called is not None  # not the first call: its flights have waited for those before
         self._called = {flight: self._pending.pop(flight) for flight in flights}
-        now, limit = memo.timer(), memo.options.flight_timeout
+        now, limit = cache.timer(), cache.options.flight_timeout
         with mutex:
-            memo.counts.calls += 1
-            memo.counts.refreshes += self.flights[0].background
-            memo.batches.add(self)
+            cache.counts.calls += 1
+            cache.counts.refreshes += self.flights[0].background
+            cache.batches.add(self)
             self.spoiled.clear()
             for flight in flights if late else ():
                 if flight.state is FLYING:
                     flight.started = now
                     flight.due = None if limit is None else time.monotonic() + limit
         for flight in flights:
-            if flight.told:
-                memo.tell.fetching(flight)
+            if flight.wants_events:
+                cache.tell.fetching(flight)
         return [spelt[id(key)] for key in self._called.values()]
 
     def land(self, loaded: Any) -> None:
         """The loader returned: land each key of its answer, and what was asked for and is not there."""
-        memo = self._memo
+        cache = self._cache
         if not isinstance(loaded, Mapping):
             kind = type(loaded).__name__
-            raise TypeError(f"{memo.name}: a bulk loader returns a mapping of items to values, not {kind!r}")
+            raise TypeError(f"{cache.name}: a bulk loader returns a mapping of items to values, not {kind!r}")
         called = self._called
         assert called is not None
         values = self._by_key(loaded)
@@ -118,11 +122,11 @@ class Batch:
                 brought = _taken(values, key)
                 if brought:
                     try:
-                        _check_value(memo.name, key, brought[0])
-                        memo.land(flight, brought[0], endings)
+                        _check_value(cache.name, key, brought[0])
+                        land(cache, flight, brought[0], endings)
                     except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
                         struck = struck or error
-                        memo.fail(flight, error, endings)
+                        fail(cache, flight, error, endings)
                     else:
                         storable = endings[-1][4]
                         if storable or not flight.background:  # else the value that was to be renewed stays
@@ -144,7 +148,7 @@ class Batch:
         error that says that the loader is overdue receives its message once they have ended: that runs the
         keys' `__repr__`.
         """
-        memo, called = self._memo, self._called or {}
+        cache, called = self._cache, self._called or {}
         keys = list((called or self._pending).values())
         rest = uncalled(error)
         endings: list[Ending] = []
@@ -153,21 +157,21 @@ class Batch:
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, []))
             else:
-                memo.fail(flight, error if flight in mine else rest, endings)
+                fail(cache, flight, error if flight in mine else rest, endings)
         self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
         if called and isinstance(error, Exception):
             with mutex:
-                memo.counts.failures += 1
+                cache.counts.failures += 1
         called.clear()
         self._pending.clear()
 
-    def settle(self, error: BaseException, loose: list[Loose]) -> None:
+    def settle(self, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
         rest = uncalled(error)
         mine = self._called or {}
         for flight in self.flights:
-            self._memo.settle_flight(flight, error if flight in mine else rest, loose)
-        loose.append(self._close())
+            settle_flight(self._cache, flight, error if flight in mine else rest, after)
+        self._close(after)
 
     def never_began(self, work: Work) -> None:
         """The task that was to run the loader could not be made: its flights are no executions."""
@@ -176,49 +180,51 @@ class Batch:
                 flight.work = work
 
     def _say_overdue(self, error: BaseException, keys: list[Hashable]) -> None:
-        limit = self._memo.options.flight_timeout
+        limit = self._cache.options.flight_timeout
         error.args = (f"{self.name}: {listed(keys)} took longer than {limit:g} s: cancelled",)
 
     def close(self) -> None:
         """All is loaded, or has failed. May be repeated."""
-        with mutex:
-            loose = self._close()
-        let_go(loose)
+        after = After()
+        try:
+            with mutex:
+                self._close(after)
+        finally:
+            after.run()
 
-    def _close(self) -> Loose:
-        self._memo.batches.discard(self)
+    def _close(self, after: After) -> None:
+        self._cache.batches.discard(self)
         self.flights = []  # an exception's traceback leads here, and must not lead back to the exception
-        return self._memo._free(self._extra)  # an interrupt may have struck before it was claimed
+        free(self._cache, self._extra, after)  # an interrupt may have struck before it was claimed
 
     def _lack(self, flight: Flight, endings: list[Ending]) -> None:
         """The loader left its key out: nothing to store, and None for those who wait for it alone."""
-        memo = self._memo
-        now = memo.timer()
+        cache = self._cache
+        now = cache.timer()
         flight.missing = True
         if flight.renews and not flight.detached:
-            memo._renew_later(flight, now, None)
+            renew_later(cache, flight, now, None)
         endings.append((flight, None, None, now, False, None, []))
 
     def _end(self, endings: list[Ending], word: Callable[[], None] | None = None) -> None:
         """End these flights in one section, then open their latches, then word the error, then tell."""
-        memo = self._memo
-        loose: list[Loose] = []
+        cache = self._cache
+        after = After()
         ended: list[tuple[int, bool] | None] = []
         try:
             with mutex:
                 for flight, value, error, now, storable, ttl, _ in endings:
-                    ended.append(memo._finish(flight, value, error, now, storable, ttl is not None, loose))
+                    ended.append(finish(cache, flight, value, error, now, storable, ttl is not None, after))
         finally:
-            for each in loose:
-                let_go(each)
+            after.run()
         if word is not None:
             word()
-        for (flight, value, error, now, _, ttl, gone), told in zip(endings, ended, strict=True):
-            if error is not None and told is not None:
-                memo.tell.failed(flight, told, error, now)
-            elif flight.told and told is not None:
-                memo.tell.landed(flight, told, value, now, ttl)
-            memo.tell.gone(gone, now)
+        for (flight, value, error, now, _, ttl, gone), counts in zip(endings, ended, strict=True):
+            if error is not None and counts is not None:
+                cache.tell.failed(flight, counts, error, now)
+            elif flight.wants_events and counts is not None:
+                cache.tell.landed(flight, counts, value, now, ttl)
+            cache.tell.gone(gone, now)
 
     def _by_key(self, loaded: Mapping[Any, Any]) -> dict[Hashable, Any]:
         """What the loader returned, by key."""
@@ -235,7 +241,7 @@ class Batch:
 
     def _add(self, values: Mapping[Hashable, Any], called: dict[Flight, Hashable]) -> None:
         """Store what nobody asked for."""
-        memo = self._memo
+        cache = self._cache
         for key, value in values.items():
             try:
                 flight = self._claim(key, called)
@@ -243,31 +249,31 @@ class Batch:
                 continue
             if flight is not None:
                 try:
-                    _check_value(memo.name, key, value)
-                    memo.land(flight, value)
+                    _check_value(cache.name, key, value)
+                    land(cache, flight, value)
                 except Exception as error:  # of `cache_if` or `ttl` too: nobody asked for it
-                    memo.fail(flight, error)
+                    fail(cache, flight, error)
                 del called[flight]
 
     def _claim(self, key: Hashable, called: dict[Flight, Hashable]) -> Flight | None:
         """A flight for a moment, which nobody is counted for; None if the key is not to be touched."""
-        memo, like = self._memo, self.flights[0]
-        now = memo.timer()
+        cache, like = self._cache, self.flights[0]
+        now = cache.timer()
         flight = None
         with mutex:
-            slot = memo.locks.slot(key)
-            busy = slot is not None and not is_nobodys(slot.turn)
+            slot = cache.locks.slot(key)
+            busy = slot is not None and not is_unclaimed(slot.turn)
             if not (busy or self.sealed or key in self.spoiled or like.lost):
-                previous = memo.lookup(key)  # first: a key that raises leaves no slot
+                previous = cache.lookup(key)  # first: a key that raises leaves no slot
                 self._extra = key
-                slot = memo.locks.enter(key)
-                flight = new_flight(memo, slot, memo.options.follower_retries)
+                slot = cache.locks.enter(key)
+                flight = new_flight(cache, slot, cache.options.follower_retries)
                 call = new_call(Call, key, like.leader, like.thread, like.leader)
-                call.told = like.told
-                flight.claim(call, now, previous, None)
+                call.wants_events = like.wants_events
+                claim(flight, call, now, previous, None)
                 flight.counted, flight.missing, flight.kind = True, False, "bulk"
                 called[flight] = key  # an interrupt finds it there
-                slot.turn = flight
+                occupy(flight)
         return flight
 
     # -- run by somebody else than its caller --------------------------------------------------------
@@ -286,7 +292,7 @@ class Batch:
 
     def renew_in(self, thread: int) -> None:
         """This thread runs the renewals that it was made for: those that are still to be run."""
-        begun = {renewal.flight for renewal in self.led if self._memo.begin(renewal, thread)}
+        begun = {renewal.flight for renewal in self.led if begin_renewal(self._cache, renewal, thread)}
         self._pending = {flight: key for flight, key in self._pending.items() if flight in begun}
         self.flights = list(self._pending)
         self.mark()
@@ -294,42 +300,42 @@ class Batch:
     def call_off(self, error: BaseException) -> None:
         """Renewals that an interrupt kept from being begun, or ended, end now."""
         for renewal in self.led:
-            self._memo.call_off(renewal.flight)
-            self._memo.abandon(renewal, error)
+            call_off(self._cache, renewal.flight)
+            abandon(self._cache, renewal, error)
 
     def renew_by(self, work: Work, task: Actor) -> None:
         """This task runs the renewals that it was made for."""
         for renewal in self.led:
-            self._memo.entrust(renewal, work, task)
+            entrust_renewal(self._cache, renewal, work, task)
         self.mark()
 
     def desert(self) -> None:
         """The leader's caller goes and leaves the flights to their followers; without any they stop."""
         for flight in self.flights:
-            self._memo.desert(flight)
+            desert(self._cache, flight)
 
     def end(self) -> None:
         """The leader's caller does not wait for it any more."""
         for call in self.led:
-            self._memo.done(call)
+            done(self._cache, call)
         self.led = []
 
     def has_work(self) -> bool:
-        """Whether a task runs the loader, which ends the flights whatever becomes of the caller."""
+        """Return True if a task runs the loader, which ends the flights whatever becomes of the caller."""
         return any(flight.work is not None for flight in self.flights)
 
-    def settle_desertion(self, flights: list[Flight], loose: list[Loose]) -> None:
+    def settle_desertion(self, flights: list[Flight], after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
         for flight in flights:
-            self._memo.settle_desertion(flight, loose)
+            transitions.desert(self._cache, flight, after)
 
     def may_stop(self) -> bool:
-        """Whether nobody wants any of it; then all of it is doomed. Called under the mutex."""
+        """Return True if nobody wants any of it; then all of it is doomed. Called under the mutex."""
         flying = [flight for flight in self.flights if flight.state is FLYING or flight.state is UNSEATED]
         if any(flight.followers or not flight.deserted for flight in flying):
             return False
         for flight in flying:
-            flight.doomed = flight.detached = True
+            doom(flight)
         return True
 
 
@@ -339,7 +345,7 @@ def _check_value(name: str, key: Hashable, value: object) -> None:
 
 
 def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:
-    """Whether a key is there; a spoilt one, which raises, is not."""
+    """Return True if a key is there; a spoilt one, which raises, is not."""
     try:
         return key in values
     except Exception:  # the key's own
@@ -356,7 +362,7 @@ def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
 
 
 def _is_sound(key: Hashable) -> bool:
-    """Whether a key can still be hashed, and is equal to itself."""
+    """Return True if a key can still be hashed, and is equal to itself."""
     try:
         return key in {key}
     except Exception:  # the key's own

@@ -23,7 +23,6 @@ Why it is built like this:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable
 from types import TracebackType
 from typing import Any
@@ -32,12 +31,14 @@ from ..common.errors import FlightTimeout, UnhashableKey
 from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import keys_of
-from ..locks.unsettled import Loose
+from ..locks.unsettled import After
 from ..locks.waitgraph import begin_waiting, cycle, note, waits
 from .batch import Batch, uncalled
+from .cache import Cache
 from .call import HIT, JOIN, LEAD, NONE, SHARE, Call, Decision
-from .coordinator import Memo
+from .coordinator import awake, board, refuse
 from .flight import LANDED
+from .leaving import abandon, done, leave, settle_call
 from .outcome import bare_copy_of
 
 __all__ = ["BulkCall", "Request"]
@@ -57,7 +58,7 @@ class BulkCall:
     """
 
     __slots__ = (
-        "_boardings",
+        "_calls",
         "_followed",
         "_items",
         "_key_of",
@@ -65,11 +66,11 @@ class BulkCall:
         "_make",
         "_served",
         "_todo",
+        "cache",
         "failed",
         "led",
         "loading",
         "max_batch",
-        "memo",
         "spelt",
         "values",
         "waited",
@@ -77,13 +78,13 @@ class BulkCall:
 
     def __init__(
         self,
-        memo: Memo,
+        cache: Cache,
         items: list[tuple[Any, Hashable]],
         key_of: Callable[[Any], Hashable],
         make: Callable[[Hashable], Call],
         max_batch: int | None,
     ) -> None:
-        self.memo = memo
+        self.cache = cache
         self._key_of = key_of
         self.max_batch = max_batch
         self._make = make
@@ -102,17 +103,17 @@ class BulkCall:
         self._served: list[Call] = []  # by values that this caller is to have renewed
         self._todo: list[Hashable] = []  # not boarded yet, the first one last
         self._followed: list[Call] = []
-        self._boardings: list[Call] = []  # all of them, so that an interrupt finds what they hold
+        self._calls: list[Call] = []  # all of them, so that an interrupt finds what they hold
 
     def key_of(self, item: Any, /) -> Hashable:
         """The key of an item."""
         return self._key_of(item)
 
     def look(self) -> bool:
-        """The first check: take every fresh value; whether that was all."""
-        memo, values = self.memo, self.values
-        lookup, now = memo.lookup, memo.timer()
-        count = getattr(memo.counts, "hit", None)
+        """Make the first check: take every fresh value. Return True if that was all."""
+        cache, values = self.cache, self.values
+        lookup, now = cache.lookup, cache.timer()
+        count = getattr(cache.counts, "hit", None)
         for key in self._keys:
             record = lookup(key)
             # As in the compiled calls, no call may stand between the comparison and the addition.
@@ -130,14 +131,14 @@ class BulkCall:
         """Hit, lead or follow each of the other keys; waits for nothing."""
         while self._todo and self.failed is None:
             call = self._make(self._todo[-1])
-            self._boardings.append(call)
+            self._calls.append(call)
             self._todo.pop()
-            self.take(call, self.memo.board(call))
+            self.take(call, board(self.cache, call))
 
     def take(self, call: Call, decision: Decision) -> None:
         """Note what was decided for a key."""
         while decision is NONE:  # its flight was detached and had no outcome to share
-            decision = self.memo.board(call)
+            decision = board(self.cache, call)
         if decision is HIT:
             record = call.record
             if call.renewal is not None:
@@ -152,8 +153,8 @@ class BulkCall:
             self.led.append(call)
         elif decision is SHARE:
             flight = call.flight
-            if call.told:
-                self.memo.tell.shared(flight, self.memo.timer(), self.waited)
+            if call.wants_events:
+                self.cache.tell.shared(flight, self.cache.timer(), self.waited)
             if flight.error is not None:
                 self.failed = flight.error, flight.traceback
             elif not flight.missing:
@@ -168,7 +169,7 @@ class BulkCall:
         for call in followed:
             call.flight.see_to()  # one that takes too long loses its keys all at once
             if self.failed is None and call.flight.has_opened(call.latch):
-                self.take(call, self.memo.awake(call))
+                self.take(call, awake(self.cache, call))
             else:
                 self._followed.append(call)
         if self.failed is not None or self.led or not self._followed:
@@ -180,7 +181,7 @@ class BulkCall:
 
         Raises `FlightDeadlock` if waiting would never end; it has left then.
         """
-        memo = self.memo
+        cache = self.cache
         found = None
         with mutex:
             flight = call.flight.latest()
@@ -188,39 +189,39 @@ class BulkCall:
             if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
                 waits_for = True
                 call.begin()
-                bounded = memo.options.wait_timeout is not None
+                bounded = cache.options.wait_timeout is not None
                 found = keys_of(cycle(call, flight, bounded), flight)
                 if found is None:
                     call.flight, call.latch = flight, flight.open_later()
                     call.before = waits(call.blocks)
                     begin_waiting(call.blocks, flight)
-                    call.stand_at(call.latch, memo, flight)
+                    call.stand_at(call.latch, cache, flight)
                     if call.awaited_outside:
                         note(call, call.climb())
         if found is None:
             return waits_for
         flight = None  # it may come to hold this very error
-        if memo.leave(call, timed_out=False):
-            memo.refuse(call.key, found)
+        if leave(cache, call, timed_out=False):
+            refuse(cache, call.key, found)
         return False
 
-    def has_waited(self, call: Call, decision: Decision, began: float) -> None:
+    def has_waited(self, call: Call, decision: Decision, waited: float) -> None:
         """A wait is over, and this is what came of it."""
-        self.waited = time.monotonic() - began
+        self.waited = waited
         self._followed.remove(call)
         self.take(call, decision)
 
     def batch(self) -> Batch:
         """What it leads now is to be loaded."""
         led, self.led = self.led, []
-        self.loading = Batch(self.memo, led, self, self.values)
+        self.loading = Batch(self.cache, led, self, self.values)
         self.loading.mark()
         return self.loading
 
     def renewal(self) -> Batch | None:
         """What it was served and is to have renewed, in one batch that it does not wait for."""
         renewals = [call.renewal for call in self._served if call.renewal is not None]
-        return Batch(self.memo, renewals, self, {}) if renewals else None
+        return Batch(self.cache, renewals, self, {}) if renewals else None
 
     def handed_over(self) -> None:
         """Somebody sees to the renewals: until then `done` does."""
@@ -238,7 +239,7 @@ class BulkCall:
         What its loader raised has ended the flights of that batch already: what it still leads was never
         called for.
         """
-        memo = self.memo
+        cache = self.cache
         timed_out = isinstance(error, FlightTimeout)
         ends_with = uncalled(error)
         if self._todo:
@@ -246,36 +247,36 @@ class BulkCall:
                 self._count_the_rest(timed_out)
         if self.led:
             self.batch().fail(error)
-        for call in self._boardings:
+        for call in self._calls:
             if call.decision is JOIN and timed_out:
-                memo.leave(call, timed_out=True)
-            memo.abandon(call, ends_with)
-            memo.done(call)  # here too, where it is repeated: it may have a renewal to call off
+                leave(cache, call, timed_out=True)
+            abandon(cache, call, ends_with)
+            done(cache, call)  # here too, where it is repeated: it may have a renewal to call off
 
-    def settle(self, error: BaseException, loose: list[Loose]) -> None:
+    def settle(self, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
         self._count_the_rest(isinstance(error, FlightTimeout))
         if self.loading is not None and not self.loading.has_work():
-            self.loading.settle(error, loose)
-        for call in self._boardings:
-            self.memo.settle(call, uncalled(error), loose)
+            self.loading.settle(error, after)
+        for call in self._calls:
+            settle_call(self.cache, call, uncalled(error), after)
         self._forget()
 
     def _count_the_rest(self, timed_out: bool) -> None:
         left, self._todo = len(self._todo), []
         if timed_out:
-            self.memo.counts.timeouts += left
+            self.cache.counts.timeouts += left
         else:
-            self.memo.counts.errors += left
+            self.cache.counts.errors += left
 
     def done(self) -> None:
         """The call is over, in whatever way. (Tracebacks must not lead back to their exceptions.)"""
-        for call in self._boardings:
-            self.memo.done(call)
+        for call in self._calls:
+            done(self.cache, call)
         self._forget()
 
     def _forget(self) -> None:
-        self._boardings, self._followed, self._served, self.led = [], [], [], []
+        self._calls, self._followed, self._served, self.led = [], [], [], []
         self.failed = self.loading = None
 
 
@@ -290,18 +291,18 @@ class Request:
         max_batch: how many items the loader takes at once; None for all.
     """
 
-    __slots__ = ("_key_of", "_max_batch", "_name", "items", "memo", "run")
+    __slots__ = ("_key_of", "_max_batch", "_name", "cache", "items", "run")
 
     def __init__(
         self,
-        memo: Memo,
+        cache: Cache,
         items: Any,
         name: str,
         key_of: Callable[[Any], Hashable],
         run: Callable[[Any], Any],
         max_batch: int | None,
     ) -> None:
-        self.memo, self.items, self.run = memo, items, run
+        self.cache, self.items, self.run = cache, items, run
         self._name, self._key_of, self._max_batch = name, key_of, max_batch
 
     def bulk_call(self, make: Callable[[Hashable], Call]) -> BulkCall:
@@ -314,11 +315,11 @@ class Request:
             except TypeError:
                 kind = type(item).__name__
                 raise UnhashableKey(
-                    f"{self.memo.name}: argument '{self._name}[{place}]' cannot be hashed ({kind}), so it "
+                    f"{self.cache.name}: argument '{self._name}[{place}]' cannot be hashed ({kind}), so it "
                     f"cannot have a place in the answer"
                 ) from None
             keyed.append((item, self._key_of(item)))
-        return BulkCall(self.memo, keyed, self._key_of, make, self._max_batch)
+        return BulkCall(self.cache, keyed, self._key_of, make, self._max_batch)
 
     def chunks(self) -> list[list[Any]] | None:
         """For a direct call: the items in parts that the loader can take; None for all, as they are."""

@@ -59,12 +59,12 @@ class Call(Waiter):
         "record",
         "renew",
         "renewal",
-        "told",
+        "wants_events",
     )
 
     key: Hashable
     renew: bool  # a fresh value does not satisfy this call
-    told: bool  # whether anybody may want its events
+    wants_events: bool  # whether anybody may want its events
     decision: Decision
     before: int | None  # while it is noted as waiting: the waits there were before
     # The other fields are written with the decision that they belong to: `flight` with LEAD, JOIN and SHARE,
@@ -95,7 +95,7 @@ def new_call(
     call.thread = thread
     call.blocks = blocks
     call.renew = renew
-    call.told = False
+    call.wants_events = False
     call.decision = NONE
     call.before = None
     return call

@@ -10,17 +10,19 @@ from typing import Any
 from ..common.messages import shown
 from ..locks.mutex import inside, mutex
 from ..locks.slots import Slot
-from ..locks.unsettled import settle
+from ..locks.unsettled import After, settle
 from ..locks.waiters import Actor, get_ident
 from ..storage.entry import Entry, Record
 from ..storage.ttl import Landing
 from ..telemetry.counters import Stats
 from ..telemetry.events import Invalidate, Put
 from ..telemetry.views import Explanation, FlightInfo
-from .coordinator import Memo
+from .cache import Cache
 from .flight import FLYING, Flight
+from .landing import new_record
 from .options import switched_off
 from .shareable import check_shareable
+from .transitions import detach
 
 __all__ = [
     "bypass",
@@ -35,36 +37,36 @@ __all__ = [
 ]
 
 
-def invalidate(memo: Memo, key: Hashable) -> bool:
-    """Detach the key's flight, then drop its value; whether there was either."""
+def invalidate(cache: Cache, key: Hashable) -> bool:
+    """Detach the key's flight, then drop its value. Return True if there was either."""
     settle()
-    detached = _detach(memo, key)
-    record = memo.store.drop(key)
+    detached = _detach(cache, key)
+    record = cache.store.drop(key)
     with mutex:
-        idle = memo.locks.forget(key)  # nothing of ours is to keep the key alive; let go of after the mutex
+        idle = cache.locks.forget(key)  # nothing of ours is to keep the key alive; let go of after the mutex
     del idle
-    dropped = detached or (record is not None and record.serves_for(memo.timer()) > 0)
-    if dropped and memo.tell.wants("invalidate"):
-        memo.tell.tell(Invalidate, key)
+    dropped = detached or (record is not None and record.serves_for(cache.timer()) > 0)
+    if dropped and cache.tell.wants("invalidate"):
+        cache.tell.tell(Invalidate, key)
     return dropped
 
 
-def invalidate_where(memo: Memo, predicate: Callable[[Any], object]) -> int:
+def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
     """Invalidate every key that the predicate picks; how many there were. It runs under no lock."""
     if not callable(predicate):
         raise TypeError(f"predicate: expected a callable of the key, got {shown(predicate)}")
     with mutex:
-        slots = memo.locks.live()
-        for batch in memo.batches:
+        slots = cache.locks.live()
+        for batch in cache.batches:
             batch.sealed = True  # what it brings unasked is not known yet, so none of that is stored
-    records = memo.store.records()  # second: a flight is stored before it leaves its slot
-    keys, spoilt = _keys_of(memo, slots, records)
-    dropped = sum(invalidate(memo, key) for key in keys if predicate(key))
-    return dropped + _drop_spoilt(memo, [of for of in spoilt if predicate(of.key)])
+    records = cache.store.records()  # second: a flight is stored before it leaves its slot
+    keys, spoilt = _keys_of(cache, slots, records)
+    dropped = sum(invalidate(cache, key) for key in keys if predicate(key))
+    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(of.key)])
 
 
 def _keys_of(
-    memo: Memo, slots: list[Slot], records: list[Record]
+    cache: Cache, slots: list[Slot], records: list[Record]
 ) -> tuple[dict[Hashable, None], list[Slot | Record]]:
     """Every key once; and what is not found by its own key any more, which has changed, or raises."""
     keys: dict[Hashable, None] = {}
@@ -73,7 +75,7 @@ def _keys_of(
     found: list[Slot | Record] = [*slots, *records]
     for of in found:
         try:
-            sound = memo.locks.slot(of.key) is of if isinstance(of, Slot) else memo.store.find(of.key) is of
+            sound = cache.locks.slot(of.key) is of if isinstance(of, Slot) else cache.store.find(of.key) is of
             sound = sound and taken.setdefault((type(of), of.key), of) is of
             if sound:
                 keys[of.key] = None
@@ -84,89 +86,89 @@ def _keys_of(
     return keys, [of for of in spoilt if isinstance(of, Slot) or of.place is not None]
 
 
-def _drop_spoilt(memo: Memo, picked: list[Slot | Record]) -> int:
+def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:
     """Detach the flights in these slots and drop these entries, whatever their keys are now; how many."""
-    detached = [slot.key for slot in picked if isinstance(slot, Slot) and _detach_slot(memo, slot)]
+    detached = [slot.key for slot in picked if isinstance(slot, Slot) and _detach_slot(cache, slot)]
     records = [of for of in picked if isinstance(of, Record)]
-    stored = memo.store.discard(records) if records else []
-    now = memo.timer()
+    stored = cache.store.discard(records) if records else []
+    now = cache.timer()
     dropped = detached + [record.key for record in stored if record.serves_for(now) > 0]
-    if memo.tell.wants("invalidate"):
+    if cache.tell.wants("invalidate"):
         for key in dropped:
-            memo.tell.tell(Invalidate, key)
+            cache.tell.tell(Invalidate, key)
     return len(dropped)
 
 
-def put(memo: Memo, key: Hashable, value: Any) -> None:
+def put(cache: Cache, key: Hashable, value: Any) -> None:
     """Store a value from outside, in place of whatever is there or on its way."""
-    check_shareable(memo.name, value, "put was given")
-    now = memo.timer()
-    old = memo.store.index.get(key)
-    ttl = memo.options.ttl_of(
+    check_shareable(cache.name, value, "put was given")
+    now = cache.timer()
+    old = cache.store.index.get(key)
+    ttl = cache.options.ttl_of(
         Landing(key, value, previous=None if old is None or old.error else old.snapshot(now))
     )
     if ttl == 0:
-        invalidate(memo, key)
+        invalidate(cache, key)
         return
-    _detach(memo, key)
-    record = memo.new_record(key, value, now, ttl, 0.0)
-    if memo.tell.wants("hit"):
+    _detach(cache, key)
+    record = new_record(cache, key, value, now, ttl, 0.0)
+    if cache.tell.wants("hit"):
         record.deadline = -inf
-    gone = memo.store.put(record)
-    _detach(memo, key)  # a flight that began in between is refused by the store; nobody is to join it now
-    if memo.tell.wants("put"):
-        memo.tell.tell(Put, key, value=value)
-    memo.tell.gone(gone or [], now)
+    gone = cache.store.put(record)
+    _detach(cache, key)  # a flight that began in between is refused by the store; nobody is to join it now
+    if cache.tell.wants("put"):
+        cache.tell.tell(Put, key, value=value)
+    cache.tell.gone(gone or [], now)
 
 
-def clear(memo: Memo) -> None:
+def clear(cache: Cache) -> None:
     """Drop all entries, detach all flights, forget idle locks and zero the counts."""
     settle()
     with mutex:
-        slots = memo.locks.live()
-        for batch in memo.batches:
+        slots = cache.locks.live()
+        for batch in cache.batches:
             batch.sealed = True
     for slot in slots:
-        _detach(memo, slot.key)
-        _detach_slot(memo, slot)  # where its key is spoilt
-    records = memo.store.clear()  # held until here: destroyed under no lock
+        _detach(cache, slot.key)
+        _detach_slot(cache, slot)  # where its key is spoilt
+    records = cache.store.clear()  # held until here: destroyed under no lock
     del records
-    memo.locks.evict_idle()
+    cache.locks.evict_idle()
     with mutex:
-        memo.counts.reset()
+        cache.counts.reset()
 
 
-def entry(memo: Memo, key: Hashable) -> Entry | None:
+def entry(cache: Cache, key: Hashable) -> Entry | None:
     """The entry that would be served now, without calling or counting anything."""
-    record = memo.store.index.get(key)
-    now = memo.timer()
+    record = cache.store.index.get(key)
+    now = cache.timer()
     served = record is not None and record.error is None and record.serves_for(now) > 0
     return record.snapshot(now) if record is not None and served else None
 
 
-def flights(memo: Memo) -> tuple[FlightInfo, ...]:
+def flights(cache: Cache) -> tuple[FlightInfo, ...]:
     """The flights in progress, detached ones included, oldest first."""
     settle()
-    now = memo.timer()
+    now = cache.timer()
     with mutex:
-        flying = [turn for slot in memo.locks.live() if _flying(turn := slot.turn)] + list(memo.adrift)
+        flying = [turn for slot in cache.locks.live() if _flying(turn := slot.turn)] + list(cache.adrift)
     # Outside the mutex: naming their leaders asks the threading module, which has a lock of its own.
     told = sorted((turn for turn in flying if isinstance(turn, Flight)), key=lambda flight: flight.started)
-    return tuple(info(flight, memo.name, now) for flight in told)
+    return tuple(info(flight, cache.name, now) for flight in told)
 
 
-def explain(memo: Memo, key: Hashable) -> Explanation:
+def explain(cache: Cache, key: Hashable) -> Explanation:
     """What a call with this key would do now."""
     settle()
-    now = memo.timer()
-    record = memo.store.index.get(key)
+    now = cache.timer()
+    record = cache.store.index.get(key)
     with mutex:
-        slot = memo.locks.slot(key)
+        slot = cache.locks.slot(key)
         turn = slot.turn if slot is not None else None
         flying = _flying(turn)
         busy = turn is not None and turn.leader is not None
-    flight = info(turn, memo.name, now) if flying and isinstance(turn, Flight) else None
-    direct = bool(memo.bypassed) or switched_off()
+    flight = info(turn, cache.name, now) if flying and isinstance(turn, Flight) else None
+    direct = bool(cache.bypassed) or switched_off()
     if record is not None and record.serves_for(now) > 0 and not direct:
         fresh_for = max(0.0, record.fresh_for(now))
         entry = None if record.error is not None else record.snapshot(now)
@@ -176,15 +178,15 @@ def explain(memo: Memo, key: Hashable) -> Explanation:
     return Explanation(key, would, None, flight, 0.0, 0.0)
 
 
-def stats(memo: Memo) -> Stats:
+def stats(cache: Cache) -> Stats:
     """What was seen and done so far."""
     settle()
-    now = memo.timer()
-    memo.tell.gone(memo.store.expire(now), now)
-    counts, locks = memo.counts, memo.locks
-    hits = counts.all_hits(memo.store)
+    now = cache.timer()
+    cache.tell.gone(cache.store.expire(now), now)
+    counts, locks = cache.counts, cache.locks
+    hits = counts.all_hits(cache.store)
     with mutex:
-        in_flight = sum(_flying(slot.turn) for slot in locks.live()) + len(memo.adrift)
+        in_flight = sum(_flying(slot.turn) for slot in locks.live()) + len(cache.adrift)
         told = Stats(
             hits=hits,
             stale_hits=counts.stale_hits,
@@ -195,11 +197,11 @@ def stats(memo: Memo) -> Stats:
             calls=counts.calls,
             failures=counts.failures,
             uncached=counts.uncached,
-            evictions=memo.store.evictions,
-            expirations=memo.store.expirations,
+            evictions=cache.store.evictions,
+            expirations=cache.store.expirations,
             refreshes=counts.refreshes,
             in_flight=in_flight,
-            entries=len(memo.store.index),
+            entries=len(cache.store.index),
             locks=len(locks),
             idle_locks=locks.idle,
         )
@@ -209,18 +211,18 @@ def stats(memo: Memo) -> Stats:
 class bypass:  # noqa: N801  # used as a function
     """Until the block ends, every call of the function, by whomever, runs it directly."""
 
-    __slots__ = ("_block", "_memo")
+    __slots__ = ("_block", "_cache")
 
-    def __init__(self, memo: Memo) -> None:
-        self._memo = memo
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
         self._block = (0, object())
 
     def __enter__(self) -> None:
         try:
-            with self._memo.switching:
+            with self._cache.switching:
                 self._block = get_ident(), object()
-                self._memo.bypassed.append(self._block)
-                self._memo.shut()
+                self._cache.bypassed.append(self._block)
+                self._cache.shut()
         except BaseException:  # an interrupt: the block is not entered
             self._end()
             raise
@@ -233,43 +235,40 @@ class bypass:  # noqa: N801  # used as a function
             raise
 
     def _end(self) -> None:
-        memo = self._memo
-        with memo.switching:
-            if self._block in memo.bypassed:
-                memo.bypassed.remove(self._block)
-            if not memo.bypassed:
-                memo.reopen()
+        cache = self._cache
+        with cache.switching:
+            if self._block in cache.bypassed:
+                cache.bypassed.remove(self._block)
+            if not cache.bypassed:
+                cache.reopen()
 
 
 def _flying(turn: object) -> bool:
     return isinstance(turn, Flight) and turn.state is FLYING
 
 
-def _detach(memo: Memo, key: Hashable) -> bool:
-    """From now on the flight in progress, if any, is its callers' alone; whether there was one."""
-    if memo.batches:
-        memo.spoil(key)
-    return _detach_slot(memo, None, key)
+def _detach(cache: Cache, key: Hashable) -> bool:
+    """Detach the flight in progress for a key; return True if there was one."""
+    if cache.batches:
+        cache.spoil(key)
+    return _detach_slot(cache, None, key)
 
 
-def _detach_slot(memo: Memo, slot: Slot | None, key: Hashable = None) -> bool:
+def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
     """The same for the flight in this slot, or else in that of the key."""
-    latch = idle = None
-    reentered = inside()  # by a finaliser or signal handler in the midst of a section: only mark it
-    with mutex:
-        if slot is None:
-            slot = memo.locks.slot(key)
-        turn: Any = slot.turn if slot is not None else None
-        if slot is None or not _flying(turn):
-            return False
-        turn.detached = True  # before the slot is free, and before the caller drops the value
-        if not reentered:
-            memo.adrift.add(turn)
-            latch, idle = memo.locks.vacate(slot)
-    if latch is not None:
-        latch.open()
-    del idle
-    return True
+    after = After()
+    reentered = inside()  # by a finaliser or signal handler in the midst of a section
+    try:
+        with mutex:
+            if slot is None:
+                slot = cache.locks.slot(key)
+            turn: Any = None if slot is None else slot.turn
+            flying = _flying(turn)
+            if flying:
+                detach(cache, turn, after, keep=reentered)
+    finally:
+        after.run()
+    return flying
 
 
 def info(flight: Flight, name: str, now: float) -> FlightInfo:

@@ -24,7 +24,7 @@ Lock order: the mutex and a store's lock are never held together.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from logging import DEBUG
 from typing import Any
 
@@ -35,270 +35,315 @@ from ..locks.latch import LOOK, LOOK_AGAIN, Latch
 from ..locks.mutex import mutex
 from ..locks.slots import Slot
 from ..locks.table import keys_of
-from ..locks.unsettled import NOTHING, let_go
+from ..locks.unsettled import After
 from ..locks.waiters import NOBODY, current_actor
-from ..locks.waitgraph import Cycle, below, cycle, describe, keep_waiting, note, refusal, waiting
+from ..locks.waitgraph import (
+    Cycle,
+    below,
+    cycle,
+    describe,
+    forget_the_gone,
+    keep_waiting,
+    note,
+    refusal,
+    waiting,
+)
+from ..telemetry.counters import Counts
 from ..telemetry.events import is_logging, levels
+from .cache import Cache
 from .call import HIT, JOIN, NONE, SHARE, Call, Decision
-from .flight import FLYING, LANDED, UNCLAIMED, Flight, new_flight
-from .renewal import Server
+from .flight import FLYING, LANDED, Flight
+from .landing import renew_later
+from .leaving import end_wait, leave
+from .options import Options
+from .renewal import serve, served
+from .transitions import claim, claim_slot, follow, forget_the_dead, new_flight, serve_follower, take_key
 
-__all__ = ["Memo"]
+__all__ = ["awake", "board", "look", "new_cache", "pauses", "refuse", "unseat", "watch"]
 
 
-class Memo(Server):
-    """Decides for one decorated function."""
+def new_cache(
+    name: str, options: Options, counts: Counts, own_key: Callable[..., Hashable] | None = None
+) -> Cache:
+    """Return the cache of one decorated function, whose flights are decided over here."""
+    return Cache(name, options, counts, own_key, unseat=unseat, watch=watch)
 
-    # -- call -----------------------------------------------------------------------------------
 
-    def board(self, call: Call) -> Decision:
-        """Check again, then join the key's flight or lead a new one.
+def board(cache: Cache, call: Call) -> Decision:
+    """Check again, then join the key's flight or lead a new one.
 
-        Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
-        this key took too long and are still running.
-        """
-        timer = self.timer  # CPython is slow to call what an attribute holds
-        now = timer()
-        call.told = self.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
-        key = call.key
-        slot: Any = None
-        turn: Any = None
-        found: list[Hashable] | None = None
-        due = False
-        with mutex:
-            lookup = self.store.lookup  # not before: it may have been replaced, and a value landed since
-            record = lookup(key)
-            if record is not None and not call.renew and record.serves_for(now) > 0:
-                self._serve(call, record, now)
+    Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
+    this key took too long and are still running.
+    """
+    timer = cache.timer  # CPython is slow to call what an attribute holds
+    now = timer()
+    call.wants_events = cache.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
+    key = call.key
+    slot: Any = None
+    turn: Any = None
+    found: list[Hashable] | None = None
+    due = False
+    with mutex:
+        lookup = cache.store.lookup  # not before: it may have been replaced, and a value landed since
+        record = lookup(key)
+        if record is not None and not call.renew and record.serves_for(now) > 0:
+            serve(cache, call, record, now)
+        else:
+            slot = cache.locks.enter(key)
+            turn = slot.turn
+            if turn is None or turn.is_over():
+                turn = new_flight(cache, slot, cache.options.follower_retries)
+                claim_slot(turn, call, now, record, cache.options.flight_timeout)
+            elif turn.leader is None or turn.unbegun:
+                claim(turn, call, now, record, cache.options.flight_timeout)
             else:
-                slot = self.locks.enter(key)
-                turn = slot.turn
-                if turn is None or turn.is_over():
-                    turn = new_flight(self, slot, self.options.follower_retries)
-                    turn.claim(call, now, record, self.options.flight_timeout)
-                    slot.turn = turn
-                elif turn.leader is None or turn.unbegun:
-                    turn.claim(call, now, record, self.options.flight_timeout)
-                else:
-                    if type(turn) is not Flight:
-                        turn = self._queued(slot)
-                    work, life = turn.work, turn.life
-                    if turn.due is not None or (work and work.loop is not call.loop):
-                        due = turn.is_due()
-                    elif life is not None and life() is None:
-                        due = turn.is_due()  # the thread that led it has ended without a word
-                    if not due:
-                        found = self._join(call, turn)
-        if call.decision is HIT:
-            self._served(call, now)
-        elif found is not None:
-            slot = turn = record = work = life = None  # they may come to hold an error raised from this one
-            self.refuse(key, found)
-        elif due:
-            call.overdue = turn
-            slot = turn = record = work = life = None
-            return self._board_after(call)
-        return call.decision
+                if type(turn) is not Flight:
+                    turn = _queued(cache, slot)
+                work, life = turn.work, turn.life
+                if turn.due is not None or (work and work.loop is not call.loop):
+                    due = turn.is_due()
+                elif life is not None and life() is None:
+                    due = turn.is_due()  # the thread that led it has ended without a word
+                if not due:
+                    found = _join(cache, call, turn)
+    if call.decision is HIT:
+        if call.overdue is not None:
+            _unseat_overdue(cache, call)
+        served(cache, call, now)
+    elif found is not None:
+        slot = turn = record = work = life = None  # they may come to hold an error raised from this one
+        refuse(cache, key, found)
+    elif due:
+        call.overdue = turn
+        slot = turn = record = work = life = None
+        return _board_after(cache, call)
+    return call.decision
 
-    def _board_after(self, call: Call) -> Decision:
-        """Board once more, the flight in the way being due to lose the key."""
-        if not self._unseat_overdue(call):
-            with mutex:
-                self.counts.timeouts += 1
-            raise FlightTimeout(self._too_many(call.key))
-        return self.board(call)
 
-    def awake(self, call: Call) -> Decision:
-        """Decide again for a follower whose latch has opened."""
-        before = call.flight  # let go of after the mutex
-        if before.state is LANDED:
-            call.decision = SHARE
-            self._waits_no_more(call)
-            return SHARE
-        now = self.timer()
-        loose = NOTHING
+def _board_after(cache: Cache, call: Call) -> Decision:
+    """Board once more, the flight in the way being due to lose the key."""
+    if not _unseat_overdue(cache, call):
         with mutex:
-            flight = before.latest()
-            record = self.store.index.get(call.key)
-            if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
-                call.flight, call.latch = flight, flight.open_later()
-                if call.before is None:
-                    return JOIN  # it follows, and waits for nothing yet
-                keep_waiting(call.blocks, flight)
-                call.stand_at(call.latch, self, flight)
-                return JOIN
-            if flight is None:
-                call.decision = NONE
-            elif flight.state is LANDED:
-                call.flight = flight
-                call.decision = SHARE
-            elif record is not None and not call.renew and record.fresh_for(now) > 0:
-                call.record = record  # put from outside, meanwhile
-                call.renewal = None
-                call.decision = HIT
-                flight.followers -= 1
-                if record.error is None:
-                    self.counts.waits += 1
-                else:
-                    self.counts.errors += 1
-                loose = self._if_unwanted(flight)  # last: see `leave`
-            else:
-                self._waits_no_more(call)  # first: a wait that is over does not hold up what it leads now
-                flight.claim(call, now, record, self.options.flight_timeout)
-            self._waits_no_more(call)
-        let_go(loose)
-        return call.decision
+            cache.counts.timeouts += 1
+        raise FlightTimeout(_too_many(cache, call.key))
+    return board(cache, call)
 
-    def look(self, call: Call, began: float) -> Decision:
-        """A follower whose pause is over looks whether to go on waiting; what it does next.
 
-        Raises `FlightTimeout` or `FlightDeadlock`; it has left then.
-        """
-        limit, waited = self.options.wait_timeout, time.monotonic() - began
-        if limit is not None and waited >= limit:
-            if not self.leave(call, timed_out=True):
-                return self.awake(call)
-            self.tell.timed_out(call.key, waited)
-            raise FlightTimeout(f"{self.name}: waited {waited:.3g} s for {shown(call.key)}")
-        too_many, found = self._look_round(call)
-        if too_many and self.leave(call, timed_out=True):
-            raise FlightTimeout(self._too_many(call.key))
-        if found is not None and self.leave(call, timed_out=False):
-            self.refuse(call.key, found)
-        return JOIN
-
-    def _look_round(self, call: Call) -> tuple[bool, list[Hashable] | None]:
-        """Unseat what takes too long: whether too many are left running; and a cycle that has closed.
-
-        Not within `look`: no flight is to be in the frames of what that raises.
-        """
-        flight, found = call.flight, None
-        self._see_to_the_one_before(flight)
-        if flight.is_due():
-            return not self.unseat(flight), None
-        if call.awaited_outside:
-            with mutex:
-                call.look_again()
-                note(call, call.climb())
-                found = keys_of(cycle(call, flight, self.options.wait_timeout is not None), flight)
-        return False, found
-
-    def pauses(self, call: Call, began: float) -> tuple[float, float | None]:
-        """For how many seconds a follower may wait before somebody looks, and before it looks itself.
-
-        The second is None where it is enough that anybody does, on behalf of all that wait for this flight.
-        """
-        flight, limit = call.flight, self.options.wait_timeout
-        pause = self._until_due(flight)
-        if limit is None and not call.awaited_outside:
-            return pause, None
-        own_pause = LOOK_AGAIN if call.awaited_outside else LOOK
-        if limit is not None:
-            own_pause = min(own_pause, max(0.0, began + limit - time.monotonic()))
-        return pause, own_pause
-
-    def watch(self, flight: Flight) -> float | None:
-        """Look on behalf of all tasks of a loop that wait for a flight; after how many seconds again.
-
-        None: each of them has to look for itself.
-        """
-        if flight.is_over() or flight.may_be_claimed():
-            return None  # their latch is open, or about to be: the wake-up may have fallen to an interrupt
-        self._see_to_the_one_before(flight)
-        if flight.is_due() and not self.unseat(flight):
-            return None
-        return self._until_due(flight)
-
-    @staticmethod
-    def _see_to_the_one_before(flight: Flight) -> None:
-        before = flight.slot.turn
-        if before is not None and before is not flight:
-            before.see_to()
-
-    @staticmethod
-    def _until_due(flight: Flight) -> float:
-        if flight.due is None or flight.state is not FLYING:
-            return LOOK
-        return min(LOOK, max(0.0, flight.due - time.monotonic()))
-
-    def refuse(self, key: Hashable, found: list[Hashable]) -> None:
-        """Tell and raise that waiting would never end."""
-        self.tell.refused(key, describe(found))
-        why = refusal(found)
-        if not patches.hint() and self._leads(found):
-            why += (
-                "; this very caller is fetching it, further out: what a getter and its bulk loader (or its "
-                "twin) both need to fetch belongs in an undecorated function that both call"
-            )
-        raise FlightDeadlock(f"{self.name}: {why}")
-
-    def _leads(self, keys: list[Hashable]) -> bool:
-        """Whether whoever runs here leads the flights of all these keys, and nobody else's are among them."""
-        actor = current_actor()
-        with mutex:
-            turns = [None if slot is None else slot.turn for slot in map(self.locks.slot, keys)]
-            leads = all(type(turn) is Flight and turn.leader == actor for turn in turns)
-        return leads  # noqa: RET504  # not within: an interrupt before the return may leave the mutex held
-
-    def _too_many(self, key: Hashable) -> str:
-        limit = self.options.flight_timeout
-        return (
-            f"{self.name}: several calls for {shown(key)} took longer than {limit:g} s and are still running"
-        )
-
-    def too_long(self, key: Hashable) -> str:
-        """What a caller is told whose work was cancelled for taking too long. Runs the key's `__repr__`."""
-        return f"{self.name}: {shown(key)} took longer than {self.options.flight_timeout:g} s: cancelled"
-
-    # -- under the mutex ----------------------------------------------------------------------------
-
-    def _queued(self, slot: Slot) -> Flight:
-        """The flight that queues behind a plain hold (all callers together), or a new one, not yet there."""
-        for turn in slot.queue:
-            if type(turn) is Flight:
-                return turn
-        return new_flight(self, slot, self.options.follower_retries)
-
-    def _join(self, call: Call, flight: Flight) -> list[Hashable] | None:
-        """Follow a flight, unless waiting for it would close a cycle: then that cycle."""
-        if call.follows:
+def awake(cache: Cache, call: Call) -> Decision:
+    """Decide again for a follower whose latch has opened."""
+    before = call.flight  # let go of after the mutex
+    if before.state is LANDED:
+        call.decision = SHARE
+        end_wait(call)
+        return SHARE
+    now = cache.timer()
+    after = After()
+    with mutex:
+        flight = before.latest()
+        record = cache.store.index.get(call.key)
+        if flight is not None and flight.state is not LANDED and not flight.may_be_claimed():
             call.flight, call.latch = flight, flight.open_later()
-            self._count_in(call, flight)
-            return None
-        call.awaited_outside, call._above, call.noted = False, None, NOBODY  # as `begin`, in line
-        blocks = call.blocks
-        # The usual case in short: nobody but its own function holds the flight up.
-        leader = flight.leader
-        if flight.state is FLYING and not (leader in waiting or flight.thread in waiting or leader in below):
-            mine = leader == blocks or flight.thread == blocks or call.is_below(flight)
-            closed: Cycle | None = [(flight.key, flight)] if mine else None
+            if call.before is None:
+                return JOIN  # it follows, and waits for nothing yet
+            keep_waiting(call.blocks, flight)
+            call.stand_at(call.latch, cache, flight)
+            return JOIN
+        if flight is None:
+            call.decision = NONE
+        elif flight.state is LANDED:
+            call.flight = flight
+            call.decision = SHARE
+        elif record is not None and not call.renew and record.fresh_for(now) > 0:
+            serve_follower(cache, call, flight, record, after)
         else:
-            closed = cycle(call, flight, self.options.wait_timeout is not None)
-        if closed is not None:
-            self.counts.errors += 1
-            return keys_of(closed, flight)
-        latch = flight.latch
-        if latch is None:
-            latch = flight.latch = Latch()
-        call.flight, call.latch = flight, latch
-        # `before` first: it is what an interrupt goes back to.
-        if blocks in waiting:
-            under_way = waiting[blocks]
-            call.before = len(under_way)
-            waiting[blocks] = (*under_way, flight)
-        else:
-            call.before = 0
-            if latch.alone is None:
-                latch.alone = (flight,)
-            waiting[blocks] = latch.alone
-        call.stand_at(latch, self, flight)
-        if call.awaited_outside:
-            note(call, call.climb())
-        self._count_in(call, flight)
-        return None
+            end_wait(call)  # first: a wait that is over does not hold up what it leads now
+            claim(flight, call, now, record, cache.options.flight_timeout)
+        end_wait(call)
+    after.run()
+    return call.decision
 
-    def _count_in(self, call: Call, flight: Flight) -> None:
-        call.place = flight.followers = flight.followers + 1
-        call.decision = JOIN  # no call stands between the two: an interrupt finds both or neither
-        if flight.state is UNCLAIMED and flight not in flight.slot.queue:
-            flight.slot.line_up(flight)
+
+def look(cache: Cache, call: Call, began: float) -> Decision:
+    """A follower whose pause is over looks whether to go on waiting; what it does next.
+
+    Raises `FlightTimeout` or `FlightDeadlock`; it has left then.
+    """
+    limit, waited = cache.options.wait_timeout, time.monotonic() - began
+    if limit is not None and waited >= limit:
+        if not leave(cache, call, timed_out=True):
+            return awake(cache, call)
+        cache.tell.timed_out(call.key, waited)
+        raise FlightTimeout(f"{cache.name}: waited {waited:.3g} s for {shown(call.key)}")
+    too_many, found = _look_round(cache, call)
+    if too_many and leave(cache, call, timed_out=True):
+        raise FlightTimeout(_too_many(cache, call.key))
+    if found is not None and leave(cache, call, timed_out=False):
+        refuse(cache, call.key, found)
+    return JOIN
+
+
+def _look_round(cache: Cache, call: Call) -> tuple[bool, list[Hashable] | None]:
+    """Take the key from a flight that is due. Return True if too many are left running, and a closed cycle.
+
+    Not within `look`: no flight is to be in the frames of what that raises.
+    """
+    flight, found = call.flight, None
+    _see_to_the_one_before(flight)
+    if flight.is_due():
+        return not unseat(cache, flight), None
+    if call.awaited_outside:
+        with mutex:
+            call.look_again()
+            note(call, call.climb())
+            found = keys_of(cycle(call, flight, cache.options.wait_timeout is not None), flight)
+    return False, found
+
+
+def pauses(cache: Cache, call: Call, began: float) -> tuple[float, float | None]:
+    """For how many seconds a follower may wait before somebody looks, and before it looks itself.
+
+    The second is None where it is enough that anybody does, on behalf of all that wait for this flight.
+    """
+    flight, limit = call.flight, cache.options.wait_timeout
+    pause = _until_due(flight)
+    if limit is None and not call.awaited_outside:
+        return pause, None
+    own_pause = LOOK_AGAIN if call.awaited_outside else LOOK
+    if limit is not None:
+        own_pause = min(own_pause, max(0.0, began + limit - time.monotonic()))
+    return pause, own_pause
+
+
+def watch(cache: Cache, flight: Flight) -> float | None:
+    """Look on behalf of all tasks of a loop that wait for a flight; after how many seconds again.
+
+    None: each of them has to look for itself.
+    """
+    if flight.is_over() or flight.may_be_claimed():
+        return None  # their latch is open, or about to be: the wake-up may have fallen to an interrupt
+    _see_to_the_one_before(flight)
+    if flight.is_due() and not unseat(cache, flight):
+        return None
+    return _until_due(flight)
+
+
+def _unseat_overdue(cache: Cache, call: Call) -> bool:
+    """See `unseat`; the call lets go of the flight."""
+    overdue, call.overdue = call.overdue, None
+    return unseat(cache, overdue)
+
+
+def unseat(cache: Cache, flight: Flight, /) -> bool:
+    """Take the key from a flight that is due; False if too many of that key are left running already.
+
+    Its followers move over to a successor. What it may still bring home is its own caller's alone.
+    """
+    after = After()
+    unseated = dead = False
+    try:
+        with mutex:
+            forget_the_dead(cache, after)
+            if flight.is_due():
+                dead = flight.is_dead()
+                unseated = take_key(cache, flight, dead, after)
+                if not unseated:
+                    return False
+    finally:
+        after.run()
+    if unseated:
+        if dead:
+            forget_the_gone()
+        if flight.renews:
+            limit = cache.options.flight_timeout
+            why = KeyboardInterrupt() if dead else FlightTimeout(f"it took longer than {limit:g} s")
+            renew_later(cache, flight, cache.time_or(flight.started), why)
+        cache.tell.unseated(flight)
+    return True
+
+
+def _see_to_the_one_before(flight: Flight) -> None:
+    before = flight.slot.turn
+    if before is not None and before is not flight:
+        before.see_to()
+
+
+def _until_due(flight: Flight) -> float:
+    if flight.due is None or flight.state is not FLYING:
+        return LOOK
+    return min(LOOK, max(0.0, flight.due - time.monotonic()))
+
+
+def refuse(cache: Cache, key: Hashable, found: list[Hashable]) -> None:
+    """Tell and raise that waiting would never end."""
+    cache.tell.refused(key, describe(found))
+    why = refusal(found)
+    if not patches.hint() and _leads(cache, found):
+        why += (
+            "; this very caller is fetching it, further out: what a getter and its bulk loader (or its "
+            "twin) both need to fetch belongs in an undecorated function that both call"
+        )
+    raise FlightDeadlock(f"{cache.name}: {why}")
+
+
+def _leads(cache: Cache, keys: list[Hashable]) -> bool:
+    """Return True if the caller leads the flights of all these keys."""
+    actor = current_actor()
+    with mutex:
+        turns = [None if slot is None else slot.turn for slot in map(cache.locks.slot, keys)]
+        leads = all(type(turn) is Flight and turn.leader == actor for turn in turns)
+    return leads  # noqa: RET504  # not within: an interrupt before the return may leave the mutex held
+
+
+def _too_many(cache: Cache, key: Hashable) -> str:
+    limit = cache.options.flight_timeout
+    return f"{cache.name}: several calls for {shown(key)} took longer than {limit:g} s and are still running"
+
+
+# -- under the mutex ----------------------------------------------------------------------------------
+
+
+def _queued(cache: Cache, slot: Slot) -> Flight:
+    """The flight that queues behind a plain hold (all callers together), or a new one, not yet there."""
+    for turn in slot.queue:
+        if type(turn) is Flight:
+            return turn
+    return new_flight(cache, slot, cache.options.follower_retries)
+
+
+def _join(cache: Cache, call: Call, flight: Flight) -> list[Hashable] | None:
+    """Follow a flight, unless waiting for it would close a cycle: then that cycle."""
+    if call.follows:
+        call.flight, call.latch = flight, flight.open_later()
+        follow(call, flight)
+        return None
+    call.awaited_outside, call._above, call.noted = False, None, NOBODY  # as `begin`, in line
+    blocks = call.blocks
+    # The usual case in short: nobody but its own function holds the flight up.
+    leader = flight.leader
+    if flight.state is FLYING and not (leader in waiting or flight.thread in waiting or leader in below):
+        mine = leader == blocks or flight.thread == blocks or call.is_below(flight)
+        closed: Cycle | None = [(flight.key, flight)] if mine else None
+    else:
+        closed = cycle(call, flight, cache.options.wait_timeout is not None)
+    if closed is not None:
+        cache.counts.errors += 1
+        return keys_of(closed, flight)
+    latch = flight.latch
+    if latch is None:
+        latch = flight.latch = Latch()
+    call.flight, call.latch = flight, latch
+    # `before` first: it is what an interrupt goes back to.
+    if blocks in waiting:
+        under_way = waiting[blocks]
+        call.before = len(under_way)
+        waiting[blocks] = (*under_way, flight)
+    else:
+        call.before = 0
+        if latch.alone is None:
+            latch.alone = (flight,)
+        waiting[blocks] = latch.alone
+    call.stand_at(latch, cache, flight)
+    if call.awaited_outside:
+        note(call, call.climb())
+    follow(call, flight)
+    return None

@@ -9,12 +9,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ..locks.latch import Latch
-from ..locks.lives import life_of_this_thread, lives
-from ..locks.slots import Slot, Told, Turn, ahead, numbers
-from ..locks.waitgraph import waiting
+from ..locks.slots import Slot, Told, Turn, ahead
 from ..storage.entry import Record
-from .call import JOIN, LEAD, Call
-from .outcome import traceback_of
 
 __all__ = [
     "FLYING",
@@ -23,10 +19,9 @@ __all__ = [
     "UNCLAIMED",
     "UNSEATED",
     "Flight",
+    "Owner",
     "State",
     "Work",
-    "is_nobodys",
-    "new_flight",
 ]
 
 
@@ -58,23 +53,23 @@ class Work(Protocol):
     """The event loop that its task runs on."""
 
     began: bool
-    """Whether the function has been called."""
+    """Whether the function has been called: a field."""
 
     def stop(self) -> None:
         """Have it cancelled; from any thread, under no lock."""
         ...
 
     def may_stop(self) -> bool:
-        """Whether nobody wants what else it fetches (then that is doomed, too). Called under the mutex."""
+        """Return True if nobody wants what else it fetches, which is doomed then. Called under the mutex."""
         ...
 
     def is_dead(self) -> bool:
-        """Whether it will never end by itself: its event loop is closed, or that loop's thread is gone."""
+        """Return True if it will never end by itself: its loop is closed, or that loop's thread has ended."""
         ...
 
 
-class Unseats(Protocol):
-    """What decides over flights; the coordinator does."""
+class Owner(Protocol):
+    """The cache whose flight it is."""
 
     def unseat(self, flight: Flight, /) -> bool:
         """Take the key from a flight that is due."""
@@ -85,7 +80,7 @@ _orphans: list[Flight] = []  # keeps their tasks from being destroyed, which wou
 
 
 class Flight(Turn):
-    """One execution. All fields are written under the mutex, but for those of the landing.
+    """One execution. All fields are written by `transitions`, under the mutex.
 
     `value`, `error`, `traceback` and `landed` are written before the state becomes LANDED and read only
     after it. What `claim` sets is read of claimed flights alone. Made by `new_flight`.
@@ -93,6 +88,7 @@ class Flight(Turn):
 
     __slots__ = (
         "background",
+        "cache",
         "counted",
         "deserted",
         "detached",
@@ -104,7 +100,6 @@ class Flight(Turn):
         "landed",
         "life",
         "lost",
-        "memo",
         "missing",
         "previous",
         "renews",
@@ -113,14 +108,14 @@ class Flight(Turn):
         "started",
         "state",
         "successor",
-        "told",
         "traceback",
         "unbegun",
         "value",
+        "wants_events",
         "work",
     )
 
-    memo: Unseats  # whose it is
+    cache: Owner  # whose it is
     slot: Slot
     retries: int | None  # what is left of its chain's budget (None: no limit)
     followers: int
@@ -141,62 +136,14 @@ class Flight(Turn):
         Callable[[], object] | None
     )  # of the thread that claimed it, which runs it where no task does; see `lives`
     due: float | None  # a time of `time.monotonic` after which it may be unseated
-    told: bool  # whether anybody may want its events
+    wants_events: bool  # whether anybody may want its events
+    started: float  # when its leader came, by the function's clock
+    previous: Record | None  # what was stored then
+    successor: Flight | None  # which has its followers now, once it is PASSED or UNSEATED
+    landed: float
     value: Any
     error: BaseException | None
     traceback: TracebackType | None
-
-    def claim(self, call: Call, now: float, previous: Record | None, timeout: float | None) -> None:
-        """It has a leader from now on: a newcomer, or one of its followers."""
-        self.due = None if timeout is None else time.monotonic() + timeout
-        self.number = next(numbers)
-        thread = call.thread
-        life = lives[thread] if thread in lives else life_of_this_thread()
-        self.depth = len(waiting[thread]) if thread in waiting else 0
-        # No call from here on: an interrupt finds it claimed, and its leader knows, or as it was.
-        if call.decision is JOIN:
-            self.followers -= 1
-        call.flight, call.decision = self, LEAD
-        self.told = call.told
-        self.kind = "refresh" if call.renew else "call"
-        self.background = call.background
-        self.unbegun = False
-        self.started = now
-        self.previous = previous
-        self.thread = thread
-        self.life = life
-        self.state = FLYING
-        self.leader = call.actor
-
-    def bring(self, value: Any, error: BaseException | None, now: float, storable: bool = True) -> None:
-        """Give it its outcome, which is to be taken once it has landed.
-
-        Where a key has no value a loader leaves it out, which `missing` says already. A getter can say so
-        only by a value that `cache_if` refuses.
-        """
-        if self.kind != "bulk":
-            self.missing = not storable
-        self.value = value
-        self.error = error
-        self.landed = now
-        self.traceback = None
-        if error is not None:
-            # Without the leader's own frame: a follower should see where the function failed.
-            traceback = traceback_of(error)
-            self.traceback = traceback and (traceback.tb_next or traceback)
-
-    def pass_on(self, successor: Flight | None, state: State = PASSED) -> None:
-        """It has ended without an outcome, or was unseated: its key and its followers are the successor's.
-
-        Without a successor its followers are on their own, and its key is not touched.
-        """
-        if successor is not None:
-            successor.latch = Latch()
-            # No call from here on: an interrupt finds a flight with its followers and its key, or the other.
-            self.slot.turn = successor
-        self.successor = successor
-        self.followers = 0
-        self.state = state
 
     def latest(self) -> Flight | None:
         """The flight that has this one's followers now; None where they are on their own."""
@@ -212,23 +159,23 @@ class Flight(Turn):
         return self.latch
 
     def has_opened(self, latch: Latch) -> bool:
-        """Whether this latch, at which a follower waits, is open or about to be."""
+        """Return True if this latch, at which a follower waits, is open or about to be."""
         return self.latch is not latch or self.lost or self.is_over() or self.may_be_claimed()
 
     def may_be_claimed(self) -> bool:
-        """Whether whoever comes next is to lead it."""
+        """Return True if whoever comes next is to lead it."""
         return self.state is UNCLAIMED and self.slot.turn is self
 
     def is_over(self) -> bool:
-        """Whether nothing is to be expected of it any more by those who wait."""
+        """Return True if nothing is to be expected of it any more by those who wait."""
         return self.state is not FLYING and self.state is not UNCLAIMED
 
     def has_ended(self) -> bool:
-        """Whether its function has returned or raised, or runs in another process."""
+        """Return True if its function has returned or raised, or runs in another process."""
         return self.lost or self.state is LANDED or self.state is PASSED
 
     def is_due(self) -> bool:
-        """Whether it is in flight for longer than it may be, or nobody is left to end it."""
+        """Return True if it is in flight for longer than it may be, or nobody is left to end it."""
         if self.state is not FLYING:
             return False
         if self.is_dead():
@@ -236,7 +183,7 @@ class Flight(Turn):
         return self.due is not None and time.monotonic() >= self.due
 
     def is_dead(self) -> bool:
-        """Whether nobody is left to end it: its event loop is gone, or the thread that ran it has ended."""
+        """Return True if nobody is left to end it: its loop is gone, or its thread has ended."""
         if self.work is not None:
             return self.work.is_dead()
         return not self.unbegun and self.life is not None and self.life() is None
@@ -244,7 +191,7 @@ class Flight(Turn):
     def see_to(self) -> None:
         """Unseat it if it is due."""
         if self.is_due():
-            self.memo.unseat(self)
+            self.cache.unseat(self)
 
     def orphan(self) -> None:
         """In a forked child: its leader is elsewhere, or returns here and must change nothing."""
@@ -270,39 +217,3 @@ class Flight(Turn):
     def waiters(self) -> int:
         """Its followers."""
         return self.followers
-
-
-def new_flight(memo: Unseats, slot: Slot, retries: int | None, followers: int = 0) -> Flight:
-    """One that nobody has claimed (no `__init__`: see `slots.new_slot`)."""
-    flight = Flight()
-    flight.memo = memo
-    flight.key = slot.key
-    flight.leader = None
-    flight.latch = None
-    flight.slot = slot
-    flight.retries = retries
-    flight.followers = followers
-    flight.state = UNCLAIMED
-    flight.number = 0
-    flight.counted = False
-    flight.detached = False
-    flight.deserted = False
-    flight.doomed = False
-    flight.lost = False
-    flight.kind = "call"
-    flight.started = 0.0
-    flight.renews = False
-    flight.background = False
-    flight.unbegun = False
-    flight.error = None
-    flight.work = None
-    flight.life = None
-    flight.due = None
-    return flight
-
-
-def is_nobodys(turn: Turn | None) -> bool:
-    """Whether a slot with this turn is free, though it was not vacated."""
-    if turn is None:
-        return True
-    return isinstance(turn, Flight) and turn.state is UNCLAIMED and not turn.followers

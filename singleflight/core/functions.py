@@ -13,7 +13,7 @@ __all__ = ["is_coroutine_function", "refuse_coroutine_functions", "refuse_unfit"
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Whether it is an `async def`, in a `partial` too, or an object whose `__call__` is one."""
+    """Return True if it is an `async def`, in a `partial` too, or an object whose `__call__` is one."""
     if inspect.iscoroutinefunction(function):  # `inspect.markcoroutinefunction` too, from Python 3.12 on
         return True
     return inspect.iscoroutinefunction(_body(function))
@@ -53,7 +53,7 @@ def refuse_unfit(function: Any) -> None:
 
 
 def _is_generator_function(function: Any) -> bool:
-    """Whether it certainly returns generators. A wrapper around one may return anything: its values tell."""
+    """Return True if it certainly returns generators. A wrapper may return anything: its values tell."""
     while isinstance(function, partial):
         function = function.func
     # A function compiled by Cython says it itself, not its `__call__`.

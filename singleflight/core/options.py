@@ -28,7 +28,7 @@ switch: Any = os.environ.encodekey(_SWITCH) if hasattr(os.environ, "encodekey") 
 
 
 def switched_off() -> bool:
-    """Whether the environment says that every call is to run its function directly."""
+    """Return True if the environment says that every call is to run its function directly."""
     return switch in environment and os.environ.get(_SWITCH, "").lower() not in _OFF
 
 

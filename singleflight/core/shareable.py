@@ -82,7 +82,7 @@ def check_shareable(name: str, value: object, how: str = "returned", references:
 
 
 def is_context_manager_function(function: Any) -> bool:
-    """Whether `contextlib` made it of a generator function."""
+    """Return True if `contextlib` made it of a generator function."""
     return getattr(function, "__code__", None) in _CONTEXT_MANAGERS
 
 

@@ -1,4 +1,4 @@
-"""Putting one decorated function together: its memo, its compiled calls, and how it binds."""
+"""Putting one decorated function together: its cache, its compiled calls, and how it binds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from ..common.frames import looked_through
 from ..common.keys import Instances
-from ..core.coordinator import Memo
+from ..core.cache import Cache
+from ..core.coordinator import new_cache
 from ..core.functions import is_coroutine_function, refuse_unfit
 from ..core.options import Options, switched_off
 from ..drivers import threads
@@ -22,21 +23,21 @@ from .callforms import CallForms, can_bind
 from .parameters import ANY, UNKNOWN, Parameters, parameters_of
 from .signatures import check_key_function, explain_unhashable, have_equal_keys, refuse_twin, takes_any_number
 
-__all__ = ["Family", "Home"]
+__all__ = ["Assembly", "TwinGroup"]
 
 
-class Family:
-    """What decorated functions that share a memo have in common: which first arguments are instances.
+class TwinGroup:
+    """What decorated functions that share a cache have in common: which first arguments are instances.
 
     On a bound method the first argument is one. A plain call (`Account.price(account)`, a property that calls
     the function below it) has to be told: either all of its first arguments are instances, or those of
     classes that the function was seen on are.
     """
 
-    def __init__(self, memo: Memo) -> None:
-        self.memo = memo
-        self.instances = Instances(memo.store.forget)
-        self.homes: list[Home] = []
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self.instances = Instances(cache.store.forget)
+        self.assemblies: list[Assembly] = []
         self.of_methods = False  # all first arguments are instances
         self._owners: tuple[weakref.ref[type[Any]], ...] = ()  # replaced as a whole: readers take no lock
 
@@ -50,29 +51,29 @@ class Family:
         """The classes that it was seen on; None for those that are gone."""
         return [owner() for owner in self._owners]
 
-    def add(self, home: Home, method: bool) -> None:
-        """One more function; whether it is a method."""
-        self.homes.append(home)
+    def add(self, assembly: Assembly, method: bool) -> None:
+        """Add a function, which is a method or not."""
+        self.assemblies.append(assembly)
         if method and not self.of_methods:
             self.has_methods()
         elif self.of_methods or self._owners:
-            home.see_instances()
+            assembly.see_instances()
 
     def has_methods(self) -> None:
         """All plain calls are given the instance first."""
         self.of_methods = True
-        for home in self.homes:
-            home.see_instances()
+        for assembly in self.assemblies:
+            assembly.see_instances()
 
     def seen_on(self, owner: type[Any]) -> None:
         """It is an attribute of this class; plain calls on the class's instances know them."""
         if not self.of_methods and owner not in self.owners():
             self._owners = (*(ref for ref in self._owners if ref() is not None), weakref.ref(owner))
-            for home in self.homes:
-                home.see_instances()
+            for assembly in self.assemblies:
+                assembly.see_instances()
 
 
-class Home:
+class Assembly:
     """What one decorated function and its bound methods share; holds the compiled calls."""
 
     kind: Any  # the class of the decorated function itself; set when that is made
@@ -83,7 +84,7 @@ class Home:
         options: Options,
         key: Callable[..., Hashable] | None,
         name: str | None,
-        twin_of: Home | None = None,
+        twin_of: Assembly | None = None,
     ) -> None:
         self.wrapped = wrapped
         self.static = isinstance(wrapped, staticmethod)
@@ -103,49 +104,49 @@ class Home:
         if twin_of is None:
             module = getattr(function, "__module__", None)
             known_as = name or (f"{module}.{called}" if module else called)
-            self.family = Family(Memo(known_as, options, new_counts(), key))
+            self.twins = TwinGroup(new_cache(known_as, options, new_counts(), key))
         else:
             self._check_twin(twin_of)
-            self.family = twin_of.family
-        self.memo = self.family.memo
+            self.twins = twin_of.twins
+        self.cache = self.twins.cache
         driver = self._driver()
         self.forms = CallForms(
             function,
             self.parameters if guarded else replace(self.parameters, certain=True),
             key is not None,
             self.coroutine,
-            lookup=self.memo.store.lookup,
+            lookup=self.cache.store.lookup,
             absent=ABSENT,
             timer=options.timer,
             driver=driver,
-            memo=self.memo,
+            cache=self.cache,
             run=function,
             run_bound=self._bound_run(),
-            counts=self.memo.counts,
+            counts=self.cache.counts,
             make_key=key,
-            known=self.family.instances.known,
-            meet=self.family.instances.meet,
-            first=self.family.first,
+            known=self.twins.instances.known,
+            meet=self.twins.instances.meet,
+            first=self.twins.first,
             unhashable=partial(_unhashable, called, key is not None, _defaults(self.parameters)),
         )
-        with self.memo.switching:
-            self.memo.fast_paths.append(self.forms.namespace)
-            if self.memo.bypassed or switched_off():
-                self.memo.shut()  # so that what is put is not served either
+        with self.cache.switching:
+            self.cache.fast_paths.append(self.forms.namespace)
+            if self.cache.bypassed or switched_off():
+                self.cache.shut()  # so that what is put is not served either
             else:
-                self.memo.reopen()  # the store's index may have been replaced since the look-up was read
+                self.cache.reopen()  # the store's index may have been replaced since the look-up was read
         self._splits: dict[tuple[bool, bool], Any] = {}
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
         self.by_instance = False  # whether plain calls look for instances
-        self.family.add(self, method)
+        self.twins.add(self, method)
 
-    def _check_twin(self, other: Home) -> None:
+    def _check_twin(self, other: Assembly) -> None:
         """Refuse a twin that could not have the same keys."""
         if self.of_class is not other.of_class:
             first, second = (self, other) if self.of_class else (other, self)
             raise TypeError(f"twin: {first.called} is a class method and {second.called} is not")
-        if other.memo.own_key is not None:
+        if other.cache.own_key is not None:
             return
         ours, theirs = self.parameters, other.parameters
         if not have_equal_keys(ours.signature, theirs.signature):
@@ -181,9 +182,9 @@ class Home:
 
     def see_instances(self) -> None:
         """From now on plain calls look for instances."""
-        if self.family.of_methods:
+        if self.twins.of_methods:
             self.forms.namespace["_sf_run"] = self.forms.namespace["_sf_run_bound"]
-        if not self.by_instance and self.memo.own_key is None:
+        if not self.by_instance and self.cache.own_key is None:
             self.by_instance = True
             if hasattr(self, "kind"):
                 self.kind.__call__ = self.plain_call()
@@ -200,19 +201,19 @@ class Home:
     def renew(self, bound: bool, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function now, whatever is stored."""
         run = self.forms.namespace["_sf_run_bound" if bound else "_sf_run"]
-        return self._driver()(self.memo, run, key, args, kwargs, renew=True)
+        return self._driver()(self.cache, run, key, args, kwargs, renew=True)
 
     def named(self, owner: type[Any]) -> None:
         """It is an attribute of this class: is it a method? Then all plain calls are given instances."""
         if self.bindable and _defined_in(self.function) == owner.__qualname__:
-            self.family.has_methods()
+            self.twins.has_methods()
         else:
             self.seen_on(owner)
 
     def seen_on(self, owner: type[Any] | None) -> None:
         """It was found on this class, perhaps without having been defined there."""
         if owner is not None and self.bindable:
-            self.family.seen_on(owner)
+            self.twins.seen_on(owner)
 
     def _driver(self) -> Any:
         """What serves the calls that the first check could not."""

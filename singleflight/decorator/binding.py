@@ -82,7 +82,7 @@ class Binder:
             )
 
     def repeats(self, args: tuple[Any, ...]) -> bool:
-        """Whether the last argument given by place is what stands there by default."""
+        """Return True if the last argument given by place is what stands there by default."""
         place = len(args) - 1
         if place >= len(self._defaults):
             return False

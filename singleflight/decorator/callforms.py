@@ -37,7 +37,7 @@ _HIT = """\
             return _sf_record.value
     except _sf_TypeError as _sf_error:
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
-    return {call}(_sf_memo, {run}, _sf_key, {args}, {kwargs})
+    return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
 """
 _SPLIT = """\
     try:
@@ -101,7 +101,7 @@ class CallForms:
         own_key: whether the key is the user's.
         coroutine: whether the calls are coroutine functions, which await the driver.
         names: what the text refers to: `lookup`, `absent` (what to find where nothing is), `timer`, `counts`
-            and `unhashable`; `driver`, `memo`, `run` and `run_bound` for what is not a hit; `make_key` for a
+            and `unhashable`; `driver`, `cache`, `run` and `run_bound` for what is not a hit; `make_key` for a
             key of the user's, or `known`, `meet` and `first` for the keys of instances (`meet`: it is one;
             `first`: of a first argument that may be one).
     """
@@ -169,7 +169,7 @@ class CallForms:
 
 
 def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
-    """Whether Python binds it to the instances of a class that has it, and there is a parameter for them."""
+    """Return True if Python binds it to the instances of a class, and it has a parameter for them."""
     if not hasattr(type(function), "__get__"):
         return False
     if type(function) is partial and sys.version_info < (3, 14):

@@ -26,7 +26,7 @@ _MOST_IDLE = 1024  # locks, where `maxsize` sets no limit
 
 
 def _naming_unknown(function: Any) -> Any:
-    """The function, with a better message for options that it has not."""
+    """Return the function with a better message for unknown options."""
     known = [name for name in inspect.signature(function).parameters if name != "func"]
 
     @functools.wraps(function)
@@ -103,54 +103,53 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
 ) -> Any:
-    """Make concurrent calls of threads and tasks for the same thing one call, and keep its value for a while.
+    """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
     Args:
-        ttl: how long a value is served, counted from when it landed: seconds, a `timedelta`, or a callable
-            of the `Landing` that returns one of these. None: for ever. 0: concurrent callers share one
-            call, and nothing is stored (so too where a callable returns less than 0).
-        key: called with the function's arguments, defaults filled in; calls with equal results are the
-            same call. By default all arguments count, and on a method the instance, by identity and
-            without being kept alive.
-        maxsize: entries kept, all instances together (default 1024, None: no limit). When full, an old
-            one goes that was not used lately.
-        max_idle_locks: how many locks that nobody uses are kept (default: as `maxsize`, or 1024 where that
-            is None; None: all).
-        cache_if: called with each value; whether to store it (default: all but None).
-        follower_retries: how often those who waited for a flight that failed, or whose value `cache_if`
-            refused, try again, one after another, before the rest share the outcome (default 1; None:
-            each tries).
-        wait_timeout: how long a caller waits for another's flight, in seconds (default None: no limit, 0:
-            never); then `FlightTimeout` in that caller alone. Who leads is not bounded.
-        flight_timeout: how long a flight may take, in seconds (default None: no limit). A longer one loses
-            its key as soon as anybody waits or comes; they move on to a new flight. A coroutine function is
-            then cancelled and its caller gets `FlightTimeout`; a thread runs on, and what it brings home is
-            its caller's alone. At most four per key run on; after that others get `FlightTimeout`.
+        ttl: how long a value is fresh, counted from its landing: seconds, a `timedelta`, or a callable that
+            receives the `Landing` and returns one of these. None: for ever. 0: concurrent callers share one
+            call, and nothing is stored (also if a callable returns less than 0).
+        key: called with the function's arguments, defaults filled in. Calls with equal results are the
+            same call. By default the key is all arguments; on a method also the instance, by identity and
+            without keeping it alive.
+        maxsize: how many entries are kept, all instances together (default 1024, None: no limit). When it is
+            full, an entry that was not used recently is evicted.
+        max_idle_locks: how many unused locks are kept (default: as `maxsize`, or 1024 if that is None;
+            None: all).
+        cache_if: called with each value. A true result stores the value (default: all but None).
+        follower_retries: how often the followers of a flight try again, one after another, if it failed or
+            `cache_if` refused its value, before the rest share the outcome (default 1; None: each tries).
+        wait_timeout: how many seconds a caller waits for another caller's flight (default None: no limit, 0:
+            not at all). Then that caller alone gets `FlightTimeout`. A leader is not limited.
+        flight_timeout: how many seconds a flight may keep its key (default None: no limit). A longer flight
+            loses it as soon as another caller waits or comes; these move on to a new flight. A coroutine
+            function is then cancelled and its caller gets `FlightTimeout`. A thread runs on, and only its own
+            caller gets the result. At most four per key run on; after that others get `FlightTimeout`.
         timer: the clock of all ages and durations, in seconds; monotonic.
         listener: called with an event for each thing that happens (see `Listener`).
-        name: what events, log lines and `report()` call the function (default: its qualified name).
-        failure_ttl: for how many seconds an exception is stored and raised to later callers, as a copy,
-            where there is no value (default 0: not at all).
-        grace: for how many seconds past its ttl a value is still served, at once, while it is renewed in
-            the background, or while renewing it fails (default 0).
-        refresh_ahead: the part of the ttl (0 < x < 1) after which the first reader has the value renewed in
-            the background while all are served the fresh one; or "xfetch": at a moment drawn by chance,
-            earlier for slow functions (default None: not ahead of time).
-        jitter: by which part of the ttl lives are shortened by chance, at most (0 <= x < 1, default 0), so
-            that what landed together does not run out together.
+        name: the name of the function in events, log lines and `report()` (default: its qualified name).
+        failure_ttl: how many seconds an exception is stored, and a copy raised to later callers, if there is
+            no value (default 0: not at all).
+        grace: how many seconds past its ttl a value is still served at once, while it is renewed in the
+            background or while renewal fails (default 0).
+        refresh_ahead: fraction of the ttl (0 < x < 1) after which the next read triggers a background
+            refresh; readers still get the current value. "xfetch": at a random moment, earlier for slow
+            functions (default None: not ahead of time).
+        jitter: the largest fraction of the ttl by which it is randomly shortened (0 <= x < 1, default 0), so
+            that values which landed together do not expire together.
 
-    Returns the decorated function with its control surface (`invalidate`, `put`, `refresh`, `stats`, ...).
+    Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
     All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl
     and grace.
 
-    Raises `TypeError` or `ValueError` at decoration, naming the option that is wrong. A call raises what
-    the function raises (its followers receive a copy), `FlightDeadlock` where waiting would never end,
-    `FlightTimeout`, and `UnhashableKey`, naming the argument. Exceptions are stored for `failure_ttl` only,
-    and these three are neither stored nor shared.
+    Raises `TypeError` or `ValueError` at decoration, naming the wrong option. A call raises the function's
+    exception (its followers receive a copy), `FlightDeadlock` if waiting would never end, `FlightTimeout`,
+    and `UnhashableKey`, naming the argument. Exceptions are stored for `failure_ttl` only; these three are
+    neither stored nor shared.
 
     Safe to use from any thread and event loop; the function and the options run under no lock. A coroutine
-    function runs in a task of its own, in a copy of its leader's context. Cancelling a caller disturbs no
-    other; when the last has gone, that task is cancelled. A plain one blocks its thread.
+    function runs in a task of its own, in a copy of its leader's context. Cancelling a caller affects no
+    other; when the last caller is gone, that task is cancelled. A plain function blocks its thread.
 
     >>> @single_flight_ttl(key=lambda symbol: symbol.upper(), ttl=60)
     ... def price(symbol):

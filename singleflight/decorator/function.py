@@ -1,4 +1,4 @@
-"""The decorated function, and the bound method that it is on an instance or class."""
+"""The decorated function, and its bound method on an instance or class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..common.slips import SLIPS, Slip, no_such_attribute
 from ..core.options import Options
 from ..process.registry import functions
 from . import pickles
-from .assembly import Home
+from .assembly import Assembly
 from .loader import MakesLoaders
 from .surface import MYPY, Controls
 from .wrapt_types import Annotations, FunctionWrapper
@@ -43,18 +43,18 @@ K = TypeVar("K")
 
 
 class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generic[P, R]):
-    """A decorated function: called (or awaited) like the original, with the control surface beside.
+    """A decorated function: called (or awaited) like the original, with control methods in addition.
 
     Everything else about it (name, docstring, signature, annotations, `isinstance` answers) is that of
     the wrapped function, which is its `__wrapped__`.
     """
 
-    # Each decorated function has a class of its own below this one, made by `decorate`, with its memo and
+    # Each decorated function has a class of its own below this one, made by `decorate`, with its cache and
     # its compiled `__call__` and `__get__`: Python looks these up on the class.
     _self_held: weakref.ref[Any] | None = None  # what a class holds in its place: see `_held`
 
     if TYPE_CHECKING:
-        _self_home: Home
+        _self_assembly: Assembly
         __name__: str
         __qualname__: str
 
@@ -102,19 +102,19 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
-        self._self_home.named(owner)
+        self._self_assembly.named(owner)
 
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)
-            if not name.startswith("_self_") and self._self_home.bound_kind is not None:
-                show(self._self_home.bound_kind, name)  # from now on its bound methods show it too
+            if not name.startswith("_self_") and self._self_assembly.bound_kind is not None:
+                show(self._self_assembly.bound_kind, name)  # from now on its bound methods show it too
 
         def _shown_class(self) -> type[Any]:
             if self._self_face is None:
                 return self.__wrapped__.__class__
-            return classmethod if self._self_home.of_class else staticmethod
+            return classmethod if self._self_assembly.of_class else staticmethod
 
         def __getattr__(self, name: str) -> Any:
             try:
@@ -123,11 +123,11 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
                 if name.startswith("_"):  # tools ask for these, and often
                     raise
             known = [control for control in dir(type(self)) if not control.startswith("_")]
-            raise AttributeError(no_such_attribute(self._self_memo.name, name, known))
+            raise AttributeError(no_such_attribute(self._self_cache.name, name, known))
 
         @property
         def __func__(self) -> Any:
-            """What a class or static method holds: a decorator that takes this finds it decorated."""
+            """The function inside a class or static method; decorators that read it find it decorated."""
             return self.__wrapped__.__func__ if self._self_face is None else self._self_face
 
     def __repr__(self) -> str:
@@ -145,21 +145,22 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
     @overload
     def twin(self, func: Callable[Q, T], /) -> SingleFlightFunction[Q, T]: ...
     def twin(self, func: Any, /) -> Any:
-        """Decorate a second way to fetch the same values, usually of the other colour.
+        """Decorate a second function that fetches the same values, usually a coroutine function.
 
-        The twin has parameters and a colour of its own; everything else is shared: key, options, values,
-        locks, flights, counts and name. Whoever comes first leads, in its own way, and what it brings serves
-        both.
+        The twin has its own parameters, and may be plain or a coroutine function. Everything else is shared:
+        key, options, values, locks, flights, counts and name. The first caller leads, with the function that
+        it called, and its value serves both.
 
         Args:
             func: a plain or a coroutine function, method, class or static method. The `key` of the first is
-                called with its arguments; default keys go by the position of the parameters.
+                called with its arguments too. Default keys go by the position of the parameters.
 
         Returns the decorated function. `invalidate`, `put`, `stats` and so on do the same on both; `refresh`
-        calls the function that it is asked of.
+        calls the function on which it is called.
 
-        Raises `TypeError` if its calls could not have the same keys, and what `single_flight_ttl` raises for
-        functions that cannot be decorated. Safe to call from any thread, and so are both functions.
+        Raises `TypeError` if the calls of both cannot have the same keys, and the errors of
+        `single_flight_ttl` for functions that cannot be decorated. Safe to call from any thread, and
+        so are both functions.
 
         >>> from singleflight import single_flight_ttl
         >>> @single_flight_ttl(ttl=60)
@@ -171,24 +172,24 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
         >>> price("ASML"), aprice.entry("ASML").value
         (984.75, 984.75)
         """
-        memo = self._self_memo
-        return decorate(func, memo.options, memo.own_key, twin_of=self._self_home)
+        cache = self._self_cache
+        return decorate(func, cache.options, cache.own_key, twin_of=self._self_assembly)
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        return self._self_home.split(False)(*args, **kwargs)
+        return self._self_assembly.split(False)(*args, **kwargs)
 
     @looked_through
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._self_home.renew(False, *self._split(args, kwargs))
+        return self._self_assembly.renew(False, *self._split(args, kwargs))
 
     def _taken_apart(self) -> tuple[Any, ...]:
-        """How to decorate anew in another process, for `pickle`."""
+        """Return how another process decorates the function anew, for `pickle`."""
         if self._self_face is not None:
             return _held, (self._self_face,)
-        home = self._self_home
-        first = home.family.homes[0]
-        options = {**self.cache_parameters(), "of_methods": home.family.of_methods}
-        state = home.wrapped, options if first is home else first.decorated()
+        assembly = self._self_assembly
+        first = assembly.twins.assemblies[0]
+        options = {**self.cache_parameters(), "of_methods": assembly.twins.of_methods}
+        state = assembly.wrapped, options if first is assembly else first.decorated()
         return _empty, (pickles.identity_of(self),), state, None, None, _fill
 
 
@@ -200,7 +201,7 @@ if TYPE_CHECKING and not MYPY:
         SingleFlightFunction[Concatenate[S_co, Q], R_co],  # pyright: ignore[reportInvalidTypeArguments]
         Generic[S_co, Q, R_co],
     ):
-        """What pyright sees in a class where a decorated method is defined; nobody gets hold of one.
+        """What pyright sees in a class where a decorated method is defined; no instance exists.
 
         pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
         without the instance, too. S and R are covariant so that a decorated method may override another one.
@@ -232,7 +233,7 @@ if TYPE_CHECKING and not MYPY:
 
 
 class SingleFlightDecorator(Protocol):
-    """What `single_flight_ttl(...)` returns: it decorates functions, methods, class and static methods."""
+    """The result of `single_flight_ttl(...)`: decorates functions, methods, class and static methods."""
 
     if TYPE_CHECKING and not MYPY:
 
@@ -248,47 +249,47 @@ class SingleFlightDecorator(Protocol):
 
 
 def decorate(
-    wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Home | None = None
+    wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Assembly | None = None
 ) -> SingleFlightFunction[..., Any]:
-    """A decorated function of these options, or a twin of another one."""
+    """Return the function decorated with these options, or as a twin of another one."""
     patches.tell("decorating")
-    home = Home(wrapped, options, key, name, twin_of)
-    _furnish(_new_kind(), home)
-    made: SingleFlightFunction[..., Any] = home.make()
-    return _held(made) if home.static or home.of_class else made
+    assembly = Assembly(wrapped, options, key, name, twin_of)
+    _furnish(_new_kind(), assembly)
+    made: SingleFlightFunction[..., Any] = assembly.make()
+    return _held(made) if assembly.static or assembly.of_class else made
 
 
 def _new_kind() -> Any:
     return type("SingleFlightFunction", (SingleFlightFunction,), {"__annotations__": Annotations()})
 
 
-def _furnish(kind: Any, home: Home) -> None:
-    """Give the class of one decorated function what it consists of."""
+def _furnish(kind: Any, assembly: Assembly) -> None:
+    """Fill the class of one decorated function."""
 
     def first_bind(self: Any, instance: Any, owner: Any = None) -> Any:
-        """Compile the bound form when it is first asked for, and be replaced by what then binds."""
-        home.seen_on(owner)
-        if instance is None and not (home.of_class or home.static):
+        """Compile the bound form at the first access, and replace this method by it."""
+        assembly.seen_on(owner)
+        if instance is None and not (assembly.of_class or assembly.static):
             return self
-        if home.bindable:
-            home.bound_kind, kind.__get__ = binder(home)
+        if assembly.bindable:
+            assembly.bound_kind, kind.__get__ = binder(assembly)
         else:
-            function = home.decorated() if home.static else None
+            function = assembly.decorated() if assembly.static else None
             kind.__get__ = lambda self, _instance, _owner=None: self if function is None else function
         return kind.__get__(self, instance, owner)
 
-    home.kind = kind
-    kind._self_home, kind._self_memo = home, home.memo
-    kind.__call__, kind.__get__ = home.plain_call(), first_bind
+    assembly.kind = kind
+    kind._self_assembly, kind._self_cache = assembly, assembly.cache
+    kind.__call__, kind.__get__ = assembly.plain_call(), first_bind
     mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
-    if home.coroutine and mark is not None:
+    if assembly.coroutine and mark is not None:
         # Callable objects do not show it of themselves. On the class: the function itself is the user's.
         for name, value in vars(mark(lambda: None)).items():
             setattr(kind, name, value)
 
 
 def _held(function: Any) -> Any:
-    """What a class holds in place of a class or static method of its own; there it shows itself as one.
+    """Return the object that stands in a class for its class or static method, and looks like one.
 
     It is another object than the function, since `isinstance` tells functions from class and static methods
     by `__class__`: Python, mock and other decorators look into the class for these.
@@ -299,12 +300,12 @@ def _held(function: Any) -> Any:
         held = kind.__new__(kind)
         held._self_face = function
         kind._self_held = weakref.ref(held)
-        pickles.when_here(function, lambda: function._self_home.wrap(held))
+        pickles.when_here(function, lambda: function._self_assembly.wrap(held))
     return held
 
 
 def _empty(identity: str) -> Any:
-    """A function that was pickled by value, before it has its content."""
+    """Return a function that was pickled by value, still without its content."""
 
     def make() -> Any:
         kind = _new_kind()
@@ -314,7 +315,7 @@ def _empty(identity: str) -> Any:
 
 
 def _fill(function: Any, state: tuple[Any, ...]) -> None:
-    """Decorate anew; a twin as soon as its first is here."""
+    """Decorate the function anew; a twin as soon as its first function has arrived."""
     wrapped, shared = state
 
     def fill() -> None:
@@ -323,14 +324,14 @@ def _fill(function: Any, state: tuple[Any, ...]) -> None:
         if isinstance(shared, dict):
             own = {"key": shared.pop("key"), "name": shared.pop("name")}
             of_methods = shared.pop("of_methods")
-            home = Home(wrapped, Options.checked(**shared), **own)
+            assembly = Assembly(wrapped, Options.checked(**shared), **own)
             if of_methods:
-                home.family.has_methods()
+                assembly.twins.has_methods()
         else:
-            memo = shared._self_memo
-            home = Home(wrapped, memo.options, memo.own_key, None, shared._self_home)
-        _furnish(type(function), home)
-        home.fill(function)
+            cache = shared._self_cache
+            assembly = Assembly(wrapped, cache.options, cache.own_key, None, shared._self_assembly)
+        _furnish(type(function), assembly)
+        assembly.fill(function)
         pickles.arrived(function)
 
     if isinstance(shared, dict):
@@ -340,7 +341,7 @@ def _fill(function: Any, state: tuple[Any, ...]) -> None:
 
 
 def caches() -> tuple[SingleFlightFunction[..., Any], ...]:
-    """Every decorated function alive in the process, in the order of their decoration.
+    """Return every living decorated function of the process, in the order of decoration.
 
     >>> from singleflight import single_flight_ttl
     >>> @single_flight_ttl(ttl=60, name="prices")
@@ -363,10 +364,10 @@ _STANDARD = (
 
 
 class Shown:
-    """An attribute of the function, seen through what is bound to it.
+    """An attribute of the function that its bound methods show.
 
-    One for each attribute, instead of one `__getattr__` for all: a class that has that is never given
-    CPython's fast attribute reads, which every call of a method needs for its instance.
+    There is one for each attribute, instead of one `__getattr__` for all: CPython has no fast attribute
+    reads for a class with `__getattr__`, and every call of a method reads its instance.
     """
 
     def __init__(self, name: str) -> None:
@@ -384,7 +385,7 @@ class _Annotations(dict[str, Any]):
 
 
 def show(kind: type, name: str) -> None:
-    """From now on the bound methods of this kind have this attribute of their function's."""
+    """Let the bound methods of this class show this attribute of their function from now on."""
     if not hasattr(kind, name):
         setattr(kind, name, Shown(name))
 
@@ -411,7 +412,7 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
     __slots__ = ("__qualname__", "__self__", "__weakref__")
 
     if TYPE_CHECKING:
-        _self_home: Home
+        _self_assembly: Assembly
         __self__: Any
         __name__: str
         __qualname__: str
@@ -424,13 +425,13 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
 
     @property
     def __func__(self) -> SingleFlightFunction[..., R]:
-        function: SingleFlightFunction[..., R] = self._self_home.decorated()
+        function: SingleFlightFunction[..., R] = self._self_assembly.decorated()
         return function
 
     @property
     def __wrapped__(self) -> Callable[P, R]:
-        wrapped, self_or_class = self._self_home.wrapped, self.__self__
-        if self._self_home.of_class:
+        wrapped, self_or_class = self._self_assembly.wrapped, self.__self__
+        if self._self_assembly.of_class:
             bound: Callable[P, R] = wrapped.__get__(None, self_or_class)
         else:
             bound = wrapped.__get__(self_or_class, type(self_or_class))
@@ -445,31 +446,35 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
     def __reduce__(self) -> Any:
         return getattr, (self.__self__, self.__func__.__name__)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return type(self)(self.__func__, deepcopy(self.__self__, memo))
+    def __deepcopy__(self, cache: dict[int, Any]) -> Any:
+        return type(self)(self.__func__, deepcopy(self.__self__, cache))
 
     def __repr__(self) -> str:
         return f"<bound single-flight method {self.__qualname__} of {shown(self.__self__)}>"
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        return self._self_home.split(True)(self.__self__, *args, **kwargs)
+        return self._self_assembly.split(True)(self.__self__, *args, **kwargs)
 
     @looked_through
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._self_home.renew(True, *self._split(args, kwargs))
+        return self._self_assembly.renew(True, *self._split(args, kwargs))
 
 
 for _name in SLIPS:
     setattr(BoundSingleFlight, _name, Slip(_name))
 
 
-def binder(home: Home) -> tuple[type, Callable[..., Any]]:
-    """The class of one function's bound methods, and the `__get__` that makes them."""
-    call = home.forms.method()
-    function = home.decorated()
+def binder(assembly: Assembly) -> tuple[type, Callable[..., Any]]:
+    """Return the class of one function's bound methods, and the `__get__` that makes them."""
+    call = assembly.forms.method()
+    function = assembly.decorated()
     qualname = getattr(function, "__qualname__", type(function.__wrapped__).__qualname__)
     members = {"__slots__": (), "__call__": call, "__module__": getattr(function, "__module__", None)}
-    members |= {"_self_home": home, "_self_memo": home.memo, **{name: Shown(name) for name in _STANDARD}}
+    members |= {
+        "_self_assembly": assembly,
+        "_self_cache": assembly.cache,
+        **{name: Shown(name) for name in _STANDARD},
+    }
     members["__annotations__"] = _Annotations()
     kind: Any = _Kind("BoundSingleFlight", (BoundSingleFlight,), members)
     for name in getattr(function, "__dict__", ()):
@@ -479,7 +484,7 @@ def binder(home: Home) -> tuple[type, Callable[..., Any]]:
 
     def bind_to_instance(self: Any, instance: Any, owner: Any = None) -> Any:
         if instance is None:
-            home.seen_on(owner)
+            assembly.seen_on(owner)
             return self
         bound = make()
         bound.__self__ = instance
@@ -492,4 +497,4 @@ def binder(home: Home) -> tuple[type, Callable[..., Any]]:
         bound.__qualname__ = qualname
         return bound
 
-    return kind, bind_to_class if home.of_class else bind_to_instance
+    return kind, bind_to_class if assembly.of_class else bind_to_instance

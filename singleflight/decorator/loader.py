@@ -21,7 +21,7 @@ from .surface import MYPY
 from .wrapt_types import Annotations, BoundFunctionWrapper, FunctionWrapper
 
 if TYPE_CHECKING:
-    from .assembly import Home
+    from .assembly import Assembly
     from .surface import NamesSelf, TakesClass, TakesInstance
 
 __all__ = ["BoundBulkLoader", "BulkDecorator", "BulkLoader", "Loading", "MakesLoaders", "check_max_batch"]
@@ -33,7 +33,7 @@ S = TypeVar("S")
 
 
 def check_max_batch(max_batch: Any) -> None:
-    """Raise `TypeError` or `ValueError`, naming the option, where it is no number of items."""
+    """Raise `TypeError` or `ValueError`, naming the option, if it is not a number of items."""
     if max_batch is None:
         return
     if isinstance(max_batch, bool) or not isinstance(max_batch, int):
@@ -43,11 +43,11 @@ def check_max_batch(max_batch: Any) -> None:
 
 
 class Loading:
-    """What one loader and its bound methods share: how a call of it becomes a bulk call."""
+    """Turns calls of one loader, or of its bound methods, into bulk calls."""
 
-    def __init__(self, wrapped: Any, home: Home, max_batch: int | None) -> None:
+    def __init__(self, wrapped: Any, assembly: Assembly, max_batch: int | None) -> None:
         check_max_batch(max_batch)
-        self.home = home
+        self.assembly = assembly
         self.max_batch = max_batch
         self._static = isinstance(wrapped, staticmethod)
         of_class = isinstance(wrapped, classmethod)
@@ -61,12 +61,12 @@ class Loading:
         parameters = parameters_of(function)
         self._names = list(parameters.signature.parameters)
         self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
-        if of_class is not home.of_class:
-            raise TypeError(f"bulk: only one of {called} and {home.called} is a class method")
+        if of_class is not assembly.of_class:
+            raise TypeError(f"bulk: only one of {called} and {assembly.called} is a class method")
         # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
         self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
         self._exact = False
-        if check_loader(called, parameters, home.called, home.parameters, self._of_instance):
+        if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
             self._exact = parameters.exact
             if self._exact:
                 self._canonical = CallForms(function, parameters, False, False).arguments()
@@ -98,8 +98,8 @@ class Loading:
             before, items, after = args, words[name], ()
             words = {word: value for word, value in words.items() if word != name}
         else:
-            raise TypeError(f"{self.home.called}: bulk: the items are missing")
-        split = self.home.split(bound)
+            raise TypeError(f"{self.assembly.called}: bulk: the items are missing")
+        split = self.assembly.split(bound)
 
         def key_of(item: Any) -> Hashable:
             key: Hashable = split(*before, item, *after, **words)[0]
@@ -114,24 +114,24 @@ class Loading:
                 return wrapped(*leading, some, *trailing, **kwargs)
             return wrapped(*leading, **{**kwargs, name: some})
 
-        return self._drive(Request(self.home.memo, items, name, key_of, run, self.max_batch))
+        return self._drive(Request(self.assembly.cache, items, name, key_of, run, self.max_batch))
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
-        """Whether the first argument of a plain call is what the function belongs to."""
+        """Return True if the first argument of a plain call is the instance or class of the method."""
         if self._static or not args:
             return False
-        family = self.home.family
-        if self._of_instance or family.of_methods:
+        twins = self.assembly.twins
+        if self._of_instance or twins.of_methods:
             return True
-        return any(owner is not None and isinstance(args[0], owner) for owner in family.owners())
+        return any(owner is not None and isinstance(args[0], owner) for owner in twins.owners())
 
 
 def _unknown(*_args: Any, **_kwargs: Any) -> None:
-    """Of a loader whose parameters are not known: its calls mean what they say."""
+    """Return None: the parameters of the loader are unknown, so its calls are taken as written."""
 
 
 def _fitting(bind: Callable[..., Any]) -> Callable[..., Any]:
-    """A binder that also says None where an argument is given twice."""
+    """Return a binder that also returns None if an argument is given twice."""
 
     def canonical(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -174,20 +174,21 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
         def __copy__(self):
             return self
 
-        def __deepcopy__(self, memo):
+        def __deepcopy__(self, cache):
             if self._self_instance is None:
                 return self
-            return getattr(deepcopy(self._self_instance, memo), self.__name__)
+            return getattr(deepcopy(self._self_instance, cache), self.__name__)
 
         def __repr__(self):
             return f"<bound bulk loader {shown(self.__wrapped__)}>"
 
 
 class BulkLoader(FunctionWrapper, Generic[P, R]):
-    """Loads many keys in one call: called like the original, but for what is stored or in flight already.
+    """A function that loads many keys in one call, except those that are stored or in flight already.
 
-    Name, docstring, signature and the rest are the wrapped function's, which is its `__wrapped__`. Its
-    values, flights and counts are those of the function that it was made of, which has the control surface.
+    It has the name, docstring, signature and other attributes of the wrapped function, which is its
+    `__wrapped__`. Its values, flights and counts are those of the function whose `bulk` made it, and that
+    function has the control methods.
     """
 
     if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
 
         @property
         def max_batch(self) -> int | None:
-            """How many items the loader is asked for at once; None: all."""
+            """The largest number of items in one call of the loader; None: no limit."""
 
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
@@ -227,7 +228,7 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
 
         @property
         def __func__(self):
-            """What a class or static method holds: a decorator that takes this finds a loader."""
+            """The function inside a class or static method; decorators that read it find a loader."""
             wrapped = self.__wrapped__
             if not isinstance(wrapped, (classmethod, staticmethod)):
                 return wrapped.__func__
@@ -236,7 +237,7 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             return self._self_face
 
         def _taken_apart(self):
-            state = self.__wrapped__, self._self_wrapper.home.decorated(), self.max_batch
+            state = self.__wrapped__, self._self_wrapper.assembly.decorated(), self.max_batch
             return _empty_loader, (pickles.identity_of(self),), state, None, None, _fill_loader
 
         def __repr__(self):
@@ -249,17 +250,17 @@ if not TYPE_CHECKING:
 
 
 def _empty_loader(identity: str) -> Any:
-    """A loader that was pickled by value, before it has its content."""
+    """Return a loader that was pickled by value, still without its content."""
     return pickles.known(identity, partial(BulkLoader.__new__, BulkLoader))
 
 
 def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
-    """Decorate anew, as soon as the function is here whose values it loads."""
+    """Decorate the loader anew as soon as the function whose values it loads has arrived."""
     wrapped, function, max_batch = state
 
     def fill() -> None:
         if loader._self_waiting is not None:
-            BulkLoader.__init__(loader, wrapped, Loading(wrapped, function._self_home, max_batch))
+            BulkLoader.__init__(loader, wrapped, Loading(wrapped, function._self_assembly, max_batch))
             pickles.arrived(loader)
 
     pickles.when_here(function, fill)
@@ -273,7 +274,7 @@ if TYPE_CHECKING and not MYPY:
         BulkLoader[Concatenate[S_co, Q], R_co],  # pyright: ignore[reportInvalidTypeArguments]
         Generic[S_co, Q, R_co],
     ):
-        """What pyright sees in a class where a bulk method is defined; nobody gets hold of one.
+        """What pyright sees in a class where a bulk method is defined; no instance exists.
 
         pyright compares this with the method of a Protocol, and does not bind it first. So it can be called
         without the instance, too. S and R are covariant so that a bulk method may override another one.
@@ -303,7 +304,7 @@ if TYPE_CHECKING and not MYPY:
 
 
 class BulkDecorator(Protocol):
-    """What `.bulk(max_batch=...)` returns: it decorates functions, methods, class and static methods."""
+    """The result of `.bulk(max_batch=...)`: decorates functions, methods, class and static methods."""
 
     if TYPE_CHECKING and not MYPY:
 
@@ -324,7 +325,7 @@ class MakesLoaders:
     __slots__ = ()
 
     if TYPE_CHECKING:
-        _self_home: Home
+        _self_assembly: Assembly
 
     if TYPE_CHECKING and not MYPY:
 
@@ -344,26 +345,26 @@ class MakesLoaders:
     @overload
     def bulk(self, fn: None = ..., /, *, max_batch: int | None = ...) -> BulkDecorator: ...
     def bulk(self, fn: Any = None, /, *, max_batch: int | None = None) -> Any:
-        """Decorate a loader of many keys: one call for all that is neither stored nor in flight.
+        """Decorate a loader of many keys: one call for all that are neither stored nor in flight.
 
-        Its parameters are this function's, place by place, but that the first one after the instance takes
-        an iterable of items. It may be plain or a coroutine function, whatever this one is.
+        It takes the same parameters in the same order, except that the first one (after `self`) is an
+        iterable of items. It may be plain or a coroutine function, whatever this one is.
 
         Args:
-            fn: called with a list of items, each key once; returns a mapping of items to values. What it
-                leaves out is missing: it is not in the answer, and single callers who waited for it receive
-                None. So is what single callers were fetching and `cache_if` refuses. What it brings beside
-                is stored, unless something newer is there or on its way.
-            max_batch: how many items it takes at once (default None: all). More are fetched in several
-                calls, one after another.
+            fn: called with a list of items, each key once; returns a mapping of items to values. Items that
+                it leaves out are missing: they are not in the answer, and single callers that waited for them
+                receive None. A value that a single caller fetched and `cache_if` refuses is missing too.
+                Extra items that it returns are stored too, unless a newer value exists or is being fetched.
+            max_batch: the largest number of items in one call (default None: no limit). More are fetched in
+                several calls, one after another.
 
-        Returns the loader; a call of it returns a dict of the items that have a value, in the order asked
+        Returns the loader. A call of it returns a dict of the items that have a value, in the order asked
         and as they were spelt. Each key lands by itself, with its own ttl, on a flight that others may join.
 
-        A call raises what the loader raises, which fails the keys that it was called for and no others; a
-        copy of what another's flight failed with; `TypeError` for a string in place of items, or a loader
-        that returns no mapping; and `UnhashableKey`, `FlightDeadlock` and `FlightTimeout`. Raises `TypeError`
-        or `ValueError` at decoration for parameters that do not fit and for a bad `max_batch`. Safe to use
+        A call raises the loader's exception, which fails the keys that it was called for and no others; a
+        copy of the exception of another caller's flight; `TypeError` for a string in place of items, or a
+        loader that returns no mapping; and `UnhashableKey`, `FlightDeadlock` and `FlightTimeout`. Decorating
+        raises `TypeError` or `ValueError` if the parameters do not match or `max_batch` is bad. Safe to use
         from any thread.
 
         >>> from singleflight import single_flight_ttl
@@ -381,4 +382,4 @@ class MakesLoaders:
         check_max_batch(max_batch)
         if fn is None:
             return partial(self.bulk, max_batch=max_batch)
-        return BulkLoader(fn, Loading(fn, self._self_home, max_batch))
+        return BulkLoader(fn, Loading(fn, self._self_assembly, max_batch))

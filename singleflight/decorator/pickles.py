@@ -7,7 +7,7 @@ asks in `reducer_override`, the hook that Python's picklers call first for each 
 we really are, it goes on to `__reduce_ex__`, and that tells how to decorate anew in the other process.
 
 Each function that was pickled by value has an identity: what comes back to its own process, or comes twice to
-another one, is one function with one memo.
+another one, is one function with one cache.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _alive: dict[str, weakref.ref[Any]] = {}
 
 
 def is_asked(function: Any) -> bool:
-    """Whether the caller's caller is a pickler that looks what kind of object this is."""
+    """Return True if the caller's caller is a pickler that looks what kind of object this is."""
     frame = sys._getframe(2)
     if frame.f_code.co_name != "reducer_override":
         return False
@@ -41,13 +41,13 @@ def is_asked(function: Any) -> bool:
 
 
 def by_value(function: Any) -> bool:
-    """Whether the pickler that now asks how to pickle this function copies such functions by value."""
+    """Return True if the pickler that now asks how to pickle this function copies such functions by value."""
     asked, _asked.function = getattr(_asked, "function", None), None
     return asked is function
 
 
 def _is_dynamic(function: Any, by_value: Any) -> bool:
-    """Whether another process could not import it under its name, or is not to."""
+    """Return True if another process could not import it under its name, or is not to."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if module is None or name is None or module == "__main__":
         return True

@@ -1,4 +1,4 @@
-"""Whether a function's signature fits its key, its twin and its loader; which argument cannot be hashed."""
+"""Checks at decoration: does a function's signature fit its key, its twin and its loader?"""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _each(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def check_key_function(key: Callable[..., Hashable], function: str, parameters: Parameters) -> bool:
-    """Whether a `key` can take the function's arguments, defaults filled in; refused where it should.
+    """Return True if a `key` can take the function's arguments, defaults filled in; refused where it should.
 
     What a wrapper shows may not be what it takes (it may put an argument in front that callers never give),
     so there a key that does not fit gets the arguments as they come.
@@ -94,13 +94,13 @@ def check_key_function(key: Callable[..., Hashable], function: str, parameters: 
 
 
 def takes_any_number(key: Callable[..., Hashable]) -> bool:
-    """Whether a `key` has `*args`."""
+    """Return True if a `key` has `*args`."""
     accepts = signature_of(key)
     return accepts is not None and _shape(accepts)[1]
 
 
 def have_equal_keys(signature: inspect.Signature, other: inspect.Signature) -> bool:
-    """Whether two functions of these parameters have the same default keys.
+    """Return True if two functions of these parameters have the same default keys.
 
     Values have their place in a key by the position of their parameter, whatever that is called; where a
     name is used in both, it must have the same place.
@@ -126,7 +126,7 @@ def refuse_twin(function: str, signature: inspect.Signature, first: str, other: 
 def check_loader(
     function: str, parameters: Parameters, getter: str, others: Parameters, of_instance: bool
 ) -> bool:
-    """Whether a bulk loader's arguments are its getter's, place by place; refused where they should be.
+    """Return True if a bulk loader's arguments are its getter's, place by place; else refused.
 
     Where either is a wrapper whose parameters may be others than it shows, its calls decide.
     """
@@ -151,7 +151,7 @@ def check_loader(
 
 
 def _agree(names: list[str], others: list[str]) -> bool:
-    """Whether a name that is in both has the same place."""
+    """Return True if a name that is in both has the same place."""
     places = {name: place for place, name in enumerate(names) if name}
     return all(places.get(name, place) == place for place, name in enumerate(others) if name)
 

@@ -1,4 +1,4 @@
-"""The control surface: what a decorated function and its bound methods offer beside being called."""
+"""The control surface: the methods of a decorated function and of its bound methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..telemetry.counters import Stats
 from ..telemetry.views import Explanation, FlightInfo
 
 if TYPE_CHECKING:
-    from ..core.coordinator import Memo
+    from ..core.cache import Cache
 
 __all__ = ["Controls"]
 
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         ) -> Any: ...
 
     class Returns(Protocol[T_contra]):
-        """A function whose values are a T; and one that returns a type variable does not return its bound."""
+        """A function that returns a T; one that returns a type variable does not return its bound."""
 
         def _self_keep(self, value: T_contra, /) -> None: ...
 
@@ -92,19 +92,19 @@ class Controls(Generic[P, R]):
     """Control methods, the same on a decorated function and on a bound method.
 
     `invalidate`, `entry`, `put`, `refresh` and `explain` take the arguments of a call (on a bound method
-    without the instance); the others concern the whole function, all instances, and its twins. All of them
-    may be used from any thread and event loop, none but `refresh` waits for a flight, and none runs anything
-    of the user's under a lock.
+    without the instance). The others concern the whole function, all instances, and its twins. All of them
+    may be used from any thread and event loop. Only `refresh` waits for a flight, and none runs your code
+    under a lock.
     """
 
     __slots__ = ()
 
     if TYPE_CHECKING:
-        _self_home: Any
-        _self_memo: Memo
+        _self_assembly: Any
+        _self_cache: Cache
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """The key and the canonical arguments of a call."""
+        """Return the key and the canonical arguments of a call."""
         raise NotImplementedError
 
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -112,38 +112,38 @@ class Controls(Generic[P, R]):
         raise NotImplementedError
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Drop the value of this call and detach its flight; whether there was either.
+        """Remove the value of this call and detach its flight. Return True if there was either.
 
-        The callers of a flight in progress still get its outcome; it is not stored, and the next caller
+        The callers of a flight in progress still get its outcome, but it is not stored, and the next caller
         fetches anew.
         """
-        return controls.invalidate(self._self_memo, self._split(args, kwargs)[0])
+        return controls.invalidate(self._self_cache, self._split(args, kwargs)[0])
 
     def invalidate_where(self, predicate: Callable[[Any], object]) -> int:
-        """Invalidate every key that the predicate says yes to; how many there were."""
-        return controls.invalidate_where(self._self_memo, predicate)
+        """Invalidate every key for which the predicate is true. Return how many there were."""
+        return controls.invalidate_where(self._self_cache, predicate)
 
     def entry(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
-        """The stored value of this call with its times, or None; calls and counts nothing."""
-        return controls.entry(self._self_memo, self._split(args, kwargs)[0])
+        """Return the stored value of this call with its times, or None. Does not call or count anything."""
+        return controls.entry(self._self_cache, self._split(args, kwargs)[0])
 
     def put(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Store a value for this call, as if it had just landed, in place of what is there or on its way.
+        """Store a value for this call as if it had just landed, and detach its flight.
 
-        A callable `ttl` sees a landing with a duration of 0 and no followers; what it raises is raised here
-        and nothing has changed; so is `TypeError` where one use would spend the value (a generator, say).
-        With a ttl of 0 this only invalidates.
+        A callable `ttl` receives a landing with a duration of 0 and no followers. With a ttl of 0 this only
+        invalidates. Raises the exceptions of a callable `ttl`, and `TypeError` for a value that one use would
+        spend, such as a generator; nothing has changed then.
         """
-        controls.put(self._self_memo, self._split(args, kwargs)[0], value)
+        controls.put(self._self_cache, self._split(args, kwargs)[0], value)
 
     @looked_through
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function now, store what it returns, and return it; on a coroutine function, await this.
+        """Call the function now, store its value, and return it; on a coroutine function, await this.
 
-        Joins the flight for this key if there is one. Readers are served the old value meanwhile, and
-        keep it if the function raises. Counts as a call received (a fetch, or a wait).
+        Joins the flight for this key if there is one. Meanwhile readers get the old value, and keep it if
+        the function raises. Counts as a call received (a fetch, or a wait).
 
-        Returns what every caller that joined gets, the same object; raises what a call raises.
+        Returns the same object to all callers that joined. Raises the same exceptions as a call.
 
         >>> import asyncio
         >>> from singleflight import single_flight_ttl
@@ -157,42 +157,42 @@ class Controls(Generic[P, R]):
         return result
 
     def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
-        """What this call would do now, and why; `str()` of it is a sentence. Calls and counts nothing."""
-        return controls.explain(self._self_memo, self._split(args, kwargs)[0])
+        """Return what this call would do now, and why; `str()` gives a sentence. Does not call or count."""
+        return controls.explain(self._self_cache, self._split(args, kwargs)[0])
 
     def stats(self) -> Stats:
-        """What was received and done so far; exact once the callers are quiet."""
-        return controls.stats(self._self_memo)
+        """Return the counts so far; exact once no call is running."""
+        return controls.stats(self._self_cache)
 
     def flights(self) -> tuple[FlightInfo, ...]:
-        """The flights in progress, oldest first."""
-        return controls.flights(self._self_memo)
+        """Return the flights in progress, oldest first."""
+        return controls.flights(self._self_cache)
 
     def cache_info(self) -> _CacheInfo:
-        """Hits, misses, maxsize and current size, as `functools.lru_cache` has them."""
+        """Return hits, misses, maxsize and current size, as `functools.lru_cache` does."""
         stats = self.stats()
         hits, size = stats.hits + stats.stale_hits, stats.entries
-        return _CacheInfo(hits, stats.misses, self._self_memo.options.maxsize, size)
+        return _CacheInfo(hits, stats.misses, self._self_cache.options.maxsize, size)
 
     def cache_clear(self) -> None:
-        """Drop all entries, detach all flights and zero the counts."""
-        controls.clear(self._self_memo)
+        """Remove all entries, detach all flights and set the counts to zero."""
+        controls.clear(self._self_cache)
 
     def cache_parameters(self) -> dict[str, Any]:
-        """The options that this function was decorated with, `name` included."""
-        options = self._self_memo.options
+        """Return the options of this function, `key` and `name` included."""
+        options = self._self_cache.options
         hidden = ("fixed_ttl", "ageing")
         told = {name: getattr(options, name) for name in options.__slots__ if name not in hidden}
-        return {**told, "key": self._self_memo.own_key, "name": self._self_memo.name}
+        return {**told, "key": self._self_cache.own_key, "name": self._self_cache.name}
 
     def bypass(self) -> AbstractContextManager[None]:
-        """A `with` block in which every call, by whomever, runs the function directly.
+        """Return a context manager in which every call, by any caller, runs the function directly.
 
-        Nothing is looked up, shared, stored or counted meanwhile; what was stored is served again after.
+        Inside it nothing is looked up, shared, stored or counted. Stored values are served again afterwards.
         """
-        return controls.bypass(self._self_memo)
+        return controls.bypass(self._self_cache)
 
     @property
     def locks(self) -> KeyedLocks:
-        """The keyed locks it runs on; `with` or `async with fn.locks(key):` keeps flights of that key out."""
-        return self._self_memo.locks
+        """The keyed locks of the function: inside `with fn.locks(key):` no flight of that key begins."""
+        return self._self_cache.locks

@@ -74,7 +74,7 @@ else:
         def __copy__(self):
             return self
 
-        def __deepcopy__(self, memo):
+        def __deepcopy__(self, cache):
             return self
 
     class BoundFunctionWrapper(wrapt.BoundFunctionWrapper):

@@ -6,7 +6,6 @@ What a task leads is loaded by *work* in a task of its own, as a single flight i
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from sys import getrefcount
@@ -24,11 +23,12 @@ from ..locks.task_waiters import running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import descends, get_ident
 from .tasks import TaskCall, Work, start_task, task_call
+from .wait import Wait
 
 __all__ = ["call"]
 
 
-class ItemBoarding(TaskCall):
+class ItemCall(TaskCall):
     """One key of a task's bulk call."""
 
     __slots__ = ()
@@ -45,7 +45,7 @@ class BatchWork(Work):
         self.batch: Batch | None = batch  # until the task has ended
 
     def may_stop(self) -> bool:
-        """Whether nobody wants any of its flights."""
+        """Return True if nobody wants any of its flights."""
         return self.batch is None or self.batch.may_stop()
 
     def ended(self, _task: asyncio.Task[None]) -> None:
@@ -60,16 +60,16 @@ class BatchWork(Work):
 
 async def call(request: Request) -> Any:
     """Serve a bulk call of a loader that is a coroutine function."""
-    memo = request.memo
-    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+    cache = request.cache
+    if cache.bypassed or inside() or cache.store.is_owned() or switched_off():
         return await _direct(request)
     if unsettled:
         settle()
     thread = get_ident()
-    bulk = request.bulk_call(lambda key: task_call(ItemBoarding, key, task, thread, False))
+    bulk = request.bulk_call(lambda key: task_call(ItemCall, key, task, thread, False))
     if bulk.look():
         return bulk.answer()
-    task = running_task(memo.name)  # for what is stored none is needed
+    task = running_task(cache.name)  # for what is stored none is needed
     try:
         bulk.board()
         renewal = bulk.renewal()
@@ -196,42 +196,35 @@ async def _fly(
 
 def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
     """End the flights of a batch whose work ended with an error, and tell its caller; False if that went."""
-    told = work.told(error)
+    raised = work.error_to_raise(error)
     try:
         if inside():
-            unsettled[batch] = batch.settle, told
+            unsettled[batch] = batch.settle, raised
         else:
-            batch.fail(told, overdue=told is not error)
+            batch.fail(raised, overdue=raised is not error)
             batch.close()
     except (RecursionError, MemoryError):
-        unsettled[batch] = batch.settle, told
+        unsettled[batch] = batch.settle, raised
     except BaseException:
-        unsettled[batch] = batch.settle, told
+        unsettled[batch] = batch.settle, raised
         raise
     finally:
-        brought = work.bring_home(None, told)
-        del told, batch, work, error  # or this frame and the exception would keep each other
+        brought = work.bring_home(None, raised)
+        del raised, batch, work, error  # or this frame and the exception would keep each other
     return brought
 
 
 async def _wait(bulk: BulkCall, call: Call) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
-    memo, seat = bulk.memo, call
-    began = time.monotonic() - bulk.waited
     if not bulk.begin(call):
         return
-    assert isinstance(seat, ItemBoarding)
+    assert isinstance(call, ItemCall)
     try:
-        if call.told:
-            memo.tell.waiting(call.flight, call.place)
+        wait = Wait(bulk.cache, call, bulk.waited)
         decision = JOIN
         while decision is JOIN:
-            opened = await seat.sit(*memo.pauses(call, began))
-            if unsettled:
-                settle()
-            opened = opened or call.flight.has_opened(call.latch)  # its wake-up may be lost
-            decision = memo.awake(call) if opened else memo.look(call, began)
+            decision = wait.woken(await call.sit(*wait.pauses()))
     except BaseException:
-        seat.rise()
+        call.rise()
         raise
-    bulk.has_waited(call, decision, began)
+    bulk.has_waited(call, decision, wait.seconds())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import time
 from collections.abc import Callable
 from functools import partial
 from sys import getrefcount
@@ -13,7 +12,7 @@ from typing import Any
 from ..common.frames import looked_through
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
-from ..core.call import JOIN, Call, new_call
+from ..core.call import Call, new_call
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -22,12 +21,13 @@ from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import current_actor, get_ident
 from .pool import in_background
-from .threads import ThreadCall, warn_of_blocking
+from .threads import ThreadCall, stand
+from .wait import Wait
 
 __all__ = ["call"]
 
 
-class ItemBoarding(ThreadCall):
+class ItemCall(ThreadCall):
     """One key of a thread's bulk call."""
 
     __slots__ = ()
@@ -37,14 +37,14 @@ class ItemBoarding(ThreadCall):
 @looked_through
 def call(request: Request) -> Any:
     """Serve a bulk call of a plain loader."""
-    memo = request.memo
-    if memo.bypassed or inside() or memo.store.is_owned() or switched_off():
+    cache = request.cache
+    if cache.bypassed or inside() or cache.store.is_owned() or switched_off():
         return _direct(request)
     if unsettled:
         settle()
     thread = get_ident()
     actor = thread if waiters.running_loop() is None else current_actor()
-    bulk = request.bulk_call(lambda key: new_call(ItemBoarding, key, actor, thread, thread))
+    bulk = request.bulk_call(lambda key: new_call(ItemCall, key, actor, thread, thread))
     if bulk.look():
         return bulk.answer()
     if inside_other():  # in a finaliser or signal handler: waiting here could hang others
@@ -150,21 +150,6 @@ def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
 @looked_through
 def _wait(bulk: BulkCall, call: Call) -> None:
     """Wait for a flight that is followed, until there is something else to do."""
-    memo = bulk.memo
-    began = time.monotonic() - bulk.waited
-    if not bulk.begin(call):
-        return
-    warn_of_blocking(memo)
-    if call.told:
-        memo.tell.waiting(call.flight, call.place)
-    decision = JOIN
-    while decision is JOIN:
-        pause, own_pause = memo.pauses(call, began)
-        pause = pause if own_pause is None else min(pause, own_pause)
-        if call.latch.wait(pause) or call.flight.has_opened(call.latch):
-            decision = memo.awake(call)
-        else:
-            decision = memo.look(call, began)
-        if unsettled:
-            settle()
-    bulk.has_waited(call, decision, began)
+    if bulk.begin(call):
+        wait = Wait(bulk.cache, call, bulk.waited)
+        bulk.has_waited(call, stand(bulk.cache, call, wait), wait.seconds())

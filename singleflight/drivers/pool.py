@@ -11,11 +11,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ..common.messages import shown
-from ..locks.mutex import new_lock, register
+from ..locks.mutex import new_lock, with_sections
 
 __all__ = ["after_fork", "configure_renewal", "in_background"]
 
 
+@with_sections  # nobody renews anything from within: see `inside_other`
 class _Pool:
     """All fields are guarded by `lock`, which is re-entrant only so that a handler finds out (`is_owned`)."""
 
@@ -25,7 +26,6 @@ class _Pool:
         self.threads, self.queued = threads, queued
         self._jobs: dict[int, list[Callable[[], object]]] = {}  # that have a place, by identity
         self.executor: ThreadPoolExecutor | None = None
-        register(self)  # nobody renews anything from within: see `inside_other`
 
     @property
     def under_way(self) -> int:

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from sys import getrefcount
 from typing import Any, TypeVar
 
 from ..common.errors import FlightTimeout
+from ..core import transitions
+from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
-from ..core.coordinator import Memo
-from ..core.flight import LANDED, Flight
+from ..core.coordinator import board
+from ..core.flight import Flight
+from ..core.landing import fail, land, settle_flight
+from ..core.leaving import desert, done, give_up, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
+from ..core.renewal import entrust_renewal
 from ..core.shareable import PLAIN, accepted, check_shareable
-from ..locks.latch import LOOK
 from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import Actor, descends, get_ident
+from .wait import Wait
 
 __all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]
 
@@ -61,19 +65,19 @@ class Work:
     __slots__ = (
         "_thread",
         "began",
+        "cache",
         "error",
         "flight",
         "home",
         "homeless",
         "loop",
-        "memo",
         "overdue",
         "task",
         "value",
     )
 
-    def __init__(self, memo: Memo | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
-        self.memo = memo  # these two until the task has ended
+    def __init__(self, cache: Cache | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
+        self.cache = cache  # these two until the task has ended
         self.flight = flight
         self.loop = loop
         self._thread = threading.current_thread()
@@ -107,13 +111,13 @@ class Work:
             self.task.cancel()
 
     def is_dead(self) -> bool:
-        """Whether the loop is closed, or stands still on a thread that has ended or runs another loop now."""
+        """Return True if the loop is closed, or its thread has ended or runs another loop now."""
         if self.homeless and not self.loop.is_running():
             return True  # nobody keeps that loop running to see it end
         return is_gone(self.loop, self._thread) or self._is_displaced()
 
     def _is_displaced(self) -> bool:
-        """Whether another loop runs on its loop's thread, so that it cannot go on while that one runs.
+        """Return True if another loop runs on its loop's thread, so that it cannot go on while that one runs.
 
         It may go on afterwards. What it brings then is its own callers' alone, as after `flight_timeout`.
         """
@@ -122,10 +126,10 @@ class Work:
             return False
         return self._thread.ident == get_ident()
 
-    def told(self, error: BaseException) -> BaseException:
-        """What the caller is told of an error: nobody cancelled it, if its work was for taking too long.
+    def error_to_raise(self, error: BaseException) -> BaseException:
+        """Return the error that its caller receives: `FlightTimeout` if its task took too long.
 
-        A `FlightTimeout` is without its message yet: that is made once the flight has ended.
+        That is without its message yet, which is made once the flight has ended.
         """
         if self.overdue and isinstance(error, asyncio.CancelledError):
             return FlightTimeout()
@@ -145,14 +149,14 @@ class Work:
 
         Or an interrupt has struck while its flight ended.
         """
-        memo, flight = self.memo, self.flight
-        self.memo = self.flight = None
-        if memo is not None and flight is not None and not (flight.has_ended() and self.home.done()):
-            _end(memo, flight, self, asyncio.CancelledError())
+        cache, flight = self.cache, self.flight
+        self.cache = self.flight = None
+        if cache is not None and flight is not None and not (flight.has_ended() and self.home.done()):
+            _end(cache, flight, self, asyncio.CancelledError())
 
 
 async def call(
-    memo: Memo,
+    cache: Cache,
     run: Callable[..., Coroutine[Any, Any, Any]],
     key: Any,
     args: tuple[Any, ...],
@@ -161,46 +165,31 @@ async def call(
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     off = switch in environment and switched_off()  # a call only where it is set
-    if off or memo.bypassed or inside() or memo.store.is_owned():
+    if off or cache.bypassed or inside() or cache.store.is_owned():
         return await run(*args, **kwargs)
     if unsettled:
         settle()
-    call = task_call(TaskCall, key, running_task(memo.name), get_ident(), renew)
+    call = task_call(TaskCall, key, running_task(cache.name), get_ident(), renew)
     waited, value = False, None
     try:
-        decision = memo.board(call)
+        decision = board(cache, call)
         if decision is JOIN:
             waited = True
-            began = time.monotonic()
-            if call.told:
-                memo.tell.waiting(call.flight, call.place)
+            wait = Wait(cache, call)
             while decision is JOIN:
-                if memo.is_patient and not call.awaited_outside:
-                    future = call.sit(LOOK, None)
-                else:
-                    future = call.sit(*memo.pauses(call, began))
-                opened = await future
-                if opened and call.flight.state is LANDED:
-                    decision = SHARE  # what `awake` says, in short: thousands may wake at once
-                    break
-                if unsettled:
-                    settle()
-                opened = opened or call.flight.has_opened(call.latch)  # its wake-up may be lost
-                decision = memo.awake(call) if opened else memo.look(call, began)
-                if decision is NONE:  # its flight was detached and had no outcome to share
-                    decision = memo.board(call)
+                decision = wait.woken(await call.sit(*wait.pauses()))
             if decision is SHARE:
-                if call.told:
-                    memo.tell.shared(call.flight, memo.timer(), time.monotonic() - began)
+                if call.wants_events:
+                    cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
                 value = call.flight.value
         if decision is LEAD:
-            value = await _lead(memo, call, run, args, kwargs)
+            value = await _lead(cache, call, run, args, kwargs)
         elif decision is not SHARE:
             record = call.record
             if call.renewal is not None:
-                _renew(memo, call, run, args, kwargs)
+                _renew(cache, call, run, args, kwargs)
             if record.error is not None:
                 raise_shared(bare_copy_of(record.error))
             value = record.value
@@ -209,22 +198,22 @@ async def call(
             if waited:
                 call.rise()
             if inside():  # the collector destroys a coroutine in the midst of a section
-                unsettled[call] = memo.settle, call, error
+                unsettled[call] = settle_call, cache, call, error
             else:
-                memo.give_up(call, error)
+                give_up(cache, call, error)
         except (RecursionError, MemoryError):  # the caller is to receive its own error
-            unsettled[call] = memo.settle, call, error
+            unsettled[call] = settle_call, cache, call, error
         except BaseException:  # an interrupt
-            unsettled[call] = memo.settle, call, error
+            unsettled[call] = settle_call, cache, call, error
             raise
         raise
     else:
         try:
-            memo.done(call)
+            done(cache, call)
         except (RecursionError, MemoryError):
-            unsettled[call] = memo.settle, call, None
+            unsettled[call] = settle_call, cache, call, None
         except BaseException:
-            unsettled[call] = memo.settle, call, None
+            unsettled[call] = settle_call, cache, call, None
             raise
         return value
     finally:
@@ -236,29 +225,29 @@ async def call(
 
 
 def _renew(
-    memo: Memo, call: Call, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    cache: Cache, call: Call, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Have a value renewed by a task of this loop, which outlives the caller."""
     renewal: Any = call.renewal
     try:
-        work, task = _set_off(memo, renewal.flight, run, args, kwargs)
+        work, task = _set_off(cache, renewal.flight, run, args, kwargs)
     except Exception as error:  # of a task factory: the value is served all the same
-        memo.fail(renewal.flight, error)
+        fail(cache, renewal.flight, error)
         call.renewal = None
         return
     work.home.set_result(None)  # nobody waits there
     work.homeless = True
-    memo.entrust(renewal, work, task)
+    entrust_renewal(cache, renewal, work, task)
     call.renewal = None
 
 
 def _set_off(
-    memo: Memo, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Work, asyncio.Task[None]]:
     """Have a flight run in a task of its own."""
-    work = Work(memo, flight, asyncio.get_running_loop())
+    work = Work(cache, flight, asyncio.get_running_loop())
     try:
-        return work, start_task(work, _fly(memo, flight, work, run, args, kwargs), memo.name)
+        return work, start_task(work, _fly(cache, flight, work, run, args, kwargs), cache.name)
     except BaseException:
         flight.work = work  # which has not begun: the function was not called
         raise
@@ -283,12 +272,12 @@ def start_task(work: Work, flown: Coroutine[Any, Any, None], name: str) -> async
 
 
 async def _lead(
-    memo: Memo, call: Call, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    cache: Cache, call: Call, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Have the flight run in a task of its own, and wait for what it brings home."""
     flight = call.flight
-    work, task = _set_off(memo, flight, run, args, kwargs)
-    memo.hand_over(call, work, task)
+    work, task = _set_off(cache, flight, run, args, kwargs)
+    transitions.hand_over(call, work, task)
     try:
         await work.home
     except BaseException:
@@ -296,13 +285,13 @@ async def _lead(
             if not work.loop.is_closed():
                 work.home.cancel()  # where it was not cancelled but closed, nobody waits there either
             if inside():
-                unsettled[work] = memo.settle_desertion, flight
+                unsettled[work] = transitions.desert, cache, flight
             else:
-                memo.desert(flight)
+                desert(cache, flight)
         except (RecursionError, MemoryError):
-            unsettled[work] = memo.settle_desertion, flight
+            unsettled[work] = transitions.desert, cache, flight
         except BaseException:
-            unsettled[work] = memo.settle_desertion, flight
+            unsettled[work] = transitions.desert, cache, flight
             raise
         raise
     finally:
@@ -318,7 +307,7 @@ async def _lead(
 
 
 async def _fly(
-    memo: Memo,
+    cache: Cache,
     flight: Flight,
     work: Work,
     run: Callable[..., Any],
@@ -331,34 +320,34 @@ async def _fly(
         if flight.background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
         work.began = True
-        if flight.told:
-            memo.tell.fetching(flight)
+        if flight.wants_events:
+            cache.tell.fetching(flight)
         value = await run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            check_shareable(memo.name, value, references=getrefcount(value))
-        memo.land(flight, value)
+            check_shareable(cache.name, value, references=getrefcount(value))
+        land(cache, flight, value)
         work.bring_home(value, None)
     except BaseException as error:
-        if not _end(memo, flight, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if not _end(cache, flight, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself
     finally:
         del flight, work  # an exception that callers receive leads to this frame
 
 
-def _end(memo: Memo, flight: Flight, work: Work, error: BaseException) -> bool:
+def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool:
     """End a flight whose work ended with an error, and tell its caller; False if that has gone."""
-    told = work.told(error)
+    raised = work.error_to_raise(error)
     try:
         if inside():
-            unsettled[flight] = memo.settle_flight, flight, told
+            unsettled[flight] = settle_flight, cache, flight, raised
         else:
-            memo.fail(flight, told, message=None if told is error else memo.too_long)
+            fail(cache, flight, raised, overdue=raised is not error)
     except (RecursionError, MemoryError):
-        unsettled[flight] = memo.settle_flight, flight, told
+        unsettled[flight] = settle_flight, cache, flight, raised
     except BaseException:
-        unsettled[flight] = memo.settle_flight, flight, told
+        unsettled[flight] = settle_flight, cache, flight, raised
         raise
     finally:
-        brought = work.bring_home(None, told)
-        del told, flight, work, error  # or this frame and the exception would keep each other
+        brought = work.bring_home(None, raised)
+        del raised, flight, work, error  # or this frame and the exception would keep each other
     return brought

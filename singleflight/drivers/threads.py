@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -13,18 +12,23 @@ from typing import Any
 
 from ..common import patches
 from ..common.frames import looked_through
+from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
-from ..core.coordinator import Memo
+from ..core.coordinator import board
+from ..core.landing import call_off, land, settle_flight
+from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
+from ..core.renewal import begin_renewal
 from ..core.shareable import PLAIN, accepted, check_shareable
 from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
 from .pool import in_background
+from .wait import Wait
 
-__all__ = ["ThreadCall", "call", "warn_of_blocking"]
+__all__ = ["ThreadCall", "call", "stand"]
 
 
 class ThreadCall(InThread, Call):
@@ -35,7 +39,7 @@ class ThreadCall(InThread, Call):
 
 @looked_through
 def call(
-    memo: Memo,
+    cache: Cache,
     run: Callable[..., Any],
     key: Any,
     args: tuple[Any, ...],
@@ -44,7 +48,7 @@ def call(
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
     off = switch in environment and switched_off()  # a call only where it is set
-    if off or memo.bypassed or inside() or memo.store.is_owned():
+    if off or cache.bypassed or inside() or cache.store.is_owned():
         return run(*args, **kwargs)
     if unsettled:
         settle()
@@ -58,35 +62,35 @@ def call(
     call.before = None
     decision = call.decision = NONE
     try:
-        decision = memo.board(call)
+        decision = board(cache, call)
         if decision is JOIN:
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
-                memo.leave(call, timed_out=None)
+                leave(cache, call, timed_out=None)
                 return run(*args, **kwargs)
-            began = time.monotonic()
-            decision = _wait(memo, call, began)
+            wait = Wait(cache, call)
+            decision = stand(cache, call, wait)
             if decision is SHARE:
-                if call.told:
-                    memo.tell.shared(call.flight, memo.timer(), time.monotonic() - began)
+                if call.wants_events:
+                    cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
                 return call.flight.value
         if decision is LEAD:
-            if call.flight.told:
-                memo.tell.fetching(call.flight)
+            if call.flight.wants_events:
+                cache.tell.fetching(call.flight)
             value = run(*args, **kwargs) if kwargs else run(*args)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
-                check_shareable(memo.name, value, references=getrefcount(value))
-            memo.land(call.flight, value)
+                check_shareable(cache.name, value, references=getrefcount(value))
+            land(cache, call.flight, value)
             return value
-        return _served(memo, run, call, args, kwargs)
+        return _served(cache, run, call, args, kwargs)
     except BaseException as error:
         try:
-            memo.give_up(call, error)
+            give_up(cache, call, error)
         except (RecursionError, MemoryError):  # the caller is to receive its own error
-            unsettled[call] = memo.settle, call, error
+            unsettled[call] = settle_call, cache, call, error
         except BaseException:  # an interrupt
-            unsettled[call] = memo.settle, call, error
+            unsettled[call] = settle_call, cache, call, error
             raise
         raise
     finally:
@@ -98,12 +102,12 @@ def call(
 
 
 def _served(
-    memo: Memo, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    cache: Cache, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """What is stored, whose renewal this caller may have to see to."""
     record, renewal = call.record, call.renewal
     if renewal is not None:
-        renew = partial(contextvars.copy_context().run, partial(_renew, memo, run, renewal, args, kwargs))
+        renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
         accepted = in_background(renew)
         if not accepted:
             renew()
@@ -116,7 +120,7 @@ def _served(
 
 
 def _renew(
-    memo: Memo, run: Callable[..., Any], renewal: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    cache: Cache, run: Callable[..., Any], renewal: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Run a renewal on this thread; `renewal.record` is then what is stored, by whomever.
 
@@ -124,66 +128,55 @@ def _renew(
     """
     flight = renewal.flight
     try:
-        if not memo.begin(renewal, get_ident()):
+        if not begin_renewal(cache, renewal, get_ident()):
             return
-        if flight.told:
-            memo.tell.fetching(flight)
+        if flight.wants_events:
+            cache.tell.fetching(flight)
         value = run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            check_shareable(memo.name, value, references=getrefcount(value))
-        memo.land(flight, value)
+            check_shareable(cache.name, value, references=getrefcount(value))
+        land(cache, flight, value)
     except BaseException as error:
         try:
-            memo.call_off(flight)  # an interrupt: it has not begun
-            memo.give_up(renewal, error)
+            call_off(cache, flight)  # an interrupt: it has not begun
+            give_up(cache, renewal, error)
         except (RecursionError, MemoryError):
-            unsettled[flight] = memo.settle_flight, flight, error
+            unsettled[flight] = settle_flight, cache, flight, error
         except BaseException:
-            unsettled[flight] = memo.settle_flight, flight, error
+            unsettled[flight] = settle_flight, cache, flight, error
             raise
         if not isinstance(error, Exception):
             raise
     finally:
         if not flight.detached:
-            renewal.record = memo.store.find(renewal.key)
+            renewal.record = cache.store.find(renewal.key)
         del flight
 
 
 @looked_through
-def _wait(memo: Memo, call: Call, began: float) -> Decision:
+def stand(cache: Cache, call: Call, wait: Wait) -> Decision:
     """Wait at the latch, and at the next one, until there is something else to do."""
-    warn_of_blocking(memo)
-    if call.told:
-        memo.tell.waiting(call.flight, call.place)
+    warn_of_blocking(cache)
     decision = JOIN
     while decision is JOIN:
-        pause, own_pause = memo.pauses(call, began)
-        pause = pause if own_pause is None else min(pause, own_pause)
-        if call.latch.wait(pause) or call.flight.has_opened(call.latch):
-            decision = memo.awake(call)
-        else:
-            decision = memo.look(call, began)
-        if decision is NONE:  # its flight was detached and had no outcome to share
-            decision = memo.board(call)
-        if unsettled:
-            settle()
+        decision = wait.woken(call.latch.wait(wait.pause()))
     return decision
 
 
-def warn_of_blocking(memo: Memo) -> None:
+def warn_of_blocking(cache: Cache) -> None:
     """In asyncio's debug mode, say once that waiting in a thread holds up the event loop that runs on it.
 
     And that threading was patched too late.
     """
     patches.tell("waiting")
-    if memo.warned:
+    if cache.warned:
         return
     events = sys.modules.get("asyncio.events")
     loop = None if events is None else events._get_running_loop()
     if loop is not None and loop.get_debug():
-        memo.warned = True
+        cache.warned = True
         warnings.warn(
-            f"{memo.name} waits for another caller on the thread of an event loop, which stands still "
+            f"{cache.name} waits for another caller on the thread of an event loop, which stands still "
             f"meanwhile; await a coroutine function there (see .twin), or call it in asyncio.to_thread",
             RuntimeWarning,
             stacklevel=2,  # what is between is looked through

@@ -72,7 +72,7 @@ class Job:
         return Nobody(self._thread)
 
     def is_over(self) -> bool:
-        """Whether its thread has ended, or serves another job by now."""
+        """Return True if its thread has ended, or serves another job by now."""
         if self._life() is None:
             return True
         if self._future is not None:
@@ -84,7 +84,7 @@ class Job:
         return False
 
     def is_in_doubt(self) -> bool:
-        """Whether it may be over, for all that can be seen from this thread.
+        """Return True if it may be over, for all that can be seen from this thread.
 
         False on other threads. There the worst is a wait that is refused while it might have ended.
         """
@@ -100,7 +100,7 @@ class Job:
 
 
 def _is_pooled() -> bool:
-    """Whether this thread is one of a pool's that is known: its outermost frames say so, and never change."""
+    """Return True if this thread is one of a known pool's: its outermost frames say so, and never change."""
     frame: Any = sys._getframe()
     while frame is not None:
         if frame.f_globals.get("__name__") in _POOLS:
@@ -159,7 +159,7 @@ def future_of_this_thread() -> Any:
 
 
 def _is_running(future: Any) -> bool:
-    """Whether this very thread is in that job, or in one within it."""
+    """Return True if this very thread is in that job, or in one within it."""
     frame: Any = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "run" and _future_in(frame) is future:

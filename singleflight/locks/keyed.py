@@ -21,9 +21,9 @@ from . import jobs
 from .jobs import job_of_loop, job_of_thread
 from .latch import LOOK, LOOK_AGAIN, Latch
 from .mutex import inside, inside_other, mutex
-from .slots import Hold, Slot
+from .slots import Hold
 from .table import Slots, keys_of, register, registries
-from .unsettled import Loose, let_go, settle, unsettled
+from .unsettled import After, settle, unsettled
 from .waiters import Waiter, descends, thread_waiter
 from .waitgraph import begin_waiting, cycle, end_waiting, note, refusal, reset_after_fork, waits
 
@@ -31,7 +31,7 @@ __all__ = ["Held", "KeyedLocks", "after_fork"]
 
 
 class Queued:
-    """A hold on its way to its keys, and for how long its owner is ready to wait."""
+    """A hold that waits for its keys, with the time at which its owner gives up."""
 
     __slots__ = ("_give_up", "hold", "latch", "timeout")
 
@@ -40,12 +40,12 @@ class Queued:
         self._give_up = None if timeout is None else time.monotonic() + timeout
 
     def pause(self) -> float:
-        """For how many seconds to wait before looking."""
+        """Return how many seconds to wait before looking again."""
         pause = LOOK_AGAIN if self.hold.waiter.awaited_outside else LOOK
         return pause if self._give_up is None else max(0.0, min(pause, self._give_up - time.monotonic()))
 
     def is_over(self) -> bool:
-        """Whether its owner has waited long enough."""
+        """Return True if the time to wait has run out."""
         return self._give_up is not None and time.monotonic() >= self._give_up
 
     def cycle(self) -> list[Hashable] | None:
@@ -53,13 +53,13 @@ class Queued:
         return keys_of(cycle(self.hold.waiter, self.hold, self._give_up is not None), self.hold)
 
     def look(self) -> bool:
-        """Whether it has its keys after all (a wake-up may fall to an interrupt); raises to give up."""
+        """Return True if it has its keys (an interrupt may have lost the wake-up); raise to give up."""
         hold, found = self.hold, None
         for turn in [slot.turn for slot in hold.slots]:
             if turn is not None and turn is not hold:
                 turn.see_to()
         with mutex:
-            granted = not hold.missing or hold.overtake()
+            granted = not hold.missing or Slots.overtake(hold)
             if not granted and hold.waiter.awaited_outside:
                 hold.waiter.look_again()
                 note(hold.waiter, hold.waiter.climb())
@@ -74,13 +74,13 @@ class Queued:
 class KeyedLocks(Slots):
     """A lock for every key, made when it is needed and forgotten when it is idle.
 
-    Whoever holds a key, a thread in a `with` block or a task in an `async with` block, keeps everybody else
-    out of that key alone; the order is first come, first served. A lock that is held or awaited is never
-    evicted, and a key never has two locks.
+    A thread in a `with` block, or a task in an `async with` block, holds its keys and excludes all other
+    callers from these keys alone, first come, first served. A lock that is held or awaited is never evicted,
+    and a key never has two locks.
 
     Args:
-        max_idle: how many locks that nobody holds or waits for are kept, least recently used first to
-            go; None (default) keeps all, 0 none.
+        max_idle: how many idle locks, which no caller holds or waits for, are kept; the least recently used
+            are evicted first. None (default) keeps all, 0 none.
 
     >>> locks = KeyedLocks(max_idle=100)
     >>> with locks("AAPL"):
@@ -98,16 +98,16 @@ class KeyedLocks(Slots):
     True
 
     Safe to use from any thread and event loop. Two statements that take several keys each never block one
-    another for ever, whatever order they name them in; nested statements can, and the one that would close
-    the cycle raises `FlightDeadlock`, as does taking a key that this thread or task already holds. A task
+    another for ever, in whatever order they name them. Nested statements can; the one that would close the
+    cycle raises `FlightDeadlock`, as does taking a key that this thread or task already holds. A task
     that waits in `async with` does not block its event loop, and may be cancelled; a plain `with` blocks it.
     A child task does not share what its parent holds.
 
     A block may be left on another thread than it was entered on, as web frameworks do with dependencies that
-    `yield`. What a thread of `concurrent.futures` or anyio (FastAPI, Starlette) took belongs to the job that
-    it ran then; a later job of that thread waits like anybody else. Other pools are not known: there a block
-    in a generator or an `__enter__` needs a `timeout`, and whoever asks for it again on its thread then waits
-    that long instead of being refused.
+    `yield`. A lock that a thread of `concurrent.futures` or anyio (FastAPI, Starlette) took belongs to the
+    job that it ran then; a later job of that thread waits like any other caller. Other pools are not
+    recognised: there a block in a generator or an `__enter__` needs a `timeout`, and a caller that asks for
+    the key again on the same thread waits that long instead of raising.
     """
 
     def __init__(self, max_idle: int | None = None) -> None:
@@ -119,7 +119,7 @@ class KeyedLocks(Slots):
         register(self)
 
     def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
-        """A context manager that holds these keys inside its `with` or `async with` block.
+        """Return a context manager that holds these keys inside its `with` or `async with` block.
 
         Args:
             keys: one or more; a key named twice is taken once.
@@ -139,14 +139,14 @@ class KeyedLocks(Slots):
         return Held(self, tuple(dict.fromkeys(keys)), patience(timeout, "timeout"))
 
     def held(self, key: Hashable) -> bool:
-        """Whether somebody has this key now."""
+        """Return True if a thread or task holds this key now."""
         settle()
         with mutex:
             slot = self.by_key.get(key)
             return slot is not None and slot.turn is not None and slot.turn.leader is not None
 
     def waiting(self, key: Hashable) -> int:
-        """How many wait for this key now."""
+        """Return how many callers wait for this key now."""
         settle()
         with mutex:
             slot = self.by_key.get(key)
@@ -158,24 +158,24 @@ class KeyedLocks(Slots):
 
     @property
     def idle(self) -> int:
-        """How many locks are kept that nobody holds or waits for."""
+        """The number of locks that no caller holds or waits for."""
         return len(self._idle)
 
     def __len__(self) -> int:
-        """How many locks there are, idle ones included."""
+        """Return the number of locks, including idle ones."""
         with mutex:
             live, idle = len(self.by_key) + len(self._spoilt), len(self._idle)
         return live + idle
 
     def __bool__(self) -> bool:
-        """Always true: a registry without locks is still a registry."""
+        """Return True, also without locks."""
         return True
 
     def __repr__(self) -> str:
         return f"<KeyedLocks: {len(self.by_key) + len(self._spoilt)} live, {len(self._idle)} idle>"
 
     def evict_idle(self, older_than: float | timedelta = 0) -> int:
-        """Forget the locks that have been idle for at least `older_than` seconds; returns how many."""
+        """Evict the locks that have been idle for at least `older_than` seconds. Return how many."""
         since = time.monotonic() - seconds(older_than, "older_than")
         if inside():
             return 0
@@ -186,7 +186,7 @@ class KeyedLocks(Slots):
     # -- plain holds ---------------------------------------------------------------------------------
 
     def acquire(self, hold: Hold, timeout: float | None) -> None:
-        """Wait in this thread until the hold has all its keys; whatever is raised, it has none then."""
+        """Wait in this thread until the hold has all its keys. If this raises, it has none."""
         before = waits(hold.waiter.blocks)
         try:
             queued = self._queue_for(hold, timeout)
@@ -249,7 +249,7 @@ class KeyedLocks(Slots):
         found = queued = None
         with mutex:
             for key in hold.keys:
-                self._queue(hold, self.enter(key))
+                self.place(hold, self.enter(key))
             if hold.missing:
                 hold.latch = Latch()
                 queued = Queued(hold, hold.latch, timeout)
@@ -271,13 +271,12 @@ class KeyedLocks(Slots):
             if inside():  # a finaliser in the midst of a section: whoever leaves it does this then
                 unsettled[hold] = self._settle, hold, None
                 return
-            loose: list[Loose] = []  # opened and destroyed after the mutex is free
+            after = After()
             try:
                 with mutex:
-                    self._give_up(hold, loose)
+                    self._give_up(hold, after)
             finally:
-                for each in loose:
-                    let_go(each)
+                after.run()
         except (RecursionError, MemoryError):
             unsettled[hold] = self._settle, hold, None
         except BaseException:  # an interrupt
@@ -287,32 +286,24 @@ class KeyedLocks(Slots):
             if unsettled:
                 settle()
 
-    def _give_up(self, hold: Hold, loose: list[Loose]) -> None:
+    def _give_up(self, hold: Hold, after: After) -> None:
         for slot in hold.slots:
             if slot.turn is hold:
-                latch, old = self.vacate(slot)
-                loose.append((None if latch is None else latch.open, old))
+                self.vacate(slot, after)
             else:
                 slot.step_out(hold)
         hold.slots = []
 
-    def _settle(self, hold: Hold, before: int | None, loose: list[Loose]) -> None:
+    def _settle(self, hold: Hold, before: int | None, after: After) -> None:
         """Give up a hold whose owner could not, and its wait. Call under the mutex; may be repeated."""
-        self._give_up(hold, loose)
+        self._give_up(hold, after)
         if before is not None:
             end_waiting(hold.waiter.blocks, before)
             note(hold.waiter, frozenset())
 
-    def _queue(self, hold: Hold, slot: Slot) -> None:
-        hold.slots.append(slot)
-        if slot.turn is None and not slot.queue:
-            slot.turn = hold
-        else:
-            slot.line_up(hold)
-
 
 class Held:
-    """Holds keys inside its `with` or `async with` block; made by a `KeyedLocks`. May be used again."""
+    """Holds keys inside its `with` or `async with` block. Made by `KeyedLocks`; may be used again."""
 
     __slots__ = ("_hold", "_keys", "_locks", "_timeout")
 

@@ -1,4 +1,4 @@
-"""Whether a thread that was seen earlier has ended.
+"""Has a thread ended that was seen earlier?
 
 Its identifier does not tell: another thread gets the same one. `threading.Thread.is_alive` does not tell of
 threads that were not started by `threading`. So each thread that asks has a token, which only its own

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from types import FunctionType
+from typing import Any, TypeVar
 
-__all__ = ["after_fork", "inside", "inside_other", "mutex", "new_lock", "register"]
+__all__ = ["inside", "inside_other", "mutex", "new_lock", "with_sections"]
 
 
 def new_lock() -> Any:
@@ -48,34 +48,32 @@ def _enter(lock: Any) -> None:
 
 mutex: Any = new_lock()
 inside: Callable[[], bool] = mutex._is_owned
-"""Whether this very thread is inside a section of the mutex, as only a re-entering caller can find."""
+"""Return True if this very thread is inside a section of the mutex, as only a re-entry can find."""
 
 
-class Section(Protocol):
-    """Something with a lock of its own."""
+_files: set[str] = set()
+"""Where the classes are defined whose objects have a lock of their own."""
 
-    def is_owned(self) -> bool:
-        """Whether this very thread holds it."""
-        ...
+C = TypeVar("C", bound=type)
 
 
-_sections: tuple[weakref.ref[Any], ...] = ()  # replaced as a whole, so that readers need no lock
-_registering = new_lock()
-
-
-def register(section: Section) -> None:
-    """Remember it for as long as it lives."""
-    global _sections
-    with _registering:
-        _sections = (*(ref for ref in _sections if ref() is not None), weakref.ref(section))
+def with_sections(kind: C) -> C:
+    """Class decorator: its objects have a lock, and say by `is_owned()` if this very thread holds it."""
+    _files.update(each.__code__.co_filename for each in vars(kind).values() if isinstance(each, FunctionType))
+    return kind
 
 
 def inside_other() -> bool:
-    """Whether this very thread is inside any of them: then it may not wait for anybody."""
-    return any(section.is_owned() for section in (ref() for ref in _sections) if section is not None)
+    """Return True if this very thread is inside a section of such an object: then it may not wait.
 
-
-def after_fork() -> None:
-    """In a forked child: nobody else is registering."""
-    global _registering
-    _registering = new_lock()
+    Whatever runs in there was called from a method of that object, so the frames show it. That costs the
+    same however many decorated functions there are.
+    """
+    files, frame = _files, sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename in files:
+            is_owned = getattr(frame.f_locals.get("self"), "is_owned", None)
+            if is_owned is not None and is_owned():
+                return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

@@ -24,7 +24,6 @@ __all__ = [
     "Told",
     "Turn",
     "ahead",
-    "new_slot",
     "numbers",
 ]
 
@@ -33,7 +32,7 @@ class Slot:
     """A key's place in the registry. All fields are guarded by the mutex.
 
     `turn` occupies the slot; `queue` holds the turns that will, first come, first served. A key has a
-    slot while it is live; when it is live again it is another one. Made by `new_slot`.
+    slot while it is live; when it is live again it is another one. Made by `table.new_slot`.
     """
 
     __slots__ = ("hash", "key", "queue", "turn")
@@ -55,21 +54,6 @@ class Slot:
             self.queue.remove(turn)
             if not self.queue:
                 self.queue = ()
-
-
-def new_slot(key: Hashable) -> Slot:
-    """The place of a key that becomes live.
-
-    A Python-level `__init__` runs in an interpreter loop of its own, which costs as much as the object. So
-    functions make what every miss needs one of: slots, flights, records and calls.
-    """
-    slot = Slot()
-    slot.key = key
-    if type(key) is not tuple:
-        slot.hash = hash(key)
-    slot.turn = None
-    slot.queue = ()
-    return slot
 
 
 Told = dict[Slot, int]
@@ -96,14 +80,14 @@ class Turn:
     job: Job | None = None  # what its thread was doing when it was taken, where that may be over before it
 
     def is_over(self) -> bool:
-        """Whether nothing is to be expected of it any more by those who wait."""
+        """Return True if nothing is to be expected of it any more by those who wait."""
         return False
 
     def see_to(self) -> None:
         """Whoever waits for it looks whether it can still end, and ends it if not. Called under no lock."""
 
     def is_dead(self) -> bool:
-        """Whether its leader will never go on; asked of those that queue, too."""
+        """Return True if its leader will never go on; asked of those that queue, too."""
         return False
 
     def orphan(self) -> None:
@@ -152,25 +136,8 @@ class Hold(Turn):
 
     @property
     def missing(self) -> bool:
-        """Whether a slot that it queues for is not its own yet."""
+        """Return True if a slot that it queues for is not its own yet."""
         return any(slot.turn is not self for slot in self.slots)
-
-    def overtake(self) -> bool:
-        """Take what is missing, if callers have it of whom none has come to lead; whether it has all then.
-
-        They may all be gone. All or nothing: who takes a slot that way waits for nobody after it.
-        """
-        missing = [slot for slot in self.slots if slot.turn is not self]
-        for slot in missing:
-            first = next(iter(slot.queue), None)
-            if slot.turn is None or slot.turn.leader is not None or first is not self:
-                return False
-        for slot in missing:
-            assert slot.turn is not None
-            slot.line_up(slot.turn)  # first: an interrupt after it loses nobody
-            slot.turn = self
-            slot.step_out(self)
-        return True
 
     def see_to(self) -> None:
         """One of a task that will never run again is given up on its behalf."""
@@ -178,7 +145,7 @@ class Hold(Turn):
             self._release(self)
 
     def is_dead(self) -> bool:
-        """Whether its owner is a task whose event loop is gone."""
+        """Return True if its owner is a task whose event loop is gone."""
         return self.waiter.is_dead()
 
     def unbind(self, job: Job, /) -> None:

@@ -19,12 +19,28 @@ from math import inf
 from typing import Any
 
 from ..common.keys import InstanceKey, check_room
-from .latch import Latch
-from .slots import Hold, Slot, Turn, new_slot
+from .slots import Hold, Slot, Turn
+from .unsettled import After
 from .waiters import get_ident
 from .waitgraph import Cycle, forget_the_gone
 
-__all__ = ["Idle", "Slots", "is_sound", "keys_of", "register", "registries"]
+__all__ = ["Idle", "Slots", "is_sound", "keys_of", "new_slot", "register", "registries"]
+
+
+def new_slot(key: Hashable) -> Slot:
+    """The place of a key that becomes live.
+
+    A Python-level `__init__` runs in an interpreter loop of its own, which costs as much as the object. So
+    functions make what every miss needs one of: slots, flights, records and calls.
+    """
+    slot = Slot()
+    slot.key = key
+    if type(key) is not tuple:
+        slot.hash = hash(key)
+    slot.turn = None
+    slot.queue = ()
+    return slot
+
 
 IdleLock = tuple[Hashable, float]
 """The very key object that the registry has, and since when (`time.monotonic`) nobody holds it."""
@@ -186,16 +202,45 @@ class Slots:
             slot = self.by_key[key] = new_slot(key)
         return slot
 
-    def vacate(self, slot: Slot) -> tuple[Latch | None, object]:
-        """The turn of this slot is over: the next one gets it, or it becomes idle.
+    @staticmethod
+    def overtake(hold: Hold) -> bool:
+        """Take what a hold lacks, if unclaimed flights have it; return True if it has all then.
 
-        Returns a latch to open and something to let go of, both once the mutex is free.
+        An unclaimed flight's callers may all be gone. All or nothing: who takes a slot that way waits for
+        nobody after it.
         """
-        gone = self._drop_the_dead(slot) if slot.queue else None
+        missing = [slot for slot in hold.slots if slot.turn is not hold]
+        for slot in missing:
+            first = next(iter(slot.queue), None)
+            if slot.turn is None or slot.turn.leader is not None or first is not hold:
+                return False
+        for slot in missing:
+            assert slot.turn is not None
+            slot.line_up(slot.turn)  # first: an interrupt after it loses nobody
+            slot.turn = hold
+            slot.step_out(hold)
+        return True
+
+    @staticmethod
+    def place(hold: Hold, slot: Slot) -> None:
+        """Give a slot to a hold, or have it queue there."""
+        hold.slots.append(slot)
+        if slot.turn is None and not slot.queue:
+            slot.turn = hold
+        else:
+            slot.line_up(hold)
+
+    def vacate(self, slot: Slot, after: After) -> None:
+        """The turn of this slot is over: the next one gets it, or it becomes idle."""
+        if slot.queue:
+            after += self._drop_the_dead(slot)
         if slot.queue:
             slot.turn = following = slot.queue[0]  # this assignment is what gives it the slot
             slot.step_out(following)
-            return following.admit(), gone
+            latch = following.admit()
+            if latch is not None:
+                after.append(latch.open)
+            return
         key, by_key = slot.key, self.by_key
         try:
             live = by_key[key] is slot  # KeyError: it has changed
@@ -204,18 +249,16 @@ class Slots:
         except Exception as error:  # the key's own
             check_room(error)
             live = False
-        if not live:
-            if slot in self._spoilt or slot in by_key.values():
-                self._file_anew(slot)
-            slot.turn = None
-            return None, (slot, gone)
+        if not live and (slot in self._spoilt or slot in by_key.values()):
+            self._file_anew(slot)
         slot.turn = None
-        if self._max_idle == 0:
-            return None, (slot, gone)
-        if type(key) is tuple and key and type(key[0]) is InstanceKey:  # nothing is to outlive an instance
-            return None, (slot, gone)
-        evicted = self._idle.add(key, time.monotonic())
-        return None, evicted if gone is None else (evicted, gone)
+        # Nothing is to outlive an instance.
+        if live and self._max_idle != 0 and not (type(key) is tuple and key and type(key[0]) is InstanceKey):
+            evicted = self._idle.add(key, time.monotonic())
+            if evicted is not None:
+                after.append(evicted)
+        else:
+            after.append((slot,))
 
     def _file_anew(self, without: Slot) -> None:
         """Take a slot out whose key does not lead to it; others like it are put aside."""
@@ -228,16 +271,16 @@ class Slots:
         self.by_key = kept
         self._spoilt = spoilt
 
-    def _drop_the_dead(self, slot: Slot) -> object:
+    def _drop_the_dead(self, slot: Slot) -> list[tuple[object]]:
         """Out of the queue with those at its front that would never go on, nor let anybody after them."""
         if slot.turn is not None:
             slot.step_out(slot.turn)  # an interrupt may have kept it in the queue when its turn came
-        gone: list[object] = []
+        gone: list[tuple[object]] = []
         while slot.queue and slot.queue[0].is_dead():
-            gone.append(slot.queue[0])
+            gone.append((slot.queue[0],))
             slot.step_out(slot.queue[0])
-            gone += forget_the_gone()
-        return gone or None
+            gone.append((forget_the_gone(),))
+        return gone
 
     def forget(self, key: Hashable) -> object:
         """Take a key's idle lock out, so that nothing keeps the key alive; returns it, to be let go of."""
@@ -278,7 +321,7 @@ def is_sound(slot: Slot, by_key: dict[Hashable, Slot]) -> bool:
 
 
 def _file(slot: Slot, by_key: dict[Hashable, Slot], known: dict[Hashable, Slot]) -> bool:
-    """File a slot that was known so far under its key, unless that is spoilt; whether it was.
+    """File a slot that was known so far under its key. Return True if that is sound.
 
     A key that has changed must not be filed as what it is now: others may ask for that.
     """

@@ -119,7 +119,7 @@ class InTask:
         __slots__ = ()
 
     def is_below(self, turn: Led) -> bool:
-        """Whether that turn's leader waits, outside this library, for this task."""
+        """Return True if that turn's leader waits, outside this library, for this task."""
         if turn.leader != self.thread and not is_descendant():
             return False  # the usual case, in short
         return super().is_below(turn)  # type: ignore[misc, no-any-return]
@@ -186,12 +186,12 @@ class TaskWaiter(InTask, Waiter):
     _runs: threading.Thread
 
     def is_dead(self) -> bool:
-        """Whether its loop is closed, or stands still on a thread that has ended."""
+        """Return True if its loop is closed, or stands still on a thread that has ended."""
         return is_gone(self.loop, self._runs)
 
 
 def is_gone(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
-    """Whether a loop that ran on this thread will never run its tasks again."""
+    """Return True if a loop that ran on this thread will never run its tasks again."""
     if asyncio._get_running_loop() is loop:
         return False
     return loop.is_closed() or not (thread.is_alive() or loop.is_running())

@@ -7,8 +7,8 @@ coroutine while its thread is inside a section of the mutex. Then the caller onl
     unsettled[what] = end, *arguments
 
 That is one assignment. It makes no call, so nothing can come in between, and it needs no stack. `settle`
-later calls `end(*arguments, loose)` under the mutex, for each note. `end` may be repeated, runs no code of
-users, and appends to `loose` what is to be done once the mutex is free.
+later calls `end(*arguments, after)` under the mutex, for each note. `end` may be repeated, runs no code of
+users, and leaves what is to be done once the mutex is free to `after` (see `After`).
 
 Every driver settles on entering and on leaving, and so does everybody who waits, once a second. So a key is
 free again at the latest when the outermost call has left the library.
@@ -17,22 +17,46 @@ free again at the latest when the outermost call has left the library.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from .mutex import inside, mutex
 
-__all__ = ["NOTHING", "Loose", "let_go", "settle", "unsettled"]
-
-Loose = tuple[Callable[[], object] | None, object]
-"""What a section leaves for when the mutex is free: something to call, and something to let go of."""
-
-NOTHING: Loose = (None, None)
+__all__ = ["After", "settle", "unsettled"]
 
 log = logging.getLogger("singleflight")
 
 unsettled: dict[Any, tuple[Any, ...]] = {}
 """By what is to be ended, by identity. Only single operations of a dictionary, so no lock is needed."""
+
+
+class After(list[Any]):
+    """What follows a section of the mutex: filled under it, run once the mutex is free.
+
+    It holds what is to be called (a latch's `open`, a work's `stop`: they may be called again) and, within
+    tuples, what is only to be destroyed: keys and values of users, whose destructors may do anything.
+    """
+
+    __slots__ = ()
+    __hash__ = object.__hash__  # type: ignore[assignment]  # noted by identity
+    __eq__ = object.__eq__
+
+    def run(self) -> None:
+        """Do it all, in order; call under no lock. What there is no room for is done later."""
+        try:
+            while self:
+                act = self[0]
+                if type(act) is not tuple:
+                    act()
+                del act, self[0]
+        except (RecursionError, MemoryError):
+            unsettled[self] = _once_more, self
+        except BaseException:  # an interrupt
+            unsettled[self] = _once_more, self
+            raise
+
+
+def _once_more(left: After, after: After) -> None:
+    after.extend(left)
 
 
 def settle() -> None:
@@ -42,7 +66,7 @@ def settle() -> None:
     """
     if not unsettled or inside():
         return
-    loose: list[Loose] = []
+    after = After()
     faults: list[Exception] = []
     try:
         with mutex:  # nobody finds the key taken while it is being freed
@@ -50,35 +74,13 @@ def settle() -> None:
                 end = unsettled.get(what)
                 if end is not None:
                     try:
-                        end[0](*end[1:], loose)
+                        end[0](*end[1:], after)
                     except (RecursionError, MemoryError):
                         break  # there is more room further up the stack
                     except Exception as error:  # of ours: tell it once, instead of raising it in every call
                         faults.append(error)
                     unsettled.pop(what, None)  # last: an interrupt before it only repeats the end
     finally:
-        for act, _ in loose:
-            if act is not None:
-                try:  # in line: `let_go`
-                    act()
-                except (RecursionError, MemoryError):
-                    unsettled[act] = _once_more, act
+        after.run()
     for fault in faults:
         log.error("a call could not be ended", exc_info=fault)
-
-
-def let_go(loose: Loose) -> None:
-    """Do what a section left to be done, now or, where there is no room for it, later; call under no lock."""
-    act = loose[0]
-    if act is not None:
-        try:
-            act()
-        except (RecursionError, MemoryError):
-            unsettled[act] = _once_more, act
-        except BaseException:  # an interrupt
-            unsettled[act] = _once_more, act
-            raise
-
-
-def _once_more(act: Callable[[], object], loose: list[Loose]) -> None:
-    loose.append((act, None))

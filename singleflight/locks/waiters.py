@@ -86,7 +86,7 @@ class Waiter:
         self.noted = NOBODY
 
     def is_below(self, turn: Led) -> bool:
-        """Whether that turn's leader waits, outside this library, for this waiter."""
+        """Return True if that turn's leader waits, outside this library, for this waiter."""
         if self._above is None:
             self._above = self.above(turn)
         return turn.leader in self._above
@@ -103,7 +103,7 @@ class Waiter:
         return frozenset()
 
     def is_dead(self) -> bool:
-        """Whether it will never go on: its event loop is gone."""
+        """Return True if it will never go on: its event loop is gone."""
         return False
 
     def stand_at(self, latch: Latch, watcher: Any = None, watched: Any = None) -> None:
@@ -121,7 +121,7 @@ A = TypeVar("A", bound=Waiter)
 
 descends: ContextVar[bool] = ContextVar("singleflight_descends", default=False)
 is_descendant: Callable[[], bool] = descends.get  # bound once: every follower asks
-"""Whether this context comes from the work of a flight that a task runs, which may come to wait for it."""
+"""Return True if this context comes from a flight's task, which may come to wait for it."""
 
 
 class InThread:

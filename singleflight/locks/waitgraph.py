@@ -109,7 +109,7 @@ def _waits_of(turn: Turn) -> Iterator[tuple[Turn, Waiter | None]]:
 
 
 def _still_below(other: Waiter, leader: Actor) -> bool:
-    """Whether a leader still waits for somebody, who may have looked a while ago; if not that is noted."""
+    """Return True if a leader still waits for somebody, who may have looked a while ago; else note it."""
     above = other.climb()
     if leader in above:
         return True

@@ -16,24 +16,24 @@ from ..locks.mutex import mutex
 from ..locks.unsettled import settle
 from ..locks.waiters import Waiter, thread_waiter
 from ..locks.waitgraph import cycle
-from .registry import memos
+from .registry import all_caches
 
 __all__ = ["drain", "drain_sync"]
 
 
 async def drain(timeout: float | timedelta | None = None) -> bool:
-    """Wait in a task until no decorated function has a flight in progress; whether that came to be.
+    """Wait in a task until no decorated function has a flight in progress. Return False on timeout.
 
     Args:
         timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
 
-    Returns True once nothing is in flight anywhere in the process (on this loop, on others, in threads), or
-    False when the time ran out first. Flights that begin meanwhile are waited for too: stop asking first.
-    Flights that were detached, or are being cancelled, count as well; those whose event loop is closed do
-    not. The flights have landed then; tasks that waited for them may still have to be resumed.
+    Returns True once no flight is in progress in the process (on this loop, on others, in threads), or False
+    when the time ran out first. It also waits for flights that begin meanwhile: stop calling first. Detached
+    flights, and those that are being cancelled, count as well; flights whose event loop is closed do not. The
+    flights have landed then; tasks that waited for them may not have been resumed yet.
 
-    Nothing is cancelled, and cancelling this disturbs no flight. Raises `FlightDeadlock` when called from
-    within a flight, which would wait for itself, `SingleFlightError` where no asyncio task runs, and
+    This cancels nothing, and cancelling it affects no flight. Raises `FlightDeadlock` when called from
+    within a flight, since it would wait for itself, `SingleFlightError` where no asyncio task runs, and
     `TypeError` or `ValueError` for a bad `timeout`. Does not block the event loop.
 
     >>> import asyncio
@@ -55,7 +55,7 @@ async def drain(timeout: float | timedelta | None = None) -> bool:
 
 
 def drain_sync(timeout: float | timedelta | None = None) -> bool:
-    """Wait in a thread until no decorated function has a flight in progress; whether that came to be.
+    """Wait in a thread until no decorated function has a flight in progress. Return False on timeout.
 
     Args:
         timeout: how long to wait, in seconds; None (default) without a limit, 0 not at all.
@@ -75,7 +75,7 @@ def drain_sync(timeout: float | timedelta | None = None) -> bool:
 
 
 class _Draining:
-    """Somebody who waits for all flights, one after another."""
+    """A caller that waits for all flights, one after another."""
 
     def __init__(self, waiter: Waiter, timeout: float | timedelta | None) -> None:
         seconds = patience(timeout, "timeout")
@@ -83,7 +83,7 @@ class _Draining:
         self._give_up = None if seconds is None else time.monotonic() + seconds
 
     def next_one(self) -> tuple[Flight, Latch] | None:
-        """A flight in progress and the latch that opens when it ends; None when there is none."""
+        """Return a flight in progress and the latch that opens when it ends; None if there is none."""
         settle()
         waiter, bounded = self._asker, self._give_up is not None
         with mutex:
@@ -102,19 +102,19 @@ class _Draining:
         raise FlightDeadlock(f"{why}{patches.hint()}")
 
     def pause(self) -> float:
-        """For how many seconds to wait before looking."""
+        """Return how many seconds to wait before looking again."""
         pause = LOOK_AGAIN if self._asker.awaited_outside else LOOK
         return pause if self._give_up is None else max(0.0, min(pause, self._give_up - time.monotonic()))
 
     def is_over(self) -> bool:
-        """Whether there is no more time."""
+        """Return True if the time has run out."""
         return self._give_up is not None and time.monotonic() >= self._give_up
 
 
 def _in_progress() -> Iterator[Flight]:
-    """Every flight that runs, detached ones included. Not one whose loop or thread is gone."""
-    for memo in memos():
-        for turn in [slot.turn for slot in memo.locks.live()] + list(memo.adrift):
+    """Yield every flight that runs, also detached ones, except those whose loop or thread is gone."""
+    for cache in all_caches():
+        for turn in [slot.turn for slot in cache.locks.live()] + list(cache.adrift):
             if (
                 isinstance(turn, Flight)
                 and turn.leader is not None

@@ -1,4 +1,4 @@
-"""Every decorated function alive in this process, and what they are doing."""
+"""The list of all living decorated functions of this process, and a report of what they do."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..core.controls import info, name_of
 from ..core.flight import FLYING, Flight
 from ..drivers import pool
 from ..locks import keyed
-from ..locks.mutex import after_fork, mutex, new_lock
+from ..locks.mutex import mutex, new_lock
 from ..locks.slots import Turn
 
-__all__ = ["functions", "memos", "register", "report"]
+__all__ = ["all_caches", "functions", "register", "report"]
 
 # Replaced as a whole under `_registering`, so that readers need no lock.
 _functions: tuple[weakref.ref[Any], ...] = ()
@@ -22,71 +22,71 @@ _registering = new_lock()
 
 
 def register(function: Any) -> None:
-    """Remember a decorated function for as long as it lives."""
+    """Add a decorated function to the list for as long as it lives."""
     global _functions
     with _registering:
         _functions = (*(ref for ref in _functions if ref() is not None), weakref.ref(function))
 
 
 def functions() -> tuple[Any, ...]:
-    """Every decorated function alive, in the order of their decoration."""
+    """Return every living decorated function, in the order of decoration."""
     return tuple(function for ref in _functions if (function := ref()) is not None)
 
 
-def memos() -> list[Any]:
-    """What all of them remember; twins share one."""
-    return list(dict.fromkeys(function._self_memo for function in functions()))
+def all_caches() -> list[Any]:
+    """Return the state of each of them; twins share one."""
+    return list(dict.fromkeys(function._self_cache for function in functions()))
 
 
 def report() -> str:
-    """All decorated functions and their flights, with leaders, ages and numbers of waiters, as text.
+    """Return all decorated functions and their flights as text, with leaders, ages and numbers of waiters.
 
-    For a service that seems to hang: safe to call from a signal handler and from any thread. It waits at
-    most a tenth of a second for the library's mutex and reads without it after that.
+    Use it when a service seems to hang. It is safe to call from a signal handler and from any thread. It
+    waits at most a tenth of a second for the library's mutex, and then reads without it.
 
     >>> "functions" in report()
     True
     """
-    every = memos()
+    every = all_caches()
     held = mutex.acquire(timeout=0.1)
     try:
-        turns = [_turns(memo) for memo in every]
+        turns = [_turns(cache) for cache in every]
     finally:
         if held:
             mutex.release()
     # Outside the mutex: the keys' own __repr__, the clock, and the names of threads.
     lines = [f"singleflight: {len(every)} decorated functions"]
-    for memo, found in zip(every, turns, strict=True):
-        lines += _told(memo, found)
+    for cache, found in zip(every, turns, strict=True):
+        lines += _told(cache, found)
     return "\n".join(lines)
 
 
-def _turns(memo: Any) -> list[tuple[Turn, int]]:
-    """Who has a key now, and how many queue behind it."""
-    found = [(slot.turn, len(slot.queue)) for slot in memo.locks.live() if slot.turn is not None]
-    return found + [(flight, 0) for flight in list(memo.adrift)]
+def _turns(cache: Any) -> list[tuple[Turn, int]]:
+    """Return what has each taken key, and how many callers queue behind it."""
+    found = [(slot.turn, len(slot.queue)) for slot in cache.locks.live() if slot.turn is not None]
+    return found + [(flight, 0) for flight in list(cache.adrift)]
 
 
-def _told(memo: Any, found: list[tuple[Turn, int]]) -> list[str]:
-    now = memo.timer()
+def _told(cache: Any, found: list[tuple[Turn, int]]) -> list[str]:
+    now = cache.timer()
     flying = [turn for turn, _ in found if isinstance(turn, Flight) and turn.state is FLYING]
-    lines = [f"{memo.name}: {len(memo.store.index)} entries, {len(flying)} flights"]
+    lines = [f"{cache.name}: {len(cache.store.index)} entries, {len(flying)} flights"]
     for turn, queued in found:
         if not isinstance(turn, Flight):
             keys = listed(getattr(turn, "keys", (turn.key,)))
             lines.append(f"  lock {keys}: held by {name_of(turn.leader)}, {queued} queued")
-    return lines + [f"  {info(flight, memo.name, now)}" for flight in sorted(flying, key=lambda f: f.started)]
+    flying.sort(key=lambda flight: flight.started)
+    return lines + [f"  {info(flight, cache.name, now)}" for flight in flying]
 
 
 def _after_fork() -> None:
-    """A forked child starts with no flights, fresh locks, the values it inherited and counts of its own."""
+    """Give a forked child new locks and its own counts, without flights, with the values it inherited."""
     global _registering
     _registering = new_lock()
     keyed.after_fork()
-    after_fork()
     pool.after_fork()
-    for memo in memos():
-        memo.after_fork()
+    for cache in all_caches():
+        cache.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

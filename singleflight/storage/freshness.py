@@ -44,7 +44,7 @@ class Ageing:
 
     @property
     def is_plain(self) -> bool:
-        """Whether values only live for their ttl."""
+        """Return True if values only live for their ttl."""
         return not (self.grace or self.jitter or self.failure_ttl or self.refresh_ahead is not None)
 
     @property

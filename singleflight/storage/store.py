@@ -25,9 +25,9 @@ from math import inf
 from typing import Any, Protocol
 
 from ..common.keys import InstanceKey, check_room
-from ..locks.mutex import new_lock, register
-from .cache import cache_for
+from ..locks.mutex import new_lock, with_sections
 from .entry import Record
+from .expiry import cache_for
 
 __all__ = ["Store"]
 
@@ -41,6 +41,7 @@ class Detachable(Protocol):
     previous: Record | None
 
 
+@with_sections
 class Store:
     """The entries of one decorated function.
 
@@ -63,7 +64,6 @@ class Store:
         self._unwanted: deque[Hashable] = deque()
         self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
         self._rebuild()
-        register(self)
 
     def records(self) -> list[Record]:
         """Everything that is stored, run out or not."""

@@ -1,4 +1,4 @@
-"""How long a value is fresh, where that depends on it: what a callable `ttl` is given, and one of these."""
+"""Lifetimes that depend on the value: the `Landing` that a callable `ttl` receives, and `AdaptiveTTL`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["TTL", "AdaptiveTTL", "Landing"]
 
 @dataclass(slots=True, unsafe_hash=True, repr=False)  # not frozen: that takes five times as long to make
 class Landing(Shown):
-    """What a callable `ttl` decides on: one flight that has just ended well.
+    """A flight that has just ended with a value; a callable `ttl` receives it.
 
-    `duration` is how long the function took, in seconds; `followers` how many callers waited for it;
-    `previous` the entry that this one replaces (perhaps past its ttl), or None.
+    `duration` is how many seconds the function took; `followers` is the number of callers that waited for it;
+    `previous` is the entry that this one replaces (perhaps past its ttl), or None.
     """
 
     key: Hashable
@@ -32,20 +32,20 @@ class Landing(Shown):
 
 
 class AdaptiveTTL:
-    """A `ttl` that grows for keys that many callers wait for, and falls back when they do not.
+    """A `ttl` that grows while many callers wait for a key, and otherwise returns to its base.
 
     Args:
         base: the ttl of a key in quiet times, in seconds or as a `timedelta`.
-        maximum: what it grows to at most.
-        factor: by how much it grows at each landing that more than `followers` callers waited for.
-        followers: how many may wait without its growing.
+        maximum: the largest ttl.
+        factor: the ttl is multiplied by this at each landing with more than `followers` followers.
+        followers: the largest number of followers at which the ttl does not grow.
 
     >>> ttl = AdaptiveTTL(base=10, maximum=60)
     >>> ttl(Landing("ASML", 984.75, followers=2)), ttl(Landing("ASML", 984.75, followers=50))
     (10.0, 20.0)
 
-    It keeps nothing of its own: what it goes by is the landing's `previous` entry. So it may be shared by
-    several functions, composes with `grace` and `jitter`, and is safe to use from any thread.
+    It is stateless: it reads the ttl of the landing's `previous` entry. So several functions may share it, it
+    works with `grace` and `jitter`, and it is safe to use from any thread.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class AdaptiveTTL:
         self.followers = followers
 
     def __call__(self, landing: Landing) -> float:
-        """The ttl of what has just landed, in seconds."""
+        """Return the ttl of the value that has just landed, in seconds."""
         if landing.followers <= self.followers:
             return self.base
         before = self.base if landing.previous is None else landing.previous.ttl
@@ -88,4 +88,4 @@ class AdaptiveTTL:
 
 
 TTL = float | int | timedelta | Callable[[Landing], "float | int | timedelta | None"] | None
-"""What the option `ttl` takes."""
+"""The types that the option `ttl` accepts."""

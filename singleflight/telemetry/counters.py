@@ -1,4 +1,4 @@
-"""Exact counting: what callers received and what was run.
+"""Exact counts of the calls that were received and of the function's executions.
 
 Everything but hits is counted under the mutex. A hit takes no lock. Where the interpreter has its global
 lock, an addition to an attribute cannot be torn (no other thread gets to run between its load and its
@@ -26,13 +26,13 @@ __all__ = ["Counts", "Stats", "ThreadedHits", "has_global_lock", "new_counts"]
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What one decorated function has seen and done; exact once its callers are quiet.
+    """The counts of one decorated function; exact once no call is running.
 
     `hits`, `stale_hits`, `waits`, `fetches`, `errors` and `timeouts` sum to the calls received. `timeouts`
-    are callers that received a `FlightTimeout`, `errors` those with any other exception, cancellation
-    included. `calls` counts executions (refreshes included), `failures` those that raised an Exception, and
-    `uncached` those that returned a value which was not stored. `evictions` and `expirations` count dropped
-    entries. `in_flight`, `entries`, `locks` and `idle_locks` are of this moment.
+    counts callers that received a `FlightTimeout`, `errors` those that received any other exception,
+    cancellation included. `calls` counts executions (refreshes included), `failures` those that raised an
+    Exception, and `uncached` those whose value was not stored. `evictions` and `expirations` count entries
+    that were removed. `in_flight`, `entries`, `locks` and `idle_locks` are current numbers.
     """
 
     hits: int
@@ -54,18 +54,18 @@ class Stats:
 
     @property
     def misses(self) -> int:
-        """Callers that no stored value could serve: waits and fetches."""
+        """The number of callers that no stored value could serve: waits and fetches."""
         return self.waits + self.fetches
 
     @property
     def hit_rate(self) -> float:
-        """The part of all calls received that was served by a stored value; 0.0 before the first."""
+        """The fraction of the calls received that a stored value served; 0.0 before the first call."""
         received = self.hits + self.stale_hits + self.misses + self.errors + self.timeouts
         return (self.hits + self.stale_hits) / received if received else 0.0
 
 
 class Counts:
-    """The counters of one function; `hits` has those that no stored record has."""
+    """The counters of one function. `hits` counts the hits that no stored record counts."""
 
     __slots__ = (
         "calls",
@@ -84,12 +84,12 @@ class Counts:
         self.reset()
 
     def reset(self) -> None:
-        """Back to zero."""
+        """Set all counts to zero."""
         self.hits = self.stale_hits = self.waits = self.fetches = self.errors = self.timeouts = 0
         self.calls = self.failures = self.uncached = self.refreshes = 0
 
     def after_fork(self) -> None:
-        """A forked child counts for itself."""
+        """Set all counts to zero in a forked child."""
         self.reset()
 
     def served(self, record: Record) -> None:
@@ -100,14 +100,14 @@ class Counts:
             record.hits += 1.0
 
     def all_hits(self, store: Store) -> int:
-        """How many hits there were."""
+        """Return the number of hits."""
         return self.hits + store.hits()
 
 
 class ThreadedHits(Counts):
-    """The same for builds without a global lock: each thread adds to a cell of its own.
+    """Counters for builds without a global lock: each thread adds to its own cell.
 
-    `hits` has those of threads that have ended. What records count is approximate here.
+    `hits` has the hits of threads that have ended. The counts of records are approximate here.
     """
 
     __slots__ = ("_cells", "_local", "_lock")
@@ -119,14 +119,14 @@ class ThreadedHits(Counts):
         super().__init__()
 
     def reset(self) -> None:
-        """Back to zero; threads get new cells, so that an addition under way is lost with the old one."""
+        """Set all counts to zero. Threads get new cells; additions in progress are lost with the old ones."""
         super().reset()
         with self._lock:
             self._cells.clear()
             self._local = threading.local()
 
     def after_fork(self) -> None:
-        """A forked child counts for itself; no other thread holds the lock there."""
+        """Set all counts to zero in a forked child, where no other thread can hold the lock."""
         self._lock = new_lock()
         self.reset()
 
@@ -136,7 +136,7 @@ class ThreadedHits(Counts):
         self.hit()
 
     def hit(self) -> None:
-        """Count one hit of this thread; the compiled call does so too."""
+        """Count one hit of this thread; the compiled call does this too."""
         try:
             cell = self._local.cell
         except AttributeError:
@@ -144,7 +144,7 @@ class ThreadedHits(Counts):
         cell[0] += 1
 
     def all_hits(self, store: Store) -> int:  # noqa: ARG002
-        """The sum over all threads, those that have ended included."""
+        """Return the sum over all threads, also those that have ended."""
         with self._lock:
             return self.hits + sum(cell[0] for _, cell in self._cells)
 
@@ -164,14 +164,15 @@ _FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def has_global_lock() -> bool:
-    """Whether this interpreter was built to run one thread at a time.
+    """Return True if this interpreter was built to run one thread at a time.
 
-    Asked of the build, not of the moment: a free-threaded one may have the lock for a while, as when some
-    module without support for it is imported, and what was compiled with one answer is used with the other.
+    This depends on the build, not on the current state: a free-threaded build may enable the lock for a
+    while, for example when a module without support for it is imported, and compiled calls must work in both
+    states.
     """
     return not _FREE_THREADED
 
 
 def new_counts() -> Counts:
-    """The counters for one function, as this interpreter needs them."""
+    """Return the counters for one function that this interpreter needs."""
     return Counts() if has_global_lock() else ThreadedHits()

@@ -1,7 +1,7 @@
-"""What happened, as typed records; who may listen; and the listener that writes log lines.
+"""Events as typed records, the protocol of listeners, and the listener that writes log lines.
 
-Events are told after the transition they describe is complete and outside every lock. Each carries
-a sequence number of its function, taken at the transition: several threads may deliver theirs out of
+Events are delivered after the transition that they describe is complete, and outside every lock. Each has a
+sequence number of its function, taken at the transition: several threads may deliver their events out of
 order, and sorting by `sequence` restores it.
 """
 
@@ -40,14 +40,14 @@ __all__ = [
 log = logging.getLogger("singleflight")
 log.addHandler(logging.NullHandler())
 is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss asks
-"""Whether the library's own log lines of this level are wanted now."""
+"""Returns True if the library's own log lines of this level are wanted now."""
 levels: dict[int, bool] = getattr(log, "_cache", {})
-"""What the logger knows of levels. Asking it runs Python code; a miss asks only where this is not False."""
+"""The logger's cache of enabled levels. A miss asks the logger, in Python code, unless this is False."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Event(Shown):
-    """One thing that happened to one key of one decorated function.
+    """The base of all events: something happened to one key of one decorated function.
 
     `kind` is the short name that listeners put into `wants`; `name` is the function's name; `sequence`
     counts the function's events from 1.
@@ -79,7 +79,7 @@ class StaleHit(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Wait(Event):
-    """A caller begins to wait. With it, `followers` wait for this flight."""
+    """A caller begins to wait; then `followers` callers wait for this flight."""
 
     kind: ClassVar[str] = "wait"
     followers: int
@@ -89,7 +89,7 @@ class Wait(Event):
 class Share(Event):
     """A caller that waited receives another caller's outcome: a value, or an error (then `error`).
 
-    `age` is how long ago the flight landed and `waited` how long this caller waited, in seconds.
+    `age` is the time since the flight landed, and `waited` the time that this caller waited, in seconds.
     """
 
     kind: ClassVar[str] = "share"
@@ -111,8 +111,8 @@ class Fetch(Event):
 class Land(Event):
     """A flight ended with a value or an exception.
 
-    `stored` says whether the value can now be found, `ttl` for how many seconds; `followers` waited
-    for it, and with `retried` they fly again instead of sharing this outcome.
+    `stored` is True if the value was stored, for `ttl` seconds. `followers` callers waited for the flight; if
+    `retried` is True, they try again instead of sharing this outcome.
     """
 
     kind: ClassVar[str] = "land"
@@ -152,7 +152,7 @@ class Unseat(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Deadlock(Event):
-    """A caller was refused because its wait would have closed a cycle; `cycle` names the keys."""
+    """A caller got `FlightDeadlock`, since its wait would have closed a cycle; `cycle` names the keys."""
 
     kind: ClassVar[str] = "deadlock"
     cycle: str
@@ -160,14 +160,14 @@ class Deadlock(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Invalidate(Event):
-    """A key's value was dropped, or its flight detached, on request."""
+    """A key's value was removed, or its flight detached, on request."""
 
     kind: ClassVar[str] = "invalidate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Put(Event):
-    """A value was stored from outside."""
+    """A value was stored by `put`."""
 
     kind: ClassVar[str] = "put"
     value: Any
@@ -175,26 +175,26 @@ class Put(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Evict(Event):
-    """An entry went because the store was full."""
+    """An entry was evicted because the store was full."""
 
     kind: ClassVar[str] = "evict"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Expire(Event):
-    """An entry that had run out was removed. (It had stopped being served when it ran out.)"""
+    """An expired entry was removed. (It was no longer served since it expired.)"""
 
     kind: ClassVar[str] = "expire"
 
 
 ALL_KINDS = frozenset(kind.kind for kind in Event.__subclasses__())
-"""Every kind of event there is; what a listener without `wants` receives."""
+"""Every kind of event; a listener without `wants` receives all of them."""
 
 
 def check_kinds(wanted: Any, whose: str = "wants") -> None:
-    """Refuse what is no collection of kinds, and unknown kinds.
+    """Raise `TypeError` if it is not a collection of kinds, and `ValueError` for unknown kinds.
 
-    A string would be asked for its parts, and an iterator is used up by the first question.
+    A string is refused because `in` would look for its parts, an iterator because the first `in` uses it up.
     """
     if isinstance(wanted, (str, bytes, Iterator)):
         raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
@@ -209,7 +209,7 @@ def check_kinds(wanted: Any, whose: str = "wants") -> None:
 
 
 def refuse_unknown_kinds(listener: Callable[[Any], object]) -> None:
-    """Refuse a listener that wants what never happens, as far as it says so at decoration."""
+    """Raise an error if a listener wants unknown kinds, as far as it says so at decoration."""
     try:
         wanted = getattr(listener, "wants", ALL_KINDS)
     except Exception:
@@ -221,10 +221,10 @@ def refuse_unknown_kinds(listener: Callable[[Any], object]) -> None:
 class Listener(Protocol):
     """Anything that can be called with an event.
 
-    A listener may have an attribute `wants`, a collection of the kinds it cares for; it is read anew
-    for each flight, so it may be a property. Without it the listener receives every kind, and hits then
-    take the longer path: leave "hit" out of `wants` to keep them free. A kind that does not exist is
-    refused at decoration (`ValueError`), and so is a single string (`TypeError`).
+    A listener may have an attribute `wants`, a collection of the kinds that it receives. The attribute is
+    read anew for each flight, so it may be a property. Without it the listener receives every kind, and hits
+    then take a slower path: leave "hit" out of `wants` to keep them fast. Decorating raises `ValueError` for
+    an unknown kind and `TypeError` for a single string.
 
     An exception raised by a listener is logged once per listener and dropped.
     """
@@ -237,11 +237,11 @@ class LoggingListener:
     """Writes one line per event to a logger: by default at DEBUG to the logger `singleflight`.
 
     Args:
-        logger: where the lines go.
+        logger: the logger that writes the lines.
         level: their level.
-        wants: the kinds to write; by default all but hits, which would cost the fast path.
+        wants: the kinds to write; by default all but hits, which would then take a slower path.
 
-    Raises `ValueError` for an unknown kind, and `TypeError` for what is no collection of them.
+    Raises `ValueError` for an unknown kind, and `TypeError` if `wants` is not a collection.
     """
 
     def __init__(
@@ -255,11 +255,11 @@ class LoggingListener:
 
     @property
     def wants(self) -> Collection[str]:
-        """The kinds to write, or none while the logger's level hides them."""
+        """The kinds to write; empty while the logger's level hides them."""
         return self._kinds if self._logger.isEnabledFor(self._level) else ()
 
     def __call__(self, event: Event, /) -> None:
-        """Write the line."""
+        """Write one line for the event."""
         told = {field.name: getattr(event, field.name) for field in fields(event)}
         name, key, _ = told.pop("name"), told.pop("key"), told.pop("sequence")
         extra = " ".join(f"{field}={shown(value)}" for field, value in told.items() if value is not None)

@@ -1,4 +1,4 @@
-"""What users see of what goes on: a flight in progress, and what a call would do."""
+"""Views for users: a flight in progress, and what a call would do now."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["Explanation", "FlightInfo"]
 class FlightInfo(Shown):
     """A flight in progress, as it was at one moment.
 
-    `name` is the function's; `leader` names the thread or task that runs it (such a task is named after the
-    function); `elapsed` is in seconds; `followers` wait for it; `kind` is "call", "refresh" or "bulk"; a
-    `detached` one will not be stored.
+    `name` is the function's name. `leader` names the thread or task that runs the flight (such a task is
+    named after the function). `elapsed` is in seconds. `followers` is the number of callers that wait.
+    `kind` is "call", "refresh" or "bulk". The value of a `detached` flight will not be stored.
     """
 
     name: str
@@ -38,9 +38,9 @@ class FlightInfo(Shown):
 class Explanation(Shown):
     """What a call would do now: `would` is "hit", "stale_hit", "wait" or "fetch"; `str()` is a sentence.
 
-    `fresh_for` is for how many more seconds the value is fresh, and `stale_for` for how many after that (or
-    from now on, if it is not) it may be served stale; both are 0.0 where there is no value. A "hit" without
-    an `entry` raises the exception that is stored (`failure_ttl`).
+    `fresh_for` is how many more seconds the value is fresh. `stale_for` is how many seconds after that (or
+    from now on, if it is not fresh) it may be served stale. Both are 0.0 if there is no value. A "hit"
+    without an `entry` raises the stored exception (`failure_ttl`).
     """
 
     key: Hashable

@@ -1,4 +1,4 @@
-"""Help for testing code that uses the decorator: a clock, a listener that remembers, a stampede."""
+"""Helpers for tests of code that uses the decorator: a clock, a recording listener, a stampede."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Caller", "FakeClock", "Recorder", "Stampede", "stampede"]
 
 
 class FakeClock:
-    """A clock that stands still until it is told to move: pass it as `timer`.
+    """A clock that only moves when it is told to: pass it as `timer`.
 
     Args:
-        now: where it starts, in seconds.
+        now: the time at which it starts, in seconds.
 
     >>> from singleflight import single_flight_ttl
     >>> clock = FakeClock()
@@ -35,11 +35,11 @@ class FakeClock:
         self._lock = threading.RLock()  # for who moves it; re-entrant, as signal handlers may
 
     def __call__(self) -> float:
-        """The time, in seconds."""
+        """Return the time, in seconds."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move the time by so many seconds; a negative number steps back."""
+        """Move the time by this many seconds; a negative number moves it back."""
         with self._lock:
             self._now += seconds
 
@@ -78,27 +78,27 @@ class Recorder:
         self._events: list[Event] = []
 
     def __call__(self, event: Event, /) -> None:
-        """Remember the event."""
+        """Record the event."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
 
     @property
     def events(self) -> list[Event]:
-        """What was recorded so far, in the order of the events' sequence numbers."""
+        """The events recorded so far, in the order of their sequence numbers."""
         with self._changed:
             return sorted(self._events, key=lambda event: event.sequence)
 
     def kinds(self) -> list[str]:
-        """The kinds of the recorded events, in order."""
+        """Return the kinds of the recorded events, in order."""
         return [event.kind for event in self.events]
 
     def of(self, kind: str, key: Hashable = ...) -> list[Event]:
-        """The recorded events of one kind (and, where given, of one key), in order."""
+        """Return the recorded events of one kind (and of one key, if given), in order."""
         return [e for e in self.events if e.kind == kind and (key is ... or e.key == key)]
 
     def count(self, kind: str) -> int:
-        """How many events of this kind were recorded."""
+        """Return how many events of this kind were recorded."""
         with self._changed:
             return self._count(kind)
 
@@ -118,7 +118,7 @@ class Recorder:
                     raise TimeoutError(f"waited {timeout}s for {count} x {kind!r}; seen: {seen}")
 
     def clear(self) -> None:
-        """Forget what was recorded."""
+        """Remove all recorded events."""
         with self._changed:
             self._events.clear()
 

@@ -1,4 +1,4 @@
-"""Callers that start together: threads, or the tasks of a loop, and what became of each."""
+"""Callers that start together, in threads or in the tasks of a loop, and their outcomes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TIDYING = 1.0  # how long cancelled tasks may take to leave, in seconds
 
 @dataclass(frozen=True, slots=True)
 class Caller(Generic[R_co]):
-    """What became of one caller: its `number` from 0, how many seconds it `waited`, and what it got.
+    """The outcome of one caller: its `number` from 0, how many seconds it `waited`, and what it got.
 
-    `error` is the exception that it received, or None; `value` what was returned, None where it raised.
+    `error` is the exception that it received, or None. `value` is the returned value, or None if it raised.
     """
 
     number: int
@@ -51,7 +51,7 @@ def _late(patience: float, hanging: Sequence[int], n: int, where: Sequence[str])
 
 
 class _Start:
-    """Where threads wait until all are there."""
+    """Holds threads until all of them have arrived."""
 
     def __init__(self) -> None:
         self.ready = threading.Semaphore(0)
@@ -59,14 +59,14 @@ class _Start:
         self.called_off = False  # written before `open` is set
 
     def pass_(self) -> bool:
-        """Wait for it; whether to go."""
+        """Wait for the start. Return False if it was called off."""
         self.ready.release()
         self.open.wait()
         return not self.called_off
 
 
 def in_threads(call: Callable[[], R], n: int, patience: float) -> tuple[list[Caller[R]], float]:
-    """What became of `n` threads that call it, and how many seconds passed from their release."""
+    """Call it in `n` threads. Return their outcomes, and the seconds from their release to the last one."""
     give_up = time.monotonic() + patience
     start, ended = _Start(), dict[int, Caller[R]]()
 
@@ -98,7 +98,7 @@ def in_threads(call: Callable[[], R], n: int, patience: float) -> tuple[list[Cal
 
 
 def _where(thread: threading.Thread) -> list[str]:
-    """Where a thread is. No collection meanwhile: within one `sys._current_frames` can deadlock on 3.11."""
+    """Return the stack of a thread. On 3.11 `sys._current_frames` can deadlock in a garbage collection."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -124,7 +124,7 @@ def _ask(call: Callable[[], R], number: int) -> Caller[R]:
 async def in_tasks(
     call: Callable[[], Awaitable[R]], n: int, patience: float
 ) -> tuple[list[Caller[R]], float]:
-    """The same for tasks of the running loop."""
+    """Do the same in tasks of the running loop."""
     everybody, there, released = asyncio.Event(), 0, 0.0
 
     async def run(number: int) -> Caller[R]:
@@ -153,7 +153,7 @@ async def in_tasks(
 
 
 def _stack(coroutine: Any) -> list[str]:
-    """Where a coroutine is suspended, through all that it awaits."""
+    """Return the stack of a suspended coroutine, through everything that it awaits."""
     frames = traceback.StackSummary()
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         frames.extend(traceback.extract_stack(frame, 1))

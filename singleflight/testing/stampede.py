@@ -1,4 +1,4 @@
-"""Many callers at once, for tests: they start together, and what became of each is told."""
+"""Many callers at once, for tests: they start together, and the outcome of each is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..common.durations import seconds
 from ..common.messages import shown
 from ..core.controls import stats
 from ..core.functions import is_coroutine_function
-from ..process.registry import memos
+from ..process.registry import all_caches
 from ..telemetry.counters import Stats
 from .callers import Caller, in_tasks, in_threads
 
@@ -27,10 +27,10 @@ SHOWN = 20  # the rows of the table; of more callers it shows the first and the 
 
 
 class Stampede(Generic[R_co]):
-    """What `stampede` returns. `print` shows one line for each caller (the first and the last ones of many).
+    """The result of `stampede`. `print` shows one line for each caller (the first and last ones of many).
 
-    `callers` has them in order, each a `Caller`; `seconds` is the time from their release until the last had
-    its outcome.
+    `callers` has a `Caller` for each, in order. `seconds` is the time from their release until the last of
+    them had its outcome.
     """
 
     def __init__(self, name: str, callers: Sequence[Caller[R_co]], seconds: float, calls: int | str) -> None:
@@ -41,9 +41,9 @@ class Stampede(Generic[R_co]):
 
     @property
     def calls(self) -> int:
-        """How many times what is counted has run, by whomever, while the callers were at it.
+        """How many times the counted function ran, for any caller, during the stampede.
 
-        Raises `LookupError` where that is not known, saying why.
+        Raises `LookupError`, with the reason, if the number is not known.
         """
         if isinstance(self._calls, str):
             raise LookupError(f"calls: not known, because {self._calls}")
@@ -51,17 +51,17 @@ class Stampede(Generic[R_co]):
 
     @property
     def outcomes(self) -> list[Any]:
-        """What each caller got, in their order: the value, or the exception itself."""
+        """What each caller got, in order: the value, or the exception itself."""
         return [caller.outcome for caller in self.callers]
 
     @property
     def values(self) -> list[R_co]:
-        """What was returned, in the order of the callers; without those that received an exception."""
+        """The returned values, in the order of the callers, without those that received an exception."""
         return [caller.value for caller in self.callers if caller.error is None]  # type: ignore[misc]
 
     @property
     def errors(self) -> list[BaseException]:
-        """The exceptions that were received, in the order of the callers."""
+        """The exceptions that callers received, in the order of the callers."""
         return [caller.error for caller in self.callers if caller.error is not None]
 
     def raise_first(self) -> None:
@@ -127,33 +127,33 @@ def stampede(
     counting: Callable[..., object] | None = None,
     timeout: float | timedelta = 10.0,
 ) -> Any:
-    """Call `fn` from `n` threads, or tasks, that are released at the same moment, and tell what each got.
+    """Call `fn` from `n` threads, or tasks, at the same moment, and report what each of them got.
 
     A plain function is called from threads, and its `Stampede` is returned. For a coroutine function this
     returns a coroutine, whose tasks run on the loop that awaits it: `await stampede(fn)` in a task,
     `asyncio.run(stampede(fn))` elsewhere.
 
     Args:
-        fn: what every caller calls; decorated or not, a bound method, a `functools.partial`.
-        n: how many callers; 1 or more.
+        fn: the function that every caller calls: decorated or not, a bound method, a `functools.partial`.
+        n: the number of callers, 1 or more.
         args: the positional arguments of each call.
         kwargs: its keyword arguments.
         counting: what `Stampede.calls` counts. By default `fn`, if it is a decorated function (or a bound
-            method, a `partial` or a `functools.wraps` wrapper of one); else all decorated functions of the
-            process that are called meanwhile, as for a lambda around one; where there are none, the runs of
-            `fn` itself. Name a decorated function to count that one alone, or pass a function that takes no
-            arguments and says how many calls there have been.
-        timeout: how many seconds they may take, all together.
+            method, a `partial` or a `functools.wraps` wrapper of one). Otherwise all decorated functions of
+            the process that are called meanwhile, as for a lambda around one; if there are none, the runs of
+            `fn` itself. Pass a decorated function to count that one alone, or a function without arguments
+            that returns the number of calls so far.
+        timeout: how many seconds all of them together may take.
 
-    Returns a `Stampede`. Whatever a caller raises, `SystemExit` and `KeyboardInterrupt` included, is an
-    outcome; it is not raised here.
+    Returns a `Stampede`. Any exception of a caller, also `SystemExit` and `KeyboardInterrupt`, is an outcome
+    and is not raised here.
 
-    Raises `TimeoutError`, naming the callers that hang and showing where the first of them is, when the time
-    is up; the tasks are cancelled then, the threads are daemons and stay behind. `TypeError` and `ValueError`
-    name the argument; a plain function that returns something to be awaited is a `TypeError` too.
+    Raises `TimeoutError` when the time is up, naming the callers that hang and showing where the first of
+    them is. The tasks are then cancelled; the threads are daemons and stay behind. `TypeError` and
+    `ValueError` name the argument. A plain function that returns an awaitable raises `TypeError` too.
 
-    Each thread runs in a copy of the context that `stampede` is called in, as a task does. The threads are
-    waited for here, so on the thread of an event loop write `await asyncio.to_thread(stampede, fn)`.
+    Each thread, like a task, runs in a copy of the context in which `stampede` is called. This call waits for
+    the threads, so on the thread of an event loop write `await asyncio.to_thread(stampede, fn)`.
 
     >>> from singleflight import single_flight_ttl
     >>> @single_flight_ttl(ttl=60)
@@ -196,7 +196,7 @@ async def _of_tasks(call: Any, n: int, counter: _Counter, patience: float) -> St
 
 
 class _Counter:
-    """How many times something has run, from now on."""
+    """Counts how many times something runs from now on."""
 
     def __init__(self, fn: Any, callers: int, counting: Any) -> None:
         self.name = _name(fn)
@@ -214,7 +214,7 @@ class _Counter:
         self._before_all = _counts_of_all() if self._source is None else {}
 
     def _now(self) -> tuple[int, int]:
-        """How many times it has run, and how many calls it has received."""
+        """Return how many times it has run, and how many calls it has received."""
         if self._source is None:
             return 0, 0
         if not _is_decorated(self._source):
@@ -225,7 +225,7 @@ class _Counter:
         return _counts(self._source.stats())
 
     def calls(self) -> int | str:
-        """The difference, or why there is none to tell."""
+        """Return the difference, or the reason why it is not known."""
         if self._source is None:
             return self._calls_of_any()
         calls, received = (now - before for now, before in zip(self._now(), self._before, strict=True))
@@ -236,10 +236,10 @@ class _Counter:
         return calls
 
     def _calls_of_any(self) -> int | str:
-        """Of all decorated functions that were called, or, where there was none, of `fn` itself."""
+        """Return the calls of all decorated functions that were called or, if none was, of `fn` itself."""
         total, called = 0, False
-        for memo, now in _counts_of_all().items():
-            before = self._before_all.get(memo, (0, 0))
+        for cache, now in _counts_of_all().items():
+            before = self._before_all.get(cache, (0, 0))
             total += now[0] - before[0]
             called = called or now[1] > before[1]
             if now[0] < before[0] or now[1] < before[1]:
@@ -252,29 +252,29 @@ class _Counter:
 
 
 def _counts(stats: Stats) -> tuple[int, int]:
-    """Executions, and calls received."""
+    """Return the executions and the calls received."""
     return stats.calls, stats.hits + stats.stale_hits + stats.misses + stats.errors + stats.timeouts
 
 
 def _counts_of_all() -> dict[Any, tuple[int, int]]:
-    """The same of every decorated function alive."""
-    return {memo: _counts(stats(memo)) for memo in memos()}
+    """Return the same for every living decorated function."""
+    return {cache: _counts(stats(cache)) for cache in all_caches()}
 
 
 def _runs_itself(fn: Any) -> bool:
-    """Whether calling it runs it, for all that can be seen: a plain function that wraps no other."""
+    """Return True if calling it runs it, as far as can be seen: a plain function that wraps no other."""
     while isinstance(fn, functools.partial | types.MethodType):
         fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
     return isinstance(fn, types.FunctionType) and not hasattr(fn, "__wrapped__")
 
 
 def _is_decorated(function: Any) -> bool:
-    """Whether it has the control surface; asked of its class, since a mock has everything itself."""
+    """Return True if its class has the control methods; a mock has every attribute itself."""
     return hasattr(type(function), "cache_parameters") and hasattr(type(function), "flights")
 
 
 def _decorated(fn: Any) -> Any:
-    """The decorated function that calling `fn` calls, or None."""
+    """Return the decorated function that calling `fn` calls, or None."""
     while fn is not None and not _is_decorated(fn):
         if isinstance(fn, functools.partial):
             fn = fn.func

@@ -57,7 +57,7 @@ class TestPrices:
             crowd.add(open_account(name).get_instrument_current_price, "ASML")
         assert crowd.join() == [984.75] * 2
 
-    def test_symbols_do_not_hold_each_other_up(self, account, server, crowd, meeting):
+    def test_two_symbols_are_two_requests_at_a_time(self, account, server, crowd, meeting):
         """One account, two symbols: two requests at the same time."""
         server.before_answer = meeting(2)
         for symbol in ("ASML", "AAPL"):
@@ -179,14 +179,14 @@ class TestFailures:
 
     def test_interrupts_are_not_failures(self, account, monkeypatch):
         """What is no Exception passes through."""
-        feed = account._feed("stock")
+        feed = account._prices.feed("stock")
         monkeypatch.setattr(feed.client, "get_stock_latest_quote", interrupt)
         with pytest.raises(KeyboardInterrupt):
             account.get_instrument_current_price("ASML")
 
     def test_a_deadlock_is_not_the_brokers(self, account, monkeypatch):
         """Asking for the price that is being fetched raises, and is not logged as the broker's failure."""
-        feed = account._feed("stock")
+        feed = account._prices.feed("stock")
         monkeypatch.setattr(
             feed.client,
             "get_stock_latest_quote",

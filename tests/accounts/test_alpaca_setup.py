@@ -32,7 +32,7 @@ class TestClients:
         with caplog.at_level(logging.INFO, logger="singleflight.accounts"):
             for number in range(10):
                 crowd.add(account.get_instrument_current_price, f"S{number}")
-            until(lambda: len(made) + account._opening.waiting(("stock", os.getpid())) == 10)
+            until(lambda: len(made) + account._clients.opening.waiting(("stock", os.getpid())) == 10)
             gate.set()
             assert crowd.join() == [1.0 + number for number in range(10)]
         assert len(made) == 1
@@ -50,7 +50,7 @@ class TestClients:
     def test_alpaca_py_still_has_what_is_set(self, account):
         """A new alpaca-py without these private attributes fails here, and not silently."""
         for kind in ("stock", "crypto"):
-            client = account._feed(kind).client
+            client = account._prices.feed(kind).client
             assert {"_retry", "_retry_wait", "_retry_codes", "_session"} <= vars(client).keys()
 
     @pytest.mark.parametrize("name", ["_retry", "_retry_wait", "_retry_codes", "_session"])
@@ -68,13 +68,13 @@ class TestClients:
             open_account().get_instrument_current_price("ASML")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-    def test_a_forked_child_makes_its_own(self, account, monkeypatch):
+    def test_a_forked_child_makes_its_own_feeds(self, account, monkeypatch):
         """A connection in two processes would mix up their answers."""
-        mine = account._feed("stock")
-        assert account._feed("stock") is mine
+        mine = account._prices.feed("stock")
+        assert account._prices.feed("stock") is mine
         pid = os.getpid()
         monkeypatch.setattr(os, "getpid", lambda: pid + 1)  # as in a child
-        assert account._feed("stock").client is not mine.client
+        assert account._prices.feed("stock").client is not mine.client
 
     def test_no_credentials(self, server, caplog):
         """A stock price raises and says what to set; crypto needs none."""
@@ -93,7 +93,7 @@ class TestClients:
         account = AlpacaAccount("env", url=server.url)
         monkeypatch.delenv("APCA_API_KEY_ID")
         assert account.get_instrument_current_price("ASML") == 984.75
-        assert account._feed("stock").client._get_auth_headers() == {
+        assert account._prices.feed("stock").client._get_auth_headers() == {
             "APCA-API-KEY-ID": "from-env",
             "APCA-API-SECRET-KEY": "secret-env",
         }

@@ -68,7 +68,7 @@ class TestOnePrice:
         assert {task.outcome() for task in asking} | set(crowd.join()) == {984.75}
         assert len(server.requests) == 1
 
-    def test_what_one_fetches_the_other_finds(self, loop):
+    def test_either_getter_finds_what_the_other_fetched(self, loop):
         """Same key, values, locks and counts, on the account and on the class."""
         account = Scripted(7)
         assert loop.run(account.aget_instrument_current_price, " asml") == 984.75
@@ -83,7 +83,7 @@ class TestOnePrice:
         assert account.aget_instrument_current_price.invalidate("ASML")
         assert account.get_instrument_current_price.entry("ASML") is None
 
-    def test_symbols_do_not_hold_each_other_up(self, account, server, loop, meeting):
+    def test_more_requests_at_a_time_than_the_loops_own_pool_makes(self, account, server, loop, meeting):
         """Twelve requests at a time, which is more than a small machine's `asyncio.to_thread` makes."""
         server.prices.update({f"S{number}": 1.0 + number for number in range(12)})
         server.before_answer = meeting(12)
@@ -104,7 +104,7 @@ class TestOnePrice:
             ((None,), TypeError, "symbol"),
         ],
     )
-    def test_bad_input_raises_before_any_flight(self, loop, arguments, error, named):
+    def test_bad_input_of_a_task_raises_before_any_flight(self, loop, arguments, error, named):
         """As the other one does: nobody is asked and nothing is counted, bypassed or not."""
         account = Scripted()
         with pytest.raises(error, match=named):
@@ -127,7 +127,7 @@ class TestFailures:
         server.before_answer = None
         assert loop.run(account.aget_instrument_current_price, "ASML") == 984.75
 
-    def test_a_burst_on_a_failing_broker(self, account, server, loop, crowd, gate, followers, caplog):
+    def test_a_mixed_burst_on_a_failing_broker(self, account, server, loop, crowd, gate, followers, caplog):
         """Tasks and threads make two requests at most: theirs, and one more by those who waited."""
 
         def fail(path, symbols):
@@ -143,7 +143,7 @@ class TestFailures:
         told = [r for r in caplog.records if r.levelno >= logging.WARNING]
         assert len(server.requests) == len(told) == 2
 
-    def test_a_cycle_is_refused(self, loop):
+    def test_a_cycle_through_the_accounts_thread_is_refused(self, loop):
         """Also through the thread in which the request is made."""
 
         class Circular(Scripted):
@@ -250,7 +250,7 @@ class TestThreads:
         assert account.asked == [("ASML", "bid"), ("AAPL", "bid")]
         assert account.threads[0].name.startswith("singleflight-account")
 
-    def test_a_forked_child_makes_its_own(self, monkeypatch):
+    def test_a_forked_child_makes_its_own_threads(self, monkeypatch):
         """A fork copies no threads."""
         workers = Workers()
         mine = workers._pool()
@@ -286,7 +286,7 @@ class TestLogLines:
     """Those of the threads, word for word."""
 
     @pytest.mark.parametrize("leader", ["thread", "task"])
-    def test_the_wording(self, loop, gate, followers, caplog, leader):
+    def test_the_wording_for_tasks_and_threads(self, loop, gate, followers, caplog, leader):
         """One fetch, one cached, one that waited, one hit, whoever was first."""
         account = Scripted(1, gate=gate)
 

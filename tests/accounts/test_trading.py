@@ -10,7 +10,7 @@ import pytest
 
 from singleflight import Landing, single_flight_ttl
 from singleflight.accounts import AlpacaAccount
-from singleflight.accounts.alpaca_trading import _until_the_bell
+from singleflight.accounts.alpaca_trading import until_the_bell
 from singleflight.testing import FakeClock
 
 from ..drivers import eventually
@@ -186,7 +186,7 @@ class TestLifetimes:
             next_close=now + timedelta(seconds=close),
             next_open=now + timedelta(seconds=opens),
         )
-        assert _until_the_bell(Landing(1, clock, duration=duration)) == ttl
+        assert until_the_bell(Landing(1, clock, duration=duration)) == ttl
 
     def test_the_clock_that_came(self, account, server):
         """alpaca-py's times can be subtracted."""
@@ -200,7 +200,7 @@ class TestFailures:
     """They raise, and nothing is made of them."""
 
     @pytest.mark.parametrize("name", READERS)
-    def test_an_outage(self, account, server, loop, name):
+    def test_an_outage_raises(self, account, server, loop, name):
         """alpaca-py's error, for threads and for tasks; the next caller asks again."""
         from alpaca.common.exceptions import APIError
 
@@ -272,7 +272,7 @@ class TestFailures:
         with pytest.raises(ReadTimeout):
             call(open_account(timeout=0.05), name)
 
-    def test_no_credentials(self, server, buy):
+    def test_trading_needs_credentials(self, server, buy):
         """It says what to set, and asks nobody."""
         bare = AlpacaAccount("bare", url=server.url)
         for ask in (bare.get_account, lambda: bare.submit_order(buy())):
@@ -385,7 +385,7 @@ class TestOrders:
             account.get_account()
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(account._trading_client("orders"), "submit_order", interrupt)
+        monkeypatch.setattr(account._trading.client("orders"), "submit_order", interrupt)
         with pytest.raises(KeyboardInterrupt):
             account.submit_order(buy())
         assert account.get_account.entry() is None
@@ -470,12 +470,12 @@ class TestClients:
         ):
             account = AlpacaAccount("where", "key", "secret", paper=paper)
             for kind in ("trading", "orders"):
-                assert account._trading_client(kind)._base_url.value == host
+                assert account._trading.client(kind)._base_url.value == host
 
-    def test_a_forked_child_makes_its_own(self, account, monkeypatch):
+    def test_a_forked_child_makes_its_own_clients(self, account, monkeypatch):
         """As for prices."""
-        mine = account._trading_client("orders")
-        assert account._trading_client("orders") is mine
+        mine = account._trading.client("orders")
+        assert account._trading.client("orders") is mine
         pid = os.getpid()
         monkeypatch.setattr(os, "getpid", lambda: pid + 1)  # as in a child
-        assert account._trading_client("orders") is not mine
+        assert account._trading.client("orders") is not mine

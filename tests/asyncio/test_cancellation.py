@@ -62,7 +62,7 @@ async def end_of(tasks):
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_a_cancelled_leader_leaves_its_followers_alone(play):
+def test_the_work_goes_on_when_its_leader_is_cancelled(play):
     """The work goes on, everybody else gets its value, and it is stored."""
 
     async def main():
@@ -81,7 +81,7 @@ def test_a_cancelled_leader_leaves_its_followers_alone(play):
     play(main)
 
 
-def test_a_cancelled_follower_disturbs_nobody(play):
+def test_a_follower_leaves_alone_wherever_it_stands(play):
     """It leaves alone, whoever it is among the followers."""
 
     async def main():

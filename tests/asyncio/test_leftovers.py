@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, single_flight_ttl
+from singleflight.core import coordinator
 
 from ..frozen import Uncopyable
 from . import steps
@@ -154,7 +155,7 @@ def test_work_that_is_overdue_before_it_began():
     def unseat():
         (flight,) = (slot.turn for slot in fetch.locks.live())
         flight.due = 0.0
-        assert fetch._self_memo.unseat(flight)
+        assert coordinator.unseat(fetch._self_cache, flight)
 
     async def main():
         call = asyncio.create_task(fetch())

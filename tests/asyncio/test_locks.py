@@ -2,14 +2,12 @@
 
 import asyncio
 import itertools
-import time
 
 import pytest
 
-from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey, single_flight_ttl
+from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey
 
-from ..drivers import PATIENCE, InThread, eventually, until
-from ..patience import Patience
+from ..drivers import InThread, eventually, until
 
 
 def take(locks, *keys, hold=None, note=None, timeout=None):
@@ -40,34 +38,7 @@ def take_plainly(locks, *keys, hold=None, note=None):
     return run
 
 
-@pytest.mark.parametrize("max_idle", [0, 1, None])
-def test_a_key_has_one_owner_at_a_time(loops, max_idle):
-    """Tasks on two loops and threads, under contention: an unguarded counter stays exact."""
-    locks, counts = KeyedLocks(max_idle), [0, 0, 0]
-
-    async def hammer():
-        for number in range(100):
-            async with locks(number % 3):
-                before = counts[number % 3]
-                await asyncio.sleep(0)
-                counts[number % 3] = before + 1
-
-    async def hammer_plainly():
-        for number in range(100):
-            with locks(number % 3):
-                before = counts[number % 3]
-                time.sleep(0)
-                counts[number % 3] = before + 1
-
-    one, two = loops(), loops()
-    callers = [loop.start(hammer) for loop in (one, two) for _ in range(3)]
-    callers += [InThread(hammer_plainly, ()) for _ in range(3)]
-    assert [caller.outcome(30) for caller in callers] == [None] * 9
-    assert sorted(counts) == [297, 297, 306]
-    assert len(locks) == locks.idle
-
-
-def test_first_come_first_served(loops, make_gate):
+def test_threads_and_tasks_stand_in_one_queue(loops, make_gate):
     """Threads and tasks on two loops get the key in the order in which they asked for it."""
     locks, gate, order = KeyedLocks(max_idle=0), make_gate(), []
     one, two = loops(), loops()
@@ -117,58 +88,6 @@ def test_a_thread_waits_for_a_task(loops, make_gate):
     assert (holder.outcome(), waiter.outcome()) == ("had it", "had it")
 
 
-def test_different_keys_do_not_block_one_another(play):
-    """Ten tasks hold ten keys at once."""
-    locks, together = KeyedLocks(), []
-
-    async def hold(key):
-        async with locks(key):
-            together.append(key)
-            await eventually(lambda: len(together) == 10)
-
-    async def main():
-        await asyncio.gather(*(hold(key) for key in range(10)))
-
-    play(main)
-
-
-def test_several_keys_in_any_order_never_deadlock(loops):
-    """Statements that take several keys at once never block one another, in threads and tasks."""
-    locks, inside, wrong = KeyedLocks(max_idle=0), dict.fromkeys("abcd", 0), []
-
-    def keys_of(turn, number):
-        return ["abcd"[(turn + number + step * (1 if turn % 2 else 3)) % 4] for step in range(3)]
-
-    def enter(keys, change):
-        for key in keys:
-            inside[key] += change
-            if inside[key] not in (0, 1):
-                wrong.append(key)
-
-    async def hammer(turn):
-        for number in range(60):
-            keys = keys_of(turn, number)
-            async with locks(*keys, timeout=PATIENCE):
-                enter(keys, 1)
-                await asyncio.sleep(0)
-                enter(keys, -1)
-
-    async def hammer_plainly(turn):
-        for number in range(60):
-            keys = keys_of(turn, number)
-            with locks(*keys, timeout=PATIENCE):
-                enter(keys, 1)
-                time.sleep(0)
-                enter(keys, -1)
-
-    one, two = loops(), loops()
-    callers = [loop.start(hammer, turn) for loop in (one, two) for turn in range(2)]
-    callers += [InThread(hammer_plainly, (turn,)) for turn in range(2)]
-    assert [caller.outcome(30) for caller in callers] == [None] * 6
-    assert not wrong
-    assert len(locks) == 0
-
-
 def test_a_key_named_twice_is_taken_once(play):
     """Equal keys are one key, as in a dictionary."""
 
@@ -191,28 +110,6 @@ def test_bad_arguments_raise_before_anything_is_awaited():
         locks([])
     with pytest.raises(ValueError, match="timeout"):
         locks("a", timeout=-1)
-
-
-@pytest.mark.parametrize("timeout", [0, 0.02])
-def test_a_timeout_leaks_nothing(play, timeout):
-    """FlightTimeout is raised, the queue is as it was, and none of the other keys is held."""
-
-    async def main():
-        locks, open_ = KeyedLocks(max_idle=0), asyncio.Event()
-        holder = asyncio.create_task(take(locks, "a", hold=open_.wait())())
-        await eventually(lambda: locks.held("a"))
-        for _ in range(3):
-            with pytest.raises(FlightTimeout):
-                async with locks("b", "a", timeout=timeout):
-                    pass
-            assert (locks.waiting("a"), locks.held("b")) == (0, False)
-        open_.set()
-        await holder
-        async with locks("a", timeout=0):
-            assert locks.held("a")
-        assert len(locks) == 0
-
-    play(main)
 
 
 def test_a_cancelled_waiter_leaks_nothing(play):
@@ -266,24 +163,9 @@ def test_a_waiter_cancelled_as_it_gets_the_key(play, steps):
     play(main)
 
 
-def test_an_exception_inside_the_block_releases_the_key(play):
-    """Whatever ends the block, a cancellation included, the key is free."""
-
-    async def main():
-        locks = KeyedLocks()
-        for kind in (ValueError, asyncio.CancelledError):
-            with pytest.raises(kind):
-                async with locks("a", "b"):
-                    raise kind
-            assert not locks.held("a")
-            assert not locks.held("b")
-
-    play(main)
-
-
 @pytest.mark.parametrize("inner", ["async", "sync"])
 @pytest.mark.parametrize("outer", ["async", "sync"])
-def test_taking_a_held_key_again(play, outer, inner):
+def test_a_task_that_takes_its_key_again_in_either_way(play, outer, inner):
     """A task that takes a key which it holds is told, whichever way it took it and asks for it."""
 
     async def enter(locks, how):
@@ -336,137 +218,6 @@ def test_a_child_task_is_another_owner(play):
             await eventually(lambda: locks.waiting("a") == 1)
             assert not child.done()
         assert await child == "had it"
-
-    play(main)
-
-
-def test_nested_locks_in_opposite_orders(loops, make_gate):
-    """A task and a thread that nest two keys in opposite orders: one is told, the other gets both."""
-    locks, mine = KeyedLocks(), {"a": make_gate(), "b": make_gate()}
-
-    async def nest():
-        async with locks("a"):
-            mine["a"].set()
-            await mine["b"]
-            async with locks("b"):
-                return "both"
-
-    async def nest_plainly():
-        with locks("b"):
-            mine["b"].set()
-            await mine["a"]
-            with locks("a"):
-                return "both"
-
-    callers = [loops().start(nest), InThread(nest_plainly, ())]
-    outcomes = [caller.outcome() for caller in callers]
-    assert outcomes.count("both") == 1
-    assert sum(isinstance(outcome, FlightDeadlock) for outcome in outcomes) == 1
-    assert len(locks) == locks.idle
-
-
-def test_tasks_that_nest_two_keys_in_opposite_orders(play):
-    """The same with two tasks of one loop."""
-
-    async def main():
-        locks, mine = KeyedLocks(), {"a": asyncio.Event(), "b": asyncio.Event()}
-
-        async def nest(first, second):
-            async with locks(first):
-                mine[first].set()
-                await mine[second].wait()
-                async with locks(second):
-                    return "both"
-
-        outcomes = await asyncio.gather(nest("a", "b"), nest("b", "a"), return_exceptions=True)
-        assert outcomes.count("both") == 1
-        assert sum(isinstance(outcome, FlightDeadlock) for outcome in outcomes) == 1
-        assert len(locks) == locks.idle
-
-    play(main)
-
-
-def test_a_held_lock_keeps_flights_out(play):
-    """While a task holds fn.locks(key) callers wait; after it they make one call together."""
-
-    async def main():
-        calls = []
-
-        @single_flight_ttl(ttl=60, key=lambda key: key)
-        async def fetch(key):
-            calls.append(key)
-            return key
-
-        async with fetch.locks("A"):
-            callers = [asyncio.create_task(fetch("A")) for _ in range(3)]
-            await eventually(lambda: fetch.locks.waiting("A") == 3)
-            assert calls == []
-            assert await fetch("B") == "B"
-        assert await asyncio.gather(*callers) == ["A"] * 3
-        assert calls == ["B", "A"]
-
-    play(main)
-
-
-def test_a_flight_keeps_the_lock_out(play):
-    """While a key is being fetched no task gets its lock; the queue is one for both."""
-
-    async def main():
-        open_, order = asyncio.Event(), []
-
-        @single_flight_ttl(ttl=60, key=lambda key: key)
-        async def fetch(key):
-            await open_.wait()
-            order.append("flight")
-
-        flight = asyncio.create_task(fetch("A"))
-        await eventually(lambda: fetch.flights())
-        with pytest.raises(FlightTimeout):
-            async with fetch.locks("A", timeout=0):
-                pass
-        lock = asyncio.create_task(take(fetch.locks, "A", note=lambda: order.append("lock"))())
-        await eventually(lambda: fetch.locks.waiting("A") == 1)
-        open_.set()
-        await asyncio.gather(flight, lock)
-        assert order == ["flight", "lock"]
-
-    play(main)
-
-
-@pytest.mark.parametrize("timeout", [0.25, 7])
-def test_no_pause_is_longer_than_the_timeout(play, monkeypatch, timeout):
-    """A task that waits for a key looks again when its time is over, and not at the next full second."""
-    patience, locks = Patience(monkeypatch), KeyedLocks()
-
-    async def main():
-        held = asyncio.Event()
-
-        async def wait():  # it does not begin within the block, whose children are looked after more often
-            await held.wait()
-            return await take(locks, "a", timeout=timeout)()
-
-        waiting = asyncio.create_task(wait())
-        async with locks("a"):
-            held.set()
-            await eventually(lambda: patience.waits)
-            assert set(patience.waits) == {timeout}
-        assert await waiting == "had it"
-
-    play(main)
-
-
-def test_a_lock_taken_inside_its_own_flight(play):
-    """The coroutine that asks for its own key's lock would wait for itself."""
-
-    async def main():
-        @single_flight_ttl(ttl=60, key=lambda key: key)
-        async def fetch(key):
-            async with fetch.locks(key, timeout=5):
-                return key
-
-        with pytest.raises(FlightDeadlock, match="'A' -> 'A'"):
-            await fetch("A")
-        assert len(fetch.locks) == fetch.locks.idle
 
     play(main)
 

@@ -66,7 +66,7 @@ def test_every_kind_of_coroutine_function_is_recognised(play, function):
     assert fetch.stats().hits == 1
 
 
-def test_methods_of_every_kind(play):
+def test_coroutine_methods_of_every_kind(play):
     """Methods, class methods and static methods that are coroutine functions, each with its surface."""
 
     class Account:

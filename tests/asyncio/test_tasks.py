@@ -42,7 +42,7 @@ def test_ten_thousand_tasks_make_one_call_and_one_task(play):
     play(main, timeout=30)
 
 
-def test_a_hit_starts_no_task(play):
+def test_a_hit_does_not_suspend(play):
     """A fresh value is returned without suspending."""
 
     async def main():
@@ -63,7 +63,7 @@ def test_a_hit_starts_no_task(play):
     play(main)
 
 
-def test_the_function_sees_the_leaders_context(play):
+def test_the_context_is_the_leaders_and_what_is_set_stays_in_its_copy(play):
     """Context variables are those of the caller that leads; what the function sets stays in its copy."""
 
     async def main():
@@ -307,13 +307,13 @@ def test_who_waits_no_more_is_let_go_of(play, left):
         tasks = [asyncio.create_task(fetch()) for _ in range(101)]
         await eventually(lambda: seen.count("wait") == 100)
         (slot,) = fetch.locks.live()
-        (crowd,) = slot.turn.latch.crowds.values()
-        assert len(crowd.members) == 100
+        (group,) = slot.turn.latch.groups.values()
+        assert len(group.members) == 100
         for task in tasks[1 : left + 1]:
             task.cancel()
         await eventually(lambda: slot.turn.followers == 100 - left)
-        assert 100 - left <= len(crowd.members) <= 2 * (100 - left)
-        assert sum(member.crowd is crowd for member in crowd.members) == 100 - left
+        assert 100 - left <= len(group.members) <= 2 * (100 - left)
+        assert sum(member.group is group for member in group.members) == 100 - left
         open_.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert outcomes.count(1) == 101 - left

@@ -68,7 +68,7 @@ def test_cancelling_the_leader_spares_its_followers(driver):
     held.seen.wait_for("wait", 2)
     first.cancel()
     assert type(first.outcome()) is asyncio.CancelledError
-    held.latch.set()
+    held.gate.set()
     assert (bulk.outcome(), single.outcome()) == ({"B": "B"}, "A")
     assert (held.loads, held.cancelled) == (["AB"], [])
     stats = held.price.stats()
@@ -84,7 +84,7 @@ def test_cancelling_the_only_caller_cancels_the_loader(driver):
     assert type(only.outcome()) is asyncio.CancelledError
     until(lambda: held.cancelled == ["AB"])
     until(lambda: not held.price.flights())
-    held.latch.set()
+    held.gate.set()
     assert driver.call(held.prices, ["A", "B"]) == {"A": "A", "B": "B"}
     assert held.price.stats().errors == 2
 
@@ -118,7 +118,7 @@ def test_a_newcomer_of_any_key_keeps_the_loader(driver):
     held.seen.wait_for("wait", 2)
     second.cancel()
     second.outcome()
-    held.latch.set()
+    held.gate.set()
     assert third.outcome() == "A"
     assert (held.loads, held.cancelled) == (["AB"], [])
     assert held.price.entry("B") is not None
@@ -165,7 +165,7 @@ def test_a_cancelled_follower_leaves_alone(driver):
     follower.cancel()
     follower.outcome()
     assert [flight.followers for flight in held.price.flights()] == [0, 0]
-    held.latch.set()
+    held.gate.set()
     assert [leader.outcome() for leader in leaders] == ["A", "B"]
     assert held.price.stats().errors == 2
 
@@ -202,7 +202,7 @@ def test_the_work_cancelled_from_outside_is_an_abort(driver):
     driver.start(strike).outcome()
     assert type(first.outcome()) is asyncio.CancelledError
     held.begun.wait_for(2)
-    held.latch.set()
+    held.gate.set()
     assert second.outcome() == {"A": "A", "B": "B"}
 
 
@@ -216,7 +216,7 @@ def test_a_loop_that_dies_frees_the_keys_of_its_batch():
     waiting = driver.start(held.prices, ["A", "B"])
     held.seen.wait_for("wait")
     dying.kill()
-    held.latch.set()
+    held.gate.set()
     assert waiting.outcome() == {"A": "A", "B": "B"}
     assert held.plain(["A", "B"]) == {"A": "A", "B": "B"}
     assert held.loads == ["AB", "AB"]
@@ -257,7 +257,7 @@ def test_threads_and_tasks_share_one_batch(driver):
     thread = threading.Thread(target=lambda: answers.append(held.plain(["B", "A"])), daemon=True)
     thread.start()
     held.seen.wait_for("wait")
-    held.latch.set()
+    held.gate.set()
     thread.join(10)
     assert answers == [{"B": "B", "A": "A"}]
     assert first.outcome() == {"A": "A", "B": "B"}
@@ -286,7 +286,7 @@ def test_a_call_that_is_closed_by_hand_leaves_as_one_that_is_cancelled(driver):
     follower = driver.start(held.price, "B")
     held.seen.wait_for("wait")
     driver.call(close)
-    held.latch.set()
+    held.gate.set()
     assert follower.outcome() == "B"
     assert held.loads == ["AB", "AB"]
     assert held.received() == 5
@@ -296,7 +296,7 @@ class Refused(Exception):
     pass
 
 
-def test_a_failed_call_leaves_no_garbage():
+def test_a_failed_coroutine_loader_leaves_no_garbage():
     """What a coroutine loader raises does not hang in a cycle with what the call was made of."""
     refs = []
 
@@ -331,7 +331,7 @@ def test_a_failed_call_leaves_no_garbage():
 def test_a_loop_that_makes_no_task_fails_the_call_alone(driver, how):
     """A task factory that raises: its caller is told, nothing was called, the keys are free for others."""
     held = Held(driver)
-    held.latch.set()
+    held.gate.set()
 
     def refuse(loop, coroutine, **options):
         raise OSError("no more tasks")

@@ -130,7 +130,7 @@ def test_a_none_is_handed_out_and_not_stored(driver):
     assert price.stats().uncached == 1
 
 
-def test_extra_keys_are_stored(driver):
+def test_what_is_brought_unasked_is_stored(driver):
     """What the loader brings unasked is not in the answer, but served to whoever asks next."""
     seen = Recorder()
     broker = Broker(driver, extra=["X"], listener=seen)

@@ -11,6 +11,7 @@ from singleflight import FlightDeadlock, FlightTimeout, configure_renewal, singl
 from singleflight.locks.mutex import mutex
 from singleflight.testing import FakeClock, Recorder
 
+from ..amid import amid
 from ..drivers import until
 from ..patience import Patience
 
@@ -399,8 +400,8 @@ def test_a_bulk_call_amid_a_section_runs_its_loader(section, colour):
     other = single_flight_ttl(ttl=60)(lambda: 1)
     lock = {
         "the mutex": mutex,
-        "its store": price._self_memo.store._lock,
-        "another's store": other._self_memo.store._lock,
+        "its store": price._self_cache.store._lock,
+        "another's store": other._self_cache.store._lock,
     }[section]
 
     async def call():
@@ -408,8 +409,7 @@ def test_a_bulk_call_amid_a_section_runs_its_loader(section, colour):
             return await aprices(iter(["A", "B"]))
 
     if colour == "plain":
-        with lock:
-            answer = prices(iter(["A", "B"]))
+        answer = amid(lock, lambda: prices(iter(["A", "B"])))
     elif section == "another's store":
         pytest.skip("a task does not block its thread: it may wait there")
     else:

@@ -19,13 +19,13 @@ HEAD = """\
 
 Each row is a promise and the name of the test that shows it, in `tests/conformance/`. Many of the tests are
 run four times: for callers that are threads, tasks, or both, with a thread or a task first. To run one of
-them, or all:
+them, or all, in a checkout with the extra `test`:
 
     pytest tests/conformance -k test_many_callers_make_one_run
     pytest tests/conformance
 
-*Elsewhere* says how other Python libraries are known to answer there, in the releases that were current when
-it was written. Of mishaps that leave callers waiting elsewhere, nothing more is said. {doc}`limits` has the
+*Elsewhere* says what other Python libraries are known to do, in the releases that were current when it was
+written. Mishaps that leave callers of other libraries waiting are not described. {doc}`limits` has the
 promises in short, and what is not promised.
 """
 

@@ -1,4 +1,4 @@
-"""bulk: many keys in one call, shared with whoever asks for one of them."""
+"""bulk: many keys in one call, shared with callers that ask for one of them."""
 
 import asyncio
 
@@ -69,7 +69,7 @@ def shop(driver):
 
 
 def test_overlapping_batches_reuse_flights(shop):
-    """A batch asks only for what nobody is fetching, and waits for the rest."""
+    """A batch requests only keys that no caller is fetching, and waits for the rest."""
     one = shop()
     gate = one.hold(0)
     first = one.start(one.prices, list("abc"))
@@ -81,14 +81,14 @@ def test_overlapping_batches_reuse_flights(shop):
 
 
 def test_duplicates_collapse_and_the_order_is_kept(shop):
-    """A key that is named twice is asked for once, and the answer is in the order asked."""
+    """A key that is named twice is requested once, and the answer is in the order asked."""
     one = shop()
     assert list(one.ask(list("cabac")).items()) == [("c", "C"), ("a", "A"), ("b", "B")]
     assert one.loads == ["cab"]
 
 
 def test_extra_keys_are_stored(shop):
-    """What a loader brings unasked is not in the answer, and is served to whoever asks next."""
+    """Extra items of a loader are not in the answer, and are served to later callers."""
     one = shop(lambda items: {"a": "A", "b": "B"})
     assert one.ask(["a"]) == {"a": "A"}
     assert one.ask(["b"]) == {"b": "B"}
@@ -142,7 +142,7 @@ def test_a_raising_loader_frees_every_key(shop):
 
 
 def test_cancelling_one_caller_spares_the_batch(tasks):
-    """A batch goes on while anybody wants any of its keys, and is cancelled when nobody does."""
+    """A batch continues while any caller wants any of its keys, and is cancelled when none does."""
     one = Shop(tasks)
     gate = one.hold(0)
     first = one.start(one.prices, list("ab"))
@@ -159,7 +159,7 @@ def test_cancelling_one_caller_spares_the_batch(tasks):
 
 
 def test_a_single_caller_joins_a_batch(shop):
-    """Whoever asks for one key that a batch is fetching waits for that batch."""
+    """A single caller that asks for a key which a batch is fetching waits for that batch."""
     one = shop()
     gate = one.hold(0)
     bulk = one.start(one.prices, list("ab"))
@@ -170,7 +170,7 @@ def test_a_single_caller_joins_a_batch(shop):
 
 
 def test_a_batch_joins_single_callers(shop):
-    """A batch does not ask for a key that a single caller is fetching."""
+    """A batch does not request a key that a single caller is fetching."""
     one = shop()
     gate = one.hold(0)
     single = one.start(one.price, "a")
@@ -198,7 +198,7 @@ def test_batches_that_overlap_both_ways_never_block_each_other(shop):
 
 
 def test_fresh_values_are_not_asked_for(shop):
-    """What is stored comes from the store, and only the rest goes to the loader."""
+    """Stored values come from the store, and only the rest goes to the loader."""
     one = shop()
     one.driver.call(one.price, "a")
     assert one.ask(list("ab")) == {"a": "A", "b": "B"}
@@ -230,7 +230,7 @@ def test_bulk_calls_count_distinct_keys(shop):
 
 
 def test_what_was_put_while_the_loader_ran_stays(shop):
-    """What a loader brings unasked does not undo what happened to that key meanwhile."""
+    """An extra item of a loader does not replace a newer value of its key."""
     one = shop(lambda items: {"a": "A", "b": "old"})
     gate = one.hold(0)
     caller = one.start(one.prices, ["a"])
@@ -251,7 +251,7 @@ def test_bad_items_are_named_and_leave_nothing_behind(shop):
 
 
 def test_stale_values_are_renewed_in_one_call(shop):
-    """In their grace many values are served at once, and renewed together in the background."""
+    """Within their grace stale values are served at once, and renewed in one call in the background."""
     clock = FakeClock()
     one = shop(ttl=60, grace=600, timer=clock)
     one.ask(list("abc"))
@@ -266,7 +266,7 @@ def test_stale_values_are_renewed_in_one_call(shop):
 
 
 def test_what_single_callers_would_not_store_is_missing(shop):
-    """A bulk answer leaves out a key for which a single caller brought what `cache_if` refuses."""
+    """A bulk answer leaves out a key whose value, fetched by a single caller, `cache_if` refuses."""
     one = shop(follower_retries=0, cache_if=lambda value: value != "A")
     gate = one.hold(0)
     leader = one.start(one.price, "a")

@@ -1,4 +1,4 @@
-"""cancellation: callers that are tasks may go at any time, and the work ends with the last of them."""
+"""cancellation: tasks that call may be cancelled at any time, and the work ends with the last of them."""
 
 import asyncio
 import contextvars
@@ -21,7 +21,7 @@ def gone(caller):
 
 
 def test_a_cancelled_leader_leaves_its_followers_alone(task_scene):
-    """When the leader is cancelled the run goes on for the others, and its value is stored.
+    """When the leader is cancelled, the run continues for the others, and its value is stored.
 
     Elsewhere: in many asynchronous libraries the followers are cancelled with it.
     """
@@ -35,7 +35,7 @@ def test_a_cancelled_leader_leaves_its_followers_alone(task_scene):
 
 
 def test_a_cancelled_follower_disturbs_nobody(task_scene):
-    """A follower that is cancelled goes alone; the leader and the others get the value."""
+    """A follower that is cancelled leaves alone; the leader and the others get the value."""
     one = task_scene()
     gate = one.hold(0)
     leader, follower, other = one.herd(3)
@@ -68,7 +68,7 @@ def held(tasks, **options):
 
 
 def test_when_all_are_cancelled_the_work_is(tasks):
-    """The function is cancelled when its last caller is, and not before."""
+    """The function is cancelled with its last caller, and not before."""
     fetch, told, callers = held(tasks)
     for caller in callers:
         assert told == ["begun"]
@@ -79,7 +79,7 @@ def test_when_all_are_cancelled_the_work_is(tasks):
 
 
 def test_a_joiner_after_that_gets_a_fresh_flight(tasks):
-    """Who comes when all callers were cancelled never sees that; it gets a run of its own."""
+    """A caller that comes after all others were cancelled gets a run of its own."""
     fetch, told, callers = held(tasks)
     for caller in callers:
         caller.cancel()
@@ -110,7 +110,7 @@ def test_a_cancelled_caller_starts_nothing(loops):
 
 
 def test_a_loop_that_is_closed_in_mid_flight(loops):
-    """When a loop is closed in mid-flight, waiters elsewhere notice within about a second, and run once."""
+    """If a loop is closed in mid-flight, waiting callers elsewhere notice in about a second and run once."""
     seen, runs = Recorder(), []
 
     @single_flight_ttl(ttl=60, listener=seen)
@@ -131,7 +131,7 @@ def test_a_loop_that_is_closed_in_mid_flight(loops):
 
 
 def test_the_function_sees_the_leaders_context(loops):
-    """Context variables are those of the caller that leads; what the function sets stays in its copy."""
+    """The function sees the leader's context variables; what it sets stays in its copy."""
     user = contextvars.ContextVar("user", default="nobody")
 
     @single_flight_ttl(ttl=60)
@@ -150,7 +150,7 @@ def test_the_function_sees_the_leaders_context(loops):
 
 
 def test_a_timeout_around_one_caller_is_its_own(loops):
-    """`asyncio.timeout` ends the caller that it is around, whether that leads or follows, and nobody else."""
+    """`asyncio.timeout` ends the caller that it is around, leader or follower, and no other."""
     release, seen, limits = asyncio.Event(), Recorder(), []
 
     @single_flight_ttl(ttl=60, listener=seen)
@@ -180,7 +180,7 @@ def test_a_timeout_around_one_caller_is_its_own(loops):
 
 
 def test_a_cancellation_inside_the_function_is_never_shared(task_scene):
-    """A function that raises `CancelledError` of itself ends its own caller; the others run again."""
+    """A function that raises `CancelledError` itself ends its own caller; the others run again."""
     one = task_scene(follower_retries=0)
     gate = one.hold(0, Cancelled())
     leader, *followers = one.herd(4)
@@ -190,7 +190,7 @@ def test_a_cancellation_inside_the_function_is_never_shared(task_scene):
 
 
 def test_the_key_is_kept_until_cancelled_work_has_ended(tasks):
-    """Work that unwinds is not run beside: who comes meanwhile gets a run that starts after it."""
+    """While cancelled work unwinds, no other run starts: new callers get one that starts after it."""
     unwinding, unwound, order = tasks.gate(), tasks.gate(), []
 
     async def fetch():
@@ -219,7 +219,7 @@ def test_the_key_is_kept_until_cancelled_work_has_ended(tasks):
 
 
 def test_a_shielded_call_goes_on_without_its_caller(loops):
-    """With `asyncio.shield` around a task of it a call ends without its caller, and its value is stored."""
+    """A call in a task under `asyncio.shield` ends without its caller, and its value is stored."""
     release, begun = asyncio.Event(), asyncio.Event()
 
     @single_flight_ttl(ttl=60)
@@ -247,7 +247,7 @@ def test_a_shielded_call_goes_on_without_its_caller(loops):
 
 
 def test_asyncio_run_ends_in_mid_flight():
-    """`asyncio.run` cancels what is left of its own tasks, and the key is free for the next loop."""
+    """`asyncio.run` cancels the remaining tasks of its loop, and the key is free for the next loop."""
     runs = []
 
     @single_flight_ttl(ttl=60)

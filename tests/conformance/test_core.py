@@ -1,4 +1,4 @@
-"""core: one run for many callers, what is stored under which key, and what can be seen of it."""
+"""core: one run for many callers, what is stored under which key, and how to look at it."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from .conftest import outcomes
 
 
 def test_many_callers_make_one_run(scene):
-    """However many callers ask for a key at once, the function runs once and all get its value.
+    """However many callers ask for a key at once, the function runs once and all of them get its value.
 
     Elsewhere: `functools.lru_cache` lets all of them run it.
     """
@@ -46,7 +46,7 @@ def test_every_caller_gets_the_same_object(driver):
 
 
 def test_a_caller_between_publishing_and_cleaning_up_finds_the_value(crowd):
-    """Whoever comes after the value was published and before the flight is gone does not run again."""
+    """A caller that comes after the value is stored and before the key is free does not run it again."""
     clock, came = FakeClock(), []
 
     class Old:
@@ -72,7 +72,7 @@ def test_a_caller_between_publishing_and_cleaning_up_finds_the_value(crowd):
 
 
 def test_a_value_that_came_between_the_two_checks_is_found():
-    """Whoever misses looks once more before it runs: a value stored in between is served."""
+    """A caller that misses looks again before it runs the function: a value stored meanwhile is served."""
     meanwhile = []
 
     def timer():
@@ -93,7 +93,7 @@ def test_a_value_that_came_between_the_two_checks_is_found():
 
 
 def test_a_later_caller_finds_the_value_for_its_whole_ttl(scene):
-    """Whoever comes after the landing is served without a run until the ttl has passed."""
+    """A caller that comes after the landing is served without a run until the ttl has passed."""
     one = scene()
     one.call()
     one.clock.advance(59.999)
@@ -149,7 +149,7 @@ def test_colliding_hashes_never_share_a_lock(scene):
 
 
 def test_a_none_may_be_a_value(driver):
-    """None is not stored, unless `cache_if` says that it is a value."""
+    """None is not stored, unless `cache_if` accepts it."""
     runs = []
 
     async def fetch(key):
@@ -174,7 +174,7 @@ def test_ttl_zero_coalesces_and_stores_nothing(scene):
 
 
 def test_threads_and_tasks_share_a_run(loops, gate):
-    """A plain function and its coroutine twin make one call between them, whoever is first.
+    """A plain function and its coroutine twin share one call, whichever is called first.
 
     Elsewhere: threads cannot take part in the calls of async-lru.
     """
@@ -202,7 +202,7 @@ def test_threads_and_tasks_share_a_run(loops, gate):
 
 
 def test_a_twin_shares_all_but_its_colour():
-    """Values, controls and counts of twins are one; `refresh` calls the function that it is asked of."""
+    """Twins share values, controls and counts; `refresh` calls the function on which it is called."""
 
     @single_flight_ttl(ttl=60)
     def plain(key):
@@ -240,7 +240,7 @@ def test_event_loops_share_a_run(loops, gate):
 
 
 def test_waiting_for_another_loop_blocks_neither(loops, gate):
-    """While a task waits for a run on another loop or in a thread, both loops go on with other things."""
+    """While a task waits for a run on another loop or in a thread, neither loop is blocked."""
     seen = Recorder()
 
     @single_flight_ttl(ttl=60, listener=seen)
@@ -294,7 +294,7 @@ def test_a_hit_starts_no_task():
 
 @pytest.mark.parametrize("who", ["function", "key", "ttl", "cache_if", "listener", "destructor"])
 def test_no_user_code_runs_under_a_lock(who):
-    """While any code of yours runs, other threads use the same function, its values and its locks."""
+    """While any of your code runs, other threads can use the same function, its values and its locks."""
     free = []
 
     def probe(name):
@@ -329,7 +329,7 @@ def test_no_user_code_runs_under_a_lock(who):
 
 
 def test_a_call_from_a_keys_own_hash_or_eq_does_not_hang(crowd):
-    """`__hash__` and `__eq__` of keys run under a lock, and even a call from there comes back."""
+    """`__hash__` and `__eq__` of keys run under a lock, and even a call from there returns."""
 
     class Key(SameHash):
         __hash__ = SameHash.__hash__
@@ -354,7 +354,7 @@ def test_a_call_from_a_keys_own_hash_or_eq_does_not_hang(crowd):
 
 
 def test_arguments_are_one_call_however_they_are_written(driver):
-    """Arguments by place, by name or by default are one call: what the function receives makes the key."""
+    """Arguments by position, by name or by default are one call: the key is what the function receives."""
 
     async def fetch(a, b=2):
         return a, b
@@ -410,7 +410,7 @@ class Careful(Account):
 
 
 def test_no_instance_is_kept_alive():
-    """With the default key a method's values go with their instance.
+    """With the default key a method's values are removed with their instance.
 
     Elsewhere: decorators that put `self` into the key keep every instance until its entry goes.
     """
@@ -423,7 +423,7 @@ def test_no_instance_is_kept_alive():
 
 
 def test_no_instance_is_served_anothers_value():
-    """An `id()` that is used again does not bring a dead instance's value to life.
+    """If an `id()` is used again, the new instance does not get the old one's value.
 
     Elsewhere: several libraries serve it.
     """
@@ -438,7 +438,7 @@ def test_no_instance_is_served_anothers_value():
 
 
 def test_instances_are_told_apart_by_identity():
-    """Instances need not be hashable, and two that are equal do not share a value."""
+    """Instances need not be hashable, and two equal instances do not share a value."""
 
     class Equal:
         def __eq__(self, other):  # and so without a hash
@@ -454,7 +454,7 @@ def test_instances_are_told_apart_by_identity():
 
 
 def test_class_and_static_methods_may_be_decorated():
-    """Above or below `@classmethod` and `@staticmethod`, and each class has values of its own."""
+    """The decorator works above or below `@classmethod` and `@staticmethod`; each class has its values."""
 
     class Rates:
         @single_flight_ttl(ttl=60)
@@ -490,12 +490,12 @@ def test_an_instance_that_cannot_be_told_apart_is_refused():
 
 
 def test_super_is_no_re_entry():
-    """An override that calls `super().method()` with the same key calls another function."""
+    """An override that calls `super().method()` with the same key calls a separate function."""
     assert Careful().price() == "A of account!"
 
 
 def test_a_full_store_drops_what_was_not_used_lately():
-    """At most `maxsize` values are kept, and one that is used stays when others come and go."""
+    """At most `maxsize` values are kept; a value that is used stays when others come and are evicted."""
     fetch = single_flight_ttl(ttl=60, maxsize=8)(lambda key: key)
     for key in range(100):
         fetch("used")
@@ -553,7 +553,7 @@ def test_what_cannot_be_shared_is_refused_at_decoration():
 
 
 def test_a_decorated_function_stays_what_it_was():
-    """Name, signature, docstring and colour are those of the function, which is its `__wrapped__`."""
+    """Name, signature, docstring and kind are those of the function, which is its `__wrapped__`."""
 
     async def fetch(a, b=2):
         """What it does."""
@@ -591,7 +591,7 @@ def test_the_counts_sum_to_the_calls_received(driver):
 
 
 def test_looking_counts_and_calls_nothing(scene):
-    """`entry`, `explain`, `flights` and `stats` tell what is there, and change nothing."""
+    """`entry`, `explain`, `flights` and `stats` describe the current state and change nothing."""
     one = scene()
     assert (one.fetch.entry(), one.fetch.explain().would) == (None, "fetch")
     gate = one.hold(0)
@@ -607,7 +607,7 @@ def test_looking_counts_and_calls_nothing(scene):
 
 
 def test_bypass_runs_the_function_directly(scene):
-    """Inside `bypass()` every call runs the function, nothing is counted, and after it the value is back."""
+    """Inside `bypass()` every call runs the function and counts nothing; then stored values are back."""
     one = scene()
     one.call()
     with one.fetch.bypass():
@@ -617,7 +617,7 @@ def test_bypass_runs_the_function_directly(scene):
 
 
 def test_the_environment_switches_it_off(scene, monkeypatch):
-    """With `SINGLEFLIGHT_DISABLED=1` every call runs its function, and the control surface stays."""
+    """With `SINGLEFLIGHT_DISABLED=1` every call runs its function, and the control methods stay."""
     monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
     one = scene()
     assert [one.call(), one.call()] == [0, 1]
@@ -625,7 +625,7 @@ def test_the_environment_switches_it_off(scene, monkeypatch):
 
 
 def test_events_are_numbered_without_a_gap(scene):
-    """A listener is told of each step, after it is complete, with a number that restores their order."""
+    """A listener gets an event for each step, after it is complete, with a number that gives the order."""
     one = scene()
     gate = one.hold(0)
     callers = one.herd(4)
@@ -638,7 +638,7 @@ def test_events_are_numbered_without_a_gap(scene):
 
 
 def test_a_listener_gets_only_what_it_wants():
-    """A listener that declares the kinds it wants is told of those and no others."""
+    """A listener that declares the kinds it wants gets those and no others."""
     seen = Recorder(wants={"land"})
     fetch = single_flight_ttl(ttl=60, listener=seen)(lambda: 1)
     fetch(), fetch(), fetch.invalidate()
@@ -646,7 +646,7 @@ def test_a_listener_gets_only_what_it_wants():
 
 
 def test_a_listener_disturbs_nobody(caplog):
-    """What a listener raises is logged once and dropped; a call that it makes itself is told to nobody."""
+    """An exception of a listener is logged once and dropped; calls that it makes itself give no events."""
     told = []
 
     def listener(event):
@@ -665,7 +665,7 @@ def test_a_listener_disturbs_nobody(caplog):
 
 
 def test_the_process_can_be_looked_at(scene):
-    """`caches()` has every decorated function alive, `report()` who runs what and how many wait."""
+    """`caches()` lists every living decorated function, `report()` who runs what and how many wait."""
     one = scene(name="price of cheese")
     assert any(cached.cache_parameters()["name"] == "price of cheese" for cached in caches())
     gate = one.hold(0)
@@ -677,7 +677,7 @@ def test_the_process_can_be_looked_at(scene):
 
 
 def test_drain_waits_for_what_is_in_flight(scene):
-    """`drain_sync` says False while a run is in progress, and True once there is none."""
+    """`drain_sync` returns False while a run is in progress, and True once there is none."""
     one = scene()
     gate = one.hold(0)
     caller = one.ask()
@@ -688,7 +688,7 @@ def test_drain_waits_for_what_is_in_flight(scene):
 
 
 def test_a_call_is_handed_on_as_it_was_made():
-    """What is left out is left out, also below a wrapper that then provides it; equal calls have one key."""
+    """Left-out arguments stay left out, also below a wrapper that provides them; equal calls share a key."""
 
     def provide_session(function):
         @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""failure: who sees an exception, how often it is tried again, and that nothing is left behind."""
+"""failure: which callers see an exception, how often it is tried again, and that nothing is left behind."""
 
 import asyncio
 import functools
@@ -27,7 +27,7 @@ def failing(one, error):
 
 
 def test_an_error_is_shared_with_its_followers_and_not_stored(scene):
-    """Whoever waited for a run that fails gets its error; the next caller runs again."""
+    """Callers that waited for a run that fails get its error; the next caller runs again."""
     one = scene(follower_retries=0)
     got = failing(one, ValueError("down"))
     assert [(type(error), error.args) for error in got] == [(ValueError, ("down",))] * CALLERS
@@ -37,7 +37,7 @@ def test_an_error_is_shared_with_its_followers_and_not_stored(scene):
 
 @pytest.mark.parametrize("abort", [*ABORTS, BaseException, GeneratorExit])
 def test_a_leader_that_panics_leaves_nobody_waiting(scene, abort):
-    """Whatever ends the leader, every follower ends too, with a value of another run."""
+    """Whatever ends the leader, every follower returns too, with a value of another run."""
     one = scene(follower_retries=0)
     first, *others = failing(one, abort())
     assert type(first) is abort
@@ -46,7 +46,7 @@ def test_a_leader_that_panics_leaves_nobody_waiting(scene, abort):
 
 @pytest.mark.parametrize("abort", [KeyboardInterrupt, SystemExit])
 def test_an_interrupted_leader_frees_its_followers(scene, abort):
-    """`KeyboardInterrupt` and `SystemExit` are the leader's alone; a follower takes over, retries or not.
+    """Only the leader gets `KeyboardInterrupt` and `SystemExit`; a follower takes over, retries or not.
 
     Elsewhere: some libraries raise it in the followers, too.
     """
@@ -59,7 +59,7 @@ def test_an_interrupted_leader_frees_its_followers(scene, abort):
 
 
 def test_a_factory_that_raises_before_it_returns_an_awaitable(loops):
-    """Where calling the coroutine function itself raises, the caller gets that and the key is free."""
+    """If calling the coroutine function itself raises, the caller gets that and the key is free."""
     broken = [True]
 
     class Factory(functools.partial):
@@ -113,7 +113,7 @@ def test_cause_context_and_notes_survive(driver, scene):
 
 
 def test_a_failure_leaves_no_reference_cycle():
-    """What a failing function held is gone with its exception, without the collector."""
+    """Objects that a failing function held are freed with its exception, without the collector."""
 
     class Held:
         pass
@@ -139,7 +139,7 @@ def test_a_failure_leaves_no_reference_cycle():
 
 @pytest.mark.parametrize(("retries", "runs"), [(0, 1), (1, 2), (3, 4), (None, 8)])
 def test_waiters_on_a_failure_are_no_convoy(scene, retries, runs):
-    """A failing function with N callers runs `1 + follower_retries` times, twice by default, and not N times.
+    """A failing function with N callers runs `1 + follower_retries` times, twice by default, not N times.
 
     Elsewhere: cachetools with `condition=` runs it once for each waiter, one after another.
     """
@@ -151,7 +151,7 @@ def test_waiters_on_a_failure_are_no_convoy(scene, retries, runs):
 
 
 def test_the_first_success_ends_the_retries(scene):
-    """When a retry succeeds, all who still wait get its value, and it is stored."""
+    """When a retry succeeds, all callers that still wait get its value, and it is stored."""
     one = scene(follower_retries=5)
     one.script[1] = [ValueError()]
     got = failing(one, ValueError())
@@ -160,7 +160,7 @@ def test_the_first_success_ends_the_retries(scene):
 
 
 def test_a_newcomer_inherits_what_is_left_of_the_retries(scene):
-    """Who joins a chain of retries shares its last failure; a call after the chain starts afresh."""
+    """A caller that joins a chain of retries shares its last failure; a call after the chain starts anew."""
     one = scene(follower_retries=1)
     first, second = one.hold(0, ValueError(0)), one.hold(1, ValueError(1))
     callers = one.herd(2)
@@ -200,7 +200,7 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_the_registry_is_empty_after_every_outcome(driver, scene, end):
-    """Whatever a run ends with, no flight and no lock is left of it."""
+    """However a run ends, it leaves no flight and no lock."""
     script, options = ENDS[end]
     one = scene(**options, max_idle_locks=0, follower_retries=0)
     gate = one.hold(0, *script)
@@ -227,7 +227,7 @@ def test_a_failure_is_never_turned_into_a_value(scene):
 
 
 def test_failure_ttl_keeps_exceptions_for_a_while(scene):
-    """Only with `failure_ttl` is an exception stored, for so long, and raised as a copy to each caller."""
+    """An exception is stored only for `failure_ttl`, and each caller meanwhile gets a copy."""
     one = scene(failure_ttl=5)
     one.script[0] = [ValueError("down")]
     got = []
@@ -248,7 +248,7 @@ def test_failure_ttl_keeps_no_refused_value(scene):
 
 
 def test_a_refused_value_spends_the_retries(scene):
-    """A value that `cache_if` refuses is tried again as a failure is, then shared, and not stored."""
+    """After a value that `cache_if` refuses callers retry as after a failure; it is shared, not stored."""
     one = scene(cache_if=lambda value: False)
     gate = one.hold(0)
     callers = one.herd(CALLERS)
@@ -259,7 +259,7 @@ def test_a_refused_value_spends_the_retries(scene):
 
 @pytest.mark.parametrize("option", ["ttl", "cache_if"])
 def test_what_ttl_and_cache_if_raise_is_the_flights_failure(scene, option):
-    """What `ttl` or `cache_if` raises is raised to leader and followers, and the key is free."""
+    """An exception of `ttl` or `cache_if` reaches leader and followers, and the key is free."""
 
     def refuse(_):
         raise LookupError(option)
@@ -273,7 +273,7 @@ def test_what_ttl_and_cache_if_raise_is_the_flights_failure(scene, option):
 
 
 def test_what_key_raises_changes_nothing(driver, scene):
-    """An exception of the key function is its caller's; nothing ran and nothing is counted."""
+    """An exception of the key function reaches its caller; nothing has run and nothing is counted."""
     one = scene(key=lambda key: 1 / key)
     with pytest.raises(ZeroDivisionError):
         driver.call(one.fetch, 0)
@@ -283,7 +283,7 @@ def test_what_key_raises_changes_nothing(driver, scene):
 
 @pytest.mark.parametrize("kind", [FlightDeadlock, FlightTimeout])
 def test_deadlocks_and_timeouts_are_never_shared_or_stored(scene, kind):
-    """`FlightDeadlock` and `FlightTimeout` are the leader's own; its followers run for themselves."""
+    """Only the leader gets `FlightDeadlock` and `FlightTimeout`; its followers run the function again."""
     one = scene(follower_retries=0, failure_ttl=60)
     first, *others = failing(one, kind("no"))
     assert type(first) is kind
@@ -291,7 +291,7 @@ def test_deadlocks_and_timeouts_are_never_shared_or_stored(scene, kind):
 
 
 def test_each_kind_of_error_can_be_told():
-    """All errors of the library are `SingleFlightError`, and the built-in error that they stand for."""
+    """Every error of the library is a `SingleFlightError`, and also the matching built-in error."""
     from singleflight import SingleFlightError, UnhashableKey
 
     for kind, standard in (
@@ -304,7 +304,7 @@ def test_each_kind_of_error_can_be_told():
 
 
 def test_a_failing_clock_loses_no_key():
-    """A `timer` that raises is its caller's error, and the next call works."""
+    """The caller gets an exception of `timer`, and the next call works."""
     clock, broken = FakeClock(), itertools.count()
 
     def timer():
@@ -336,7 +336,7 @@ class Query:
 
 
 def test_a_key_that_changes_harms_only_itself(scene):
-    """A key that changes after it was handed over leaves the store when its turn has come: the limit holds.
+    """A key that changes after it was passed in is evicted like any other: the limit holds.
 
     Elsewhere: some libraries outgrow their limit, or raise `KeyError` to callers with other keys.
     """
@@ -351,7 +351,7 @@ def test_a_key_that_changes_harms_only_itself(scene):
 
 
 def test_a_key_that_cannot_be_printed_is_named_all_the_same(scene):
-    """Messages are made from a guarded text of the key, when the state is settled."""
+    """Messages use a guarded text of the key, made after the state is settled."""
     one = scene(key=lambda query: query, wait_timeout=0)
     gate = one.hold(0)
     first = one.ask(Query("A"))

@@ -1,4 +1,4 @@
-"""fork: a child starts with what was stored, and with nothing of what was going on."""
+"""fork: a child starts with the stored values, and without the calls in progress."""
 
 import asyncio
 import os
@@ -39,12 +39,12 @@ def busy(crowd, gate):
 
 
 def test_a_child_may_ask_for_what_was_in_flight(busy):
-    """What another thread was fetching at the fork is free in the child, which fetches it itself."""
+    """A key that another thread was fetching at the fork is free in the child, which fetches it itself."""
     assert in_child(lambda: (busy.flights(), busy("slow"), busy.stats().calls)) == "((), 'slow', 1)"
 
 
 def test_a_child_has_the_values_it_inherited(busy):
-    """What was stored in the parent is a hit in the child, which counts for itself from zero."""
+    """Values stored in the parent are hits in the child, which starts its own counts at zero."""
 
     def child():
         before = busy.stats()
@@ -54,7 +54,7 @@ def test_a_child_has_the_values_it_inherited(busy):
 
 
 def test_a_child_has_flights_of_its_own(busy):
-    """A child's threads coalesce as its parent's do, and `drain_sync` waits for none that stayed behind."""
+    """A child's threads share calls as its parent's do; `drain_sync` waits for none of the parent's."""
 
     def child():
         result = stampede(busy, 5, args=("slow",))
@@ -64,7 +64,7 @@ def test_a_child_has_flights_of_its_own(busy):
 
 
 def test_a_child_may_ask_for_what_a_task_had_in_flight(loops):
-    """The key of a loop's flight, whose loop the child does not have, is free for both colours there."""
+    """The key of a task's flight is free in a child, which lacks its loop, for threads and tasks."""
     seen, parent, release = Recorder(), os.getpid(), asyncio.Event()
 
     @single_flight_ttl(ttl=0, listener=seen)
@@ -86,7 +86,7 @@ def test_a_child_may_ask_for_what_a_task_had_in_flight(loops):
 
 
 def test_a_fork_inside_the_function_stores_nothing_in_the_child():
-    """A fork inside the function: the child's frame returns to its caller there, and stores nothing."""
+    """After a fork inside the function, the child's call returns to its caller there and stores nothing."""
     reader, writer = os.pipe()
 
     @single_flight_ttl(ttl=60, max_idle_locks=0)
@@ -101,7 +101,7 @@ def test_a_fork_inside_the_function_stores_nothing_in_the_child():
 
 
 def test_locks_of_threads_that_are_gone_are_free(crowd, gate):
-    """In the child a lock is held by the thread that forked, if it held it, and by nobody else."""
+    """In the child only the thread that forked holds locks: those that it held before."""
     locks = KeyedLocks()
 
     def hold():
@@ -120,7 +120,7 @@ def test_locks_of_threads_that_are_gone_are_free(crowd, gate):
 
 
 def test_a_child_renews_by_itself(make_gate):
-    """A renewal that was in progress in the parent is not waited for: the child begins one of its own."""
+    """A child does not wait for a renewal in progress in the parent: it starts one of its own."""
     clock, held, parent = FakeClock(), make_gate(), os.getpid()
 
     @single_flight_ttl(ttl=60, grace=600, timer=clock)
@@ -144,7 +144,7 @@ def test_a_child_renews_by_itself(make_gate):
 
 
 def test_a_bypass_of_a_thread_that_is_gone_ends(crowd, gate):
-    """A child caches again, though a thread that it does not have was inside `bypass()`."""
+    """A child caches again, even if another thread of the parent was inside `bypass()`."""
     inside = []
 
     @single_flight_ttl(ttl=60)
@@ -163,7 +163,7 @@ def test_a_bypass_of_a_thread_that_is_gone_ends(crowd, gate):
 
 @pytest.mark.parametrize("moment", range(1, 12))
 def test_a_store_that_is_caught_in_mid_mutation_works(crowd, gate, moment):
-    """A fork while another thread is in a critical section: store and locks of the child work."""
+    """After a fork while another thread is in a critical section, the child's store and locks work."""
     compared, parent = [], os.getpid()
 
     class Slow:

@@ -1,4 +1,4 @@
-"""freshness: how long values live, who renews them, and what is served meanwhile."""
+"""freshness: how long values live, how they are renewed, and what is served meanwhile."""
 
 import contextvars
 import logging
@@ -31,7 +31,7 @@ def renewing(scene, *then, **options):
 
 
 def test_a_refresh_blocks_no_reader(driver, scene):
-    """While `refresh` runs the function, everybody is served the old value, and after it the new one."""
+    """While `refresh` runs the function, all callers get the old value, and after it the new one."""
     one = scene()
     one.call()
     gate = one.hold(1)
@@ -44,7 +44,7 @@ def test_a_refresh_blocks_no_reader(driver, scene):
 
 
 def test_a_failed_refresh_keeps_the_value(driver, scene):
-    """A refresh that fails raises to its caller and is counted, and the old value is served on."""
+    """A refresh that fails raises to its caller and is counted; the old value is still served."""
     one = scene()
     one.call()
     one.script[1] = [ValueError()]
@@ -56,7 +56,7 @@ def test_a_failed_refresh_keeps_the_value(driver, scene):
 
 @pytest.mark.parametrize("how", ["put", "invalidate", "cache_clear"])
 def test_what_drops_or_replaces_a_value_discards_its_refresh(driver, scene, how):
-    """After `put`, `invalidate` or `cache_clear` a refresh in flight is its own caller's alone."""
+    """After `put`, `invalidate` or `cache_clear` only its own caller gets the result of a refresh."""
     one = scene()
     one.call()
     gate = one.hold(1)
@@ -85,7 +85,7 @@ def test_a_stale_completion_does_not_kill_its_successor(scene):
 
 
 def test_an_entry_that_expires_during_its_refresh(driver, scene):
-    """When an entry expires during its refresh, readers wait for that, and cost no second run."""
+    """When an entry expires during its refresh, readers wait for the refresh; there is no second run."""
     one = scene()
     one.call()
     gate = one.hold(1)
@@ -99,7 +99,7 @@ def test_an_entry_that_expires_during_its_refresh(driver, scene):
 
 
 def test_nothing_is_resurrected_by_a_refresh_of_an_absent_key(driver, scene):
-    """What is invalidated while it is refreshed for the first time stays away."""
+    """A key that is invalidated while it is refreshed for the first time has no entry afterwards."""
     one = scene()
     gate = one.hold(0)
     refreshing = driver.start(one.fetch.refresh)
@@ -112,7 +112,7 @@ def test_nothing_is_resurrected_by_a_refresh_of_an_absent_key(driver, scene):
 
 
 def test_a_miss_waits_for_the_renewal_in_flight(scene):
-    """When the grace ends while a value is renewed, callers join the renewal."""
+    """If the grace ends while a value is renewed, callers join the renewal."""
     one = renewing(scene)
     one.clock.advance(600)
     late = one.join(count=3)
@@ -122,7 +122,7 @@ def test_a_miss_waits_for_the_renewal_in_flight(scene):
 
 
 def test_a_renewal_ignores_that_its_trigger_goes(task_scene):
-    """The caller that found the value stale may be cancelled, and the renewal goes on."""
+    """The caller that found the value stale may be cancelled; the renewal continues."""
     one = stale(task_scene)
     trigger = one.driver.start(one.fetch)
     one.executions.wait_for(2)
@@ -154,7 +154,7 @@ def full_pool(make_gate):
 
 
 def test_a_refused_executor_leaves_the_entry_as_it_was(full_pool):
-    """When no thread can renew, the caller tries itself, and is served the old value if that fails."""
+    """If no thread can renew, the caller runs the function, and gets the old value if that fails."""
     clock, fails = FakeClock(), [False]
 
     @single_flight_ttl(ttl=60, grace=600, timer=clock)
@@ -214,7 +214,7 @@ def test_a_stale_value_is_served_at_once(scene):
 
 
 def test_invalidate_and_put_discard_a_renewal(scene):
-    """What a renewal in the background brings is not stored after `invalidate` or `put`."""
+    """After `invalidate` or `put` the result of a renewal in the background is not stored."""
     one = renewing(scene)
     one.fetch.put("put")
     one.gate.set()
@@ -223,7 +223,7 @@ def test_invalidate_and_put_discard_a_renewal(scene):
 
 
 def test_refresh_ahead_renews_before_the_ttl_ends(scene):
-    """With `refresh_ahead` a reader after that part of the ttl has the value renewed, and nobody waits."""
+    """With `refresh_ahead` a read after that part of the ttl starts a renewal, and nobody waits."""
     one = scene(refresh_ahead=0.9)
     one.call()
     one.clock.advance(53.9)
@@ -238,7 +238,7 @@ def test_refresh_ahead_renews_before_the_ttl_ends(scene):
 
 
 def test_jitter_only_shortens(driver):
-    """With `jitter` each life is drawn from `[ttl * (1 - jitter), ttl]`: what landed together ends apart."""
+    """With `jitter` each lifetime is drawn from `[ttl * (1 - jitter), ttl]`, so deadlines differ."""
 
     async def fetch(key):
         return key
@@ -276,7 +276,7 @@ def test_the_value_may_decide_how_long_it_lives(scene):
 
 
 def test_busy_keys_may_be_kept_longer(scene):
-    """`AdaptiveTTL` doubles a ttl while callers pile up, up to a maximum, and then falls back."""
+    """`AdaptiveTTL` doubles a ttl while many callers wait, up to a maximum, and then returns to the base."""
     one = scene(ttl=AdaptiveTTL(base=10, maximum=30, factor=2, followers=2))
     lives = []
     for number, waiting in enumerate([5, 5, 5, 0]):

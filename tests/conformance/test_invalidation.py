@@ -22,7 +22,7 @@ def test_forget_and_call_again(scene):
 
 
 def test_what_is_invalidated_in_mid_flight_is_not_stored(scene):
-    """What is invalidated in mid-flight goes to its callers, and to nobody who comes later.
+    """The result of a flight that was invalidated goes to its callers, and to none that come later.
 
     Elsewhere: several libraries store it when it arrives.
     """
@@ -37,7 +37,7 @@ def test_what_is_invalidated_in_mid_flight_is_not_stored(scene):
 
 
 def test_put_replaces_what_is_on_its_way(scene):
-    """A value that is put is served from then on, whatever a call that began before it brings."""
+    """A value that is put is served from then on, whatever an earlier call in progress returns."""
     one = scene()
     gate = one.hold(0)
     callers = one.herd(3)
@@ -49,7 +49,7 @@ def test_put_replaces_what_is_on_its_way(scene):
 
 
 def test_put_lands_as_a_call_does(scene):
-    """At a `put` a callable `ttl` sees a landing without followers; with a ttl of 0 it only invalidates."""
+    """In `put` a callable `ttl` sees a landing without followers; with a ttl of 0 `put` only invalidates."""
     landings = []
     one = scene(ttl=lambda landing: (landings.append(landing), 60)[1])
     one.fetch.put("put")
@@ -61,7 +61,7 @@ def test_put_lands_as_a_call_does(scene):
 
 
 def test_what_ttl_raises_at_a_put_changes_nothing(scene):
-    """What a callable `ttl` raises at a `put` is raised there, and the value that was there stays."""
+    """An exception of a callable `ttl` is raised by `put`, and the stored value stays."""
     one = scene(ttl=lambda landing: 1 / landing.value)
     one.script[0] = [0.5]
     one.call()
@@ -79,7 +79,7 @@ def test_invalidate_says_whether_there_was_anything(scene):
 
 
 def test_invalidate_where_sees_values_and_flights(scene):
-    """`invalidate_where` drops every key that the predicate picks, stored or in flight, and counts them."""
+    """`invalidate_where` drops each key that the predicate accepts, stored or in flight, and counts them."""
     one = scene(key=lambda key: key)
     one.call("stored")
     gate = one.hold(1)
@@ -124,7 +124,7 @@ def test_controls_of_a_bound_method_are_its_instances(driver):
 
 
 def test_a_detached_flight_may_ask_again(driver):
-    """A function that invalidates its own call may call itself: that is a new flight and no re-entry."""
+    """A function that invalidates its own call may call itself: that is a new flight, not re-entry."""
     clock = FakeClock()
 
     async def fetch():
@@ -140,7 +140,7 @@ def test_a_detached_flight_may_ask_again(driver):
 
 
 def test_the_failure_of_a_detached_flight_is_its_callers_alone(scene):
-    """The failure of a detached flight is shared by those who waited, and is not tried again."""
+    """The failure of a detached flight is shared by its followers, and is not tried again."""
     one = scene(failure_ttl=60)
     gate = one.hold(0, ValueError("old"))
     callers = one.herd(3)

@@ -1,4 +1,4 @@
-"""locks: one owner for each key, first come, first served; and cycles are told instead of waited in."""
+"""locks: one owner for each key, first come, first served; cycles raise instead of waiting for ever."""
 
 import asyncio
 import itertools
@@ -35,7 +35,7 @@ def held(locks, key, gate):
 
 
 def test_the_registry_is_empty_when_idle(driver, scene):
-    """With `max_idle_locks=0` nothing is left of any key once nobody holds or waits for it."""
+    """With `max_idle_locks=0` no lock of a key is left once no caller holds or waits for it."""
     one = scene(max_idle_locks=0)
     for key in range(5):
         driver.start(one.fetch, key, count=4)
@@ -44,7 +44,7 @@ def test_the_registry_is_empty_when_idle(driver, scene):
 
 
 def test_a_waiter_that_gives_up_leaks_nothing(loops, gate):
-    """A cancelled or timed-out waiter leaves the queue, and the key goes to the one behind it."""
+    """A waiter that is cancelled or times out leaves the queue, and the key goes to the next one."""
     locks, loop = KeyedLocks(max_idle=0), loops()
 
     async def take(timeout=None):
@@ -67,7 +67,7 @@ def test_a_waiter_that_gives_up_leaks_nothing(loops, gate):
 
 
 def test_a_timeout_of_zero(gate):
-    """A lock's timeout of 0 takes what is free, and raises `FlightTimeout` at once for what is not."""
+    """With a timeout of 0 a free key is taken, and a taken one raises `FlightTimeout` at once."""
     locks = KeyedLocks()
     with locks("A", timeout=0):
         assert locks.held("A")
@@ -184,7 +184,7 @@ def test_idle_locks_are_kept_up_to_a_limit():
 
 
 def test_holding_a_functions_lock_keeps_its_flights_out(driver, scene, gate):
-    """While `fn.locks(key)` is held no run of that key begins; then the callers make one."""
+    """While `fn.locks(key)` is held no run of that key begins; afterwards its callers make one."""
     one = scene(key=lambda key: key)
     holder = held(one.fetch.locks, "A", gate)
     callers = [driver.start(one.fetch) for _ in range(4)]
@@ -210,7 +210,7 @@ def test_re_entry_is_told(driver):
 
 
 def test_a_cycle_of_two_callers_is_told(driver):
-    """Where A's function asks for B and B's for A, the last one to ask is told, and the other is served."""
+    """If A's function asks for B and B's for A, the last one gets `FlightDeadlock`, the other its value."""
     seen, gates = Recorder(), {"A": driver.gate(), "B": driver.gate()}
 
     async def fetch(key):
@@ -231,7 +231,7 @@ def test_a_cycle_of_two_callers_is_told(driver):
 
 
 def test_a_cycle_names_every_key_in_order(driver):
-    """The message of a cycle goes round: `'A' -> 'B' -> 'C' -> 'A'`, across functions too."""
+    """The message names the whole cycle: `'A' -> 'B' -> 'C' -> 'A'`, across functions too."""
 
     async def fetch(key):
         return await (other("B") if key == "A" else fetch("A"))
@@ -249,7 +249,7 @@ def test_a_cycle_names_every_key_in_order(driver):
 
 @pytest.mark.parametrize("how", ["gather", "task", "group", "wait_for", "to_thread"])
 def test_cycles_are_seen_through_what_a_task_awaits(loops, how):
-    """A function that awaits a task, a group or a worker thread which asks for its key is told."""
+    """A task, a group member or a worker thread that asks for its awaiter's key gets `FlightDeadlock`."""
 
     @single_flight_ttl(ttl=60, key=lambda: "A")
     async def fetch():
@@ -277,7 +277,7 @@ def test_cycles_are_seen_through_what_a_task_awaits(loops, how):
 
 
 def test_a_lock_and_a_flight_may_close_a_cycle(crowd, make_gate):
-    """A holder of a key who asks for a flight that waits for that key is told."""
+    """A holder of a key that asks for a flight which waits for that key gets `FlightDeadlock`."""
     locks, seen, told, asks = KeyedLocks(), Recorder(), [], make_gate()
 
     @single_flight_ttl(ttl=60, key=lambda: "flight", listener=seen)
@@ -302,7 +302,7 @@ def test_a_lock_and_a_flight_may_close_a_cycle(crowd, make_gate):
 
 
 def test_a_shared_dependency_is_no_cycle(driver):
-    """Many keys that ask for one more are served, and nobody is accused."""
+    """Many flights that ask for the same further key are served; none gets `FlightDeadlock`."""
     seen, gate = Recorder(), driver.gate()
 
     async def fetch(key):
@@ -321,7 +321,7 @@ def test_a_shared_dependency_is_no_cycle(driver):
 
 
 def test_a_plain_caller_on_the_loop_that_runs_the_flight_is_told(loops):
-    """A plain caller on the loop that runs the flight gets `FlightDeadlock`, and the flight goes on."""
+    """A plain caller on the loop that runs the flight gets `FlightDeadlock`; the flight continues."""
 
     @single_flight_ttl(ttl=60)
     async def fetch():
@@ -346,7 +346,7 @@ def test_a_plain_caller_on_the_loop_that_runs_the_flight_is_told(loops):
 
 
 def test_report_says_who_holds_a_key(gate):
-    """`report()` names the thread or task that holds a function's lock, and how many queue for it."""
+    """`report()` names the thread or task that holds a function's lock, and how many wait for it."""
     fetch = single_flight_ttl(ttl=60, key=lambda: "A", name="slow report")(lambda: 1)
     holder = held(fetch.locks, "A", gate)
     assert f"lock 'A': held by thread '{holder.thread.name}', 0 queued" in report()

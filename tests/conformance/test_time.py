@@ -1,4 +1,4 @@
-"""time: one clock for lives, another for patience, and neither is the wall clock."""
+"""time: one clock for lifetimes, another for waiting, and neither is the wall clock."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from .conftest import outcomes
 
 
 def test_a_clock_that_steps_back_lengthens_lives(scene):
-    """A step back lengthens lives by the step, and loses and raises nothing."""
+    """If the clock steps back, lifetimes are longer by the step; nothing is lost and nothing raises."""
     one = scene()
     one.call()
     one.clock.advance(-30)
@@ -26,7 +26,7 @@ def test_a_clock_that_steps_back_lengthens_lives(scene):
 
 
 def test_zero_negative_and_infinite_durations():
-    """0 stores nothing, infinity and `None` never end, and negative durations are refused by name."""
+    """A ttl of 0 stores nothing, infinity and `None` never expire, negative durations are refused by name."""
     clock = FakeClock()
     for ttl, stored in ((0, False), (timedelta(0), False), (math.inf, True), (None, True)):
         fetch = single_flight_ttl(ttl=ttl, timer=clock)(lambda: 1)
@@ -60,7 +60,7 @@ def test_a_life_counts_from_the_landing(scene):
 
 
 def test_the_end_of_a_life_is_exclusive(scene):
-    """A value is fresh while its age is below its ttl, stale below ttl + grace, and then gone."""
+    """A value is fresh while its age is below its ttl, stale below ttl + grace, and then expired."""
     one = scene(grace=10)
     one.call()
     states = []
@@ -72,7 +72,7 @@ def test_the_end_of_a_life_is_exclusive(scene):
 
 
 def test_the_wall_clock_is_not_asked(monkeypatch):
-    """Setting the system's time changes neither lives nor waits."""
+    """Setting the system's time changes neither lifetimes nor waits."""
     fetch = single_flight_ttl(ttl=60)(lambda: object())
     value = fetch()
     monkeypatch.setattr(time, "time", lambda: 4e9)
@@ -81,7 +81,7 @@ def test_the_wall_clock_is_not_asked(monkeypatch):
 
 
 def test_wait_timeout_ends_one_followers_wait(driver, scene):
-    """A follower whose patience ends gets `FlightTimeout`; the leader and its value are not disturbed."""
+    """After `wait_timeout` a follower gets `FlightTimeout`; the leader and its value are not affected."""
     one = scene(wait_timeout=0.02)
     gate = one.hold(0)
     leader = one.ask()
@@ -92,7 +92,7 @@ def test_wait_timeout_ends_one_followers_wait(driver, scene):
 
 
 def test_patience_runs_on_real_time(driver, scene):
-    """`wait_timeout` ends though the `timer` stands still, and does not end when that runs ahead."""
+    """`wait_timeout` runs on real time, whether the `timer` stands still or runs ahead."""
     patient, impatient = scene(wait_timeout=60), scene(wait_timeout=0.02)
     gates = [patient.hold(0), impatient.hold(0)]
     leaders = [patient.ask(), impatient.ask()]
@@ -122,7 +122,7 @@ def hanging(driver, runs, flight_timeout=0.05):
 
 
 def test_flight_timeout_takes_the_key_from_a_leader_that_hangs(driver):
-    """After `flight_timeout` followers move on to one new run; what the old one brings is not stored."""
+    """After `flight_timeout` followers move on to one new run; the old one's result is not stored."""
     fetch, gates, executions = hanging(driver, 1, flight_timeout=0.5)
     followers = [driver.start(fetch) for _ in range(4)]
     assert outcomes(followers) == [1] * 4
@@ -132,7 +132,7 @@ def test_flight_timeout_takes_the_key_from_a_leader_that_hangs(driver):
 
 
 def test_a_newcomer_sees_that_a_flight_is_overdue(driver):
-    """Who comes to a flight that is overdue leads a new run, though nobody has waited for it."""
+    """A caller that finds a flight past its `flight_timeout` leads a new run, even if none has waited."""
     fetch, gates, _ = hanging(driver, 1)
     until(lambda: fetch.flights()[0].elapsed > 0.06)
     assert driver.call(fetch) == 1
@@ -140,7 +140,7 @@ def test_a_newcomer_sees_that_a_flight_is_overdue(driver):
 
 
 def test_a_flight_that_nobody_waits_for_may_take_its_time(driver):
-    """Where nobody else asks for it, a run longer than `flight_timeout` lands and is stored."""
+    """If no other caller asks for it, a run longer than `flight_timeout` lands and is stored."""
     fetch, gates, _ = hanging(driver, 1)
     until(lambda: fetch.flights()[0].elapsed > 0.06)
     gates[0].set()
@@ -149,7 +149,7 @@ def test_a_flight_that_nobody_waits_for_may_take_its_time(driver):
 
 
 def test_at_most_four_runs_of_a_key_are_abandoned(driver):
-    """At most four runs of a key are abandoned; then callers get `FlightTimeout` until one has ended."""
+    """At most four abandoned runs of a key; then callers get `FlightTimeout` until one has ended."""
     fetch, gates, executions = hanging(driver, 5)
     for begun in range(2, 6):
         driver.start(fetch)

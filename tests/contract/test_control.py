@@ -80,6 +80,7 @@ def test_explain_and_flights_show_what_is_going_on(driver, held):
     held.open()
     driver.outcomes()
     assert held.explain().would == "hit"
+    assert "fresh for" in str(held.explain())
     assert held.flights() == ()
 
 
@@ -93,6 +94,7 @@ def test_refresh_joins_a_flight(driver, held):
     assert driver.outcomes() == [0, 0, 0, 1]
     assert driver.call(held.refresh) == 2
     assert driver.call(held) == 2
+    assert held.stats().refreshes == 1
 
 
 def test_refresh_replaces_and_keeps_nobody_waiting(driver):
@@ -117,7 +119,7 @@ def test_refresh_replaces_and_keeps_nobody_waiting(driver):
     assert fetch.stats().refreshes == 1
 
 
-def test_a_failed_refresh_keeps_the_value(driver):
+def test_a_refresh_that_fails_keeps_the_old_value(driver):
     """The old value stays when refresh raises."""
     values = [1]
 

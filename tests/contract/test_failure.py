@@ -134,7 +134,7 @@ def test_what_a_callable_option_raises_is_the_flights_failure(driver, option):
         driver.call(fetch)
 
 
-def test_what_key_raises_changes_nothing(driver):
+def test_a_key_that_raises_makes_no_flight(driver):
     """An exception of the key function reaches its caller alone; no flight was made."""
 
     def key(symbol):
@@ -172,20 +172,21 @@ def test_an_abort_reaches_nobody_else(driver, kind):
     assert (stats.calls, stats.failures, stats.errors, stats.waits, stats.fetches) == (2, 0, 1, 4, 1)
 
 
-@pytest.mark.parametrize("kind", ABORTS)
-def test_aborts_spend_nothing(driver, kind):
+@pytest.mark.parametrize("aborts", [1, 3])
+@pytest.mark.parametrize("kind", [*ABORTS, GeneratorExit])
+def test_aborts_spend_nothing(driver, kind, aborts):
     """However many leaders are aborted, somebody takes over each time, also without any retries."""
     numbers = itertools.count()
 
     def run():
-        if (number := next(numbers)) < 3:
+        if (number := next(numbers)) < aborts:
             raise kind
         return number
 
     fetch, outcomes = herd(driver, run, 8, follower_retries=0)
-    assert sum(isinstance(outcome, kind) for outcome in outcomes) == 3
-    assert outcomes.count(3) == 5
-    assert fetch.stats().calls == 4
+    assert sum(isinstance(outcome, kind) for outcome in outcomes) == aborts
+    assert outcomes.count(aborts) == 8 - aborts
+    assert (fetch.stats().calls, fetch.stats().failures) == (aborts + 1, 0)
 
 
 @pytest.mark.parametrize("kind", ABORTS)

@@ -31,7 +31,7 @@ def lives(request):
 def holds_them(fetch):
     """Of all caches in the process, one holds the records of this function, and nothing else."""
     entries = fetch.stats().entries
-    index = fetch._self_memo.store.index
+    index = fetch._self_cache.store.index
     records = set(index.values())
     found = []
     for cache in [held for held in gc.get_objects() if isinstance(held, cachetools.Cache)]:
@@ -82,7 +82,7 @@ def test_when_the_clock_steps_back(driver, lives):
     clock.advance(20)
     driver.call(fetch, "c")
     for _ in range(30):
-        records = fetch._self_memo.store.records()
+        records = fetch._self_cache.store.records()
         left = sum(record.serves_for(clock()) > 0 for record in records)
         assert holds_them(fetch) == left
         clock.advance(5)
@@ -128,7 +128,7 @@ def test_the_limit_and_the_life_are_cachetools_own(driver):
     for ttl, maxsize in itertools.product((60, 5.5), (2, None)):
         fetch = driver.decorate(echo, ttl=ttl, maxsize=maxsize)
         driver.call(fetch, f"only {ttl} {maxsize}")
-        (record,) = fetch._self_memo.store.records()
+        (record,) = fetch._self_cache.store.records()
         (cache,) = (
             held
             for held in gc.get_objects()

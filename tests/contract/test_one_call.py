@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from singleflight import UnhashableKey
+from singleflight import Landing, UnhashableKey
 from singleflight.testing import FakeClock, Recorder
 
 SIX = ("hits", "stale_hits", "waits", "fetches", "errors", "timeouts")
@@ -89,7 +89,7 @@ def test_a_flight_between_the_checks_is_found(driver):
     assert set(calls.values()) == {1}
 
 
-def test_ttl_zero_coalesces_and_stores_nothing(driver):
+def test_a_ttl_of_nothing_shares_and_stores_nothing(driver):
     """With a ttl of 0 concurrent callers share, and a later one calls again."""
     seen, gate = Recorder(), driver.gate()
 
@@ -139,8 +139,8 @@ def test_cache_if_decides_what_is_stored(driver):
     assert calls == {None: 1, "bad": 3, "good": 1}
 
 
-def test_a_callable_ttl_sees_the_landing(driver):
-    """It is told how many waited and how long the flight took."""
+def test_a_callable_ttl_is_told_of_the_landing(driver):
+    """Key, value, how long it took and how many waited; later the entry before; and of a put, no flight."""
     clock, seen, gate, landings = FakeClock(), Recorder(), driver.gate(), []
 
     async def fetch(key):
@@ -157,8 +157,12 @@ def test_a_callable_ttl_sees_the_landing(driver):
     clock.advance(2)
     gate.set()
     driver.outcomes()
-    (landing,) = landings
-    assert (landing.key, landing.value, landing.duration, landing.followers) == ((3,), 6, 2.0, 3)
+    assert landings == [Landing((3,), 6, None, 2.0, 3, None)]
+    clock.advance(11)
+    driver.call(fetch, 3)
+    assert landings[1].previous.value == 6
+    fetch.put(8, 3)
+    assert (landings[2].duration, landings[2].followers) == (0.0, 0)
 
 
 def test_evictions_keep_the_store_within_its_limit(driver):
@@ -179,9 +183,10 @@ def test_evictions_keep_the_store_within_its_limit(driver):
     assert fetch.flights() == ()
 
 
-def test_the_six_counts_sum_to_the_calls(driver):
+@pytest.mark.parametrize("retries", [0, 1])
+def test_the_six_counts_sum_to_the_calls(driver, retries):
     """Hits, stale hits, waits, fetches, errors and timeouts sum to the calls received, under contention."""
-    ran, lock = Counter(), threading.Lock()
+    ran, lock, start = Counter(), threading.Lock(), driver.gate()
 
     async def fetch(key):
         with lock:
@@ -191,6 +196,7 @@ def test_the_six_counts_sum_to_the_calls(driver):
         return None if key == 4 else key
 
     async def ask(failures=0):
+        await start
         for number in range(500):
             try:
                 assert await fetch(number % 9) in (None, number % 9)
@@ -198,8 +204,9 @@ def test_the_six_counts_sum_to_the_calls(driver):
                 failures += 1
         return failures
 
-    fetch = driver.decorate(fetch, maxsize=5)
+    fetch = driver.decorate(fetch, maxsize=5, follower_retries=retries)
     driver.start(ask, count=8)
+    start.set()
     failures = sum(driver.outcomes())
     stats = fetch.stats()
     assert received(stats) == 8 * 500
@@ -208,7 +215,7 @@ def test_the_six_counts_sum_to_the_calls(driver):
     assert (stats.in_flight, stats.locks) == (0, stats.idle_locks)
 
 
-def test_bypass_runs_the_function_directly(driver):
+def test_bypass_runs_the_function_of_either_colour(driver):
     """Inside bypass every call of either colour is executed; after it the stored value is served again."""
     calls = itertools.count(1)
 

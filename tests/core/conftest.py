@@ -9,10 +9,11 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight.core import coordinator as deciding
+from singleflight.core import coordinator, transitions
 from singleflight.core import flight as flights
+from singleflight.core.cache import Cache
 from singleflight.core.call import LEAD, Call, new_call
-from singleflight.core.coordinator import Memo
+from singleflight.core.coordinator import new_cache
 from singleflight.core.flight import Flight
 from singleflight.core.options import Options, is_not_none
 from singleflight.locks import waitgraph
@@ -52,10 +53,10 @@ def seen() -> Recorder:
 
 
 @pytest.fixture
-def make(clock: FakeClock, seen: Recorder) -> Callable[..., Memo]:
+def make(clock: FakeClock, seen: Recorder) -> Callable[..., Cache]:
     """Makes decision makers."""
 
-    def make(**options: Any) -> Memo:
+    def make(**options: Any) -> Cache:
         wanted = {
             "ttl": 10,
             "maxsize": 4,
@@ -68,13 +69,13 @@ def make(clock: FakeClock, seen: Recorder) -> Callable[..., Memo]:
             "listener": seen,
             **options,
         }
-        return Memo("model", Options.checked(**wanted), Counts())
+        return new_cache("model", Options.checked(**wanted), Counts())
 
     return make
 
 
 @pytest.fixture
-def memo(make: Callable[..., Memo]) -> Memo:
+def memo(make: Callable[..., Cache]) -> Cache:
     return make()
 
 
@@ -83,7 +84,11 @@ def seconds() -> Iterator[SimpleNamespace]:
     """What `time.monotonic` says to the decision maker and its flights: it stands still at `now`."""
     fake = SimpleNamespace(now=1000.0)
     fake.monotonic = lambda: fake.now
-    with patch.object(deciding, "time", fake), patch.object(flights, "time", fake):
+    with (
+        patch.object(coordinator, "time", fake),
+        patch.object(flights, "time", fake),
+        patch.object(transitions, "time", fake),
+    ):
         yield fake
 
 
@@ -135,10 +140,10 @@ def caller(key: Hashable = "k", actor: Hashable = "caller", thread: int = 2, ren
     return new_call(Call, key, actor, thread, actor, renew)
 
 
-def in_flight(memo: Memo, key: Hashable = "k", due: bool = True, **fields: Any) -> Flight:
+def in_flight(memo: Cache, key: Hashable = "k", due: bool = True, **fields: Any) -> Flight:
     """A flight that is led, and due or not."""
     call = caller(key, "leader", 1)
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     flight: Flight = call.flight
     if due:
         flight.due = 0.0
@@ -147,7 +152,7 @@ def in_flight(memo: Memo, key: Hashable = "k", due: bool = True, **fields: Any) 
     return flight
 
 
-def entangled(memo: Memo) -> tuple[dict[Any, Any], str]:
+def entangled(memo: Cache) -> tuple[dict[Any, Any], str]:
     """Who leads "k" waits for "mine", the caller's, and is in a cycle that was closed outside the library.
 
     Returns who waits for what, to be noted in `waiting`, and the way round from "mine", as it is told.
@@ -155,7 +160,7 @@ def entangled(memo: Memo) -> tuple[dict[Any, Any], str]:
     first, _ = in_flight(memo, "first", due=False), in_flight(memo, due=False)
     others = [caller("mine"), caller("another", "somebody", 3)]
     for call in others:
-        memo.board(call)
+        coordinator.board(memo, call)
     mine, another = (call.flight for call in others)
     waits = {"leader": (mine, another), "somebody": (first,)}
     return waits, "'mine' -> 'k' -> 'another' -> 'first' -> 'mine'"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from singleflight.core import controls
+from singleflight.core import controls, coordinator, landing
 from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
 from singleflight.locks.latch import Latch
@@ -22,7 +22,7 @@ def flying(memo, key="k"):
 def follower(memo, actor="caller", **fields):
     """A call that waits."""
     call = watched(actor, **fields)
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     return call
 
 
@@ -42,8 +42,8 @@ def test_an_outcome_is_shared(memo, waiting):
     """It waits no more; that it waited was counted when the flight landed."""
     flight = flying(memo)
     call = follower(memo)
-    memo.land(flight, "value")
-    assert memo.awake(call) is SHARE
+    landing.land(memo, flight, "value")
+    assert coordinator.awake(memo, call) is SHARE
     assert (call.decision, call.flight, call.flight.value) == (SHARE, flight, "value")
     assert (call.before, waiting, counted(memo)) == (None, {}, (1, 0, 0))
 
@@ -52,11 +52,11 @@ def test_the_first_to_wake_leads_after_a_flight_without_an_outcome(memo, clock, 
     """It follows nobody then; what it replaces is the value of now."""
     first = flying(memo)
     calls = [follower(memo, "first", thread="first"), follower(memo, "second")]
-    memo.land(first, None)
+    landing.land(memo, first, None)
     expired = put(memo, clock, left=0.0)
     clock.advance(1)
     seconds.now += 10
-    assert memo.awake(calls[0]) is LEAD
+    assert coordinator.awake(memo, calls[0]) is LEAD
     flight = calls[0].flight
     assert (flight, calls[0].decision, calls[0].before) == (first.successor, LEAD, None)
     assert (flight.state, flight.leader, flight.slot.turn) == (FLYING, "first", flight)
@@ -71,8 +71,8 @@ def test_a_wait_that_is_over_does_not_hold_up_what_it_leads_now(memo, waiting):
     under_way = flying(memo, "under way")
     begin_waiting("first", under_way)
     call = follower(memo, "first", thread="first")
-    memo.land(first, None)
-    assert memo.awake(call) is LEAD
+    landing.land(memo, first, None)
+    assert coordinator.awake(memo, call) is LEAD
     assert (call.flight.depth, waiting) == (1, {"first": (under_way,)})
 
 
@@ -81,10 +81,10 @@ def test_the_others_wait_for_whoever_leads_now(memo, waiting):
     first, under_way = flying(memo), flying(memo, "under way")
     begin_waiting("second", under_way)
     calls = [follower(memo, "first"), follower(memo, "second")]
-    memo.land(first, None)
-    memo.awake(calls[0])
+    landing.land(memo, first, None)
+    coordinator.awake(memo, calls[0])
     second, flight = calls[1], first.successor
-    assert memo.awake(second) is JOIN
+    assert coordinator.awake(memo, second) is JOIN
     assert (second.decision, second.flight, second.latch) == (JOIN, flight, flight.latch)
     assert second.stood == (flight.latch, memo, flight)
     assert (flight.followers, second.before) == (1, 1)
@@ -95,11 +95,11 @@ def test_a_bulk_call_follows_whoever_leads_now(memo, waiting):
     """It waits for nothing yet: nothing of it is noted."""
     first = flying(memo)
     calls = [follower(memo, "first"), follower(memo, "second", follows=True)]
-    memo.land(first, None)
-    memo.awake(calls[0])
+    landing.land(memo, first, None)
+    coordinator.awake(memo, calls[0])
     second, flight = calls[1], first.successor
     second.stood = None
-    assert memo.awake(second) is JOIN
+    assert coordinator.awake(memo, second) is JOIN
     assert (second.decision, second.flight, second.latch) == (JOIN, flight, flight.latch)
     assert (second.stood, second.before, waiting) == (None, None, {})
 
@@ -110,7 +110,7 @@ def test_who_wakes_too_early_goes_on_waiting(memo, clock, waiting, renew):
     flight = flying(memo)
     call = follower(memo, renew=renew)
     put(memo, clock)
-    assert memo.awake(call) is JOIN
+    assert coordinator.awake(memo, call) is JOIN
     assert (call.flight, call.latch, flight.followers) == (flight, flight.latch, 1)
     assert (waiting, counted(memo)) == ({"caller": (flight,)}, (0, 0, 0))
 
@@ -121,7 +121,7 @@ def test_a_flight_that_is_unclaimed_behind_a_plain_lock_is_waited_for(memo, wait
     slot.turn = hold = Hold(("k",), caller(actor="owner", thread=3), None)
     call = follower(memo)
     flight = call.flight
-    assert memo.awake(call) is JOIN
+    assert coordinator.awake(memo, call) is JOIN
     assert (call.flight, flight.state, flight.followers) == (flight, UNCLAIMED, 1)
     assert (slot.turn, list(slot.queue), waiting) == (hold, [flight], {"caller": (flight,)})
 
@@ -131,9 +131,9 @@ def test_a_detached_flight_without_an_outcome_leaves_its_followers_to_themselves
     flight = flying(memo)
     call = follower(memo)
     controls.invalidate(memo, "k")
-    memo.land(flight, None)
+    landing.land(memo, flight, None)
     flight.state, flight.successor = PASSED, None
-    assert memo.awake(call) is NONE
+    assert coordinator.awake(memo, call) is NONE
     assert (call.decision, call.before, waiting, counted(memo)[1:]) == (NONE, None, {}, (0, 0))
 
 
@@ -141,10 +141,10 @@ def test_a_successor_that_has_landed_is_shared(memo, waiting):
     """Others were quicker; this one was counted among its followers."""
     first = flying(memo)
     calls = [follower(memo, "first"), follower(memo, "second")]
-    memo.land(first, None)
-    memo.awake(calls[0])
-    memo.land(calls[0].flight, "value")
-    assert memo.awake(calls[1]) is SHARE
+    landing.land(memo, first, None)
+    coordinator.awake(memo, calls[0])
+    landing.land(memo, calls[0].flight, "value")
+    assert coordinator.awake(memo, calls[1]) is SHARE
     assert (calls[1].decision, calls[1].flight) == (SHARE, first.successor)
     assert (calls[1].flight.state, waiting, counted(memo)) == (LANDED, {}, (1, 0, 0))
 
@@ -155,14 +155,14 @@ def test_what_was_put_meanwhile_is_served(memo, clock, waiting, error):
     first = flying(memo)
     calls = [follower(memo, "first"), follower(memo, "second")]
     calls[0].renewal = "of another time"
-    memo.land(first, None)
+    landing.land(memo, first, None)
     record = put(memo, clock, left=0.5, error=error)
     flight = first.successor
-    assert memo.awake(calls[0]) is HIT
+    assert coordinator.awake(memo, calls[0]) is HIT
     assert (calls[0].decision, calls[0].record, calls[0].renewal) == (HIT, record, None)
     assert (calls[0].before, flight.followers, flight.state) == (None, 1, UNCLAIMED)
     assert counted(memo) == ((0, 1, 0) if error else (1, 0, 0))
-    assert memo.awake(calls[1]) is HIT
+    assert coordinator.awake(memo, calls[1]) is HIT
     assert counted(memo) == ((0, 2, 0) if error else (2, 0, 0))
     assert (flight.slot.turn, memo.locks.live(), waiting) == (None, [], {})
 
@@ -174,9 +174,9 @@ def test_who_is_served_last_frees_the_key_for_who_queues(memo, clock):
     hold = Hold(("k",), caller(actor="owner", thread=3), None)
     hold.slots, hold.latch = [first.slot], Latch()
     first.slot.line_up(hold)
-    memo.land(first, None)
+    landing.land(memo, first, None)
     put(memo, clock)
-    assert memo.awake(call) is HIT
+    assert coordinator.awake(memo, call) is HIT
     assert first.slot.turn is hold
     assert hold.latch.wait(0.0)
 
@@ -186,7 +186,7 @@ def test_what_is_not_fresh_or_not_fresh_enough_is_fetched(memo, clock, left, ren
     """A value that has run out, or any for a call that wants a new one."""
     first = flying(memo)
     call = follower(memo, renew=renew)
-    memo.land(first, None)
+    landing.land(memo, first, None)
     record = put(memo, clock, left=left)
-    assert memo.awake(call) is LEAD
+    assert coordinator.awake(memo, call) is LEAD
     assert (call.flight.previous, call.flight.kind) == (record, "refresh" if renew else "call")

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from singleflight.common.errors import FlightTimeout
-from singleflight.core import controls
+from singleflight.core import controls, coordinator, landing
 from singleflight.core.call import HIT, JOIN, LEAD
 from singleflight.core.flight import FLYING, LANDED, UNCLAIMED, UNSEATED
 from singleflight.locks.slots import Hold
@@ -40,7 +40,7 @@ def held(memo, key="k", actor="owner"):
 def test_a_stored_value_is_served(memo, clock, seen):
     """It is counted and told as a hit, and no slot is taken."""
     record, call = stored(memo, clock), caller()
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     assert (call.decision, call.record, call.renewal) == (HIT, record, None)
     assert (controls.stats(memo).hits, [event.value for event in seen.of("hit")]) == (1, ["value"])
     assert memo.locks.live() == []
@@ -50,14 +50,14 @@ def test_a_stored_value_is_served(memo, clock, seen):
 def test_a_value_is_served_until_its_ttl_ends(memo, clock, left, decision):
     """To the very moment; what has run out is what the new flight replaces."""
     record, call = stored(memo, clock, left=left), caller()
-    assert memo.board(call) is decision
+    assert coordinator.board(memo, call) is decision
     assert decision is HIT or call.flight.previous is record
 
 
 def test_a_fresh_value_does_not_satisfy_a_refresh(memo, clock):
     """It leads a flight that replaces the value."""
     record, call = stored(memo, clock), caller(renew=True)
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     assert (call.flight.kind, call.flight.previous) == ("refresh", record)
 
 
@@ -65,10 +65,10 @@ def test_who_finds_nothing_leads_a_new_flight(memo, clock, seconds):
     """It has the key from then on, and all of its function's retries."""
     clock.set(107.0)
     call = caller()
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     flight = call.flight
     assert (call.decision, flight.slot.turn, memo.locks.slot("k")) == (LEAD, flight, flight.slot)
-    assert (flight.memo, flight.key, flight.retries, flight.followers) == (memo, "k", 3, 0)
+    assert (flight.cache, flight.key, flight.retries, flight.followers) == (memo, "k", 3, 0)
     assert (flight.state, flight.leader, flight.thread) == (FLYING, "caller", 2)
     assert (flight.started, flight.due, flight.previous, flight.kind) == (107.0, 1005.0, None, "call")
 
@@ -79,15 +79,15 @@ def test_whether_anybody_wants_to_be_told_is_asked_when_a_call_boards(make, seen
     """A listener or the library's log; its flight is told to either."""
     memo, call = make(listener=seen if listens else None), caller()
     with caplog.at_level(logging.DEBUG if logs else logging.INFO, "singleflight"):
-        memo.board(call)
-    assert (call.told, call.flight.told) == (listens or logs, listens or logs)
+        coordinator.board(memo, call)
+    assert (call.wants_events, call.flight.wants_events) == (listens or logs, listens or logs)
 
 
 def test_a_slot_that_an_interrupt_left_to_a_flight_that_is_over_is_free(memo):
     """Its leader was struck between its end and what follows from it."""
     over = in_flight(memo, due=False, state=LANDED)
     call = caller()
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     assert call.flight is not over
     assert over.slot.turn is call.flight
 
@@ -95,11 +95,11 @@ def test_a_slot_that_an_interrupt_left_to_a_flight_that_is_over_is_free(memo):
 def test_a_flight_that_nobody_leads_is_claimed_by_whoever_comes_first(memo, clock, seconds):
     """With its followers and what is left of its retries; the value that it saw is the one there now."""
     first, second, call = in_flight(memo, due=False), caller(actor="second"), caller()
-    memo.board(second)
-    memo.land(first, None)
+    coordinator.board(memo, second)
+    landing.land(memo, first, None)
     record = stored(memo, clock, left=-1.0)
     clock.advance(1)
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     flight = call.flight
     assert (flight, call.decision, flight.slot.turn) == (first.successor, LEAD, flight)
     assert (flight.state, flight.leader, flight.followers, flight.retries) == (FLYING, "caller", 1, 2)
@@ -111,17 +111,17 @@ def test_a_renewal_that_nobody_runs_yet_is_taken_over(make, clock, seconds):
     memo = make(grace=5)
     record, served = AgeingRecord("k", 1, 88.0, 10.0, grace=5.0, refresh_at=98.0), caller()
     memo.store.put(record)
-    assert memo.board(served) is HIT
+    assert coordinator.board(memo, served) is HIT
     flight = served.renewal.flight
     assert (flight.unbegun, flight.background) == (True, True)
     clock.set(104.0)
     call = caller()
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     assert (call.flight, call.decision, flight.slot.turn) == (flight, LEAD, flight)
     assert (flight.unbegun, flight.background, flight.kind) == (False, False, "call")
     assert (flight.leader, flight.started, flight.due) == ("caller", 104.0, 1005.0)
     assert flight.previous is record
-    assert memo.board(caller(actor="another")) is JOIN
+    assert coordinator.board(memo, caller(actor="another")) is JOIN
 
 
 def test_behind_a_plain_lock_all_callers_are_one_flight(memo):
@@ -129,12 +129,12 @@ def test_behind_a_plain_lock_all_callers_are_one_flight(memo):
     slot, calls = held(memo), [caller(actor=name) for name in "abc"]
     hold, other = slot.turn, Hold(("k",), caller(actor="other"), None)
     slot.line_up(other)
-    assert [memo.board(call) for call in calls] == [JOIN] * 3
+    assert [coordinator.board(memo, call) for call in calls] == [JOIN] * 3
     flight = calls[0].flight
     assert [call.flight for call in calls] == [flight] * 3
     assert (slot.turn, list(slot.queue)) == (hold, [other, flight])
     assert (flight.state, flight.leader, flight.followers, flight.retries) == (UNCLAIMED, None, 3, 3)
-    assert (flight.memo, flight.slot, flight.key) == (memo, slot, "k")
+    assert (flight.cache, flight.slot, flight.key) == (memo, slot, "k")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_flight_in_the_way_that_is_due_loses_the_key_to_the_newcomer(
     before, call = in_flight(memo, due=False), watched(loop=loop)
     for name, value in fields.items():
         setattr(before, name, value)
-    assert memo.board(call) is (LEAD if unseated else JOIN)
+    assert coordinator.board(memo, call) is (LEAD if unseated else JOIN)
     assert call.decision is (LEAD if unseated else JOIN)
     assert before.state is (UNSEATED if unseated else FLYING)
     assert (call.flight is before) is not unseated
@@ -168,11 +168,11 @@ def test_a_flight_in_the_way_that_is_due_loses_the_key_to_the_newcomer(
 def test_a_newcomer_is_turned_away_where_too_many_are_still_running(memo, seconds, waiting):
     """It is told so and counted as timed out; whoever flies is left alone."""
     for _ in range(MOST):
-        assert memo.unseat(in_flight(memo))
+        assert coordinator.unseat(memo, in_flight(memo))
     fifth, calls = in_flight(memo), [caller(), caller()]
     for number, call in enumerate(calls, 1):
         with pytest.raises(FlightTimeout) as told:
-            memo.board(call)
+            coordinator.board(memo, call)
         said = "model: several calls for 'k' took longer than 5 s and are still running"
         assert (str(told.value), controls.stats(memo).timeouts) == (said, number)
     assert (fifth.state, fifth.slot.turn, fifth.followers) == (FLYING, fifth, 0)

@@ -3,9 +3,11 @@
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
-from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, Flight, new_flight
+from singleflight.core import coordinator, landing, transitions
+from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
+from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import inside, mutex
-from singleflight.locks.unsettled import NOTHING, let_go
+from singleflight.locks.unsettled import After
 
 from .conftest import Work, in_flight
 
@@ -40,9 +42,9 @@ def test_followers_share_the_outcome(memo, seen, error):
     flight = in_flight(memo, followers=2, retries=0)
     group = LoopWaiters(flight.open_later())
     if error is None:
-        memo.land(flight, 7)
+        landing.land(memo, flight, 7)
     else:
-        memo.fail(flight, error)
+        landing.fail(memo, flight, error)
     assert (flight.state, flight.error, flight.landed) == (LANDED, error, 100.0)
     assert (flight.value, flight.followers) == (7 if error is None else None, 2)
     assert (memo.locks.live(), group.opened) == ([], ["after it"])
@@ -54,7 +56,7 @@ def test_followers_share_the_outcome(memo, seen, error):
 def test_nobody_is_to_receive_what_a_flight_without_followers_brought(memo):
     """So it does not keep it alive."""
     flight = in_flight(memo)
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     assert (flight.state, hasattr(flight, "value"), memo.counts.waits) == (LANDED, False, 0)
 
 
@@ -82,9 +84,9 @@ def test_who_flies_again(memo, seen, outcome, fields, retries):
     slot, latch = flight.slot, flight.open_later()
     group = LoopWaiters(latch)
     if isinstance(outcome, BaseException):
-        memo.fail(flight, outcome)
+        landing.fail(memo, flight, outcome)
     else:
-        memo.land(flight, outcome)
+        landing.land(memo, flight, outcome)
     assert group.opened == ["after it"]
     successor = slot.turn
     if retries == "shared":
@@ -92,7 +94,7 @@ def test_who_flies_again(memo, seen, outcome, fields, retries):
         return
     assert (flight.state, flight.followers, flight.successor) == (PASSED, 0, successor)
     assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, retries)
-    assert (successor.memo, successor.key, successor.slot) == (memo, "k", slot)
+    assert (successor.cache, successor.key, successor.slot) == (memo, "k", slot)
     assert successor.latch not in (None, latch)
     for event in (*seen.of("land"), *seen.of("abort")):
         assert (event.followers, event.kind == "abort" or event.retried) == (2, True)
@@ -102,7 +104,7 @@ def test_a_value_that_is_good_but_not_stored_is_shared(make):
     """A ttl of 0 is no reason to try again."""
     memo = make(ttl=0)
     flight = in_flight(memo, followers=2)
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     assert (flight.state, flight.value, counted(memo)) == (
         LANDED,
         7,
@@ -116,7 +118,7 @@ def test_a_flight_that_was_invalidated(memo, error):
     flight, other = in_flight(memo, followers=2, detached=True), in_flight(memo, "other")
     memo.adrift = {flight, other}
     flight.slot.turn = other
-    memo.fail(flight, error)
+    landing.fail(memo, flight, error)
     assert (memo.adrift, flight.slot.turn) == ({other}, other)
     if isinstance(error, Exception):
         assert (flight.state, flight.followers, flight.error) == (LANDED, 2, error)
@@ -128,13 +130,13 @@ def test_a_flight_that_was_invalidated(memo, error):
 def test_a_flight_that_was_unseated(memo, seen, outcome):
     """Its followers have gone over to another; what it brings is its own caller's, and is counted."""
     flight = in_flight(memo, followers=2)
-    assert memo.unseat(flight)
+    assert coordinator.unseat(memo, flight)
     successor = flight.successor
     if isinstance(outcome, Exception):
-        memo.fail(flight, outcome)
+        landing.fail(memo, flight, outcome)
         assert counted(memo) == {"calls": 1, "failures": 1, "errors": 1}
     else:
-        memo.land(flight, outcome)
+        landing.land(memo, flight, outcome)
         assert counted(memo) == {"calls": 1, "fetches": 1, "uncached": 1}
     assert (flight.state, flight.slot.turn, flight.successor) == (PASSED, successor, successor)
     assert (successor.followers, memo.adrift, memo.store.index) == (2, set(), {})
@@ -150,7 +152,7 @@ def test_a_flight_that_has_ended_frees_its_key(memo, seen, state):
     other, latch = queued(memo, flight)
     memo.adrift.add(flight)
     next_crowd = LoopWaiters(latch)
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert (flight.state, flight.followers, flight.slot.turn, memo.adrift) == (state, 2, other, {flight})
     assert group.opened == next_crowd.opened == ["after it"]
     assert (counted(memo), seen.kinds()) == ({}, [])
@@ -159,10 +161,10 @@ def test_a_flight_that_has_ended_frees_its_key(memo, seen, state):
 def test_a_flight_that_has_ended_leaves_the_key_to_who_has_it_now(memo):
     """Its key was free for a moment."""
     flight = in_flight(memo)
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     newer = in_flight(memo, "other")
     flight.slot.turn = newer
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert flight.slot.turn is newer
 
 
@@ -171,7 +173,7 @@ def test_a_copy_in_a_forked_child_changes_nothing(memo, seen):
     flight = in_flight(memo, followers=2)
     flight.orphan()
     memo.adrift.add(flight)
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     assert (flight.state, flight.slot.turn, flight.followers, memo.adrift) == (FLYING, flight, 2, {flight})
     assert (memo.store.index, counted(memo), seen.kinds()) == ({}, {}, [])
 
@@ -181,7 +183,7 @@ def test_whoever_queues_is_next(memo):
     flight = in_flight(memo)
     other, latch = queued(memo, flight)
     group = LoopWaiters(latch)
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     assert (flight.slot.turn, group.opened) == (other, ["after it"])
 
 
@@ -193,37 +195,36 @@ def test_what_a_key_displaces_is_destroyed_outside_the_mutex(memo):
         def __del__(self):
             seen.append(inside())
 
-    memo.locks.vacate(memo.locks.enter(Key()))
+    memo.locks.vacate(memo.locks.enter(Key()), After())
     for key in ("a", "b"):
-        memo.land(in_flight(memo, key), 7)
+        landing.land(memo, in_flight(memo, key), 7)
     assert seen == [False]
 
 
 @pytest.mark.parametrize("state", [FLYING, LANDED])
 def test_under_the_mutex_a_flight_ends_and_opens_nothing(memo, state):
     """What is to be opened and let go of then is added to a list, also where it has ended before."""
-    seen, loose = [], [NOTHING]
+    seen, after = [], After()
 
     class Key:
         def __del__(self):
             seen.append(inside())
 
-    memo.locks.vacate(memo.locks.enter(Key()))
-    memo.locks.vacate(memo.locks.enter("idle"))
+    memo.locks.vacate(memo.locks.enter(Key()), After())
+    memo.locks.vacate(memo.locks.enter("idle"), After())
     flight, alone = in_flight(memo, followers=2, state=state), in_flight(memo, "alone")
     group = LoopWaiters(flight.open_later())
     other, latch = queued(memo, flight)
     groups = [group, LoopWaiters(latch)]
     with mutex:
-        ended = memo._finish(flight, 7, None, 100.0, True, True, loose)
+        ended = transitions.finish(memo, flight, 7, None, 100.0, True, True, after)
         assert ended == (None if state is LANDED else (2, False))
-        assert memo._finish(alone, 7, None, 100.0, True, True, loose) == (0, False)
+        assert transitions.finish(memo, alone, 7, None, 100.0, True, True, after) == (0, False)
         assert [each.opened for each in groups] == [[], []]
-        assert (seen, len(loose), loose[0]) == ([], 5, NOTHING)
-    for each in loose:
-        let_go(each)
+        assert seen == []
+    after.run()
     assert [each.opened for each in groups] == [["after it"], ["after it"]]
-    del loose, each
+    assert not after
     assert (seen, flight.state, flight.slot.turn, memo.locks.slot("alone")) == ([False], LANDED, other, None)
 
 
@@ -259,9 +260,9 @@ def test_what_is_counted(memo, kind, fields, outcome, expected):
     for times, key in enumerate(("one", "another"), 1):
         flight = in_flight(memo, key, kind=kind, **fields)
         if isinstance(outcome, BaseException):
-            memo.fail(flight, outcome)
+            landing.fail(memo, flight, outcome)
         else:
-            memo.land(flight, outcome)
+            landing.land(memo, flight, outcome)
         assert counted(memo) == {name: count * times for name, count in expected.items()}
 
 
@@ -270,30 +271,27 @@ def test_what_was_stopped_before_it_called_is_no_execution(memo, kind):
     """Its caller is counted all the same."""
     work = Work()
     work.began = False
-    memo.fail(in_flight(memo, kind=kind, work=work), KeyboardInterrupt())
+    landing.fail(memo, in_flight(memo, kind=kind, work=work), KeyboardInterrupt())
     assert counted(memo) == {"errors": 1}
 
 
 def test_what_is_counted_already_is_not_counted_again(memo):
     """Nobody called for it, or it was called off."""
-    memo.land(in_flight(memo, counted=True), 7)
+    landing.land(memo, in_flight(memo, counted=True), 7)
     assert counted(memo) == {}
 
 
 def test_an_execution_is_counted_once_whatever_strikes(memo, monkeypatch):
     """Also where an interrupt cuts its end short, which is done once more then."""
 
-    class Interrupted(Flight):
-        __slots__ = ()
-
-        def pass_on(self, *args):
-            monkeypatch.setattr(Interrupted, "pass_on", Flight.pass_on)
-            raise KeyboardInterrupt
+    def interrupted(*_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
 
     flight = in_flight(memo, followers=2)
-    flight.__class__ = Interrupted
+    monkeypatch.setattr(transitions, "pass_on", interrupted)
     with pytest.raises(KeyboardInterrupt) as struck:
-        memo.land(flight, None)
-    memo.fail(flight, struck.value)
+        landing.land(memo, flight, None)
+    landing.fail(memo, flight, struck.value)
     assert counted(memo) == {"calls": 1, "fetches": 1, "uncached": 1}
     assert (flight.state, flight.slot.turn.followers) == (PASSED, 2)

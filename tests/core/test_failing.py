@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
+from singleflight.core import coordinator, landing
 from singleflight.core.call import HIT
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
 from singleflight.storage.entry import AgeingRecord, record_of
@@ -41,12 +42,12 @@ def test_a_failure_is_told(memo, seen, clock):
     """With how long it took and who waited; an abort as one."""
     flight, error = in_flight(memo), ValueError()
     clock.advance(2.5)
-    memo.fail(flight, error)
+    landing.fail(memo, flight, error)
     (event,) = seen.of("land")
     assert (event.error, event.duration, event.followers, event.stored) == (error, 2.5, 0, False)
     assert (event.retried, flight.state, memo.locks.live()) == (False, LANDED, [])
     abort = KeyboardInterrupt()
-    memo.fail(in_flight(memo, followers=2), abort)
+    landing.fail(memo, in_flight(memo, followers=2), abort)
     (event,) = seen.of("abort")
     assert (event.error, event.duration, event.followers) == (abort, 0.0, 2)
 
@@ -56,9 +57,9 @@ def test_a_flight_that_has_ended_does_not_fail(make, seen, value, kept):
     """Nothing more is counted, told or kept: it is only made sure that its key is free."""
     memo = make(failure_ttl=5)
     flight = in_flight(memo)
-    memo.land(flight, value)
+    landing.land(memo, flight, value)
     before = seen.kinds()
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert (flight.state, flight.error, seen.kinds()) == (LANDED, None, before)
     assert [record.value for record in memo.store.index.values()] == kept
     assert (memo.counts.failures, memo.counts.errors, memo.counts.calls) == (0, 0, 1)
@@ -76,7 +77,7 @@ def test_a_broken_clock_does_not_keep_the_key(make, seen):
     memo = make(timer=timer, failure_ttl=5)
     flight = in_flight(memo)
     broken.append(True)
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert (flight.state, memo.locks.live(), memo.store.index["k"].landed) == (LANDED, [], 100.0)
     assert [event.duration for event in seen.of("land")] == [0.0]
 
@@ -85,7 +86,7 @@ def test_several_fail_before_any_of_them_ends(make, seen):
     """What is left to be done is all in the list; what is to be kept is kept already."""
     memo = make(failure_ttl=5)
     flight, error, later = in_flight(memo), ValueError(), []
-    memo.fail(flight, error, later)
+    landing.fail(memo, flight, error, later)
     assert later == [(flight, None, error, 100.0, False, None, [])]
     assert (flight.state, flight.slot.turn, seen.kinds(), memo.counts.calls) == (FLYING, flight, [], 0)
     assert type(kept(memo)) is ValueError
@@ -99,7 +100,7 @@ def test_an_exception_is_kept_as_a_copy_without_frames(make):
     memo = make(failure_ttl=5, listener=None)
     error = raised()
     traceback = error.__traceback__
-    memo.fail(in_flight(memo), error)
+    landing.fail(memo, in_flight(memo), error)
     record = memo.store.index["k"]
     assert (repr(record.error), record.error.__traceback__) == (repr(error), None)
     assert (record.error is error, error.__traceback__) == (False, traceback)
@@ -112,7 +113,7 @@ def test_an_exception_that_cannot_be_copied_is_kept_itself(make):
     memo = make(failure_ttl=5)
     error = Uncopyable()
     traceback = raised(error).__traceback__
-    memo.fail(in_flight(memo), error)
+    landing.fail(memo, in_flight(memo), error)
     assert kept(memo) is error
     assert error.__traceback__ is traceback is not None
 
@@ -121,11 +122,11 @@ def test_an_exception_that_cannot_be_copied_is_kept_itself(make):
 def test_what_says_nothing_about_its_key_is_not_kept(make, error):
     """Nor is a cancellation, nor anything where failures are not to be kept."""
     memo = make(failure_ttl=5)
-    memo.fail(in_flight(memo), error)
-    memo.fail(in_flight(memo), asyncio.CancelledError())
+    landing.fail(memo, in_flight(memo), error)
+    landing.fail(memo, in_flight(memo), asyncio.CancelledError())
     assert memo.store.index == {}
     memo = make()
-    memo.fail(in_flight(memo), ValueError())
+    landing.fail(memo, in_flight(memo), ValueError())
     assert memo.store.index == {}
 
 
@@ -136,7 +137,7 @@ def test_what_says_nothing_about_its_key_is_not_kept(make, error):
 def test_a_failure_is_not_kept_while_somebody_tries_again(make, followers, retries, is_kept):
     """The last one of a chain is."""
     memo = make(failure_ttl=5)
-    memo.fail(in_flight(memo, followers=followers, retries=retries), ValueError())
+    landing.fail(memo, in_flight(memo, followers=followers, retries=retries), ValueError())
     assert (kept(memo) is not None) is is_kept
 
 
@@ -144,7 +145,7 @@ def test_a_failure_is_not_kept_while_somebody_tries_again(make, followers, retri
 def test_a_failure_that_is_no_answer_is_not_kept(make, field):
     """It was invalidated, or nobody had called for it."""
     memo = make(failure_ttl=5)
-    memo.fail(in_flight(memo, **{field: True}), ValueError())
+    landing.fail(memo, in_flight(memo, **{field: True}), ValueError())
     assert memo.store.index == {}
 
 
@@ -153,7 +154,7 @@ def test_a_value_that_is_served_is_not_replaced(make, landed, is_kept):
     """Be it fresh or stale, to its very end."""
     memo = make(failure_ttl=5, grace=60)
     flight, record = renewal(memo, landed, renews=False, background=False)
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert (memo.store.index["k"] is not record) is is_kept
 
 
@@ -163,7 +164,7 @@ def test_a_failure_replaces_the_one_before_it(make, seen):
     flight, before = in_flight(memo), AgeingRecord("k", None, 98.0, 5.0, error=KeyError())
     flight.previous = before
     memo.store.put(before)
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert (type(kept(memo)), memo.store.index["k"].landed) == (ValueError, 100.0)
     assert seen.kinds() == ["land"]
 
@@ -173,7 +174,7 @@ def test_a_failure_that_came_after_the_flight_had_begun_stays(make, seen):
     memo = make(failure_ttl=5)
     flight = in_flight(memo)
     memo.store.put(AgeingRecord("k", None, 100.0, 5.0, error=KeyError()))
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert (type(kept(memo)), seen.kinds()) == (KeyError, ["land"])
 
 
@@ -182,7 +183,7 @@ def test_what_went_for_a_failure_is_told(make, seen, landed, kind):
     """It takes a place as values do."""
     memo = make(failure_ttl=5, maxsize=1)
     memo.store.put(record_of("other", 1, landed, 10.0))
-    memo.fail(in_flight(memo), ValueError())
+    landing.fail(memo, in_flight(memo), ValueError())
     assert list(memo.store.index) == ["k"]
     assert [(event.kind, event.key) for event in seen.events] == [(kind, "other"), ("land", "k")]
 
@@ -204,7 +205,7 @@ def test_a_renewal_that_fails_is_tried_again(make, caplog, options, error, refre
     memo = make(grace=60, **options)
     flight, record = renewal(memo)
     with caplog.at_level(logging.WARNING):
-        memo.fail(flight, error)
+        landing.fail(memo, flight, error)
     assert memo.store.index == {"k": record}
     assert (record.value, record.refresh_at, record.failed) == ("old", refresh_at, failed)
     text = f"model: 'k' could not be renewed, its value is kept: {error!r}"
@@ -219,7 +220,7 @@ def test_that_a_renewal_failed_is_said_once(make, caplog, landed, failed, said):
     memo = make(grace=60)
     flight, record = renewal(memo, landed)
     record.failed = failed
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert (record.refresh_at, record.failed, bool(caplog.messages)) == (101.0, True, said)
 
 
@@ -228,7 +229,7 @@ def test_an_abort_forgets_no_failure(make):
     memo = make(grace=60)
     flight, record = renewal(memo)
     record.failed = True
-    memo.fail(flight, KeyboardInterrupt())
+    landing.fail(memo, flight, KeyboardInterrupt())
     assert (record.refresh_at, record.failed) == (100.0, True)
 
 
@@ -237,14 +238,14 @@ def test_a_value_that_is_renewed_or_dropped_is_left_alone(make, caplog, fields):
     """The renewal has ended, or what it was to renew has gone."""
     memo = make(grace=60)
     flight, record = renewal(memo, **fields)
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     assert (record.refresh_at, record.failed, caplog.messages) == (inf, False, [])
 
 
 @pytest.mark.parametrize("previous", [None, record_of("k", "old", 95.0, 10.0)])
 def test_there_may_be_nothing_to_renew(memo, previous, caplog):
     """A flight that replaces a value that does not age ends as any other does."""
-    memo.fail(in_flight(memo, renews=True, previous=previous), ValueError())
+    landing.fail(memo, in_flight(memo, renews=True, previous=previous), ValueError())
     assert (memo.locks.live(), caplog.messages) == ([], [])
 
 
@@ -260,7 +261,7 @@ def unbegun(make, seen):
         record = AgeingRecord("k", "old", 80.0, 10.0, 60.0, refresh_at=90.0)
         memo.store.put(record)
         call = caller()
-        assert memo.board(call) is HIT
+        assert coordinator.board(memo, call) is HIT
         seen.clear()
         for name, value in fields.items():
             setattr(call.renewal.flight, name, value)
@@ -272,7 +273,7 @@ def unbegun(make, seen):
 def test_a_renewal_that_nobody_has_begun_is_called_off(unbegun, seen, caplog):
     """As if it had never been: the next reader has the value renewed, and nothing is counted or told."""
     memo, record, flight = unbegun()
-    memo.call_off(flight)
+    landing.call_off(memo, flight)
     assert (flight.state, flight.unbegun, memo.locks.live()) == (LANDED, False, [])
     assert (record.refresh_at, record.failed, memo.store.index) == (100.0, False, {"k": record})
     assert (memo.counts.calls, memo.counts.refreshes, memo.counts.errors) == (0, 0, 0)
@@ -282,7 +283,7 @@ def test_a_renewal_that_nobody_has_begun_is_called_off(unbegun, seen, caplog):
 def test_who_waits_for_what_is_called_off_flies_instead(unbegun):
     """And no retry is spent on it."""
     memo, _, flight = unbegun(followers=2)
-    memo.call_off(flight)
+    landing.call_off(memo, flight)
     successor = flight.slot.turn
     assert (flight.state, flight.successor) == (PASSED, successor)
     assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, 3)
@@ -291,13 +292,13 @@ def test_who_waits_for_what_is_called_off_flies_instead(unbegun):
 def test_what_was_dropped_is_not_renewed(unbegun):
     """Its record has left: it is not touched."""
     memo, record, flight = unbegun(detached=True)
-    memo.call_off(flight)
+    landing.call_off(memo, flight)
     assert (flight.state, record.refresh_at) == (LANDED, inf)
 
 
 def test_what_somebody_runs_is_not_called_off(unbegun):
     """It has a leader, be it for a moment only."""
     memo, record, flight = unbegun(leader="thread")
-    memo.call_off(flight)
+    landing.call_off(memo, flight)
     assert (flight.state, flight.slot.turn, flight.unbegun, flight.counted) == (FLYING, flight, True, False)
     assert record.refresh_at == inf

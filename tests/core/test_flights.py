@@ -6,10 +6,13 @@ from unittest.mock import patch
 import pytest
 
 from singleflight.core import flight as flights
+from singleflight.core import transitions
 from singleflight.core.call import JOIN, LEAD, NONE, Call, background, new_call
-from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, is_nobodys, new_flight
+from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED
+from singleflight.core.transitions import is_unclaimed, new_flight
 from singleflight.locks.latch import Latch
-from singleflight.locks.slots import Hold, new_slot
+from singleflight.locks.slots import Hold
+from singleflight.locks.table import new_slot
 from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.locks.waitgraph import waiting
 
@@ -39,8 +42,9 @@ class Work:
 
 @pytest.fixture
 def clock():
-    with patch.object(flights, "time", SimpleNamespace(now=100.0)) as fake:
-        fake.monotonic = lambda: fake.now
+    fake = SimpleNamespace(now=100.0)
+    fake.monotonic = lambda: fake.now
+    with patch.object(flights, "time", fake), patch.object(transitions, "time", fake):
         yield fake
 
 
@@ -68,14 +72,14 @@ def test_what_a_flight_begins_as():
 def test_a_claim_sets_everything_that_is_read_of_a_leader(clock, renew):
     """Who leads it and where, since when, until when, and how many waits were under way on that thread."""
     made, call = flight(), new_call(Call, "k", "actor", 9, 9, renew)
-    call.told = True
+    call.wants_events = True
     with patch.dict(waiting, {9: ("one", "two")}):
-        made.claim(call, 7.0, "previous", 5.0)
+        transitions.claim(made, call, 7.0, "previous", 5.0)
     assert (made.state, made.leader, made.thread, made.depth) == (FLYING, "actor", 9, 2)
-    assert (made.started, made.previous, made.due, made.told) == (7.0, "previous", 105.0, True)
+    assert (made.started, made.previous, made.due, made.wants_events) == (7.0, "previous", 105.0, True)
     assert made.kind == ("refresh" if renew else "call")
     later = flight()
-    later.claim(call, 7.0, None, None)
+    transitions.claim(later, call, 7.0, None, None)
     assert (later.due, later.depth) == (None, 0)
     assert later.number > made.number
 
@@ -85,16 +89,16 @@ def test_a_follower_that_comes_to_lead_follows_no_more(decision, followers):
     """A newcomer was not among them; either knows from then on that it leads, and which flight."""
     made, call = flight(followers=2), new_call(Call, "k", "actor", 9, 9)
     call.decision = decision
-    made.claim(call, 7.0, None, None)
+    transitions.claim(made, call, 7.0, None, None)
     assert (call.decision, call.flight, made.followers) == (LEAD, made, followers)
 
 
 def test_whoever_claims_what_nobody_runs_yet_runs_it(clock):
     """Then it is a call like any other; or it was begun by whoever was to run it in the background."""
     made = flight(FLYING, unbegun=True, background=True, kind="refresh", renews=True)
-    made.claim(new_call(Call, "k", "actor", 9, 9), 7.0, None, None)
+    transitions.claim(made, new_call(Call, "k", "actor", 9, 9), 7.0, None, None)
     assert (made.unbegun, made.background, made.kind, made.renews) == (False, False, "call", True)
-    made.claim(background("k"), 7.0, None, None)
+    transitions.claim(made, background("k"), 7.0, None, None)
     assert (made.unbegun, made.background, made.kind, made.renews) == (False, True, "refresh", True)
 
 
@@ -117,11 +121,11 @@ def test_when_a_flight_is_due(clock):
     made = flight(FLYING, due=100.5, work=Work())
     assert not made.is_due()
     made.see_to()
-    assert made.memo.asked == []
+    assert made.cache.asked == []
     clock.now = 100.5
     assert made.is_due()
     made.see_to()
-    assert made.memo.asked == [made]
+    assert made.cache.asked == [made]
     assert not flight(FLYING).is_due()
     assert flight(FLYING, work=Work(dead=True)).is_due()
     assert not flight(LANDED, work=Work(dead=True)).is_due()
@@ -158,12 +162,12 @@ def test_followers_are_passed_on():
     """The successor has a gate for them, and the flight has none of them any more."""
     first, second = flight(FLYING, followers=3), flight()
     first.slot.turn = first
-    first.pass_on(second, UNSEATED)
+    transitions.pass_on(first, second, UNSEATED)
     assert first.slot.turn is second
     assert (first.state, first.followers, first.successor) == (UNSEATED, 0, second)
     assert isinstance(second.latch, Latch)
     alone = flight(FLYING)
-    alone.pass_on(None)
+    transitions.pass_on(alone, None)
     assert (alone.state, alone.successor) == (PASSED, None)
 
 
@@ -192,15 +196,15 @@ def test_a_failure_is_seen_where_the_function_failed():
     """Without the leader's own frame, where there is another; an error that was never raised has none."""
     error = raised()
     made = flight(FLYING)
-    made.bring(None, error, 5.0)
+    transitions.bring(made, None, error, 5.0)
     assert (made.state, made.error, made.landed, made.value) == (FLYING, error, 5.0, None)
     assert made.traceback is error.__traceback__.tb_next
     error.__traceback__ = error.__traceback__.tb_next
-    made.bring(None, error, 5.0)
+    transitions.bring(made, None, error, 5.0)
     assert made.traceback is error.__traceback__
-    made.bring(None, ValueError(), 5.0)
+    transitions.bring(made, None, ValueError(), 5.0)
     assert made.traceback is None
-    made.bring("value", None, 6.0)
+    transitions.bring(made, "value", None, 6.0)
     assert (made.value, made.error, made.traceback) == ("value", None, None)
 
 
@@ -231,10 +235,10 @@ def test_what_was_in_flight_elsewhere_at_a_fork(work):
     assert (made.lost, made.detached) == (True, True)
 
 
-def test_whether_a_slot_is_nobodys():
+def test_whether_a_slot_is_unclaimed():
     """Empty, or of a flight that nobody leads nor waits for."""
-    assert is_nobodys(None)
-    assert is_nobodys(flight())
-    assert not is_nobodys(flight(followers=1))
-    assert not any(is_nobodys(flight(state)) for state in STATES[1:])
-    assert not is_nobodys(Hold(("k",), new_waiter(Waiter, 1, 1, 1)))
+    assert is_unclaimed(None)
+    assert is_unclaimed(flight())
+    assert not is_unclaimed(flight(followers=1))
+    assert not any(is_unclaimed(flight(state)) for state in STATES[1:])
+    assert not is_unclaimed(Hold(("k",), new_waiter(Waiter, 1, 1, 1)))

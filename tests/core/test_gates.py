@@ -97,7 +97,7 @@ def test_a_gate_whose_opening_was_cut_short_is_opened_again(where, error):
 def test_a_task_sees_for_itself_that_its_gate_was_never_opened(bulk, options, monkeypatch):
     """As threads do, once in a while: a wake-up may be lost, and nobody waits for ever for it."""
     monkeypatch.setattr("singleflight.core.coordinator.LOOK", 0.01)
-    monkeypatch.setattr("singleflight.drivers.tasks.LOOK", 0.01)
+    monkeypatch.setattr("singleflight.drivers.wait.LOOK", 0.01)
     monkeypatch.setattr(LoopWaiters, "open", lambda self: None)
 
     @single_flight_ttl(ttl=60, **options)

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from singleflight import single_flight_ttl
 from singleflight.locks.slots import Hold
 from singleflight.locks.table import Idle, Slots
+from singleflight.locks.unsettled import After
 from singleflight.locks.waiters import Waiter, get_ident, new_waiter
 
 KEYS = st.integers(0, 9)
@@ -121,7 +122,7 @@ def test_the_registrys_own_key_object_comes_back():
             return 1
 
     slots, first = Slots(None), Key()
-    slots.vacate(slots.enter(first))
+    slots.vacate(slots.enter(first), After())
     assert slots.enter(Key()).key is first
 
 
@@ -171,7 +172,7 @@ def test_a_turn_that_is_still_in_the_queue_gets_the_key_once():
     slot.turn = first
     slot.line_up(second), slot.line_up(third)
     slot.turn = second
-    slots.vacate(slot)
+    slots.vacate(slot, After())
     assert slot.turn is third
 
 
@@ -194,7 +195,8 @@ def test_those_that_will_never_go_on_are_passed_over_and_handed_out(somebody_fol
     if somebody_follows:
         slot.line_up(alive)
     del waiters, waiter
-    _, gone = slots.vacate(slot)
+    gone = After()
+    slots.vacate(slot, gone)
     assert slot.turn is alive
     assert slots.live() == ([slot] if somebody_follows else [])
     assert [ref() is not None for ref in seen] == [True, True]
@@ -206,7 +208,7 @@ def test_room_for_one_idle_lock():
     """The last that was used is kept."""
     slots = Slots(1)
     for key in "ab":
-        slots.vacate(slots.enter(key))
+        slots.vacate(slots.enter(key), After())
     assert slots._idle.keys() == ["b"]
 
 
@@ -235,7 +237,7 @@ def test_a_slot_that_was_lost_at_a_fork_leaves_nothing():
         Hold(("k",), new_waiter(Waiter, actor, actor, actor)) for actor in (me + 1, me, me)
     )
     lost, kept, part = slots.enter("lost"), slots.enter("kept"), slots.enter("part")
-    slots.vacate(slots.enter("idle"))
+    slots.vacate(slots.enter("idle"), After())
     lost.turn, kept.turn, part.turn = theirs, mine, partly
     kept.line_up(partly)
     theirs.slots, mine.slots, partly.slots = [lost], [kept], [kept, part]
@@ -243,8 +245,8 @@ def test_a_slot_that_was_lost_at_a_fork_leaves_nothing():
     assert slots.live() == [kept]
     assert slots._idle.keys() == []
     assert not kept.queue
-    slots.vacate(lost)
+    slots.vacate(lost, After())
     assert slots._idle.keys() == []
     for key in "abc":
-        slots.vacate(slots.enter(key))
+        slots.vacate(slots.enter(key), After())
     assert slots._idle.keys() == ["b", "c"]

@@ -6,6 +6,7 @@ import weakref
 import pytest
 
 from singleflight.common.errors import FlightDeadlock
+from singleflight.core import coordinator, landing, leaving
 from singleflight.core.call import JOIN, NONE
 from singleflight.core.flight import UNCLAIMED
 from singleflight.locks import waitgraph
@@ -31,7 +32,7 @@ def flying(memo, key="k"):
 def test_a_follower_waits_at_the_gate_of_its_flight(memo, waiting):
     """It is counted there, noted as waiting, and given its place: whoever looks on its behalf is told."""
     flight, call = flying(memo), watched()
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     assert (call.decision, call.flight, call.latch, call.before) == (JOIN, flight, flight.latch, 0)
     assert call.stood == (flight.latch, memo, flight)
     assert (flight.followers, waiting) == (1, {"caller": (flight,)})
@@ -42,7 +43,7 @@ def test_all_followers_of_a_flight_share_its_gate_and_one_note(memo, waiting):
     """A thousand waits are to cost a thousand dictionary items, and no more."""
     flight, calls = flying(memo), [watched(name) for name in "abc"]
     for call in calls:
-        memo.board(call)
+        coordinator.board(memo, call)
     assert [call.latch for call in calls] == [flight.latch] * 3
     assert (flight.followers, {id(note) for note in waiting.values()}) == (3, {id(flight.latch.alone)})
     assert flight.latch.alone == (flight,)
@@ -53,7 +54,7 @@ def test_a_wait_event_has_the_number_that_followed_when_it_joined(memo, seen):
     flying(memo)
     calls = [watched(name) for name in "abc"]
     for call in calls:
-        memo.board(call)
+        coordinator.board(memo, call)
     for call in calls:
         memo.tell.waiting(call.flight, call.place)
     assert [event.followers for event in seen.of("wait")] == [1, 2, 3]
@@ -64,10 +65,10 @@ def test_a_wait_on_top_of_another_is_noted_with_what_was_under_way(memo, waiting
     first, second, third = flying(memo, "first"), flying(memo, "second"), flying(memo)
     begin_waiting(2, first), begin_waiting(2, second)
     call = watched(2)
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     assert (call.before, waiting) == (2, {2: (first, second, third)})
     assert third.latch.alone is None
-    memo.done(call)
+    leaving.done(memo, call)
     assert waiting == {2: (first, second)}
 
 
@@ -76,7 +77,7 @@ def test_who_waits_later_if_at_all_is_only_counted(memo, waiting):
     flight = flying(memo)
     for number in (1, 2):
         call = watched("leader", follows=True)
-        assert memo.board(call) is JOIN
+        assert coordinator.board(memo, call) is JOIN
         assert (call.decision, call.flight, call.latch, call.before) == (JOIN, flight, flight.latch, None)
         assert (call.stood, flight.followers, waiting) == (None, number, {})
     assert flight.latch is not None
@@ -87,7 +88,7 @@ def test_who_waits_later_lines_up_behind_a_plain_lock_all_the_same(memo, waiting
     slot = memo.locks.enter("k")
     slot.turn = Hold(("k",), caller(actor="owner"), None)
     calls = [watched(name, follows=True) for name in "ab"]
-    assert [memo.board(call) for call in calls] == [JOIN] * 2
+    assert [coordinator.board(memo, call) for call in calls] == [JOIN] * 2
     flight = calls[0].flight
     assert (list(slot.queue), flight.state, flight.followers, waiting) == ([flight], UNCLAIMED, 2, {})
 
@@ -100,7 +101,7 @@ def refused(memo, seen, call, cycle):
     flight = memo.locks.slot(call.key).turn
     before = dict(waitgraph.waiting), flight.latch
     with pytest.raises(FlightDeadlock) as told:
-        memo.board(call)
+        coordinator.board(memo, call)
     assert str(told.value) == REFUSED + cycle
     assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [(call.key, cycle)]
     assert (memo.counts.errors, call.decision, call.before) == (1, NONE, None)
@@ -120,17 +121,17 @@ def test_nothing_leads_from_a_refusal_to_the_flight_that_was_asked_for(make, wit
     def begin():
         flight = flying(memo)
         flight.previous = its_own = Work()  # anything that can be referenced weakly
-        memo.board(watched(follows=True))
+        coordinator.board(memo, watched(follows=True))
         return weakref.ref(its_own)
 
     def fail():
         flight = memo.locks.slot("k").turn
-        memo.fail(flight, error)
+        landing.fail(memo, flight, error)
         assert flight.error is error
 
     its_own = begin()  # frames lead to their callers': this one is not to know the flight
     try:
-        memo.board(watched("leader"))
+        coordinator.board(memo, watched("leader"))
     except FlightDeadlock as refusal:
         error.__cause__ = refusal
     fail()
@@ -159,7 +160,7 @@ def test_a_leader_has_more_than_one_key(memo, seen):
 def owned(memo, key, actor, thread):
     """A flight of another leader."""
     call = caller(key, actor, thread)
-    memo.board(call)
+    coordinator.board(memo, call)
     return call.flight
 
 
@@ -178,7 +179,7 @@ def test_a_leader_that_waits_for_somebody_else_does_not(memo, waiting, waits):
     theirs, flight = owned(memo, "theirs", "somebody", 3), flying(memo)
     begin_waiting(waits, theirs)
     call = watched()
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     assert (waiting["caller"], flight.followers, memo.counts.errors) == ((flight,), 1, 0)
 
 
@@ -198,7 +199,7 @@ def test_a_child_of_a_leader_that_waits_for_nothing_is_in_nobodys_way(memo, wait
     child.begin()
     flying(memo)
     note(child, child.climb())
-    assert memo.board(watched()) is JOIN
+    assert coordinator.board(memo, watched()) is JOIN
 
 
 def test_who_has_a_plain_lock_and_asks_for_its_key_is_refused(memo, seen):
@@ -219,7 +220,7 @@ def test_a_leader_that_stands_in_the_cycle_twice(memo, seen, waiting):
 def test_whom_somebody_may_wait_for_is_noted_with_them(memo, waiting):
     """They are awaited outside the library, so nobody could see that otherwise."""
     flight, call = flying(memo), watched("child", "parent", "grandparent")
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     assert (call.awaited_outside, call.noted) == (True, {"parent", "grandparent"})
     assert waitgraph.below == {"parent": {call: None}, "grandparent": {call: None}}
     assert (flight.followers, waiting) == (1, {"child": (flight,)})
@@ -229,6 +230,6 @@ def test_each_wait_begins_with_nothing_known_of_who_is_above(memo, waiting):
     """What was seen when it boarded before may have changed."""
     flight, call = flying(memo), caller()  # of a kind that nobody can wait for: it is not asked itself
     call.awaited_outside, call._above, call.noted = True, frozenset({"leader"}), frozenset({"leader"})
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     assert (call.awaited_outside, call._above, call.noted) == (False, frozenset(), frozenset())
-    assert (flight.followers, memo.pauses(call, began=0.0)[1]) == (1, None)
+    assert (flight.followers, coordinator.pauses(memo, call, began=0.0)[1]) == (1, None)

@@ -5,6 +5,7 @@ from math import inf
 
 import pytest
 
+from singleflight.core import landing
 from singleflight.core.flight import FLYING, LANDED
 from singleflight.locks.mutex import inside
 from singleflight.storage.entry import AgeingRecord, Entry, Record, record_of
@@ -49,7 +50,7 @@ def test_whether_a_value_is_stored_and_for_how_long(make, seen, options, value, 
     """As `cache_if` says, by default all but None; as `ttl` says, and with a ttl of 0 not at all."""
     memo = make(**options)
     flight = in_flight(memo)
-    memo.land(flight, value)
+    landing.land(memo, flight, value)
     assert stored(memo) == (None if ttl is None else (value, 100.0, ttl))
     assert (flight.state, memo.locks.live(), memo.counts.uncached) == (LANDED, [], int(ttl is None))
     (event,) = seen.of("land")
@@ -59,7 +60,7 @@ def test_whether_a_value_is_stored_and_for_how_long(make, seen, options, value, 
 
 def test_a_detached_value_is_not_stored(memo, seen):
     """It was invalidated in flight: it is its callers' alone."""
-    memo.land(in_flight(memo, detached=True), 7)
+    landing.land(memo, in_flight(memo, detached=True), 7)
     assert (stored(memo), memo.counts.uncached) == (None, 1)
     (event,) = seen.of("land")
     assert (event.stored, event.ttl) == (False, None)
@@ -69,7 +70,7 @@ def test_what_came_after_a_flight_had_begun_stays(memo):
     """It was put from outside; the store knows that the flight had not seen it."""
     flight = in_flight(memo)
     memo.store.put(record_of("k", "put", 100.0, 10.0))
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     assert (stored(memo), memo.counts.uncached) == (("put", 100.0, 10.0), 1)
 
 
@@ -89,7 +90,7 @@ def test_publish_then_free_then_tell(make, monkeypatch):
         return put(record, publisher)
 
     monkeypatch.setattr(memo.store, "put", publish)
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     assert found == [("published", True, True, False), ("told", [], (7, 100.0, 10.0), False, False)]
 
 
@@ -102,7 +103,7 @@ def test_a_callable_ttl_sees_the_landing(make, clock, known):
         memo.store.put(record_of("k", "old", 80.0, 10.0))
     flight = in_flight(memo, followers=3)
     clock.advance(2.5)
-    memo.land(flight, "new")
+    landing.land(memo, flight, "new")
     old = Entry("k", "old", 22.5, 10.0, "expired", 0) if known else None
     assert asked == [Landing("k", "new", None, 2.5, 3, old)]
     assert stored(memo) == ("new", 102.5, 20.0)
@@ -115,7 +116,7 @@ def test_a_callable_ttl_sees_no_failure_and_no_time_that_runs_backwards(make, cl
     flight = in_flight(memo)
     flight.previous = AgeingRecord("k", None, 80.0, 10.0, error=ValueError())
     clock.advance(-5)
-    memo.land(flight, "new")
+    landing.land(memo, flight, "new")
     assert asked == [Landing("k", "new", None, 0.0, 0, None)]
 
 
@@ -123,7 +124,7 @@ def test_a_callable_ttl_is_not_asked_about_what_is_refused(make):
     """There is nothing that it could say."""
     asked = []
     memo = make(ttl=asked.append)
-    memo.land(in_flight(memo), None)
+    landing.land(memo, in_flight(memo), None)
     assert asked == []
 
 
@@ -137,7 +138,7 @@ def test_what_an_option_raises_is_passed_on(make, seen, option):
     memo = make(**{option: refuse})
     flight = in_flight(memo)
     with pytest.raises(LookupError, match=option):
-        memo.land(flight, 7)
+        landing.land(memo, flight, 7)
     assert (flight.state, flight.slot.turn, stored(memo), seen.kinds()) == (FLYING, flight, None, [])
 
 
@@ -153,7 +154,7 @@ def test_what_an_option_raises_is_passed_on(make, seen, option):
 def test_a_listener_that_wants_hits_sees_every_read(make, listener, told, deadline):
     """What lands while one listens has no fast path; for all else it lasts until the end of the ttl."""
     memo = make(listener=listener)
-    memo.land(in_flight(memo, told=told), 7)
+    landing.land(memo, in_flight(memo, wants_events=told), 7)
     assert memo.store.index["k"].deadline == deadline
 
 
@@ -176,7 +177,7 @@ def test_the_times_by_which_a_value_ages(make, clock, options, ttl, refresh_at):
     clock.set(98.0)
     flight = in_flight(memo)
     clock.set(100.0)
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     record = memo.store.index["k"]
     assert (type(record), record.value, record.landed) == (AgeingRecord, 7, 100.0)
     assert (record.ttl, record.grace, record.error) == (ttl, options.get("grace", 0.0), None)
@@ -186,8 +187,8 @@ def test_the_times_by_which_a_value_ages(make, clock, options, ttl, refresh_at):
 def test_a_value_that_only_lives_for_its_ttl(make):
     """Its record has no room for more."""
     memo = make()
-    memo.land(in_flight(memo), 7)
-    made = memo.new_record("k", 7, 100.0, 10.0, 0.0)
+    landing.land(memo, in_flight(memo), 7)
+    made = landing.new_record(memo, "k", 7, 100.0, 10.0, 0.0)
     assert type(memo.store.index["k"]) is type(made) is Record
     assert (made.key, made.value, made.landed, made.ttl) == ("k", 7, 100.0, 10.0)
 
@@ -197,7 +198,7 @@ def test_what_went_for_it_is_told(make, seen, told):
     """After the landing, and only where somebody may want to know."""
     memo = make(maxsize=1)
     memo.store.put(record_of("other", 1, 95.0, 10.0))
-    memo.land(in_flight(memo, told=told), 7)
+    landing.land(memo, in_flight(memo, wants_events=told), 7)
     assert list(memo.store.index) == ["k"]
     assert [(event.kind, event.key) for event in seen.events] == (
         [("land", "k"), ("evict", "other")] if told else []
@@ -209,7 +210,7 @@ def test_a_value_spoils_what_a_bulk_load_may_bring(memo, value):
     """What was loaded before is no news for its key any more; where nothing was stored it still is."""
     batch = Batch()
     memo.batches.add(batch)
-    memo.land(in_flight(memo), value)
+    landing.land(memo, in_flight(memo), value)
     assert batch.spoiled == ({"k"} if value else set())
 
 
@@ -221,7 +222,7 @@ def test_several_are_published_before_any_of_them_ends(make, seen):
     kept, short, refused = (in_flight(memo, key) for key in ("k", "short", "refused"))
     later = []
     for flight, value in ((kept, 20), (short, 0), (refused, None)):
-        memo.land(flight, value, later)
+        landing.land(memo, flight, value, later)
         assert (flight.state, flight.slot.turn) == (FLYING, flight)
     assert later == [
         (kept, 20, None, 100.0, True, 20.0, [other]),
@@ -240,7 +241,7 @@ def test_a_renewal_that_is_not_stored(make, caplog, value, detached, refresh_at)
     flight = in_flight(memo, renews=True, detached=detached)
     flight.previous = before = AgeingRecord("k", "old", 95.0, 1.0, 60.0)
     memo.store.put(before)
-    memo.land(flight, value)
+    landing.land(memo, flight, value)
     record = memo.store.index["k"]
     assert (record.value, record.refresh_at) == (value or "old", refresh_at)
     text = "model: 'k' could not be renewed, its value is kept: it returned what is not stored"

@@ -2,8 +2,11 @@
 
 import pytest
 
+from singleflight.core import coordinator, landing, leaving, transitions
+from singleflight.core import renewal as renewals
 from singleflight.core.call import HIT, JOIN, LEAD, NONE
-from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, new_flight
+from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED
+from singleflight.core.transitions import new_flight
 from singleflight.locks.latch import Latch
 from singleflight.locks.mutex import inside
 from singleflight.locks.slots import Hold
@@ -16,7 +19,7 @@ from .conftest import Work, caller, in_flight, watched
 
 def follower(memo, *fields):
     call = caller(actor=f"follower {fields}", thread=5)
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     return call
 
 
@@ -35,7 +38,7 @@ def test_a_follower_that_gives_up_is_counted_and_follows_no_more(memo, waiting, 
     """As a timeout or as an error, or not at all where it is served in another way."""
     flight = in_flight(memo, due=False)
     first, second = follower(memo, 1), follower(memo, 2)
-    assert memo.leave(first, timed_out) is True
+    assert leaving.leave(memo, first, timed_out) is True
     assert (first.decision, first.before, flight.followers, flight.state) == (NONE, None, 1, FLYING)
     assert counted(memo) == expected
     assert list(waiting) == [second.blocks]
@@ -45,8 +48,8 @@ def test_a_follower_whose_flight_has_landed_comes_too_late_to_give_up(memo, wait
     """It is served: nothing changes, and it was counted when its flight landed."""
     flight = in_flight(memo, due=False)
     call = follower(memo)
-    memo.land(flight, 7)
-    assert memo.leave(call, timed_out=True) is False
+    landing.land(memo, flight, 7)
+    assert leaving.leave(memo, call, timed_out=True) is False
     assert (call.decision, call.before) == (JOIN, 0)
     assert counted(memo) == {"fetches": 1, "waits": 1, "calls": 1}
 
@@ -55,9 +58,9 @@ def test_a_follower_leaves_the_flight_that_it_follows_by_now(memo, waiting):
     """The one that it joined has ended without an outcome, and it has not noticed yet."""
     flight = in_flight(memo, due=False)
     first, _ = follower(memo, 1), follower(memo, 2)
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     successor = flight.slot.turn
-    memo.leave(first, timed_out=False)
+    leaving.leave(memo, first, timed_out=False)
     assert (flight.followers, successor.followers, successor.state) == (0, 1, UNCLAIMED)
 
 
@@ -66,8 +69,8 @@ def test_a_follower_that_is_on_its_own_has_nothing_to_leave(memo, waiting):
     flight = in_flight(memo, due=False)
     call = follower(memo)
     flight.slot.turn = None
-    memo.fail(flight, KeyboardInterrupt())
-    assert memo.leave(call, timed_out=True) is True
+    landing.fail(memo, flight, KeyboardInterrupt())
+    assert leaving.leave(memo, call, timed_out=True) is True
     assert (call.decision, call.before, memo.counts.timeouts) == (NONE, None, 1)
 
 
@@ -75,8 +78,8 @@ def test_the_last_follower_takes_a_flight_that_nobody_leads_with_it(memo, waitin
     """Its key is free."""
     flight = in_flight(memo, due=False)
     call = follower(memo)
-    memo.fail(flight, ValueError())
-    assert memo.leave(call, timed_out=False) is True
+    landing.fail(memo, flight, ValueError())
+    assert leaving.leave(memo, call, timed_out=False) is True
     assert memo.locks.live() == []
 
 
@@ -86,9 +89,9 @@ def test_the_last_follower_takes_a_flight_that_queues_with_it(memo, waiting):
         slot = memo.locks.slot("k")
         first, second = follower(memo, 1), follower(memo, 2)
         (queued,) = slot.queue
-        memo.leave(first, timed_out=False)
+        leaving.leave(memo, first, timed_out=False)
         assert list(slot.queue) == [queued]
-        memo.leave(second, timed_out=False)
+        leaving.leave(memo, second, timed_out=False)
         assert list(slot.queue) == []
         assert isinstance(slot.turn, Hold)
 
@@ -97,14 +100,14 @@ def test_whoever_queued_behind_an_unwanted_flight_is_let_in(memo, waiting):
     """Its gate is opened once the mutex is free."""
     flight = in_flight(memo, due=False)
     call = follower(memo)
-    memo.fail(flight, ValueError())
+    landing.fail(memo, flight, ValueError())
     hold = Hold(("k",), new_waiter(Waiter, 8, 8, 8))
     memo.locks._queue_for(hold, None)
     opened = hold.latch.open
     seen = []
     hold.latch = Latch()
     hold.latch.groups["loop"] = LoopWaiters(seen)
-    memo.leave(call, timed_out=False)
+    leaving.leave(memo, call, timed_out=False)
     assert not hold.missing
     assert seen == [False]
     opened()
@@ -134,7 +137,7 @@ def test_work_is_stopped_when_all_have_left_and_once(memo, waiting, deserted, fo
     flight.followers += followers
     flight.work = None if work is None else Work(may=work)
     stopped = deserted and not followers and not doomed and bool(work)
-    memo.leave(call, timed_out=False)
+    leaving.leave(memo, call, timed_out=False)
     assert (flight.doomed, flight.detached) == (doomed or stopped, stopped)
     assert flight.work is None or flight.work.stopped == stopped
     assert (flight.state, flight.slot.turn) == (FLYING, flight)
@@ -152,11 +155,11 @@ def test_a_leaders_caller_goes_once(memo, state, goes):
     call = caller()
     call.flight = flight
     for _ in range(2):
-        memo.desert(call.flight)
+        leaving.desert(memo, call.flight)
         assert (flight.deserted, memo.counts.errors, flight.work.stopped) == (bool(goes), goes, goes)
     other = caller()
     other.flight = in_flight(memo, "other", due=False)
-    memo.desert(other.flight)
+    leaving.desert(memo, other.flight)
     assert memo.counts.errors == goes + 1
 
 
@@ -165,23 +168,23 @@ def test_a_deserted_flight_goes_on_for_its_followers(memo, waiting):
     flight = in_flight(memo, due=False, work=Work())
     call, leaders = follower(memo), caller()
     leaders.flight = flight
-    memo.desert(leaders.flight)
+    leaving.desert(memo, leaders.flight)
     assert (flight.work.stopped, flight.doomed) == (0, False)
-    memo.leave(call, timed_out=None)
+    leaving.leave(memo, call, timed_out=None)
     assert (flight.work.stopped, flight.doomed) == (1, True)
 
 
 def test_a_flight_is_handed_over_to_its_work(memo, waiting):
     """From then on a task leads it, and its caller waits for that, on top of what it waits for already."""
     call, work = watched("me"), Work()
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     flight = call.flight
     waiting["me"] = ("before",)
     call.awaited_outside = True
-    memo.hand_over(call, work, "task")
+    transitions.hand_over(call, work, "task")
     assert (flight.work, flight.leader, call.decision, call.before) == (work, "task", NONE, 1)
     assert (waiting["me"], call.awaited_outside) == (("before", flight), False)
-    memo.done(call)
+    leaving.done(memo, call)
     assert waiting == {"me": ("before",)}
 
 
@@ -191,9 +194,9 @@ def test_a_flight_is_handed_over_to_its_work(memo, waiting):
 def test_a_leader_that_is_interrupted_fails_its_flight(memo, waiting):
     """Its followers fly again."""
     call = caller()
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     flight, _ = call.flight, follower(memo)
-    memo.abandon(call, KeyboardInterrupt())
+    leaving.abandon(memo, call, KeyboardInterrupt())
     assert (flight.state, flight.slot.turn.followers) == (PASSED, 1)
     assert counted(memo) == {"errors": 1, "calls": 1}
 
@@ -202,7 +205,7 @@ def test_a_follower_that_is_interrupted_leaves(memo, waiting):
     """And is counted as an error."""
     flight = in_flight(memo, due=False)
     call = follower(memo)
-    memo.abandon(call, KeyboardInterrupt())
+    leaving.abandon(memo, call, KeyboardInterrupt())
     assert (flight.followers, call.decision, call.latch.wait(0.0)) == (0, NONE, False)
     assert counted(memo) == {"errors": 1}
 
@@ -211,10 +214,10 @@ def test_a_follower_that_is_interrupted_at_an_open_gate_lets_the_next_one_throug
     """It may have had the turnstile."""
     flight = in_flight(memo, due=False)
     call, _ = follower(memo, 1), follower(memo, 2)
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     assert call.latch.wait(0.0)
     call.latch._turnstile.acquire(blocking=False)
-    memo.abandon(call, KeyboardInterrupt())
+    leaving.abandon(memo, call, KeyboardInterrupt())
     assert call.latch.wait(0.0)
 
 
@@ -224,18 +227,18 @@ def test_a_call_that_ended_as_it_should_gives_up_nothing(memo, decision):
     flight = in_flight(memo, due=False)
     call = caller()
     call.decision, call.flight = decision, flight
-    memo.abandon(call, ValueError())
+    leaving.abandon(memo, call, ValueError())
     assert (flight.state, flight.slot.turn, counted(memo)) == (FLYING, flight, {})
 
 
 def test_a_key_that_an_interrupt_left_to_nobody_is_free(memo):
     """It struck when the key was live, and no flight was claimed."""
     slot = memo.locks.enter("k")
-    memo.abandon(caller(), KeyboardInterrupt())
+    leaving.abandon(memo, caller(), KeyboardInterrupt())
     assert memo.locks.live() == []
     slot = memo.locks.enter("k")
     slot.turn = new_flight(memo, slot, 1)
-    memo.abandon(caller(), KeyboardInterrupt())
+    leaving.abandon(memo, caller(), KeyboardInterrupt())
     assert memo.locks.live() == []
 
 
@@ -243,14 +246,14 @@ def test_whoever_waits_keeps_what_nobody_leads(memo, waiting):
     """The next of them claims it, also behind a lock; what nobody waits for there goes."""
     flight = in_flight(memo, due=False)
     follower(memo)
-    memo.fail(flight, ValueError())
-    memo.abandon(caller(), KeyboardInterrupt())
+    landing.fail(memo, flight, ValueError())
+    leaving.abandon(memo, caller(), KeyboardInterrupt())
     assert [slot.turn.followers for slot in memo.locks.live()] == [1]
     slot = memo.locks.slot("k")
     unwanted, wanted = new_flight(memo, slot, 1), new_flight(memo, slot, 1, 2)
     for each in (unwanted, wanted):
         slot.line_up(each)
-    memo.abandon(caller(), KeyboardInterrupt())
+    leaving.abandon(memo, caller(), KeyboardInterrupt())
     assert list(slot.queue) == [wanted]
 
 
@@ -262,10 +265,10 @@ def test_a_noted_follower_at_an_open_gate_lets_the_next_one_through(memo, waitin
     flight = in_flight(memo, due=False)
     call, _ = follower(memo, 1), follower(memo, 2)
     latch = call.latch
-    memo.land(flight, 7)
+    landing.land(memo, flight, 7)
     assert latch.wait(0.0)
     latch._turnstile.acquire(blocking=False)
-    unsettled[call] = memo.settle, call, RecursionError()
+    unsettled[call] = leaving.settle_call, memo, call, RecursionError()
     settle()
     assert latch.wait(0.0)
 
@@ -274,11 +277,11 @@ def test_a_noted_leaders_caller_has_its_work_stopped(memo, waiting):
     """Once the mutex is free, and if nobody follows; a second note changes nothing."""
     flight = in_flight(memo, due=False, work=Work())
     for _ in range(2):
-        unsettled[flight.work] = memo.settle_desertion, flight
+        unsettled[flight.work] = transitions.desert, memo, flight
         settle()
         assert (flight.work.stopped, flight.doomed, counted(memo)) == (1, True, {"errors": 1})
     followed = in_flight(memo, "other", due=False, work=Work(), followers=1)
-    unsettled[followed.work] = memo.settle_desertion, followed
+    unsettled[followed.work] = transitions.desert, memo, followed
     settle()
     assert (followed.work.stopped, followed.doomed, followed.deserted) == (0, False, True)
 
@@ -288,19 +291,19 @@ def test_a_noted_renewal_that_nobody_has_begun_was_never_run(make, waiting):
     memo = make(grace=50)
     memo.store.put(AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0))
     call = caller()
-    assert memo.board(call) is HIT
-    unsettled[call] = memo.settle, call, KeyboardInterrupt()
+    assert coordinator.board(memo, call) is HIT
+    unsettled[call] = leaving.settle_call, memo, call, KeyboardInterrupt()
     settle()
     assert (counted(memo), memo.locks.live()) == ({}, [])
     other = caller()
-    assert (memo.board(other), other.renewal is None) == (HIT, False)
+    assert (coordinator.board(memo, other), other.renewal is None) == (HIT, False)
 
 
 def test_a_key_that_a_noted_call_left_to_nobody_is_free(memo):
     """It had no room to free it, and no flight was claimed."""
     memo.locks.enter("k")
     call = caller()
-    unsettled[call] = memo.settle, call, RecursionError()
+    unsettled[call] = leaving.settle_call, memo, call, RecursionError()
     settle()
     assert memo.locks.live() == []
 
@@ -313,10 +316,10 @@ def test_a_call_that_is_over_holds_nothing(memo, waiting):
     flight = in_flight(memo, due=False)
     call = watched("child", "parent")
     call.awaited_outside = True
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     assert call.noted == {"parent"}
     assert flight.leader not in waiting
-    memo.done(call)
+    leaving.done(memo, call)
     assert waiting == {}
     assert call.noted == frozenset()
     held = (call.flight, call.latch, call.record, call.actor, call.blocks, call._above)
@@ -328,9 +331,9 @@ def test_a_call_that_waited_on_top_of_others_leaves_them_as_they_were(memo, wait
     in_flight(memo, due=False)
     call = caller()
     waiting["caller"] = ("a", "b")
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     assert len(waiting["caller"]) == 3
-    memo.done(call)
+    leaving.done(memo, call)
     assert waiting == {"caller": ("a", "b")}
 
 
@@ -339,7 +342,7 @@ def test_a_call_whose_waits_were_forgotten_is_over_all_the_same(memo, waiting):
     in_flight(memo, due=False)
     call = follower(memo)
     waiting.clear()
-    memo.done(call)
+    leaving.done(memo, call)
     assert (waiting, call.before) == ({}, None)
 
 
@@ -348,7 +351,7 @@ def served_stale(make):
     record = AgeingRecord("k", "old", 90.0, 10.0, grace=50.0, refresh_at=100.0)
     memo.store.put(record)
     call = caller()
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     return memo, call, record
 
 
@@ -356,7 +359,7 @@ def test_a_renewal_that_its_caller_did_not_come_to_begin_is_called_off(make):
     """An interrupt: the next who is served sees to one."""
     memo, call, record = served_stale(make)
     flight = call.renewal.flight
-    memo.done(call)
+    leaving.done(memo, call)
     assert (flight.state, record.refresh_at, memo.locks.live(), call.renewal) == (LANDED, 100.0, [], None)
 
 
@@ -366,11 +369,11 @@ def test_a_renewal_that_somebody_runs_is_left_alone(make, over):
     memo, call, _ = served_stale(make)
     renewal = call.renewal
     flight = renewal.flight
-    assert memo.begin(renewal, 77)
+    assert renewals.begin_renewal(memo, renewal, 77)
     if over:
-        memo.land(flight, "new")
-        memo.done(renewal)
-    memo.done(call)
+        landing.land(memo, flight, "new")
+        leaving.done(memo, renewal)
+    leaving.done(memo, call)
     assert flight.state is (LANDED if over else FLYING)
 
 
@@ -379,5 +382,5 @@ def test_a_renewal_of_another_decision_is_not_its_own(make):
     memo, call, _ = served_stale(make)
     flight = call.renewal.flight
     call.decision = NONE
-    memo.done(call)
+    leaving.done(memo, call)
     assert flight.state is FLYING

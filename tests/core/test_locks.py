@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey
-from singleflight.core.flight import new_flight
+from singleflight.core.transitions import new_flight
 from singleflight.locks import keyed, table
 from singleflight.locks.keyed import Queued
 from singleflight.locks.mutex import inside, mutex
@@ -16,6 +16,8 @@ from singleflight.locks.unsettled import settle, unsettled
 from singleflight.locks.waiters import Waiter, descends, new_waiter
 from singleflight.locks.waitgraph import below, waiting
 from singleflight.storage.store import Store
+
+from ..amid import amid
 
 
 @pytest.mark.parametrize(
@@ -141,12 +143,15 @@ def test_nothing_is_taken_amid_a_section():
     assert locks.evict_idle() == 1
     theirs = Hold(("a",), new_waiter(Waiter, 7, 7, 7))
     locks.acquire(theirs, None)
-    with store._lock:
+
+    def take():
         with pytest.raises(FlightDeadlock) as waited, locks("a"):
             pass
         assert str(waited.value) == "a keyed lock cannot be waited for from inside the library's own section"
         with locks("free"):
             assert locks.held("free")
+
+    amid(store._lock, take)
     assert locks.waiting("a") == 0
     locks.release(theirs)
     assert not locks.held("a")

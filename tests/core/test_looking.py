@@ -1,9 +1,11 @@
 """For how long a follower waits before it looks, and what it looks for: by table, to the second."""
 
+from unittest.mock import patch
+
 import pytest
 
 from singleflight.common.errors import FlightDeadlock, FlightTimeout
-from singleflight.core import controls
+from singleflight.core import controls, coordinator, landing, leaving
 from singleflight.core.call import JOIN, NONE, SHARE
 from singleflight.core.flight import FLYING, LANDED, UNSEATED
 from singleflight.locks import waitgraph
@@ -24,14 +26,14 @@ def flying(memo):
 def follower(memo, actor="caller", *awaited_by, **fields):
     """A call that waits."""
     call = watched(actor, *awaited_by, **fields)
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     return call
 
 
 def left_running(memo):
     """So many flights of a key have taken too long that no more may."""
     for _ in range(MOST):
-        assert memo.unseat(in_flight(memo))
+        assert coordinator.unseat(memo, in_flight(memo))
 
 
 def counted(memo):
@@ -70,7 +72,7 @@ def test_how_long_a_follower_may_wait(make, seconds, limit, due, awaited_outside
     flight = flying(memo)
     call = follower(memo)
     flight.due, call.awaited_outside = due, awaited_outside
-    assert memo.pauses(call, began=990.0) == pauses
+    assert coordinator.pauses(memo, call, began=990.0) == pauses
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_when_somebody_looks_again_on_behalf_of_all(memo, seconds, due, state, p
     """When the flight is due, but after a second at the latest; at once each for itself, once it is over."""
     flight = flying(memo)
     flight.due, flight.state = due, state
-    assert memo.watch(flight) == pause
+    assert coordinator.watch(memo, flight) == pause
 
 
 def test_whoever_watches_takes_the_key_from_a_flight_that_is_due(memo, seconds):
@@ -95,7 +97,7 @@ def test_whoever_watches_takes_the_key_from_a_flight_that_is_due(memo, seconds):
     flight = flying(memo)
     follower(memo)
     seconds.now = 1005.0
-    assert memo.watch(flight) == 1.0
+    assert coordinator.watch(memo, flight) == 1.0
     assert (flight.state, flight.slot.turn) == (UNSEATED, flight.successor)
 
 
@@ -103,7 +105,7 @@ def test_where_too_many_are_still_running_everybody_has_to_look_for_himself(memo
     """Each of them is to be told that there are."""
     left_running(memo)
     flight = in_flight(memo)
-    assert memo.watch(flight) is None
+    assert coordinator.watch(memo, flight) is None
     assert flight.state is FLYING
 
 
@@ -118,11 +120,11 @@ def test_patience_ends_to_the_moment(make, seconds, seen, waited, over):
     call = follower(memo)
     seconds.now += waited
     if not over:
-        assert memo.look(call, began=1000.0) is JOIN
+        assert coordinator.look(memo, call, began=1000.0) is JOIN
         assert (call.decision, flight.followers, seen.count("timeout")) == (JOIN, 1, 0)
         return
     with pytest.raises(FlightTimeout) as raised:
-        memo.look(call, began=1000.0)
+        coordinator.look(memo, call, began=1000.0)
     assert str(raised.value) == f"model: waited {waited:g} s for 'k'"
     assert [(event.key, event.waited) for event in seen.of("timeout")] == [("k", waited)]
     assert (call.decision, flight.followers, flight.state) == (NONE, 0, FLYING)
@@ -136,7 +138,7 @@ def test_what_it_says_of_its_wait_is_short(make, seconds):
     call = follower(memo)
     seconds.now += 1.23456
     with pytest.raises(FlightTimeout, match=r"^model: waited 1\.23 s for 'k'$"):
-        memo.look(call, began=1000.0)
+        coordinator.look(memo, call, began=1000.0)
 
 
 def test_without_a_limit_patience_does_not_end(memo, seconds):
@@ -145,7 +147,7 @@ def test_without_a_limit_patience_does_not_end(memo, seconds):
     call = follower(memo)
     flight.due = None
     seconds.now += 1e9
-    assert memo.look(call, began=0.0) is JOIN
+    assert coordinator.look(memo, call, began=0.0) is JOIN
     assert (flight.followers, counted(memo)) == (1, (0, 0, 0))
 
 
@@ -154,9 +156,9 @@ def test_an_outcome_that_has_come_is_taken_though_patience_has_ended(make, secon
     memo = make(wait_timeout=3)
     flight = flying(memo)
     call = follower(memo)
-    memo.land(flight, "value")
+    landing.land(memo, flight, "value")
     seconds.now += 3
-    assert memo.look(call, began=1000.0) is SHARE
+    assert coordinator.look(memo, call, began=1000.0) is SHARE
     assert (call.decision, counted(memo), seen.count("timeout")) == (SHARE, (1, 0, 0), 0)
 
 
@@ -168,10 +170,10 @@ def test_a_follower_takes_the_key_from_a_flight_that_is_due(memo, seconds):
     flight = flying(memo)
     call = follower(memo)
     seconds.now = 1004.75
-    assert memo.look(call, began=1000.0) is JOIN
+    assert coordinator.look(memo, call, began=1000.0) is JOIN
     assert flight.state is FLYING
     seconds.now = 1005.0
-    assert memo.look(call, began=1000.0) is JOIN
+    assert coordinator.look(memo, call, began=1000.0) is JOIN
     assert (flight.state, flight.successor.followers, call.decision) == (UNSEATED, 1, JOIN)
     assert call.latch.wait(0.0)
 
@@ -183,20 +185,20 @@ def test_a_follower_gives_up_where_too_many_are_still_running(memo, seconds, see
     call = follower(memo)
     flight.due = 0.0
     with pytest.raises(FlightTimeout) as raised:
-        memo.look(call, began=1000.0)
+        coordinator.look(memo, call, began=1000.0)
     assert (str(raised.value), call.decision, waitgraph.waiting) == (TOO_MANY, NONE, {})
     assert (flight.state, flight.followers, counted(memo)) == (FLYING, 0, (0, 0, 1))
 
 
 def lands_first(memo, flight):
     """The flight lands before a follower that gives up is through with it."""
-    leave = memo.leave
+    leave = leaving.leave
 
     def left(*args, **kwargs):
-        memo.land(flight, "value")
+        landing.land(memo, flight, "value")
         return leave(*args, **kwargs)
 
-    memo.leave = left
+    return patch.object(coordinator, "leave", left)
 
 
 def test_a_flight_that_lands_in_the_last_moment_is_not_given_up_as_too_long(memo, seconds):
@@ -205,9 +207,9 @@ def test_a_flight_that_lands_in_the_last_moment_is_not_given_up_as_too_long(memo
     flight = flying(memo)
     call = follower(memo)
     flight.due = 0.0
-    lands_first(memo, flight)
-    assert memo.look(call, began=1000.0) is JOIN
-    assert memo.awake(call) is SHARE
+    with lands_first(memo, flight):
+        assert coordinator.look(memo, call, began=1000.0) is JOIN
+    assert coordinator.awake(memo, call) is SHARE
     assert counted(memo) == (1, 0, 0)
 
 
@@ -216,12 +218,12 @@ def test_a_flight_that_lands_in_the_last_moment_is_not_given_up_as_too_long(memo
 
 def look(memo, call):
     """As the follower does."""
-    assert memo.look(call, began=0.0) is JOIN
+    assert coordinator.look(memo, call, began=0.0) is JOIN
 
 
 def watch(memo, call):
     """As somebody does on behalf of all who wait."""
-    assert memo.watch(call.flight) == 1.0
+    assert coordinator.watch(memo, call.flight) == 1.0
 
 
 @pytest.mark.parametrize("see", [look, watch])
@@ -253,7 +255,7 @@ def test_a_cycle_that_was_closed_outside_is_found_when_it_looks(memo, seen):
     call = follower(memo, "child", "parent")
     call.awaited_by = frozenset({"leader"})
     with pytest.raises(FlightDeadlock) as raised:
-        memo.look(call, began=1000.0)
+        coordinator.look(memo, call, began=1000.0)
     assert str(raised.value) == "model: waiting would never end: 'k' -> 'k'"
     assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [("k", "'k' -> 'k'")]
     assert (call.decision, flight.followers, flight.state) == (NONE, 0, FLYING)
@@ -266,7 +268,7 @@ def test_a_leader_that_stands_in_a_cycle_twice(memo, waiting):
     call = follower(memo, "caller", "parent")
     waiting.update(waits)
     with pytest.raises(FlightDeadlock, match=f"^model: waiting would never end: {cycle}$"):
-        memo.look(call, began=1000.0)
+        coordinator.look(memo, call, began=1000.0)
 
 
 def test_who_has_come_to_wait_for_it_is_noted(memo):
@@ -275,7 +277,7 @@ def test_who_has_come_to_wait_for_it_is_noted(memo):
     call = follower(memo, "child", "parent")
     assert waitgraph.below == {"parent": {call: None}}
     call.awaited_by = frozenset({"another"})
-    assert memo.look(call, began=1000.0) is JOIN
+    assert coordinator.look(memo, call, began=1000.0) is JOIN
     assert (waitgraph.below, call.noted) == ({"another": {call: None}}, {"another"})
 
 
@@ -284,7 +286,7 @@ def test_whom_nobody_can_have_come_to_wait_for_does_not_ask(memo):
     flying(memo)
     call = follower(memo)
     call.awaited_by = frozenset({"leader"})
-    assert (call.awaited_outside, memo.look(call, began=1000.0)) == (False, JOIN)
+    assert (call.awaited_outside, coordinator.look(memo, call, began=1000.0)) == (False, JOIN)
     assert waitgraph.below == {}
 
 
@@ -293,7 +295,7 @@ def test_a_flight_that_lands_in_the_last_moment_closes_no_cycle(memo, seen):
     flight = flying(memo)
     call = follower(memo, "child", "parent")
     call.awaited_by = frozenset({"leader"})
-    lands_first(memo, flight)
-    assert memo.look(call, began=1000.0) is JOIN
-    assert memo.awake(call) is SHARE
+    with lands_first(memo, flight):
+        assert coordinator.look(memo, call, began=1000.0) is JOIN
+    assert coordinator.awake(memo, call) is SHARE
     assert (counted(memo), seen.of("deadlock")) == ((1, 0, 0), [])

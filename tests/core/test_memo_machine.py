@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from singleflight.common.errors import FlightDeadlock
-from singleflight.core import controls
+from singleflight.core import controls, coordinator, landing, leaving
 from singleflight.core.call import Call, Decision, new_call
-from singleflight.core.coordinator import Memo
+from singleflight.core.coordinator import new_cache
 from singleflight.core.options import Options, is_not_none
 from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock
@@ -34,7 +34,7 @@ class MemoMachine(RuleBasedStateMachine):
             timer=self.clock,
             listener=None,
         )
-        self.memo = Memo("model", options, Counts())
+        self.memo = new_cache("model", options, Counts())
         self.under_way = {}  # actor -> its boarding
         self.received = 0
         self.landed = {}  # key -> the values that may be served
@@ -52,7 +52,7 @@ class MemoMachine(RuleBasedStateMachine):
 
     def settle_board(self, actor, call):
         try:
-            decision = self.memo.board(call)
+            decision = coordinator.board(self.memo, call)
         except FlightDeadlock:
             del self.under_way[actor]
             return
@@ -72,12 +72,12 @@ class MemoMachine(RuleBasedStateMachine):
     def wake(self, actor):
         call = self.under_way.get(actor)
         if call and call.decision is Decision.JOIN and call.latch.wait(0):
-            self.settle(actor, self.memo.awake(call))
+            self.settle(actor, coordinator.awake(self.memo, call))
 
     @rule(actor=ACTORS, timed_out=st.booleans())
     def give_up(self, actor, timed_out):
         call = self.under_way.get(actor)
-        if call and call.decision is Decision.JOIN and self.memo.leave(call, timed_out):
+        if call and call.decision is Decision.JOIN and leaving.leave(self.memo, call, timed_out):
             del self.under_way[actor]
 
     @rule(actor=ACTORS, how=st.sampled_from(["value", "value", "none", "error", "abort"]))
@@ -90,11 +90,11 @@ class MemoMachine(RuleBasedStateMachine):
             value = next(self.numbers)
             if not flight.detached:
                 self.landed[call.key] = {value}
-            self.memo.land(flight, value)
+            landing.land(self.memo, flight, value)
         elif how == "none":
-            self.memo.land(flight, None)
+            landing.land(self.memo, flight, None)
         else:
-            self.memo.fail(flight, ValueError() if how == "error" else KeyboardInterrupt())
+            landing.fail(self.memo, flight, ValueError() if how == "error" else KeyboardInterrupt())
         del self.under_way[actor]
 
     @rule(key=KEYS)

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from singleflight.core import controls
+from singleflight.core import controls, coordinator, landing, leaving
 from singleflight.core.call import Call, Decision, new_call
-from singleflight.core.coordinator import Memo
+from singleflight.core.coordinator import new_cache
 from singleflight.core.options import Options, is_not_none
 from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock
@@ -48,7 +48,7 @@ class MemoModel(RuleBasedStateMachine):
             timer=self.clock,
             listener=None,
         )
-        self.memo = Memo("model", options, Counts())
+        self.memo = new_cache("model", options, Counts())
         self.calls = {}
         self.flights = {}  # key -> its current flight
         self.stored = {}  # key -> (value, landed)
@@ -66,7 +66,7 @@ class MemoModel(RuleBasedStateMachine):
         """An actor boards; everything about it is predicted."""
         call = self.calls[actor]
         key, flight = call.key, self.flights.get(call.key)
-        decision = self.memo.board(call)
+        decision = coordinator.board(self.memo, call)
         if self.fresh(key) is not None:
             assert decision is Decision.HIT
             assert call.record.value == self.fresh(key)
@@ -104,7 +104,7 @@ class MemoModel(RuleBasedStateMachine):
         assert woken or (flight.leader is not None and not flight.ended)
         if not woken:
             return
-        decision = self.memo.awake(call)
+        decision = coordinator.awake(self.memo, call)
         if flight.ended == "shared":
             assert decision is Decision.SHARE
             assert flight.outcome in (call.flight.value, call.flight.error)
@@ -136,7 +136,7 @@ class MemoModel(RuleBasedStateMachine):
         if not self.waits(actor):
             return
         call, flight = self.calls[actor], self.of[actor]
-        left = self.memo.leave(call, timed_out)
+        left = leaving.leave(self.memo, call, timed_out)
         assert left == (flight.ended != "shared")
         if left:
             self.counts["timeouts" if timed_out else "errors"] += 1
@@ -154,9 +154,9 @@ class MemoModel(RuleBasedStateMachine):
         error = {"error": ValueError(actor), "abort": KeyboardInterrupt()}.get(how)
         value = next(self.numbers) + 1 if how == "value" else None
         if error is None:
-            self.memo.land(call.flight, value)
+            landing.land(self.memo, call.flight, value)
         else:
-            self.memo.fail(call.flight, error)
+            landing.fail(self.memo, call.flight, error)
         if current:
             del self.flights[key]
         if how == "value" and current:

@@ -6,6 +6,7 @@ import weakref
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
+from singleflight.core import coordinator, landing, leaving
 from singleflight.core.call import JOIN
 
 from .conftest import Work, in_flight, watched
@@ -29,32 +30,32 @@ def turn_of(memo):
 def too_many(memo, call, seconds):
     """It finds an overdue flight in its way, and so many are left running already."""
     turn_of(memo).due = 0.0
-    memo.board(call)
+    coordinator.board(memo, call)
 
 
 def too_many_while_it_follows(memo, call, seconds):
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     turn_of(memo).due = 0.0
-    memo.look(call, 1000.0)
+    coordinator.look(memo, call, 1000.0)
 
 
 def patience(memo, call, seconds):
     """It has waited long enough."""
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     seconds.now += 1.5
-    memo.look(call, 1000.0)
+    coordinator.look(memo, call, 1000.0)
 
 
 def a_cycle(memo, call, seconds):
     """Whoever it waits for comes to wait for it."""
-    assert memo.board(call) is JOIN
+    assert coordinator.board(memo, call) is JOIN
     call.awaited_outside, call.awaited_by = True, frozenset({"leader"})
-    memo.look(call, 1000.0)
+    coordinator.look(memo, call, 1000.0)
 
 
 def a_cycle_at_once(memo, call, seconds):
     call.awaited_by = frozenset({"leader"})
-    memo.board(call)
+    coordinator.board(memo, call)
 
 
 WAYS = [too_many, too_many_while_it_follows, patience, a_cycle, a_cycle_at_once]
@@ -65,7 +66,7 @@ def test_nothing_leads_from_a_refusal_to_the_flight(make, seconds, way):
     """Its leader's function raises an error from the refusal, which the flight then holds."""
     memo = make(follower_retries=0, wait_timeout=1 if way is patience else None)
     for _ in range(MOST):
-        assert memo.unseat(in_flight(memo))
+        assert coordinator.unseat(memo, in_flight(memo))
     error, call = ValueError(), watched("child")
 
     def begin():
@@ -75,7 +76,7 @@ def test_nothing_leads_from_a_refusal_to_the_flight(make, seconds, way):
 
     def fail():
         flight = turn_of(memo)
-        memo.fail(flight, error)
+        landing.fail(memo, flight, error)
         assert flight.error is error
 
     its_own = begin()
@@ -83,8 +84,8 @@ def test_nothing_leads_from_a_refusal_to_the_flight(make, seconds, way):
         way(memo, call, seconds)
     except (FlightDeadlock, FlightTimeout) as refusal:
         error.__cause__ = refusal
-    memo.abandon(call, error.__cause__)
-    memo.done(call)
+    leaving.abandon(memo, call, error.__cause__)
+    leaving.done(memo, call)
     call.stood = None
     fail()
     assert error.__cause__.__traceback__ is not None

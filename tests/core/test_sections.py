@@ -6,7 +6,7 @@ from types import BuiltinMethodType
 
 import pytest
 
-from singleflight.locks.mutex import new_lock
+from singleflight.locks.mutex import inside_other, new_lock, with_sections
 
 
 def test_it_is_a_re_entrant_lock():
@@ -51,3 +51,42 @@ def test_locks_are_apart():
 def test_no_interrupt_comes_between(name):
     """What `with` calls is in C, where no signal handler runs between taking the lock and being inside."""
     assert isinstance(getattr(type(new_lock()), name), BuiltinMethodType)
+
+
+@with_sections
+class Owner:
+    """Something with a lock of its own, like a store."""
+
+    def __init__(self):
+        self.owned = False
+        self.asked = 0
+
+    def is_owned(self):
+        self.asked += 1
+        return self.owned
+
+    def section(self, within):
+        self.owned = True
+        try:
+            return within()
+        finally:
+            self.owned = False
+
+    def before_it(self, within):
+        return within()
+
+
+def test_who_is_inside_a_section_knows():
+    """However deep; and not where the same object's method is only on its way there."""
+    owner, other = Owner(), Owner()
+    assert not inside_other()
+    assert owner.section(inside_other)
+    assert owner.section(lambda: other.before_it(lambda: inside_other()))
+    assert not owner.before_it(inside_other)
+
+
+def test_only_those_are_asked_that_the_call_came_through():
+    """So the price does not grow with the number of decorated functions."""
+    owners = [Owner() for _ in range(100)]
+    owners[0].before_it(inside_other)
+    assert [owner.asked for owner in owners] == [1] + [0] * 99

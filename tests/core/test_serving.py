@@ -5,6 +5,8 @@ from math import inf
 
 import pytest
 
+from singleflight.core import coordinator, landing, leaving
+from singleflight.core import renewal as renewals
 from singleflight.core import renewal as serving
 from singleflight.core.call import HIT, LEAD, Call, Nobody, new_call
 from singleflight.core.flight import FLYING, LANDED, UNSEATED
@@ -34,7 +36,7 @@ def renewal_of(memo, **fields):
     """The renewal that the first who is served a stale value is to see to."""
     stored(memo)
     call = caller(**fields)
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     return call.renewal
 
 
@@ -52,7 +54,7 @@ def test_a_value_is_fresh_up_to_its_end_and_stale_from_there_on(memo, clock, see
     record = stored(memo, refresh_at=inf, deadline=-inf)
     clock.set(100.0 - left)
     call = caller()
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     assert (call.record, call.renewal, call.overdue) == (record, None, None)
     assert memo.store.hits() + memo.counts.hits == (count == "hits")
     assert memo.counts.stale_hits == (count == "stale_hits")
@@ -63,7 +65,7 @@ def test_a_value_is_fresh_up_to_its_end_and_stale_from_there_on(memo, clock, see
 def test_a_stale_hit_is_a_use(memo, hits):
     """Though it is no hit: the eviction passes over a value that was used since it came by last."""
     record = stored(memo, hits=hits, passed=hits)
-    memo.board(caller())
+    coordinator.board(memo, caller())
     assert record.passed not in (0, hits, hits + 1)
 
 
@@ -71,7 +73,7 @@ def test_a_kept_failure_is_an_error_for_each_caller(memo, seen):
     """It is neither a hit nor renewed."""
     memo.store.put(AgeingRecord("k", None, 95.0, 10.0, error=ValueError(), refresh_at=0.0))
     for number in (1, 2, 3):
-        assert memo.board(caller()) is HIT
+        assert coordinator.board(memo, caller()) is HIT
         assert counted(memo) == {"errors": number}
     assert seen.events == []
 
@@ -83,7 +85,7 @@ def test_hits_take_the_fast_path_again_once_nobody_listens(make, clock, listens)
     record = record_of("k", "value", 95.0, 10.0)
     memo.store.put(record)
     record.deadline = -inf
-    assert memo.board(caller()) is HIT
+    assert coordinator.board(memo, caller()) is HIT
     assert record.deadline == (-inf if listens else 105.0)
 
 
@@ -93,7 +95,7 @@ def test_only_what_was_sent_the_longer_way_is_sent_back(make):
     record = record_of("k", "value", 95.0, 10.0)
     memo.store.put(record)
     record.deadline = 99.0
-    assert memo.board(caller()) is HIT
+    assert coordinator.board(memo, caller()) is HIT
     assert record.deadline == 99.0
 
 
@@ -106,13 +108,13 @@ def test_the_first_who_finds_it_due_sees_to_a_renewal(memo):
     flight = renewal.flight
     record = flight.previous
     assert (flight.state, flight.kind, flight.renews, flight.background) == (FLYING, "refresh", True, True)
-    assert (flight.memo, flight.key, flight.retries, flight.followers) == (memo, "k", 3, 0)
-    assert (flight.unbegun, flight.slot.turn, flight.told) == (True, flight, True)
+    assert (flight.cache, flight.key, flight.retries, flight.followers) == (memo, "k", 3, 0)
+    assert (flight.unbegun, flight.slot.turn, flight.wants_events) == (True, flight, True)
     assert isinstance(flight.leader, Nobody)
     assert flight.due is not None
     assert (record.value, record.refresh_at) == ("old", inf)
     second = caller()
-    assert memo.board(second) is HIT
+    assert coordinator.board(memo, second) is HIT
     assert second.renewal is None
 
 
@@ -124,7 +126,7 @@ def test_a_tasks_renewal_begins_for_certain(memo):
 
     stored(memo)
     call = new_call(TaskCall, "k", "task", 2, "task")
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     assert call.renewal.flight.unbegun is False
 
 
@@ -132,7 +134,7 @@ def test_nothing_is_renewed_before_its_time(memo):
     """It is read the longer way for another reason."""
     stored(memo, refresh_at=100.5)
     call = caller()
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     assert call.renewal is None
 
 
@@ -141,7 +143,7 @@ def test_nothing_is_renewed_by_whoever_may_not_wait(memo, monkeypatch):
     record = stored(memo)
     monkeypatch.setattr(serving, "inside_other", lambda: True)
     call = caller()
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     assert (call.renewal, record.refresh_at) == (None, 100.0)
 
 
@@ -150,7 +152,7 @@ def test_nothing_is_renewed_while_somebody_has_the_key(memo):
     flight = in_flight(memo, due=False)
     record = stored(memo)
     call = caller()
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     assert (call.renewal, record.refresh_at, flight.slot.turn) == (None, 100.0, flight)
 
 
@@ -162,7 +164,7 @@ def test_whoever_finds_a_stale_value_looks_whether_its_renewal_takes_too_long(me
     flight = in_flight(memo, renews=True)
     flight.previous = record = stored(memo, refresh_at=inf)
     call = caller()
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
     assert (flight.state, flight.slot.turn, record.refresh_at) == (UNSEATED, None, 101.0)
     assert call.overdue is None
     assert seen.count("unseat") == 1
@@ -174,16 +176,16 @@ def test_a_renewal_is_left_alone_in_time_and_while_the_value_is_fresh(memo, cloc
     clock.set(100.0 - left)
     flight = in_flight(memo, due=left > 0)
     stored(memo, refresh_at=inf)
-    assert memo.board(caller()) is HIT
+    assert coordinator.board(memo, caller()) is HIT
     assert (flight.state, flight.slot.turn) == (FLYING, flight)
 
 
 def test_a_stale_value_that_nobody_renews_is_served_all_the_same(memo):
     """Its key is free, or a lock's."""
     stored(memo, refresh_at=inf)
-    assert memo.board(caller()) is HIT
+    assert coordinator.board(memo, caller()) is HIT
     with memo.locks("k"):
-        assert memo.board(caller()) is HIT
+        assert coordinator.board(memo, caller()) is HIT
     assert memo.counts.stale_hits == 2
 
 
@@ -196,7 +198,7 @@ def test_a_thread_begins_a_renewal(memo, clock):
     flight = renewal.flight
     flight.due = 0.0
     clock.advance(1)
-    assert memo.begin(renewal, 77) is True
+    assert renewals.begin_renewal(memo, renewal, 77) is True
     assert (flight.leader, flight.thread, flight.started, flight.unbegun) == (77, 77, 101.0, False)
     assert (flight.state, flight.previous.value, flight.is_due()) == (FLYING, "old", False)
     assert flight.due > 0
@@ -206,8 +208,8 @@ def test_a_renewal_is_begun_once(memo):
     """Somebody else has begun it: it goes on there."""
     renewal = renewal_of(memo)
     flight = renewal.flight
-    assert memo.begin(renewal, 77) is True
-    assert memo.begin(renewal, 78) is False
+    assert renewals.begin_renewal(memo, renewal, 77) is True
+    assert renewals.begin_renewal(memo, renewal, 78) is False
     assert (flight.leader, flight.thread, flight.state) == (77, 77, FLYING)
 
 
@@ -216,7 +218,7 @@ def test_a_renewal_that_lost_its_key_is_called_off(memo):
     renewal = renewal_of(memo)
     flight = renewal.flight
     flight.detached, flight.slot.turn = True, None
-    assert memo.begin(renewal, 77) is False
+    assert renewals.begin_renewal(memo, renewal, 77) is False
     assert (flight.state, flight.unbegun) == (LANDED, False)
     assert counted(memo) == {"stale_hits": 1}
 
@@ -226,7 +228,7 @@ def test_a_task_is_entrusted_with_a_renewal(memo):
     renewal = renewal_of(memo)
     flight, work = renewal.flight, Work()
     started = flight.started
-    memo.entrust(renewal, work, "task")
+    renewals.entrust_renewal(memo, renewal, work, "task")
     assert (flight.work, flight.leader, flight.thread) == (work, "task", get_ident())
     assert (flight.started, flight.unbegun, flight.state) == (started, False, FLYING)
 
@@ -236,20 +238,20 @@ def test_whoever_needs_the_outcome_of_a_renewal_leads_it(memo, clock):
     renewal = renewal_of(memo)
     clock.advance(60)
     call = caller(actor="me", thread=5)
-    assert memo.board(call) is LEAD
+    assert coordinator.board(memo, call) is LEAD
     flight = call.flight
     assert flight is renewal.flight
     assert (flight.kind, flight.background, flight.unbegun) == ("call", False, False)
     assert (flight.leader, flight.thread) == ("me", 5)
-    assert memo.begin(renewal, 77) is False
+    assert renewals.begin_renewal(memo, renewal, 77) is False
     assert (flight.leader, flight.state) == ("me", FLYING)
-    memo.land(flight, "new")
+    landing.land(memo, flight, "new")
     assert counted(memo) == {"stale_hits": 1, "fetches": 1, "calls": 1}
 
 
 def test_nothing_is_told_where_nobody_listens(make):
     """Whether anybody may is asked when the call is boarded that sees to the renewal."""
-    assert renewal_of(make(grace=50, listener=None)).flight.told is False
+    assert renewal_of(make(grace=50, listener=None)).flight.wants_events is False
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -258,15 +260,15 @@ def test_a_renewal_in_line_that_somebody_else_has_run_meanwhile(make, monkeypatc
     memo = make(grace=50, failure_ttl=5, follower_retries=0)
     stored(memo)
     call, other = caller(), caller(actor="other")
-    assert memo.board(call) is HIT
+    assert coordinator.board(memo, call) is HIT
 
     def refuse(run):
         clock.advance(60)
-        assert memo.board(other) is LEAD
+        assert coordinator.board(memo, other) is LEAD
         if fails:
-            memo.abandon(other, ValueError())
+            leaving.abandon(memo, other, ValueError())
         else:
-            memo.land(other.flight, "new")
+            landing.land(memo, other.flight, "new")
         return False
 
     monkeypatch.setattr(threads, "in_background", refuse)

@@ -8,6 +8,7 @@ import pytest
 
 from singleflight.common.keys import Instances
 from singleflight.locks.table import Idle, Slots
+from singleflight.locks.unsettled import After
 from singleflight.storage.entry import record_of
 from singleflight.storage.store import Store
 
@@ -177,13 +178,13 @@ def test_spoilt_slots_are_seen_until_they_are_vacated(spoil):
     slots, keys = Slots(None), [Key(name) for name in "ABC"]
     live = [slots.enter(key) for key in keys]
     spoil(keys[0]), spoil(keys[1])
-    slots.vacate(live[0])
+    slots.vacate(live[0], After())
     assert set(slots.live()) == set(live[1:])
     assert slots.slot(Key("C")) is live[2]
     newcomer = slots.enter(Key("another"))
     assert newcomer not in live
     for slot in (live[1], live[2], newcomer):
-        slots.vacate(slot)
+        slots.vacate(slot, After())
     assert slots.live() == []
 
 
@@ -192,7 +193,7 @@ def test_a_slot_whose_key_has_become_another_leaves_that_one_alone():
     slots, key = Slots(None), Key("A")
     slot, other = slots.enter(key), slots.enter(Key("another"))
     become_another(key)
-    slots.vacate(slot)
+    slots.vacate(slot, After())
     assert slots.live() == [other]
     assert slots.slot(Key("another")) is other
 
@@ -241,5 +242,5 @@ def test_a_child_keeps_the_holds_of_spoilt_keys(spoil):
     slots.after_fork()
     assert set(slots.live()) == set(live)
     for slot in live:
-        slots.vacate(slot)
+        slots.vacate(slot, After())
     assert slots.live() == []

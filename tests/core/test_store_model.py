@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight.common.keys import InstanceKey, Instances
-from singleflight.storage import cache as cache_module
+from singleflight.storage import expiry
 from singleflight.storage.entry import record_of
 from singleflight.storage.store import Store
 
@@ -34,7 +34,7 @@ class StoreModel(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.chances = patch.object(cache_module, "_LOOKS", CHANCES + 1)
+        self.chances = patch.object(expiry, "_LOOKS", CHANCES + 1)
         self.chances.start()
         self.now = 0.0
         self.store = Store(self.maxsize, None if self.per_entry else 10.0)

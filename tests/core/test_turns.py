@@ -12,8 +12,8 @@ from singleflight.common.errors import FlightDeadlock, FlightTimeout
 from singleflight.locks import keyed, waiters, waitgraph
 from singleflight.locks.keyed import Queued
 from singleflight.locks.latch import LOOK, LOOK_AGAIN, Latch
-from singleflight.locks.slots import Hold, ahead, new_slot
-from singleflight.locks.table import keys_of
+from singleflight.locks.slots import Hold, ahead
+from singleflight.locks.table import Slots, keys_of, new_slot
 from singleflight.locks.waiters import Waiter, current_actor, get_ident, new_waiter
 from singleflight.testing import FakeClock
 
@@ -111,7 +111,7 @@ def test_overtaking_callers_that_nobody_leads():
     slots[0].turn = mine
     before = callers(slots[1])
     slots[1].line_up(mine), slots[1].line_up(other)
-    assert mine.overtake()
+    assert Slots.overtake(mine)
     assert slots[1].turn is mine
     assert list(slots[1].queue) == [other, before]
 
@@ -131,7 +131,7 @@ def test_overtaking_is_all_or_nothing(why):
     for slot in slots[: 1 if why == "nobody queues" else 2]:
         slot.line_up(mine)
     queued = [list(slot.queue) for slot in slots]
-    assert not mine.overtake()
+    assert not Slots.overtake(mine)
     assert [slot.turn for slot in slots] == before
     assert [list(slot.queue) for slot in slots] == queued
 

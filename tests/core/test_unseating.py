@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from singleflight.core import coordinator
 from singleflight.core.flight import FLYING, PASSED, UNCLAIMED, UNSEATED
 from singleflight.locks.mutex import inside
 from singleflight.storage.entry import AgeingRecord
@@ -21,7 +22,7 @@ def test_a_flight_that_is_in_time_keeps_its_key(memo, seen):
     """Whoever thought it due was too early: nothing happens."""
     flight = in_flight(memo, due=False, work=Work())
     latch = flight.open_later()
-    assert memo.unseat(flight) is True
+    assert coordinator.unseat(memo, flight) is True
     assert (flight.state, flight.detached, flight.slot.turn, flight.latch) == (FLYING, False, flight, latch)
     assert not latch.wait(0.0)
     assert (memo.adrift, told(seen), flight.work.stopped) == (set(), [], 0)
@@ -32,7 +33,7 @@ def test_an_overdue_flight_without_followers_leaves_its_key_free(memo, seen, wor
     """It is still running, is not to be stored any more, and a task that runs it is told to stop."""
     flight = in_flight(memo, work=work)
     slot = flight.slot
-    assert memo.unseat(flight) is True
+    assert coordinator.unseat(memo, flight) is True
     assert (flight.state, flight.detached, flight.successor) == (UNSEATED, True, None)
     assert (slot.turn, memo.locks.live(), memo.adrift) == (None, [], {flight})
     assert told(seen) == ["k"]
@@ -43,11 +44,11 @@ def test_followers_move_over_to_a_successor(memo):
     """With what is left of their retries, and are woken: one of them is to lead it."""
     flight = in_flight(memo, followers=2)
     latch = flight.open_later()
-    assert memo.unseat(flight) is True
+    assert coordinator.unseat(memo, flight) is True
     successor = flight.slot.turn
     assert flight.successor is successor
     assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, 3)
-    assert (successor.memo, successor.slot, successor.key) == (memo, flight.slot, "k")
+    assert (successor.cache, successor.slot, successor.key) == (memo, flight.slot, "k")
     assert (flight.state, flight.followers, flight.latch) == (UNSEATED, 0, None)
     assert latch.wait(0.0)
 
@@ -57,7 +58,7 @@ def test_what_has_lost_its_key_before_has_no_successor(memo):
     flight = in_flight(memo, followers=2)
     newer = in_flight(memo, "other")
     flight.slot.turn = newer
-    assert memo.unseat(flight) is True
+    assert coordinator.unseat(memo, flight) is True
     assert (flight.state, flight.successor, flight.slot.turn) == (UNSEATED, None, newer)
 
 
@@ -65,7 +66,7 @@ def test_nothing_runs_any_more_of_what_is_dead(memo, seen):
     """It does not count as left running, and there is nothing to stop."""
     flight = in_flight(memo, due=False, work=Work(dead=True))
     memo.adrift.add(flight)
-    assert memo.unseat(flight) is True
+    assert coordinator.unseat(memo, flight) is True
     assert (flight.state, flight.detached, memo.adrift, flight.work.stopped) == (UNSEATED, True, set(), 0)
     assert told(seen) == ["k"]
 
@@ -82,20 +83,20 @@ def test_a_flight_that_is_found_dead_in_the_midst_of_it(memo):
 
     flight = in_flight(memo, due=False, work=Dying())
     memo.adrift.add(flight)
-    assert memo.unseat(flight) is True
+    assert coordinator.unseat(memo, flight) is True
     assert (flight.state, memo.adrift, flight.work.stopped) == (UNSEATED, set(), 0)
 
 
 def test_so_many_of_a_key_are_left_running_and_no_more(memo):
     """Others' keys, and what was only invalidated, are not counted; what is dead goes in any case."""
     for key in [*["k"] * MOST, "other"]:
-        assert memo.unseat(in_flight(memo, key))
+        assert coordinator.unseat(memo, in_flight(memo, key))
     memo.adrift.add(in_flight(memo, "another", due=False))
     fifth = in_flight(memo)
-    assert memo.unseat(fifth) is False
+    assert coordinator.unseat(memo, fifth) is False
     assert (fifth.state, fifth.detached, fifth.slot.turn) == (FLYING, False, fifth)
     fifth.work = Work(dead=True)
-    assert memo.unseat(fifth) is True
+    assert coordinator.unseat(memo, fifth) is True
 
 
 def test_one_that_was_invalidated_is_not_counted_as_left_running(memo):
@@ -104,7 +105,7 @@ def test_one_that_was_invalidated_is_not_counted_as_left_running(memo):
         flight = in_flight(memo, due=False)
         memo.adrift.add(flight)
         flight.slot.turn = None
-    assert memo.unseat(in_flight(memo)) is True
+    assert coordinator.unseat(memo, in_flight(memo)) is True
 
 
 def test_what_is_found_dead_adrift_is_destroyed_outside_the_mutex(memo):
@@ -120,7 +121,7 @@ def test_what_is_found_dead_adrift_is_destroyed_outside_the_mutex(memo):
     memo.adrift |= {in_flight(memo, "dead", due=False, state=PASSED, work=Dead(True)), alive, plain}
     for slot in memo.locks.live():
         slot.turn = None
-    memo.unseat(alive)
+    coordinator.unseat(memo, alive)
     assert memo.adrift == {alive, plain}
     assert seen == [False]
 
@@ -132,6 +133,6 @@ def test_a_renewal_that_is_unseated_is_tried_again(memo, caplog, dead):
     flight.previous = record = AgeingRecord("k", 1, 95.0, 10.0, grace=60.0)
     memo.store.put(record)
     with caplog.at_level(logging.WARNING):
-        assert memo.unseat(flight) is True
+        assert coordinator.unseat(memo, flight) is True
     assert (record.refresh_at, record.failed) == ((100.0, False) if dead else (101.0, True))
     assert ("it took longer than 5 s" in caplog.text) is not dead

@@ -126,7 +126,7 @@ def test_wrong_arguments_raise_at_the_call():
         assert str(ours.value) == str(theirs.value)
 
 
-def test_refresh_is_awaited_and_the_rest_is_plain():
+def test_the_surface_of_a_bound_coroutine_method():
     """The control surface of a coroutine function, on the bound method."""
 
     async def main():
@@ -249,7 +249,7 @@ def test_an_option_that_would_have_to_be_awaited_is_refused(option):
         single_flight_ttl(**{"ttl": 60, option: asked})(lambda a: a)
 
 
-def test_no_instance_is_kept_alive():
+def test_no_instance_of_a_coroutine_method_is_kept_alive():
     """A coroutine method's entries go with the instance too."""
     owner = Owner()
     run(owner.method(1))
@@ -261,7 +261,7 @@ def test_no_instance_is_kept_alive():
     assert Owner.method.stats().entries == before - 1
 
 
-def test_the_environment_switches_it_off(monkeypatch):
+def test_the_environment_switches_a_coroutine_function_off(monkeypatch):
     """What is decorated while the switch is set runs its coroutine at every call."""
     monkeypatch.setitem(os.environ, "SINGLEFLIGHT_DISABLED", "1")
     calls = []

@@ -201,7 +201,7 @@ def test_class_methods(name):
     assert base(1) == [Base, 1]
     assert child(1) == [Child, 1]
     assert getattr(Base(), name)(1) is base(1)
-    # From Python 3.13 on, classmethod binds to what it wraps without asking it: see docs/howto.md.
+    # From Python 3.13 on, classmethod binds to what it wraps without asking it: see docs/howto/keys.md.
     applied = name == "above" or sys.version_info < (3, 13)
     assert base.entry(*(() if applied else (Base,)), 1).value == [Base, 1]
     assert base.invalidate(*(() if applied else (Base,)), 1)
@@ -258,7 +258,7 @@ def test_unhashable_arguments_are_named():
         plain.invalidate(1, [])
 
 
-def test_what_key_raises_changes_nothing():
+def test_a_key_that_raises_counts_and_holds_nothing():
     """An exception of the key function reaches the caller and nothing is counted or held."""
 
     @single_flight_ttl(key=lambda a: 1 / a, ttl=60)
@@ -306,7 +306,7 @@ def test_what_key_raises_changes_nothing():
         ({"ttl": 1, "store": {}}, TypeError, "store"),
     ],
 )
-def test_bad_options_are_named_at_decoration(options, error, named):
+def test_every_wrong_option_is_named(options, error, named):
     """A wrong, missing or unknown option raises at once and is named."""
     with pytest.raises(error, match=named):
         single_flight_ttl(**options)(lambda a: a)
@@ -373,7 +373,7 @@ def test_classes_that_are_gone_are_not_remembered(kind):
     gc.collect()
     kept = class_with_it()
     assert kept().get(1) == 1
-    owners = fetch._self_home.family.owners()
+    owners = fetch._self_assembly.twins.owners()
     assert (len(owners), None in owners, kept in owners) == (1, False, True)
 
 

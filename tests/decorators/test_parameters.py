@@ -309,7 +309,9 @@ def test_a_refusal_survives_a_default_that_cannot_be_shown():
 # -- names ----------------------------------------
 
 
-@pytest.mark.parametrize("names", [("_sf_key", "_sf_memo"), ("_sf_lookup", "_sf_record"), ("a", "_sf_bound")])
+@pytest.mark.parametrize(
+    "names", [("_sf_key", "_sf_cache"), ("_sf_lookup", "_sf_record"), ("a", "_sf_bound")]
+)
 def test_parameters_may_have_names_like_ours(names):
     """Functions, wrappers, methods and keys whose parameters begin with `_sf_`."""
     first, second = names

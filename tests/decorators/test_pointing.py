@@ -178,7 +178,7 @@ def test_tracebacks_show_our_lines_all_the_same():
     shown = "".join(traceback.format_exception(caught.value))
     assert MARK in shown
     assert "value = run(*args, **kwargs) if kwargs else run(*args)" in shown
-    assert "_sf_driver(_sf_memo, _sf_run" in shown
+    assert "_sf_driver(_sf_cache, _sf_run" in shown
 
 
 def test_the_source_is_still_found():

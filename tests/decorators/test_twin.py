@@ -74,7 +74,7 @@ class Account:
 
 
 @pytest.mark.parametrize("options", [{}, {"key": lambda symbol, price_type: (symbol, price_type)}])
-def test_what_one_fetches_the_other_finds(options):
+def test_each_twin_finds_what_the_other_fetched(options):
     """In both directions, each running its own colour."""
     get, aget, fetched = pair(**options)
     value = get("A")
@@ -88,7 +88,7 @@ def test_what_one_fetches_the_other_finds(options):
 
 @pytest.mark.parametrize("names", [("get", "aget"), ("of_class", "aof_class"), ("static", "astatic")])
 @pytest.mark.parametrize("on", [Account, Account()], ids=["class", "instance"])
-def test_methods_of_every_kind(names, on):
+def test_twins_of_every_kind_of_method(names, on):
     """Methods share per instance, class methods per class; bound and unbound are one."""
     get, aget = (getattr(on, name) for name in names)
     first = (Account(),) if (on is Account and names[0] == "get") else ()
@@ -202,7 +202,7 @@ def test_a_twin_that_would_have_other_keys_is_refused(unfit):
     get, _, _ = pair()
     with pytest.raises(TypeError, match=r"twin: .*equal keys"):
         get.twin(unfit)
-    assert len(get._self_home.family.homes) == 2
+    assert len(get._self_assembly.twins.assemblies) == 2
 
 
 def test_a_twin_that_the_key_cannot_take_is_refused():

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ..sampling import one_in
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -46,7 +48,10 @@ class TestPriceBoard:
         assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout + done.stderr)
 
     @pytest.mark.parametrize(
-        ("mode", "by"), [("threads", "10 threads"), ("tasks", "10 tasks"), ("mixed", "5 threads and 5 tasks")]
+        ("mode", "by"),
+        one_in(
+            3, [("threads", "10 threads"), ("tasks", "10 tasks"), ("mixed", "5 threads and 5 tasks")], keep=2
+        ),
     )
     def test_each_mode(self, mode, by):
         """The same numbers whatever the widgets are; the table and the log say what that is."""
@@ -65,7 +70,7 @@ class TestPriceBoard:
         assert "1 widget x 1 symbol, at once, by 1 thread, against" in done.stdout, done.stderr
 
     @pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent in another way")
-    def test_an_interrupt(self):
+    def test_an_interrupted_board(self):
         """It ends the board with one line, though requests are being made."""
         command = [sys.executable, str(EXAMPLES / "price_board.py"), "--latency", "1", "--mode", "mixed"]
         board = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -91,8 +96,10 @@ class TestPriceBoard:
         assert "WARNING [Account 1] Failed to fetch bid price for" in done.stdout
         assert "HTTP 500" in done.stdout
 
-    @pytest.mark.parametrize(("mode", "most"), [("threads", 2), ("tasks", 1), ("mixed", 2)])
-    def test_bulk(self, mode, most):
+    @pytest.mark.parametrize(
+        ("mode", "most"), one_in(3, [("threads", 2), ("tasks", 1), ("mixed", 2)], keep=1)
+    )
+    def test_the_board_in_bulk(self, mode, most):
         """Ten requests, and one instead of them; threads that meet in the same microsecond may make two."""
         done = run("price_board.py", "--bulk", "--latency=0.05", f"--mode={mode}")
         assert done.returncode == 0, done.stderr
@@ -102,7 +109,7 @@ class TestPriceBoard:
         assert "each in one call" in done.stdout
         assert "no price" not in done.stdout
 
-    def test_an_outage(self, tmp_path):
+    def test_an_outage_on_the_board(self, tmp_path):
         """Without grace the price is gone while the server fails; with it nobody notices, nor waits."""
         done = run("price_board.py", "--outage=1", "--latency=0.05", "--widgets=4", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -1,8 +1,11 @@
 """House rules that a reader would check by hand."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -72,3 +75,25 @@ def test_no_paths_of_one_machine():
     )
     for rule in (folders, registries):
         assert [name for name, text in texts().items() if rule.search(text)] == []
+
+
+PUBLIC = [
+    *(f"decorator/{name}.py" for name in ("decorate", "function", "loader", "surface")),
+    *("locks/keyed.py", "process/drain.py", "process/registry.py", "storage/ttl.py"),
+    *(f"telemetry/{name}.py" for name in ("counters", "emitter", "events", "views")),
+    *(f"testing/{name}.py" for name in ("__init__", "callers", "stampede")),
+]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_docstrings_say_when_true_is_returned(module):
+    """A function that returns a bool says "Return True if", or False; no docstring begins with "Whether"."""
+    tree = ast.parse((ROOT / "singleflight" / module).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        says = ast.get_docstring(node) or ""
+        summary = says.partition("\n\n")[0]
+        assert "hether" not in summary, summary
+        if says and isinstance(getattr(node, "returns", None), ast.Name) and node.returns.id == "bool":
+            assert re.search(r"\bReturns? (True|False)\b", says), f"{node.name}: {summary}"

@@ -1,15 +1,20 @@
 """The documentation names what there is, and nothing else."""
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
+
+import pytest
+from sybil import Document
 
 import singleflight
 from singleflight import single_flight_ttl
 from singleflight.decorator.surface import Controls
 from singleflight.telemetry import events
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 REFERENCE = (DOCS / "reference.md").read_text()
 
 
@@ -42,7 +47,7 @@ def test_the_reference_shows_the_options_there_are():
 
 def test_every_kind_of_event_is_documented():
     """Each kind is in the how-to's list and each class in the reference."""
-    howto = (DOCS / "howto.md").read_text()
+    howto = (DOCS / "howto" / "control.md").read_text()
     for kind in events.Event.__subclasses__():
         assert f"`{kind.kind}`" in howto
         assert re.search(rf"\b{kind.__name__}\b", REFERENCE)
@@ -61,9 +66,50 @@ def test_directives_are_in_restructured_text_blocks():
     assert not re.search(r"auto(class|function|module|exception|property)", outside)
 
 
-def test_every_page_is_reachable():
-    """Each page of the documentation is in the table of contents."""
-    pages = {path.stem for path in DOCS.glob("*.md")} - {"index"}
+@pytest.mark.parametrize("folder", ["", "howto"])
+def test_every_page_is_reachable(folder):
+    """Each page of the documentation is in the table of contents of its folder."""
+    pages = {path.stem for path in (DOCS / folder).glob("*.md")} - {"index"}
+    index = (DOCS / folder / "index.md").read_text()
+    (listed,) = re.findall(r":::\{toctree\}\n(?::.*\n)+\n(.*?)\n:::", index, re.DOTALL)
+    subfolders = {f"{path.parent.name}/index" for path in (DOCS / folder).glob("*/index.md")}
+    assert set(listed.split()) == pages | subfolders
+
+
+def test_links_between_pages_lead_somewhere():
+    """Each link from one Markdown file to another names a file that exists, and a heading of it."""
+    for page in [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("findings/*.md")]:
+        for name, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
+            target = page.parent / name if name else page
+            assert target.exists(), f"{page.name}: {name}"
+            assert not anchor or anchor in anchors(target.read_text()), f"{page.name}: #{anchor}"
+
+
+def anchors(text):
+    """The names under which the headings of a page can be linked to."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    named = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    return named | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
+
+
+def test_the_landing_page_says_what_it_installs():
+    """It has the version and a command that works in a checkout; no page installs what is not published."""
     index = (DOCS / "index.md").read_text()
-    (listed,) = re.findall(r":::\{toctree\}\n:hidden:\n\n(.*?)\n:::", index, re.DOTALL)
-    assert set(listed.split()) == pages
+    assert f"| Version | {singleflight.__version__}," in index
+    assert f'\nversion = "{singleflight.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert "    python3 -m pip install .\n" in index
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        assert not re.search(r"install[^\n`]*singleflight-kit", page.read_text()), page.name
+
+
+def test_each_code_block_is_run_alone(tmp_path):
+    """A block of a page cannot use what an earlier block defined, so each can be copied by itself."""
+    page = tmp_path / "page.md"
+    page.write_text("```python\nnumber = 1\n```\n\n```python\nassert number == 1\n```\n")
+    spec = importlib.util.spec_from_file_location("runs_code_blocks", ROOT / "conftest.py")
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    first, second = Document.parse(str(page), conftest.StandaloneCodeBlockParser())
+    first.evaluate()
+    with pytest.raises(NameError, match="number"):
+        second.evaluate()

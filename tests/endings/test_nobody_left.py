@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from singleflight import FlightDeadlock, drain_sync, single_flight_ttl
+from singleflight.core import coordinator
 from singleflight.core.call import LEAD, Call, new_call
 from singleflight.locks.lives import life_of_this_thread
 from singleflight.locks.waiters import get_ident
@@ -37,11 +38,11 @@ def test_a_life_ends_with_its_thread():
 
 def left_behind(function, key):
     """A flight that a thread claims and never ends."""
-    memo = function._self_memo
+    memo = function._self_cache
 
     def claim():
         me = get_ident()
-        assert memo.board(new_call(Call, key, me, me, me)) is LEAD
+        assert coordinator.board(memo, new_call(Call, key, me, me, me)) is LEAD
 
     ident = in_a_thread_that_ends(claim)
     (slot,) = memo.locks.live()
@@ -84,11 +85,11 @@ def test_a_follower_notices_that_the_thread_has_ended():
     def load(key):
         return "loaded"
 
-    memo, claimed, end = load._self_memo, threading.Event(), threading.Event()
+    memo, claimed, end = load._self_cache, threading.Event(), threading.Event()
 
     def claim_and_linger():
         me = get_ident()
-        assert memo.board(new_call(Call, ("k",), me, me, me)) is LEAD
+        assert coordinator.board(memo, new_call(Call, ("k",), me, me, me)) is LEAD
         claimed.set()
         end.wait(SOON)
 
@@ -212,7 +213,7 @@ def test_a_flight_whose_invalidation_was_cut_short_ends(struck, monkeypatch):
         assert go.wait(SOON)
         return key
 
-    def strike(_slot):
+    def strike(_slot, _after):
         raise struck
 
     caller = threading.Thread(target=load, args=("k",))

@@ -65,7 +65,7 @@ def tried(run, *args):
 
 def follow(function, first, second, gate):
     """One caller leads, another follows it where it can; both must come back."""
-    live = function._self_memo.locks.live  # not `flights`, which reads the clock
+    live = function._self_cache.locks.live  # not `flights`, which reads the clock
     callers = [threading.Thread(target=tried, args=call, daemon=True) for call in (first, second)]
     callers[0].start()
     until(lambda: live() or not callers[0].is_alive())
@@ -84,7 +84,7 @@ def follow(function, first, second, gate):
 
 @pytest.mark.parametrize("error", [Struck, StruckHard])
 @pytest.mark.parametrize("which", CALLABLES)
-def test_threads(which, error):
+def test_a_leader_and_a_follower_in_threads(which, error):
     """A leader and a follower in threads, with a value and a failure: both come back, the key is free."""
     gate = threading.Event()
 
@@ -108,7 +108,7 @@ def test_threads(which, error):
 
 @pytest.mark.parametrize("error", [Struck, StruckHard])
 @pytest.mark.parametrize("which", CALLABLES)
-def test_tasks(which, error):
+def test_a_leader_and_a_follower_in_tasks(which, error):
     """The same for tasks of one loop."""
 
     async def story(number):
@@ -150,7 +150,7 @@ def test_tasks(which, error):
 @pytest.mark.parametrize("error", [Struck, StruckHard])
 @pytest.mark.parametrize("which", CALLABLES)
 @pytest.mark.parametrize("colour", ["thread", "task"])
-def test_bulk(colour, which, error):
+def test_a_bulk_call_and_who_follows_it(colour, which, error):
     """The same for a bulk call and a single caller that follows one of its keys."""
     gate = threading.Event()
 

@@ -8,7 +8,6 @@ import pytest
 
 from singleflight import KeyedLocks, caches, configure_renewal, single_flight_ttl
 from singleflight.drivers import pool as renewing
-from singleflight.locks import mutex as sections
 from singleflight.locks.mutex import mutex
 from singleflight.process import registry
 from singleflight.testing import FakeClock, Recorder
@@ -27,7 +26,7 @@ def spawned(key):
     return os.getpid()
 
 
-def test_a_child_may_ask_for_what_was_in_flight(crowd, gate):
+def test_a_childs_keys_values_and_counts_beside_a_thread(crowd, gate):
     """The key in flight at the fork is free in the child; stored values are there; counts are its own."""
     seen, parent = Recorder(wants={"fetch"}), os.getpid()
 
@@ -51,7 +50,7 @@ def test_a_child_may_ask_for_what_was_in_flight(crowd, gate):
     assert crowd.join() == ["slow"]
 
 
-def test_a_fork_inside_the_function_stores_nothing_in_the_child():
+def test_a_frame_that_forks_returns_in_its_child_and_stores_nothing():
     """The frame in the child returns to its caller, and its value is not stored there."""
     reader, writer = os.pipe()
 
@@ -150,7 +149,7 @@ def test_a_store_caught_in_mid_mutation_is_rebuilt():
         return key
 
     fetch(1), fetch(2)
-    store = fetch._self_memo.store
+    store = fetch._self_cache.store
     with store._lock:
         store._torn = True
         result = in_child(lambda: [fetch(key) for key in (1, 2, 3, 4)])
@@ -159,7 +158,7 @@ def test_a_store_caught_in_mid_mutation_is_rebuilt():
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_multiprocessing(method):
+def test_functions_can_be_sent_to_worker_processes(method):
     """Decorated functions can be sent to worker processes."""
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert all(pid != os.getpid() for pid in pool.map_async(spawned, range(4)).get(40))
@@ -195,11 +194,10 @@ class Held:
             return key
 
         fetch()
-        memo = fetch._self_memo
+        memo = fetch._self_cache
         self.fetch = fetch
         self.lock = {
             "the registry of functions": registry._registering,
-            "the registry of stores": sections._registering,
             "the mutex": mutex,
             "the store": memo.store._lock,
             "the off switch": memo.switching,
@@ -208,7 +206,7 @@ class Held:
 
 
 HELD = [
-    *("the registry of functions", "the registry of stores", "the mutex"),
+    *("the registry of functions", "the mutex"),
     *("the store", "the off switch", "the pool of renewals"),
 ]
 

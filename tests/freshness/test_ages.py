@@ -244,7 +244,7 @@ class TestAdaptive:
             ("followers", False, TypeError),
         ],
     )
-    def test_bad_arguments_are_named(self, name, value, error):
+    def test_bad_ages_are_named(self, name, value, error):
         """A TypeError or ValueError that begins with the argument's name."""
         with pytest.raises(error, match=f"^{name}: "):
             AdaptiveTTL(**{"base": 10, "maximum": 60, name: value})

@@ -3,6 +3,8 @@
 import pytest
 
 from singleflight import AdaptiveTTL
+from singleflight.core import coordinator
+from singleflight.drivers import tasks, threads
 from singleflight.testing import Recorder
 
 from ..drivers import until
@@ -47,14 +49,14 @@ def test_the_first_reader_renews(due):
     assert source.sums()
 
 
-def test_hits_stay_on_the_fast_path_while_it_is_renewed(due):
+def test_hits_stay_on_the_fast_path_while_it_is_renewed(due, monkeypatch):
     """The decision maker is not asked again until the ttl is over."""
     source = due(listener=None)
-    memo = source.fetch._self_memo
     assert source.call() == 0
     source.executions.wait_for(2)
-    boarded, board = [], memo.board
-    memo.board = lambda call: boarded.append(call) or board(call)
+    boarded, board = [], coordinator.board
+    for driver in (threads, tasks):
+        monkeypatch.setattr(driver, "board", lambda cache, call: boarded.append(call) or board(cache, call))
     source.clock.advance(4.999)
     assert [source.call() for _ in range(CALLERS)] == [0] * CALLERS
     assert boarded == []
@@ -145,7 +147,7 @@ def test_xfetch_goes_by_the_measured_duration(driver):
     fetch = driver.decorate(fetch, ttl=1000, refresh_ahead="xfetch", timer=clock, maxsize=None)
     for key in range(40):
         driver.call(fetch, key)
-    records = fetch._self_memo.store.records()
+    records = fetch._self_cache.store.records()
     ahead = [record.landed + record.ttl - record.refresh_at for record in records]
     assert all(0 <= each <= 1000 for each in ahead)
     assert len(set(ahead)) > 20
@@ -172,7 +174,7 @@ def test_jitter_counts_before_refresh_ahead_and_grace(source):
     """The part and the grace are counted from the shortened life."""
     made = source(ttl=100, jitter=0.5, refresh_ahead=0.5, grace=10)
     made.call()
-    (record,) = made.fetch._self_memo.store.records()
+    (record,) = made.fetch._self_cache.store.records()
     assert record.refresh_at == record.landed + record.ttl * 0.5
     assert record.serves_for(100.0) == pytest.approx(record.ttl + 10)
 

@@ -16,9 +16,11 @@ ROOMS = (
     "coordinator",
     "renewal",
     "threads",
+    "wait",
     "pool",
     "landing",
     "leaving",
+    "transitions",
     "call",
     "entry",
     "table",
@@ -67,7 +69,7 @@ def renewed(fetch, clock, key):
     until(lambda: singleflight.drivers.pool._pool.under_way == 0)
 
 
-def test_an_interrupt():
+def test_an_interrupt_at_any_line_of_a_stale_hit():
     """The value can still be served, no renewal is lost, and nothing is left behind."""
     for number in range(lines()):
         fetch, clock, calls = make()

@@ -129,7 +129,7 @@ def test_a_refused_value_is_no_renewal(stale, caplog):
     until(lambda: source.fetch.entry().value == 2)
 
 
-def test_grace_has_a_hard_end(source):
+def test_the_last_moment_of_grace(source):
     """One moment before it the value is served, and from then on the error of the call is everybody's."""
     source = source(grace=50)
     assert source.call() == 0
@@ -380,7 +380,7 @@ def test_a_listener_of_hits(stale):
     assert source.sums()
 
 
-def test_an_interrupt_of_a_renewal_is_nobodys(driver, stale):
+def test_an_interrupt_of_a_renewal_is_unclaimed(driver, stale):
     """An abort in the background reaches no caller, counts as no failure, and the next reader renews."""
     source = stale(asyncio.CancelledError())
     source.gate.set()

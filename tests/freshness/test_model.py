@@ -9,13 +9,21 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from singleflight.core import controls
+from singleflight.core import controls, coordinator, landing, leaving
+from singleflight.core import renewal as renewals
 from singleflight.core.call import Call, Decision, new_call
-from singleflight.core.coordinator import Memo
+from singleflight.core.coordinator import new_cache
 from singleflight.core.flight import FLYING, UNCLAIMED
 from singleflight.core.options import Options, is_not_none
 from singleflight.telemetry.counters import Counts
@@ -83,7 +91,7 @@ class FreshnessModel(RuleBasedStateMachine):
             failure_ttl=self.failure_ttl,
         )
         self.floor = self.failure_ttl or 1.0
-        self.memo = Memo("model", options, Counts())
+        self.memo = new_cache("model", options, Counts())
         self.stored = {}  # key -> Stored
         self.current = {}  # key -> the flight that has it
         self.calls = {}  # actor -> its boarding, while it leads or follows
@@ -166,7 +174,7 @@ class FreshnessModel(RuleBasedStateMachine):
         call = self.calls[actor]
         key, now = call.key, self.clock()
         stored, flight = self.served(key), self.current.get(key)
-        decision = self.memo.board(call)
+        decision = coordinator.board(self.memo, call)
         if stored is None or call.renew:
             if flight is not None and self.is_dead(flight):
                 self.unseated(key, flight)
@@ -198,7 +206,7 @@ class FreshnessModel(RuleBasedStateMachine):
             self.renewed(call, fate)
         elif flight is not None and self.is_dead(flight) and now >= stored.end and stored.due == inf:
             self.unseated(key, flight)
-        self.memo.done(call)
+        leaving.done(self.memo, call)
 
     def renewed(self, call, fate):
         renewal, key = call.renewal, call.key
@@ -210,7 +218,7 @@ class FreshnessModel(RuleBasedStateMachine):
         call.renewal = None
         if call.loop is not None:
             loop = Loop()
-            self.memo.entrust(renewal, loop, loop)
+            renewals.entrust_renewal(self.memo, renewal, loop, loop)
             self.running.append((renewal, loop))
         else:
             self.queued.append(renewal)
@@ -228,10 +236,10 @@ class FreshnessModel(RuleBasedStateMachine):
 
     def wakes(self, actor):
         call = self.calls[actor]
-        if not call.gate.wait(0):
+        if not call.latch.wait(0):
             return
         key, now = call.key, self.clock()
-        decision = self.memo.awake(call)
+        decision = coordinator.awake(self.memo, call)
         if decision is Decision.SHARE:
             del self.calls[actor]
         elif decision is Decision.HIT:
@@ -253,7 +261,7 @@ class FreshnessModel(RuleBasedStateMachine):
         waiting = self.those_who(Decision.JOIN)
         actor = waiting[number % len(waiting)]
         call = self.calls[actor]
-        if self.memo.leave(call, True):
+        if leaving.leave(self.memo, call, True):
             self.counts["timeouts"] += 1
             del self.calls[actor]
             self.left(call.key)
@@ -272,7 +280,7 @@ class FreshnessModel(RuleBasedStateMachine):
         flight = renewal.flight
         wanted = flight not in self.taken and flight not in self.detached
         thread = 100 + next(self.numbers)
-        assert self.memo.begin(renewal, thread) == wanted
+        assert renewals.begin_renewal(self.memo, renewal, thread) == wanted
         if wanted:
             self.running.append((renewal, None))
 
@@ -286,7 +294,7 @@ class FreshnessModel(RuleBasedStateMachine):
         pair = alive[number % len(alive)]
         self.running.remove(pair)
         self.ends(pair[0].flight, how, background=True)
-        self.memo.done(pair[0])
+        leaving.done(self.memo, pair[0])
 
     @precondition(lambda self: self.those_who(Decision.LEAD))
     @rule(number=ANY, how=OUTCOMES)
@@ -303,12 +311,12 @@ class FreshnessModel(RuleBasedStateMachine):
             value = next(self.numbers)
             if free:
                 self.store(key, value)
-            self.memo.land(flight, value)
+            landing.land(self.memo, flight, value)
         elif how == "none":
-            self.memo.land(flight, None)
+            landing.land(self.memo, flight, None)
         else:
             error = ValueError() if how == "error" else SystemExit()
-            self.memo.fail(flight, error)
+            landing.fail(self.memo, flight, error)
         if flight.renews and free and how != "value" and stored is not None:
             stored.due = now if how == "abort" else now + self.floor
         keeps = how == "error" and self.failure_ttl and free and not background
@@ -440,12 +448,10 @@ class FailuresOnly(FreshnessModel):
     grace, failure_ttl = 0.0, 4.0
 
 
-TestGrace, TestAhead, TestEverything, TestFailures = (
-    FreshnessModel.TestCase,
-    Ahead.TestCase,
-    Everything.TestCase,
-    FailuresOnly.TestCase,
-)
-for case in (TestGrace, TestAhead, TestEverything, TestFailures):
-    case.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
-del case  # or it would be collected once more
+@pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("machine", [FreshnessModel, Ahead, Everything, FailuresOnly])
+def test_it_does_what_the_model_says(machine, examples):
+    """Whatever is asked for and whenever: calls, controls, failures and time that passes."""
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=60, deadline=None)
+    )

@@ -15,6 +15,7 @@ from singleflight import configure_renewal, single_flight_ttl
 from singleflight.drivers import pool as renewing
 from singleflight.testing import FakeClock
 
+from ..amid import amid
 from ..drivers import Gate, InThread, LoopThread, until
 
 
@@ -162,7 +163,7 @@ def test_a_renewal_that_raises_gives_its_place_back(pool, raised):
     until(lambda: second.fetch.entry().value == 1)
 
 
-def test_threads_that_cannot_be_started(pool, monkeypatch):
+def test_a_renewal_whose_thread_cannot_be_started(pool, monkeypatch):
     """No new thread: the caller renews, and what was queued meanwhile is not run a second time."""
     pool(threads=2)
     with monkeypatch.context() as patched:
@@ -302,9 +303,7 @@ def test_coming_back_while_the_pool_is_busy_with_itself(pool):
     """A finaliser that strikes inside the pool's own section is served, and renews nothing."""
     pool(threads=1)
     plain = Plain()
-    with renewing._pool.lock:
-        assert plain.fetch() == 0
-        assert plain.fetch.flights() == ()
+    assert amid(renewing._pool.lock, lambda: (plain.fetch(), plain.fetch.flights())) == (0, ())
     assert plain.fetch() == 0
     until(lambda: plain.fetch.entry().value == 1)
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ..sampling import one_in
 from .scenes import SCENES
 from .world import explored, model
 
@@ -30,21 +31,21 @@ SEVERAL = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 3)), max_size=6
 def lines(library):
     """A point at each line of everything that decides or keeps."""
     modules = """
-        coordinator renewal leaving unseating landing state flight call store cache entry slots table
-        keyed waiters waitgraph latch task_waiters threads tasks bulk_call batch bulk_threads controls
+        coordinator renewal leaving transitions landing cache flight call store expiry entry slots table
+        keyed waiters waitgraph latch task_waiters threads tasks wait bulk_call batch bulk_threads controls
     """
     with library.lines(*modules.split()) as lines:
         yield lines
 
 
-@pytest.mark.parametrize("name", EVERY_LINE)
+@pytest.mark.parametrize("name", one_in(4, EVERY_LINE))
 def test_one_switch_at_every_line(library, lines, name):
     """Wherever one actor stops, and whoever goes on until it blocks."""
     scene, _, options = SCENES[name]
     assert explored(library, scene, preemptions=1, tracer=lines, **options) > 50
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", one_in(4, SCENES, keep=1))
 def test_several_switches_at_any_lines(library, lines, name):
     """As many as Hypothesis likes."""
     scene, _, options = SCENES[name]

@@ -28,12 +28,12 @@ PLANTED = {
             "keyed": {
                 """        with mutex:
             for key in hold.keys:
-                self._queue(hold, self.enter(key))
+                self.place(hold, self.enter(key))
 """: """        with mutex:
             looked_up = [self.enter(key) for key in hold.keys]
         with mutex:
             for slot in looked_up:
-                self._queue(hold, slot)
+                self.place(hold, slot)
 """
             }
         },
@@ -43,11 +43,11 @@ PLANTED = {
         "at most 1 executions were expected",
         {
             "landing": {
-                "            gone = self.store.put(record, flight)\n": "            gone = []\n",
-                "        ended = self._finish(flight, value, None, now, storable, stored)\n": (
-                    "        ended = self._finish(flight, value, None, now, storable, stored)\n"
-                    "        if stored:\n"
-                    "            self.store.put(record, flight)\n"
+                "                gone = cache.store.put(record, flight)\n": "                gone = []\n",
+                "    ended = _finish(cache, flight, value, None, now, storable, stored)\n": (
+                    "    ended = _finish(cache, flight, value, None, now, storable, stored)\n"
+                    "    if stored:\n"
+                    "        cache.store.put(record, flight)\n"
                 ),
             }
         },
@@ -58,10 +58,11 @@ PLANTED = {
         {
             "landing": {
                 """        with mutex:
-            slot, followers, latch = flight.slot, flight.followers, flight.latch
+            ended = finish(cache, flight, value, error, now, storable, stored, after)
 """: """        latch = flight.latch
         with mutex:
-            slot, followers = flight.slot, flight.followers
+            flight.latch = latch
+            ended = finish(cache, flight, value, error, now, storable, stored, after)
 """
             }
         },
@@ -71,9 +72,9 @@ PLANTED = {
         "waited for more flights than it may",
         {
             "coordinator": {
-                """                elif turn.leader is None or turn.unbegun:
-""": """                elif turn.leader is None or turn.unbegun:
-                    turn.retries = self.options.follower_retries
+                """            elif turn.leader is None or turn.unbegun:
+""": """            elif turn.leader is None or turn.unbegun:
+                turn.retries = cache.options.follower_retries
 """
             }
         },
@@ -87,9 +88,9 @@ PLANTED = {
         "the other of two tasks is cancelled",
         "2 calls were made",
         {
-            "leaving": {
-                """        if flight is not None:
-            flight.followers -= 1
+            "transitions": {
+                """    if flight is not None:
+        flight.followers -= 1
 """: ""
             }
         },
@@ -99,14 +100,16 @@ PLANTED = {
         "a lost wake-up",
         {
             "coordinator": {
-                "                elif turn.leader is None or turn.unbegun:\n": (
-                    "                elif (turn.leader is None and not turn.followers) or turn.unbegun:\n"
+                "            elif turn.leader is None or turn.unbegun:\n": (
+                    "            elif (turn.leader is None and not turn.followers) or turn.unbegun:\n"
                 ),
-                "        if flight.state is UNCLAIMED and flight not in flight.slot.queue:\n": (
-                    "        if flight.state is UNCLAIMED and flight.slot.turn is not flight"
+            },
+            "transitions": {
+                "    if flight.state is UNCLAIMED and flight not in flight.slot.queue:\n": (
+                    "    if flight.state is UNCLAIMED and flight.slot.turn is not flight"
                     " and flight not in flight.slot.queue:\n"
                 ),
-            }
+            },
         },
     ),
     "the own wait of a follower that leads next hides others": Planted(
@@ -114,8 +117,8 @@ PLANTED = {
         "still running after",
         {
             "coordinator": {
-                "                self._waits_no_more(call)  # first: a wait that is over does not hold up"
-                " what it leads now\n": ""
+                "            end_wait(call)  # first: a wait that is over does not hold up what it"
+                " leads now\n": ""
             }
         },
     ),
@@ -123,8 +126,8 @@ PLANTED = {
         "a thread, two tasks and an invalidation",
         "a second execution",
         {
-            "landing": {"            current = slot.turn is flight\n": "            current = True\n"},
-            "slots": {  # which look for themselves whether it is theirs
+            "transitions": {"    current = slot.turn is flight\n": "    current = True\n"},
+            "table": {  # which look for themselves whether it is theirs
                 """            live = by_key[key] is slot  # KeyError: it has changed
             if live:
                 del by_key[key]  # first: an interrupt after it leaves nothing behind

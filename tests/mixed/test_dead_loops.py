@@ -41,7 +41,7 @@ def test_who_follows_where_somebody_drains_already(loops, make_gate, then):
     executions.wait_for(1)
     draining = alive.start(singleflight.drain)
     (slot,) = coroutine.locks.live()
-    until(lambda: slot.turn.latch is not None and slot.turn.latch.crowds)
+    until(lambda: slot.turn.latch is not None and slot.turn.latch.groups)
     follower = alive.start(coroutine)
     seen.wait_for("wait")
     if timeout is None:

@@ -192,7 +192,7 @@ def test_a_keyboard_interrupt_ends_asyncio_run():
 
 
 @needs_fork
-def test_a_child_may_ask_for_what_a_task_had_in_flight():
+def test_a_childs_keys_values_and_counts():
     """In the child the key is free for both colours, stored values are there, and counts are its own."""
     assert (
         run(

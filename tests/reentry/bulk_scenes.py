@@ -60,7 +60,7 @@ class World:
         def fetch(item):
             raise AssertionError
 
-        self.fetch, self.memo = fetch, fetch._self_memo
+        self.fetch, self.memo = fetch, fetch._self_cache
         self.bulk = fetch.bulk(self.load, max_batch=max_batch)
         self.callers, self.items, self.boarded, self.struck = [], "ABC", False, False
         self.while_loading, self.when_it_waits, self.changes = [], [], []

@@ -2,9 +2,10 @@
 
 from contextlib import suppress
 
+from singleflight.core import coordinator, landing, leaving
 from singleflight.core.bulk_call import BulkCall
 from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE, new_call
-from singleflight.drivers.bulk_threads import ItemBoarding, _fly
+from singleflight.drivers.bulk_threads import ItemCall, _fly
 from singleflight.drivers.threads import ThreadCall, _served
 from singleflight.locks.slots import Hold
 from singleflight.locks.waiters import Waiter, new_waiter
@@ -24,25 +25,25 @@ class Caller:
         except BaseException as error:
             self.over = True
             try:
-                self.memo.abandon(self.call, error)
+                leaving.abandon(self.memo, self.call, error)
             except BaseException as struck:
-                self.memo.abandon(self.call, struck)
+                leaving.abandon(self.memo, self.call, struck)
                 raise
             finally:
-                self.memo.done(self.call)
+                leaving.done(self.memo, self.call)
             raise
         finally:
             if self.over and self.decision is not LEAD:
-                self.memo.done(self.call)
+                leaving.done(self.memo, self.call)
 
     def board(self):
-        self.decision = self.memo.board(self.call)
+        self.decision = coordinator.board(self.memo, self.call)
 
     def awake(self):
-        self.decision = self.memo.awake(self.call)
+        self.decision = coordinator.awake(self.memo, self.call)
 
     def land(self, value="value"):
-        self.memo.land(self.call.flight, value)
+        landing.land(self.memo, self.call.flight, value)
         self.over = True
 
     def fail(self):
@@ -53,13 +54,13 @@ class Caller:
         raise ValueError
 
     def look(self):
-        self.memo.look(self.call, 0.0)
+        coordinator.look(self.memo, self.call, 0.0)
 
     def end(self):
         """Take what it is served, and see to its renewal in line: the pool is full."""
         if self.decision is HIT:
             _served(self.memo, lambda: "renewed", self.call, (), {})
-        self.memo.done(self.call)
+        leaving.done(self.memo, self.call)
         self.over = True
 
     def go_on(self):
@@ -70,7 +71,7 @@ class Caller:
             self.take(self.end)
         elif self.decision is NONE:
             self.take(self.board)
-        elif self.call.gate.wait(0.0) or self.call.flight.has_opened(self.call.gate):
+        elif self.call.latch.wait(0.0) or self.call.flight.has_opened(self.call.latch):
             self.take(self.awake)
         else:
             return False
@@ -86,7 +87,7 @@ class BulkCaller:
 
     def __init__(self, memo, number, keys):
         def make(key):
-            return new_call(ItemBoarding, key, number, number, number)
+            return new_call(ItemCall, key, number, number, number)
 
         self.over, self.keys, self.waits_for = False, keys, None
         self.bulk = BulkCall(memo, [(key, key) for key in keys], lambda item: item, make, None)
@@ -113,9 +114,9 @@ class BulkCaller:
     def go_on(self):
         bulk, call = self.bulk, self.waits_for
         if call is not None:
-            if not (call.gate.wait(0.0) or call.flight.has_opened(call.gate)):
+            if not (call.latch.wait(0.0) or call.flight.has_opened(call.latch)):
                 return False
-            decision = bulk.memo.awake(call)
+            decision = coordinator.awake(bulk.memo, call)
             if decision is not JOIN:
                 self.waits_for = None
                 bulk.has_waited(call, decision, 0.0)
@@ -133,7 +134,7 @@ class BulkCaller:
 
     def follows(self):
         """The calls that wait, or will."""
-        return [call for call in self.bulk._boardings if call.decision is JOIN]
+        return [call for call in self.bulk._calls if call.decision is JOIN]
 
 
 class Holder:

@@ -144,6 +144,7 @@ def watch():
     """Have `sys.monitoring` tell of the library's functions; it takes too long to do it for each strike."""
     if _watched:
         return
+    gc.unfreeze()  # what was there when the tests were collected: see conftest.py
     functions = (each for each in gc.get_objects() if isinstance(each, FunctionType))
     codes = {code for each in functions for code in codes_within(each.__code__)}
     _watched.extend(code for code in codes if code.co_filename.startswith(HOME))

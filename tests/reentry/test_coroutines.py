@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.core import flight as flights
+from singleflight.core import transitions
 from singleflight.locks import slots
 from singleflight.locks.mutex import inside, mutex
 
@@ -33,7 +33,7 @@ def test_a_loop_that_runs_amid_a_section(section):
         return plain()
 
     async def handle():
-        with mutex if section == "the mutex" else plain._self_memo.store._lock:
+        with mutex if section == "the mutex" else plain._self_cache.store._lock:
             values.append(asyncio.run(asyncio.wait_for(coroutine(), PATIENCE / 5)))
 
     leader = InThread(lead, ())
@@ -78,7 +78,7 @@ def test_a_follower_that_the_collector_destroys_amid_a_section(monkeypatch):
                     gone.append(follower.close())
                 return next(slots.numbers)
 
-        monkeypatch.setattr(flights, "numbers", Numbers())
+        monkeypatch.setattr(transitions, "numbers", Numbers())
         assert await asyncio.gather(*(asyncio.create_task(fetch()) for _ in range(3))) == [2, 2, 2]
         assert most == 1
         assert gone

@@ -9,11 +9,12 @@ import os
 
 import pytest
 
-from singleflight.core import unseating
+from singleflight.core import transitions
 from singleflight.drivers import pool as renewing
 from singleflight.locks import waitgraph
 from singleflight.locks.mutex import inside
 
+from ..sampling import one_in
 from .bulk_scenes import SCENES, Pool, World, refuse_ttl
 from .callers import all_go_on, followers_of, six
 from .checks import struck, struck_task
@@ -81,7 +82,7 @@ def wrong(world):
     return None
 
 
-@pytest.mark.parametrize(("scene", "options"), CASES)
+@pytest.mark.parametrize(("scene", "options"), one_in(12, CASES))
 def test_a_bulk_call_that_is_interrupted_leaves_the_others_what_they_need(
     waiting, monkeypatch, scene, options
 ):
@@ -93,7 +94,7 @@ def test_a_bulk_call_that_is_interrupted_leaves_the_others_what_they_need(
         waiting.clear()
         world = World(**OPTIONS[options])
         SCENES[scene](world)
-        monkeypatch.setattr(unseating, "_MOST_UNSEATED", world.most_unseated)
+        monkeypatch.setattr(transitions, "_MOST_UNSEATED", world.most_unseated)
         where = struck(number, world.call, TIMES)
         lost = None if world.struck or where is None else "the interrupt is lost"
         if (problem := lost or pool.go_on() or wrong(world)) is not None:
@@ -113,7 +114,7 @@ def loader_of(world):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("scene", ["others follow", "it fails"])
+@pytest.mark.parametrize("scene", one_in(2, ["others follow", "it fails"]))
 def test_a_task_that_loads_may_be_interrupted_while_its_flights_end(waiting, scene):
     """Where its loop goes on all the same, its caller does not hang, nor anybody else."""
     number, where, found = 0, "start", []

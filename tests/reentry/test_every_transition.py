@@ -5,6 +5,7 @@ step; then all the others go on to their end.
 """
 
 from contextlib import suppress
+from itertools import product
 
 import pytest
 
@@ -18,6 +19,7 @@ from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.storage.entry import AgeingRecord
 
 from ..core.conftest import Work
+from ..sampling import one_in
 from .callers import Caller, Holder, all_go_on, followers_of, six
 from .checks import struck
 
@@ -252,8 +254,7 @@ def wrong(world, decided):
     return None
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize(("scene", "options"), one_in(5, product(SCENES, OPTIONS)))
 def test_whoever_is_interrupted_leaves_the_others_what_they_need(make, waiting, monkeypatch, scene, options):
     """Nobody hangs, the key is free in the end, and who came to a decision is counted, once."""
     monkeypatch.setattr(_threads, "in_background", lambda run: False)

@@ -88,7 +88,7 @@ def test_sections_are_left(strikes, step):
         "bypass": bypassed,
         "decorate": lambda: single_flight_ttl(ttl=60)(use),
     }[step]
-    memo = fetch._self_memo
+    memo = fetch._self_cache
     locks = [mutex, memo.store._lock, memo.switching, pool._pool.lock]
     for _ in strikes(use):
         assert not any(lock._is_owned() for lock in locks)

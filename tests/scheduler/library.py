@@ -89,7 +89,7 @@ class Library:
 
     def reset(self) -> None:
         """After a run that failed, and may have left anything anywhere."""
-        self.module("slots").mutex._at_fork_reinit()
+        self.module("mutex").mutex._at_fork_reinit()
         for name, attribute in (("waitgraph", "waiting"), ("waitgraph", "below"), ("unsettled", "unsettled")):
             getattr(self.module(name), attribute).clear()
         self.module("pool").after_fork()

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from singleflight import Landing, report, single_flight_ttl
+from singleflight import report, single_flight_ttl
 from singleflight.locks.mutex import mutex
 from singleflight.testing import FakeClock, Recorder
 
@@ -29,43 +29,6 @@ def held(crowd, gate):
     crowd.add(fetch)
     seen.wait_for("wait")
     return fetch
-
-
-def test_invalidate_detaches_the_flight(held, crowd, gate):
-    """Its callers get the value, the next caller fetches again, and the old value is never stored."""
-    assert held.invalidate()
-    assert [flight.detached for flight in held.flights()] == [True]
-    assert held() == 2
-    gate.set()
-    assert crowd.join() == [1, 1]
-    assert held() == 2
-    assert held.entry().value == 2
-
-
-def test_put_discards_the_flight(held, crowd, gate):
-    """A value put from outside is not overwritten by a call that began before."""
-    held.put(99)
-    assert held() == 99
-    gate.set()
-    assert crowd.join() == [1, 1]
-    assert held() == 99
-
-
-def test_cache_clear_detaches_everything(held, crowd, gate):
-    """After cache_clear nothing of before is stored, and the counts begin at zero."""
-    held.cache_clear()
-    gate.set()
-    assert crowd.join() == [1, 1]
-    assert held.entry() is None
-
-
-def test_invalidate_where_sees_flights_too(held, crowd, gate):
-    """A key in flight counts as one that the predicate may pick."""
-    assert held.invalidate_where(lambda key: key == ("B",)) == 0
-    assert held.invalidate_where(lambda key: key == ("A",)) == 1
-    gate.set()
-    crowd.join()
-    assert held.entry() is None
 
 
 def test_invalidate_where_misses_nothing_that_lands_meanwhile(crowd, gate):
@@ -98,71 +61,6 @@ def test_invalidate_where_misses_nothing_that_lands_meanwhile(crowd, gate):
     assert fetch.entry("A") is None
 
 
-def test_explain_says_what_would_happen(held, gate, crowd):
-    """wait, hit and fetch, each with a sentence."""
-    assert held.explain().would == "wait"
-    assert "1 waiting" in str(held.explain())
-    assert held.explain("B").would == "fetch"
-    gate.set()
-    crowd.join()
-    assert held.explain().would == "hit"
-    assert "fresh for" in str(held.explain())
-
-
-def test_refresh_joins_or_leads(held, crowd, gate, until):
-    """refresh waits for a call under way, and calls where there is none, though the value is fresh."""
-    crowd.add(held.refresh)
-    until(lambda: held.flights()[0].followers == 2)
-    gate.set()
-    assert crowd.join() == [1, 1, 1]
-    assert held.refresh() == 2
-    assert held() == 2
-    assert held.stats().refreshes == 1
-
-
-def test_a_failed_refresh_keeps_the_value():
-    """The old value stays when refresh raises."""
-    values = [1]
-
-    @single_flight_ttl(ttl=60)
-    def fetch():
-        return values.pop()
-
-    fetch()
-    with pytest.raises(IndexError):
-        fetch.refresh()
-    assert fetch() == 1
-
-
-def test_bypass_runs_the_function_directly():
-    """Inside bypass every call is executed; after it the stored value is served again."""
-    calls = []
-
-    @single_flight_ttl(ttl=60)
-    def fetch():
-        calls.append(1)
-        return len(calls)
-
-    assert fetch() == 1
-    with fetch.bypass():
-        assert (fetch(), fetch()) == (2, 3)
-    assert fetch() == 1
-
-
-def test_the_environment_switches_off(monkeypatch):
-    """SINGLEFLIGHT_DISABLED=1 makes every call run its function; the control surface stays."""
-    monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
-    calls = []
-
-    @single_flight_ttl(ttl=60)
-    def fetch():
-        calls.append(1)
-
-    fetch(), fetch()
-    assert len(calls) == 2
-    assert fetch.stats().entries == 0
-
-
 def test_the_switch_keeps_stored_values_back_too(monkeypatch):
     """Switched off, a value that was put is not served either, also after a bypass has ended."""
     monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
@@ -178,28 +76,6 @@ def test_the_switch_keeps_stored_values_back_too(monkeypatch):
     assert fetch(1) == "ran"
     assert fetch.entry(1).value == "stored"
     assert fetch.explain(1).would == "fetch"
-
-
-def test_a_callable_ttl_sees_the_landing():
-    """It gets key, value, duration, followers and the entry before."""
-    clock, landings = FakeClock(), []
-
-    def ttl(landing):
-        landings.append(landing)
-        return 10
-
-    @single_flight_ttl(ttl=ttl, timer=clock)
-    def fetch(key):
-        clock.advance(2)
-        return key * 2
-
-    fetch(3)
-    assert landings == [Landing((3,), 6, None, 2.0, 0, None)]
-    clock.advance(11)
-    fetch(3)
-    assert landings[1].previous.value == 6
-    fetch.put(8, 3)
-    assert (landings[2].duration, landings[2].followers) == (0.0, 0)
 
 
 def test_put_with_ttl_zero_only_invalidates():

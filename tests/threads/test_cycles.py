@@ -20,35 +20,6 @@ def test_a_cycle_in_one_thread_names_every_key_in_order(size):
     assert fetch.flights() == ()
 
 
-def test_a_cycle_over_two_functions(crowd, make_gate):
-    """Two functions that ask for each other in two threads: the message goes round, nobody hangs."""
-    seen, go = [Recorder(), Recorder()], make_gate()
-
-    @single_flight_ttl(ttl=60, key=lambda: "bid", listener=seen[0])
-    def bid():
-        go.pass_()
-        return ask()
-
-    @single_flight_ttl(ttl=60, key=lambda: "ask", listener=seen[1])
-    def ask():
-        go.pass_()
-        return bid()
-
-    crowd.add(bid)
-    crowd.add(ask)
-    for recorder in seen:
-        recorder.wait_for("fetch")
-    go.set()
-    outcomes = crowd.join()
-    assert all(isinstance(outcome, FlightDeadlock) for outcome in outcomes)
-    assert any(
-        cycle in str(outcome)
-        for outcome in outcomes
-        for cycle in ("'bid' -> 'ask' -> 'bid'", "'ask' -> 'bid' -> 'ask'")
-    )
-    assert bid.flights() == ask.flights() == ()
-
-
 def test_only_the_caller_that_closes_the_cycle_is_told(crowd, make_gate, until):
     """The one that already waits gets the value once the other has given way."""
     seen, go = Recorder(), {"A": make_gate(), "B": make_gate()}
@@ -189,19 +160,6 @@ def test_a_cycle_through_a_flight_queued_behind_a_lock(crowd, make_gate):
         with pytest.raises(FlightDeadlock, match="'inner' -> 'outer' -> 'inner'"):
             fetch("outer")
     assert crowd.join() == ["inner"]
-
-
-def test_a_lock_taken_inside_its_own_flight():
-    """The function that asks for its own key's lock would wait for itself."""
-
-    @single_flight_ttl(ttl=60, key=lambda key: key)
-    def fetch(key):
-        with fetch.locks(key):
-            return key
-
-    with pytest.raises(FlightDeadlock, match="'A' -> 'A'"):
-        fetch("A")
-    assert len(fetch.locks) == fetch.locks.idle
 
 
 def test_a_deadlock_counts_as_an_error_of_its_caller(crowd):

@@ -2,21 +2,8 @@
 
 import pytest
 
-from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, UnhashableKey, single_flight_ttl
+from singleflight import FlightDeadlock, KeyedLocks, UnhashableKey, single_flight_ttl
 from singleflight.testing import Recorder
-
-
-def test_asking_for_the_key_being_fetched():
-    """A function that asks for its own key gets FlightDeadlock at once, and the key is free after."""
-
-    @single_flight_ttl(ttl=60, key=lambda key: key)
-    def fetch(key):
-        return fetch(key)
-
-    with pytest.raises(FlightDeadlock, match="'A' -> 'A'"):
-        fetch("A")
-    assert fetch.flights() == ()
-    assert fetch.stats().errors == 2
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
@@ -74,90 +61,6 @@ def test_a_cycle_over_functions_and_plain_locks(crowd, make_gate):
     assert len(locks) == locks.idle
 
 
-def test_a_shared_dependency_is_no_cycle(crowd, gate):
-    """Two keys that ask for a third accuse nobody."""
-
-    @single_flight_ttl(ttl=60)
-    def fetch(key):
-        if key == "C":
-            gate.pass_()
-            return 1
-        return fetch("C") + 1
-
-    crowd.add(fetch, "A")
-    crowd.add(fetch, "B")
-    gate.set()
-    assert crowd.join() == [2, 2]
-
-
-def test_a_detached_flight_may_ask_again():
-    """After invalidate from inside, asking for the key is a new flight and no re-entry."""
-    calls = []
-
-    @single_flight_ttl(ttl=60)
-    def fetch():
-        calls.append(1)
-        if len(calls) == 1:
-            fetch.invalidate()
-            return fetch() + 1
-        return 10
-
-    assert fetch() == 11
-    assert fetch() == 10
-
-
-def test_taking_a_held_key_again():
-    """A thread that takes a key it holds is told; the message names the key."""
-    locks = KeyedLocks()
-    with locks("a"), pytest.raises(FlightDeadlock, match="'a' -> 'a'"), locks("b", "a"):
-        pass
-    assert not locks.held("a")
-    assert not locks.held("b")
-
-
-def test_nested_locks_in_opposite_orders(crowd, make_gate):
-    """Two threads that nest two keys in opposite orders: one is told, the other gets both."""
-    locks = KeyedLocks()
-    mine = {"a": make_gate(), "b": make_gate()}
-
-    def nest(first, second):
-        with locks(first):
-            mine[first].set()
-            mine[second].pass_()
-            with locks(second):
-                return "both"
-
-    crowd.add(nest, "a", "b")
-    crowd.add(nest, "b", "a")
-    outcomes = crowd.join()
-    assert "both" in outcomes
-    assert any(isinstance(outcome, FlightDeadlock) for outcome in outcomes)
-
-
-def test_several_keys_in_any_order_never_deadlock(crowd):
-    """Statements that take several keys at once never block each other for ever."""
-    locks = KeyedLocks(max_idle=0)
-    inside = dict.fromkeys("abcd", 0)
-    wrong = []
-
-    def take(turn):
-        for number in range(200):
-            keys = ["abcd"[(turn + number + step * (1 if turn % 2 else 3)) % 4] for step in range(3)]
-            with locks(*keys, timeout=15):
-                for key in keys:
-                    inside[key] += 1
-                    if inside[key] != 1:
-                        wrong.append(key)
-                for key in keys:
-                    inside[key] -= 1
-
-    for turn in range(6):
-        crowd.add(take, turn)
-    assert crowd.join() == [None] * 6
-    assert not wrong
-    assert len(locks) == 0
-
-
 def test_locks_are_first_come_first_served(crowd, make_gate, until):
     """Waiters get the key in the order in which they came."""
     locks, order, go = KeyedLocks(), [], make_gate()
@@ -180,25 +83,6 @@ def test_locks_are_first_come_first_served(crowd, make_gate, until):
     assert order == list(range(5))
 
 
-def test_a_timeout_leaks_nothing(crowd, gate, until):
-    """A waiter that gives up, at once or later, leaves the queue as it was."""
-    locks = KeyedLocks(max_idle=0)
-
-    def hold():
-        with locks("a"):
-            gate.pass_()
-
-    crowd.add(hold)
-    until(lambda: locks.held("a"))
-    for timeout in (0, 0.01):
-        with pytest.raises(FlightTimeout), locks("a", "b", timeout=timeout):
-            pass
-        assert (locks.waiting("a"), locks.held("b")) == (0, False)
-    gate.set()
-    crowd.join()
-    assert len(locks) == 0
-
-
 def test_locks_refuse_bad_arguments():
     """No key, an unhashable key or a bad timeout raise at once, naming it."""
     locks = KeyedLocks()
@@ -210,27 +94,6 @@ def test_locks_refuse_bad_arguments():
         locks("a", timeout=-1)
     with pytest.raises(ValueError, match="max_idle"):
         KeyedLocks(max_idle=-1)
-
-
-def test_a_held_lock_keeps_flights_out(crowd, gate):
-    """While fn.locks(key) is held callers wait; after it they make one call together."""
-    seen, calls = Recorder(), []
-
-    @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
-    def fetch(key):
-        calls.append(key)
-        return key
-
-    with fetch.locks("A"):
-        crowd.add(fetch, "A", count=5)
-        seen.wait_for("wait", 5)
-        assert fetch.locks.waiting("A") == 5
-        assert calls == []
-        with pytest.raises(FlightDeadlock):
-            fetch("A")
-    assert crowd.join() == ["A"] * 5
-    assert calls == ["A"]
-    assert fetch.locks.idle == len(fetch.locks) == 1
 
 
 def test_evict_idle_forgets_what_is_idle_long_enough():

@@ -26,33 +26,6 @@ def herd(crowd, gate, run, callers, **options):
     return fetch, crowd.join()
 
 
-@pytest.mark.parametrize(("retries", "calls"), [(0, 1), (1, 2), (3, 4), (None, 20)])
-def test_a_failing_function_runs_as_often_as_its_budget_says(crowd, gate, retries, calls):
-    """With N callers a failing function runs 1 + follower_retries times; with None once for each."""
-    ran = []
-
-    def fail():
-        ran.append(1)
-        raise ValueError("no")
-
-    fetch, outcomes = herd(crowd, gate, fail, 20, follower_retries=retries)
-    assert len(ran) == calls
-    assert all(isinstance(outcome, ValueError) for outcome in outcomes)
-    stats = fetch.stats()
-    assert (stats.errors, stats.failures, stats.entries) == (20, calls, 0)
-    assert stats.locks == stats.idle_locks
-
-
-def test_a_refused_value_is_shared_and_not_stored(crowd, gate):
-    """None is handed to those who wait, within the budget, and never stored."""
-    fetch, outcomes = herd(crowd, gate, lambda: None, 5)
-    assert outcomes == [None] * 5
-    stats = fetch.stats()
-    assert (stats.calls, stats.uncached, stats.entries) == (2, 2, 0)
-    fetch()
-    assert fetch.stats().calls == 3
-
-
 def test_a_storable_none_is_a_value():
     """cache_if decides what a value is."""
 
@@ -63,22 +36,6 @@ def test_a_storable_none_is_a_value():
     assert fetch() is None
     assert fetch() is None
     assert fetch.stats().hits == 1
-
-
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_an_abort_reaches_nobody_else(crowd, gate, kind):
-    """An abort of the leader is its own; a follower takes over and the rest share its value."""
-    first = [True]
-
-    def run():
-        if first.pop() if first else False:
-            raise kind
-        return 7
-
-    fetch, outcomes = herd(crowd, gate, run, 5, follower_retries=0)
-    assert isinstance(outcomes[0], kind)
-    assert outcomes[1:] == [7] * 4
-    assert fetch.stats().calls == 2
 
 
 def test_each_follower_has_a_traceback_of_its_own(crowd, gate):
@@ -105,7 +62,7 @@ def test_each_follower_has_a_traceback_of_its_own(crowd, gate):
         assert len(names) < 9
 
 
-def test_a_failure_leaves_no_reference_cycle(crowd, gate):
+def test_a_shared_failure_leaves_no_reference_cycle(crowd, gate):
     """When callers have dropped a failure, its frames are gone without the collector's help."""
 
     class Local:
@@ -142,20 +99,3 @@ def test_what_cache_if_raises_is_the_flights_failure():
         fetch()
     assert fetch.stats().failures == 2
     assert fetch.flights() == ()
-
-
-def test_a_retry_from_the_handler_gets_a_new_flight():
-    """A call from inside a failed call's handler starts afresh."""
-    calls = []
-
-    @single_flight_ttl(ttl=60)
-    def fetch():
-        calls.append(1)
-        if len(calls) == 1:
-            raise ValueError
-        return 5
-
-    try:
-        fetch()
-    except ValueError:
-        assert fetch() == 5

@@ -7,12 +7,14 @@ import weakref
 import pytest
 
 from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
-from singleflight.core import controls
+from singleflight.core import controls, coordinator, landing
 from singleflight.core.call import Call, new_call
 from singleflight.locks import slots, waitgraph
 from singleflight.locks.mutex import inside, mutex
 from singleflight.locks.waiters import new_waiter
 from singleflight.testing import Recorder
+
+from ..amid import amid
 
 
 def test_a_follower_of_a_failed_refresh_does_not_get_the_old_value(crowd, gate):
@@ -47,7 +49,7 @@ def test_put_wins_over_a_flight_that_began_before_it_stored(monkeypatch):
     def fetch():
         return next(answers)
 
-    memo = fetch._self_memo
+    memo = fetch._self_cache
     store_put = memo.store.put
 
     def put_amid_a_flight(record, publisher=None):
@@ -55,9 +57,9 @@ def test_put_wins_over_a_flight_that_began_before_it_stored(monkeypatch):
             return store_put(record, publisher)
         led.append(1)
         call = new_call(Call, (), "another", "another", "another")
-        memo.board(call)  # begins: nothing is stored yet
+        coordinator.board(memo, call)  # begins: nothing is stored yet
         stored = store_put(record)
-        memo.land(call.flight, next(answers))  # lands: the put value is there
+        landing.land(memo, call.flight, next(answers))  # lands: the put value is there
         return stored
 
     monkeypatch.setattr(memo.store, "put", put_amid_a_flight)
@@ -107,7 +109,7 @@ def test_a_listener_that_cannot_say_what_it_wants_breaks_nothing(caplog):
     assert caplog.text.count("failed; told once") == 1
 
 
-def test_a_broken_clock_does_not_keep_the_key():
+def test_a_function_and_a_clock_that_both_raise_do_not_keep_the_key():
     """When function and timer both raise, the next call works."""
     broken = []
 
@@ -267,8 +269,12 @@ def test_a_lock_is_not_waited_for_inside_a_store(crowd, gate):
     crowd.add(hold)
     assert holding.wait(10)
     fetch = single_flight_ttl(ttl=60)(lambda: 1)
-    with fetch._self_memo.store._lock, pytest.raises(FlightDeadlock), locks("k", timeout=5):
-        pass
+
+    def take():
+        with pytest.raises(FlightDeadlock), locks("k", timeout=5):
+            pass
+
+    amid(fetch._self_cache.store._lock, take)
     gate.set()
 
 
@@ -287,8 +293,7 @@ def test_a_call_is_made_directly_inside_a_store(crowd, gate):
     crowd.add(fetch)
     assert begun.wait(10)
     other = single_flight_ttl(ttl=60)(lambda: 1)
-    with other._self_memo.store._lock:
-        assert fetch() == 2
+    assert amid(other._self_cache.store._lock, fetch) == 2
     (flight,) = fetch.flights()
     assert flight.followers == 0
     gate.set()
@@ -300,7 +305,7 @@ def test_a_call_is_made_directly_inside_a_store(crowd, gate):
 def test_a_bypass_within_a_bypass_of_a_handler(monkeypatch):
     """A handler that opens a block while one is being opened does not hang, and both end."""
     fetch = single_flight_ttl(ttl=60)(lambda: object())
-    memo = fetch._self_memo
+    memo = fetch._self_cache
     shut, nested = memo.shut, []
 
     def interrupted():
@@ -332,7 +337,7 @@ def test_users_keys_are_destroyed_outside_the_locks():
             return self.number == other.number
 
         def __del__(self):
-            memo = fetch._self_memo
+            memo = fetch._self_cache
             found.append(memo.store.is_owned() or inside())
 
     @single_flight_ttl(ttl=60, key=lambda number: Key(number), maxsize=2, max_idle_locks=0)

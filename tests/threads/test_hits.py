@@ -139,7 +139,7 @@ def test_a_late_reader_is_counted_elsewhere():
         return key
 
     fetch("k"), fetch("k")
-    memo = fetch._self_memo
+    memo = fetch._self_cache
     record = memo.store.index["k"]
     assert isinstance(record, Record)
     fetch.invalidate("k")
@@ -196,8 +196,7 @@ def test_a_listener_that_turns_away_gives_the_fast_path_back():
     assert fetch.entry("k").hits == fetch.stats().hits == 2
     seen.wants = frozenset()
     fetch("k"), fetch("k")
-    memo = fetch._self_memo
-    with patch.object(memo, "board", side_effect=AssertionError("the longer way")):
+    with patch("singleflight.drivers.threads.board", side_effect=AssertionError("the longer way")):
         fetch("k")
     assert fetch.entry("k").hits == fetch.stats().hits == 5
 

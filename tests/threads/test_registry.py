@@ -6,41 +6,6 @@ import weakref
 import pytest
 
 from singleflight import FlightTimeout, KeyedLocks, single_flight_ttl
-from singleflight.testing import Recorder
-
-from ..patience import Patience
-
-
-@pytest.mark.parametrize("max_idle", [0, 1, None])
-def test_a_key_has_one_owner_at_a_time(crowd, max_idle):
-    """Under contention and eviction an unguarded counter stays exact."""
-    locks, counts, start = KeyedLocks(max_idle), [0, 0, 0], threading.Barrier(8)
-
-    def hammer():
-        start.wait(10)
-        for number in range(600):
-            with locks(number % 3):
-                before = counts[number % 3]
-                locks.evict_idle()
-                counts[number % 3] = before + 1
-
-    crowd.add(hammer, count=8)
-    assert crowd.join() == [None] * 8
-    assert counts == [1600] * 3
-    assert len(locks) == locks.idle
-
-
-def test_different_keys_do_not_block_one_another(crowd):
-    """Ten threads hold ten keys at once."""
-    locks, together = KeyedLocks(), threading.Barrier(10)
-
-    def hold(key):
-        with locks(key):
-            together.wait(10)
-
-    for key in range(10):
-        crowd.add(hold, key)
-    assert crowd.join() == [None] * 10
 
 
 def test_max_idle_zero_leaves_an_empty_registry(crowd):
@@ -125,32 +90,6 @@ def test_a_waiter_that_gives_up_keeps_nobody_waiting(crowd, gate, until):
     assert len(locks) == 0
 
 
-@pytest.mark.parametrize("timeout", [0.25, 7])
-def test_no_pause_is_longer_than_the_timeout(crowd, until, monkeypatch, timeout):
-    """Who waits for a key looks again when its time is over, and not at the next full second."""
-    patience, locks = Patience(monkeypatch), KeyedLocks()
-
-    def take():
-        with locks("a", "b", timeout=timeout):
-            return "had it"
-
-    with locks("a"):
-        crowd.add(take)
-        until(lambda: patience.waits)
-        assert set(patience.waits) == {timeout}
-    assert crowd.join() == ["had it"]
-
-
-def test_an_exception_inside_the_block_releases_the_key():
-    """Whatever ends the block, the key is free."""
-    locks = KeyedLocks()
-    for kind in (ValueError, KeyboardInterrupt):
-        with pytest.raises(kind), locks("a", "b"):
-            raise kind
-        assert not locks.held("a")
-        assert not locks.held("b")
-
-
 def test_timeout_zero_takes_a_free_key():
     """Not waiting at all is no obstacle when there is nothing to wait for."""
     locks = KeyedLocks()
@@ -187,48 +126,6 @@ def test_a_fresh_value_is_served_while_the_lock_is_held(gate):
     fetch("A")
     with fetch.locks("A"):
         assert fetch("A") == "A"
-
-
-def test_a_flight_keeps_the_lock_out(crowd, gate):
-    """While a key is being fetched nobody gets its lock."""
-    seen = Recorder()
-
-    @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
-    def fetch(key):
-        gate.pass_()
-        return key
-
-    crowd.add(fetch, "A")
-    seen.wait_for("fetch")
-    with pytest.raises(FlightTimeout), fetch.locks("A", timeout=0):
-        pass
-    gate.set()
-    assert crowd.join() == ["A"]
-    with fetch.locks("A", timeout=0):
-        pass
-
-
-def test_a_lock_that_waits_for_a_flight_gets_the_key_after_it(crowd, gate, until):
-    """Flights and plain locks share one queue."""
-    seen, order = Recorder(), []
-
-    @single_flight_ttl(ttl=60, key=lambda key: key, listener=seen)
-    def fetch(key):
-        gate.pass_()
-        order.append("flight")
-        return key
-
-    def hold():
-        with fetch.locks("A"):
-            order.append("lock")
-
-    crowd.add(fetch, "A")
-    seen.wait_for("fetch")
-    crowd.add(hold)
-    until(lambda: fetch.locks.waiting("A") == 1)
-    gate.set()
-    crowd.join()
-    assert order == ["flight", "lock"]
 
 
 def test_waiting_callers_of_a_held_key_time_out_alone(crowd, until):

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from .load import Soak, SoakFailed, miscounts
-from .oracle import Oracle
-from .parts import Broken, Kind, Value
+from tools.soak.load import Soak, SoakFailed, miscounts
+from tools.soak.oracle import Oracle
+from tools.soak.parts import Broken, Kind, Value
 
 KIND = Kind("price", life=10.0, failure_life=2.0, keeps=True)
 

@@ -1,7 +1,7 @@
 """Time ratios against peers, in one process, in interleaved rounds; the best of many short rounds counts.
 
-    python tests/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|memory|startup|peers|behaviour]
-    python tests/benchmarks/run.py [--quick] --page docs/peers.md
+    python tools/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|memory|startup|peers|behaviour]
+    python tools/benchmarks/run.py [--quick] --page docs/peers.md
 
 Each peer does the same work with the same key function. Nothing is asserted: machines are shared and noisy.
 Peers that are not installed (the extra `bench` has them) are left out, with a line saying so.

@@ -80,7 +80,7 @@ ALONE = {
 @pytest.fixture
 def comparing(monkeypatch):
     """Imports a module of the benchmarks, which are no package of the suite."""
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "benchmarks"))
     yield lambda name: importlib.import_module(f"comparing.{name}")
     for name in [name for name in sys.modules if name.split(".")[0] == "comparing"]:
         del sys.modules[name]

@@ -1,4 +1,4 @@
-"""Mutation testing, one module at a time: `nox -s mutants -- freshness cache`.
+"""Mutation testing, one module at a time: `nox -s mutants -- freshness expiry`.
 
 mutmut changes one thing in a copy of the module and runs the tests that reach it; one of them must fail. What
 survives is to be named in `equivalent.txt`, with the reason why no test can tell it from the original.
@@ -57,7 +57,7 @@ BOARDING = [
 TESTS = {
     "freshness": [*FRESHNESS, "core/test_options.py"],
     "entry": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
-    "cache": [*STORE, "core/test_cache.py"],
+    "expiry": [*STORE, "core/test_expiry.py"],
     "store": [*STORE, *HITS, "core/test_memo_machine.py", "decorators/test_binding.py", "fork"],
     "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
     "table": [*LOCKS, *DEAD, "core/test_idle.py"],

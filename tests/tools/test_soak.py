@@ -2,11 +2,9 @@
 
 import pytest
 
-from singleflight.core import controls
-from singleflight.core.landing import Lander
+from singleflight.core import controls, transitions
 from singleflight.storage.store import Store
-
-from .load import Soak, SoakFailed
+from tools.soak.load import Soak, SoakFailed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -24,7 +22,7 @@ def test_a_short_soak():
     [
         (controls, "_detach", lambda memo, key: False, "what was dropped|a forked child"),
         (Store, "drop", lambda store, key: None, "what was dropped|a forked child"),
-        (Lander, "_count", lambda lander, flight, error, stored: None, "calls counted"),
+        (transitions, "count_execution", lambda cache, flight, error, stored: None, "calls counted"),
     ],
     ids=["invalidate detaches nothing", "invalidate drops nothing", "leaders are not counted"],
 )

@@ -1,4 +1,4 @@
-"""Soaks the library: `python tests/soak/run.py --seconds 60 --seed 1`."""
+"""Soaks the library: `python tools/soak/run.py --seconds 60 --seed 1`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.soak.load import Soak, SoakFailed
+from tools.soak.load import Soak, SoakFailed
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
         print(Soak(options.seed, options.operations).run(seconds=options.seconds))
     except SoakFailed as error:
         print(error)
-        print(f"again: python tests/soak/run.py --seconds {options.seconds:g} --seed {options.seed}")
+        print(f"again: python tools/soak/run.py --seconds {options.seconds:g} --seed {options.seed}")
         return 1
     return 0
 

@@ -17,7 +17,7 @@ from comparing.ratios import WORK, Times, measured
 from comparing.variants import VARIANTS
 
 OURS = PEERS[0].name
-COMMAND = "python tests/benchmarks/run.py --page docs/peers.md"
+COMMAND = "python tools/benchmarks/run.py --page docs/peers.md"
 Cells = dict[tuple[str, str], str]
 
 

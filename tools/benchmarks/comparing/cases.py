@@ -29,7 +29,7 @@ GROUPS = [
     "One call",
     "Failure",
     "Aborts and cancellation",
-    "Waiting in a circle",
+    "Waiting in a cycle",
     "Loops and forks",
     "Invalidation",
     "Keys, values and instances",

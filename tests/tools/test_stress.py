@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from . import calls, surroundings  # noqa: F401  # they add their cases
-from .together import CASES
+from tools.stress import calls, surroundings  # noqa: F401  # they add their cases
+from tools.stress.together import CASES
 
 
 @pytest.fixture(autouse=True)

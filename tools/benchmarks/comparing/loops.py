@@ -11,7 +11,7 @@ from comparing.tasks import decorated
 from comparing.threads import in_child
 
 
-@case("tasks", "Waiting in a circle", "the function asks for its own key", alone=True)
+@case("tasks", "Waiting in a cycle", "the function asks for its own key", alone=True)
 def own_key(peer):
     async def price(symbol):
         return await call(symbol)
@@ -24,8 +24,8 @@ def own_key(peer):
     return in_a_thread(main)
 
 
-@case("tasks", "Waiting in a circle", "A asks for B, and B for A", alone=True)
-def circle(peer):
+@case("tasks", "Waiting in a cycle", "A asks for B, and B for A", alone=True)
+def cycle(peer):
     inside = set()
 
     async def price(symbol):

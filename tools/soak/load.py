@@ -137,7 +137,7 @@ class Soak:
             told = {what: counts.get((kind.name, what), 0) for what in ("received", "calls", "failures")}
             for wrong in miscounts(fetch.stats(), **told):
                 self._fail(f"{kind.name}: {wrong}\n{fetch.stats()}")
-            memo: Any = fetch._self_memo
+            memo: Any = fetch._self_cache
             left = [*fetch.flights(), *memo.adrift, *memo.batches]
             if left:
                 self._fail(f"{kind.name}: left over: {left}")

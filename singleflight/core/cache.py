@@ -1,4 +1,4 @@
-"""What one decorated function remembers, and whether its calls are to be decided at all."""
+"""What one decorated function has: its entries, locks, counts and flights; and whether it is switched off."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..locks.waiters import get_ident
 from ..storage.entry import AgeingRecord
 from ..storage.store import Store
 from ..telemetry.counters import Counts
-from ..telemetry.emitter import Teller
+from ..telemetry.emitter import Emitter
 from .flight import Flight
 from .options import Options, switched_off
 
-__all__ = ["Remembered"]
+__all__ = ["Cache"]
 
 
 class Batch(Protocol):
@@ -27,19 +27,31 @@ class Batch(Protocol):
     """Keys that were dropped, put or landed since it began: its values are no news for them."""
 
     sealed: bool
-    """Whether that goes for every key."""
+    """The same for every key."""
 
 
-class Remembered:
-    """Everything one decorated function remembers and decides."""
+class Cache:
+    """All that is known of one decorated function. What happens to it is decided in `coordinator`.
+
+    Args:
+        name: the function's, for messages and events.
+        options: as they were passed.
+        counts: where its calls are counted.
+        own_key: the user's `key`, if any.
+        unseat, watch: what is asked of its flights while somebody waits (see `coordinator`).
+    """
 
     def __init__(
         self,
         name: str,
         options: Options,
         counts: Counts,
-        own_key: Callable[..., Hashable] | None = None,
+        own_key: Callable[..., Hashable] | None,
+        *,
+        unseat: Callable[[Cache, Flight], bool],
+        watch: Callable[[Cache, Flight], float | None],
     ) -> None:
+        self._unseat, self._watch = unseat, watch
         self.name = name
         self.own_key = own_key
         self.options = options
@@ -51,7 +63,7 @@ class Remembered:
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
-        self.tell = Teller(name, options.listener)
+        self.tell = Emitter(name, options.listener)
         self.bypassed: list[
             tuple[int, object]
         ] = []  # the open `bypass()` blocks: thread and token; under `switching`
@@ -69,6 +81,21 @@ class Remembered:
                     batch.spoiled.add(key)
                 except Exception:  # the key's own: nothing that it brings unasked is to be stored
                     batch.sealed = True
+
+    def unseat(self, flight: Flight, /) -> bool:
+        """Take the key from a flight that is due; see `coordinator.unseat`."""
+        return self._unseat(self, flight)
+
+    def watch(self, flight: Flight, /) -> float | None:
+        """Look on behalf of all tasks of a loop that wait for a flight; see `coordinator.watch`."""
+        return self._watch(self, flight)
+
+    def time_or(self, otherwise: float) -> float:
+        """Return the time by the function's own clock; where that raises, another one: the call goes on."""
+        try:
+            return self.timer()
+        except Exception:
+            return otherwise
 
     @property
     def lookup(self) -> Callable[..., Any]:
@@ -114,7 +141,7 @@ class Remembered:
             self.reopen()
 
 
-def _follow(owner: weakref.ref[Remembered]) -> None:
-    remembered = owner()
-    if remembered is not None:
-        remembered.follow()
+def _follow(owner: weakref.ref[Cache]) -> None:
+    cache = owner()
+    if cache is not None:
+        cache.follow()

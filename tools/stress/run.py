@@ -1,4 +1,4 @@
-"""Stresses the library on this interpreter: `python tests/stress/run.py --seconds 60`.
+"""Stresses the library on this interpreter: `python tools/stress/run.py --seconds 60`.
 
 With a global interpreter lock threads take turns as often as they can. Without one (`python3.14t`) they run
 at the same time, and the task says whether that was so.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.stress import calls, surroundings  # noqa: F401  # they add their cases
-from tests.stress.together import CASES
+from tools.stress import calls, surroundings  # noqa: F401  # they add their cases
+from tools.stress.together import CASES
 
 
 def describe() -> str:

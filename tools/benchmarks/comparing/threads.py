@@ -120,7 +120,7 @@ def system_exit(peer):
     return tell(got[1:], "value", times(work.calls - 1, "more call"))
 
 
-@case("threads", "Waiting in a circle", "the function asks for its own key", alone=True)
+@case("threads", "Waiting in a cycle", "the function asks for its own key", alone=True)
 def own_key(peer):
     def price(symbol):
         return call(symbol)
@@ -129,8 +129,8 @@ def own_key(peer):
     return kind(Caller(call, "ASML").begin().result())
 
 
-@case("threads", "Waiting in a circle", "A asks for B, and B for A", alone=True)
-def circle(peer):
+@case("threads", "Waiting in a cycle", "A asks for B, and B for A", alone=True)
+def cycle(peer):
     inside = {"A": threading.Event(), "B": threading.Event()}
 
     def price(symbol):

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from singleflight.storage import cache as cache_module
-from singleflight.storage.cache import cache_for
+from singleflight.storage import expiry
+from singleflight.storage.expiry import cache_for
 from singleflight.storage.entry import AgeingRecord, record_of
 
 LIVES = pytest.mark.parametrize("ttl", [None, 60.0, inf], ids=["own lives", "one life", "for ever"])
@@ -254,7 +254,7 @@ def test_a_hand_goes_round(ttl):
 @LIVES
 def test_an_eviction_looks_at_few(ttl):
     """Where everything was used, one goes all the same, after as many looks as one eviction has."""
-    with patch.object(cache_module, "_LOOKS", 5):
+    with patch.object(expiry, "_LOOKS", 5):
         cache = cache_for(100, ttl)
         held = [record_of(key, key, 0.0, ttl or 10.0) for key in range(100)]
         for record in held:

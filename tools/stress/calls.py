@@ -38,7 +38,7 @@ def every_hit_is_counted(seconds: float) -> None:
     *reads, disturbed = together(seconds, read, read, read, disturb)
     stats = fetch.stats()
     assert received(stats) == 4 * sum(reads) + disturbed, stats
-    assert len(fetch._self_memo.store.index) == stats.entries <= 8
+    assert len(fetch._self_cache.store.index) == stats.entries <= 8
 
 
 @case
@@ -144,7 +144,7 @@ def instances_have_values_of_their_own(seconds: float) -> None:
     Account("last").fetch(1)  # the next one inside drops what was left to be dropped
     gc.collect()
     Account.fetch.invalidate_where(lambda key: False)
-    memo = Account.fetch._self_memo
+    memo = Account.fetch._self_cache
     memo.store.settle()
     assert (len(memo.store.index), memo.store._of_instance, len(memo.locks)) == (0, {}, 0)
 

@@ -1,0 +1,104 @@
+"""What an account is told: credentials, the service's URL, limits; checked before anything is asked."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
+from urllib.parse import urlsplit
+
+__all__ = ["Limits", "Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait for a server and how often to ask it again; seconds and a count."""
+
+    timeout: float
+    retries: int
+    retry_wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all of an account's clients are made with."""
+
+    api_key: str | None
+    secret_key: str | None
+    url: str | None
+    paper: bool
+    limits: Limits
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        api_key: str | None,
+        secret_key: str | None,
+        url: str | None,
+        paper: bool,
+        timeout: float,
+        retries: int,
+        retry_wait: float,
+    ) -> Settings:
+        """The arguments of `AlpacaAccount`; `TypeError` or `ValueError` names the one that is wrong."""
+        api_key = _credential("api_key", api_key, "APCA_API_KEY_ID")
+        secret_key = _credential("secret_key", secret_key, "APCA_API_SECRET_KEY")
+        if api_key and not secret_key:
+            raise ValueError("secret_key: missing beside api_key; pass it or set APCA_API_SECRET_KEY")
+        if secret_key and not api_key:
+            raise ValueError("api_key: missing beside secret_key; pass it or set APCA_API_KEY_ID")
+        url = None if url is None else _origin(url)
+        if not isinstance(paper, bool):
+            raise TypeError(f"paper: expected True or False, got {paper!r}")
+        if isinstance(retries, bool) or not isinstance(retries, int):
+            raise TypeError(f"retries: expected a whole number, got {retries!r}")
+        if retries < 0:
+            raise ValueError(f"retries: cannot be negative, got {retries}")
+        limits = Limits(_wait("timeout", timeout), retries, _wait("retry_wait", retry_wait))
+        if limits.timeout == 0:
+            raise ValueError("timeout: must be more than 0 seconds")
+        return cls(api_key, secret_key, url, paper, limits)
+
+
+def _credential(argument: str, value: str | None, variable: str) -> str | None:
+    """A key that can travel in a header, or None. No message shows it: messages end up in logs."""
+    source = argument
+    if value is None:
+        value, source = os.environ.get(variable) or None, variable
+        if value is None:
+            return None
+    if not isinstance(value, str):
+        raise TypeError(f"{source}: expected a string, got a {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{source}: cannot be empty")
+    if not (value.isascii() and value.isprintable()) or value != value.strip():
+        raise ValueError(f"{source}: expected printable ASCII without white space around it")
+    return value
+
+
+def _origin(url: str) -> str:
+    """The URL without a slash at its end; alpaca-py adds the version and the path."""
+    if not isinstance(url, str):
+        raise TypeError(f"url: expected a string, got {url!r}")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        path, beyond = parts.path, parts.query or parts.fragment
+    except ValueError:
+        usable, path, beyond = False, "", ""
+    if not usable or beyond or any(letter.isspace() for letter in url):
+        raise ValueError(f"url: expected an origin such as 'http://127.0.0.1:8000', got {url!r}")
+    if path.rstrip("/").endswith(("/v2", "/v1beta3")):
+        raise ValueError(f"url: leave the version out, alpaca-py adds it; got {url!r}")
+    return url.rstrip("/")
+
+
+def _wait(argument: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+        raise TypeError(f"{argument}: expected seconds, got {value!r}")
+    if not 0 <= value <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{argument}: expected a finite number of seconds, not negative, got {value!r}")
+    return float(value)

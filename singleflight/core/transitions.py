@@ -1,0 +1,432 @@
+"""Everything that changes a flight: its state, its turn at its key, who leads it and who follows it.
+
+    state      what happens                            then       its followers            what is told
+    ---------  --------------------------------------  ---------  -----------------------  --------------
+    (none)     a call finds the key free               UNCLAIMED  none                     -
+    UNCLAIMED  a call comes: `claim`                   FLYING     stay, but for that call  fetch
+    UNCLAIMED  its last follower: `stop_following`      (dropped)  none                     -
+    FLYING     a value came: `finish`                  LANDED     share it                 land, share
+    FLYING     it failed, retries are left: `finish`   PASSED     to a successor           land (retried)
+    FLYING     it failed, none are left: `finish`      LANDED     share the error          land, share
+    FLYING     it was aborted: `finish`                PASSED     to a successor           abort
+    FLYING     too late, or nobody is left: `unseat`   UNSEATED   to a successor           unseat
+    UNSEATED   its function came back: `finish`        PASSED     (they have gone)         land, abort
+    FLYING     invalidate, put, clear: `detach`        FLYING     stay; newcomers do not   invalidate, put
+    FLYING     its last caller: `stop_following`        FLYING     none: its work stops     -
+
+A *successor* is an unclaimed flight that takes the key in the same section; whoever comes first claims it. A
+detached flight has no key to pass on: without an outcome to share, its followers board anew.
+
+Every function here is called under the mutex, but for those that say otherwise. CPython looks for signals at
+calls and backward jumps only. So no call stands between a change's first and last write where a comment says
+so: an interrupt finds the change made, or not begun. What follows once the mutex is free goes to `After`.
+
+Of what else is assigned: `locks.table` assigns the turns of plain holds, and `flight.orphan` marks what a
+forked child has only a copy of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+
+from ..common.errors import FlightDeadlock, FlightTimeout
+from ..locks.latch import Latch
+from ..locks.lives import life_of_this_thread, lives
+from ..locks.mutex import mutex
+from ..locks.slots import Slot, Turn, numbers
+from ..locks.unsettled import After
+from ..locks.waitgraph import begin_waiting, waiting, waits
+from ..storage.entry import Record
+from .cache import Cache
+from .call import HIT, JOIN, LEAD, NONE, Call
+from .flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, Flight, Owner, State, Work
+from .outcome import traceback_of
+
+__all__ = [
+    "bring",
+    "claim",
+    "claim_slot",
+    "count_execution",
+    "desert",
+    "detach",
+    "doom",
+    "finish",
+    "follow",
+    "forget_the_dead",
+    "free",
+    "hand_over",
+    "is_unclaimed",
+    "is_unshared",
+    "new_flight",
+    "occupy",
+    "pass_on",
+    "release_if_unwanted",
+    "serve_follower",
+    "stop_following",
+    "take_key",
+]
+
+_MOST_UNSEATED = 4  # executions of one key that may be left running at a time, so that they do not pile up
+
+
+# -- a flight begins ----------------------------------------------------------------------------------
+
+
+def new_flight(cache: Owner, slot: Slot, retries: int | None, followers: int = 0) -> Flight:
+    """Return a flight that nobody has claimed (no `__init__`: see `table.new_slot`)."""
+    flight = Flight()
+    flight.cache = cache
+    flight.key = slot.key
+    flight.leader = None
+    flight.latch = None
+    flight.slot = slot
+    flight.retries = retries
+    flight.followers = followers
+    flight.state = UNCLAIMED
+    flight.number = 0
+    flight.counted = False
+    flight.detached = False
+    flight.deserted = False
+    flight.doomed = False
+    flight.lost = False
+    flight.kind = "call"
+    flight.started = 0.0
+    flight.renews = False
+    flight.background = False
+    flight.unbegun = False
+    flight.error = None
+    flight.work = None
+    flight.life = None
+    flight.due = None
+    return flight
+
+
+def claim(flight: Flight, call: Call, now: float, previous: Record | None, timeout: float | None) -> None:
+    """A newcomer, or one of its followers, leads the flight from now on."""
+    flight.due = None if timeout is None else time.monotonic() + timeout
+    flight.number = next(numbers)
+    thread = call.thread
+    life = lives[thread] if thread in lives else life_of_this_thread()
+    flight.depth = len(waiting[thread]) if thread in waiting else 0
+    # No call from here on: an interrupt finds it claimed, and its leader knows, or as it was.
+    if call.decision is JOIN:
+        flight.followers -= 1
+    call.flight, call.decision = flight, LEAD
+    flight.wants_events = call.wants_events
+    flight.kind = "refresh" if call.renew else "call"
+    flight.background = call.background
+    flight.unbegun = False
+    flight.started = now
+    flight.previous = previous
+    flight.thread = thread
+    flight.life = life
+    flight.state = FLYING
+    flight.leader = call.actor
+
+
+def occupy(flight: Flight) -> None:
+    """It is a new flight's turn at its key."""
+    flight.slot.turn = flight
+
+
+def claim_slot(
+    flight: Flight, call: Call, now: float, previous: Record | None, timeout: float | None
+) -> None:
+    """A newcomer leads a new flight, whose turn it is from now on."""
+    claim(flight, call, now, previous, timeout)
+    flight.slot.turn = flight
+
+
+def hand_over(call: Call, work: Work, leader: Hashable) -> None:
+    """This work runs the flight from here on, and its leader's caller waits for that. Takes the mutex."""
+    with mutex:
+        flight = call.flight
+        flight.work = work
+        flight.leader = leader
+        call.begin()
+        call.before = waits(call.blocks)
+        begin_waiting(call.blocks, flight)
+        call.decision = NONE
+
+
+# -- followers ----------------------------------------------------------------------------------------
+
+
+def follow(call: Call, flight: Flight) -> None:
+    """The call is one of the flight's followers; its latch is written already."""
+    call.place = flight.followers = flight.followers + 1
+    call.decision = JOIN  # no call stands between the two: an interrupt finds both or neither
+    if flight.state is UNCLAIMED and flight not in flight.slot.queue:
+        flight.slot.line_up(flight)
+
+
+def stop_following(cache: Cache, call: Call, timed_out: bool | None, after: After) -> bool:
+    """A follower gives up; False if it came too late, for its flight has landed, which counted it.
+
+    It counts as a timeout or as an error, or (None) not at all: it is served in another way.
+    """
+    flight = call.flight.latest()
+    if flight is not None and flight.state is LANDED:
+        return False
+    # No call stands between these: an interrupt finds it among the followers, or gone and counted.
+    call.decision = NONE
+    if flight is not None:
+        flight.followers -= 1
+    if timed_out:
+        cache.counts.timeouts += 1
+    elif timed_out is not None:
+        cache.counts.errors += 1
+    if flight is not None:
+        release_if_unwanted(cache, flight, after)
+    return True
+
+
+def serve_follower(cache: Cache, call: Call, flight: Flight, record: Record, after: After) -> None:
+    """A follower takes a value that was put from outside meanwhile."""
+    call.record = record
+    call.renewal = None
+    call.decision = HIT
+    flight.followers -= 1
+    if record.error is None:
+        cache.counts.waits += 1
+    else:
+        cache.counts.errors += 1
+    release_if_unwanted(cache, flight, after)  # last: see `stop_following`
+
+
+def release_if_unwanted(cache: Cache, flight: Flight, after: After) -> None:
+    """The flight has lost a follower: if nobody wants it any more it goes, or is stopped. May be repeated."""
+    if flight.followers:
+        return
+    if flight.state is not UNCLAIMED:
+        _stop_if_unwanted(flight, after)
+    elif flight.slot.turn is flight:
+        cache.locks.vacate(flight.slot, after)
+    else:
+        flight.slot.step_out(flight)
+
+
+def desert(cache: Cache, flight: Flight, after: After) -> None:
+    """The leader's caller goes and leaves its flight to the followers; without any it is stopped."""
+    if (flight.state is FLYING or flight.state is UNSEATED) and not flight.deserted:
+        flight.deserted = True
+        cache.counts.errors += 1
+        _stop_if_unwanted(flight, after)
+
+
+def _stop_if_unwanted(flight: Flight, after: After) -> None:
+    if not flight.deserted or flight.followers or flight.doomed or flight.work is None:
+        return
+    if flight.work.may_stop():
+        doom(flight)
+        after.append(flight.work.stop)
+
+
+def doom(flight: Flight) -> None:
+    """Nobody wants it. It keeps its key until it has ended; whoever comes now flies after it."""
+    flight.doomed = flight.detached = True
+
+
+# -- a flight ends, or loses its key ------------------------------------------------------------------
+
+
+def finish(
+    cache: Cache,
+    flight: Flight,
+    value: object,
+    error: BaseException | None,
+    now: float,
+    storable: bool,
+    stored: bool,
+    after: After,
+) -> tuple[int, bool] | None:
+    """End a flight; how many followers it had and whether they fly again, or None if it had ended."""
+    slot, followers, latch = flight.slot, flight.followers, flight.latch
+    state = flight.state
+    current = slot.turn is flight
+    if flight.lost or (state is not FLYING and state is not UNSEATED):
+        # Perhaps an interrupt struck between its end and what follows from it: that is done now.
+        if latch is not None:
+            after.append(latch.open)
+        if current and not flight.lost:
+            cache.locks.vacate(slot, after)
+        return None
+    if not current or flight.detached:
+        cache.adrift.discard(flight)
+    if not flight.counted:
+        count_execution(cache, flight, error, stored)
+    again = unshared = False
+    if followers:
+        unshared = flight.doomed or (error is not None and is_unshared(error))
+        again = unshared or (current and not storable and flight.retries != 0)
+    if state is UNSEATED:
+        flight.state = PASSED
+    elif again:
+        pass_on(flight, None if not current else _successor(cache, flight, spent=not unshared))
+    else:
+        if followers:  # else nobody is to receive what it brought
+            bring(flight, value, error, now, storable)
+        # No call stands between these: an interrupt finds it in flight, or landed and counted.
+        if error is None:
+            cache.counts.waits += followers
+        else:
+            cache.counts.errors += followers
+        flight.state = LANDED
+        if latch is not None:
+            after.append(latch.open)
+        if current:
+            cache.locks.vacate(slot, after)
+        return followers, False
+    if latch is not None:
+        after.append(latch.open)
+    return followers, again
+
+
+def forget_the_dead(cache: Cache, after: After) -> None:
+    """Drop the detached flights of which nothing runs any more: their loops or threads are gone."""
+    gone = [flight for flight in cache.adrift if flight.is_dead()]
+    cache.adrift.difference_update(gone)
+    after.extend((flight,) for flight in gone)
+
+
+def take_key(cache: Cache, flight: Flight, dead: bool, after: After) -> bool:
+    """Take the key from a flight that is due; False if too many of that key are left running already.
+
+    Its followers move over to a successor. What it may still bring home is its own caller's alone.
+    """
+    if not dead and _left_running(cache, flight) >= _MOST_UNSEATED:
+        return False
+    flight.detached = True
+    if dead:
+        cache.adrift.discard(flight)
+    else:
+        cache.adrift.add(flight)
+    latch, flight.latch = flight.latch, None
+    if latch is not None:
+        after.append(latch.open)
+    slot = flight.slot
+    if slot.turn is not flight:
+        pass_on(flight, None, UNSEATED)
+    elif flight.followers:
+        pass_on(flight, _successor(cache, flight, spent=False), UNSEATED)
+    else:
+        pass_on(flight, None, UNSEATED)
+        cache.locks.vacate(slot, after)
+    if not dead and flight.work is not None:
+        after.append(flight.work.stop)
+    return True
+
+
+def detach(cache: Cache, flight: Flight, after: After, keep: bool = False) -> None:
+    """The flight is its callers' alone from now on, and its key is free.
+
+    With `keep` it is only marked: a handler or finaliser has interrupted a section, which may be at its slot.
+    """
+    flight.detached = True  # before the slot is free, and before the caller drops the value
+    if not keep:
+        cache.adrift.add(flight)
+        cache.locks.vacate(flight.slot, after)
+
+
+def free(cache: Cache, key: Hashable, after: After) -> None:
+    """Free a key for which an interrupt struck before a flight was claimed, or gone. May be repeated."""
+    slot = cache.locks.slot(key)
+    if slot is not None:
+        for turn in [turn for turn in slot.queue if is_unclaimed(turn)]:
+            slot.step_out(turn)
+        if slot.turn is None or is_unclaimed(slot.turn):
+            cache.locks.vacate(slot, after)
+
+
+def is_unclaimed(turn: Turn | None) -> bool:
+    """Return True if a slot with this turn is free, though it was not vacated."""
+    if turn is None:
+        return True
+    return isinstance(turn, Flight) and turn.state is UNCLAIMED and not turn.followers
+
+
+def is_unshared(error: BaseException) -> bool:
+    """Return True if an exception ends an execution without saying anything about its key."""
+    return not isinstance(error, Exception) or isinstance(error, (FlightDeadlock, FlightTimeout))
+
+
+def _left_running(cache: Cache, flight: Flight) -> int:
+    return sum(other.state is UNSEATED and _are_equal(other.key, flight.key) for other in cache.adrift)
+
+
+def _are_equal(key: Hashable, other: Hashable) -> bool:
+    """Return True if a dictionary takes two keys for one; a spoilt key is itself alone."""
+    try:
+        return key is other or bool(key == other)
+    except Exception:  # the keys' own
+        return False
+
+
+def _successor(cache: Cache, flight: Flight, spent: bool) -> Flight:
+    """The flight that its followers claim instead, with what is left of its retries."""
+    retries = flight.retries
+    if spent and retries is not None:
+        retries -= 1
+    return new_flight(cache, flight.slot, retries, flight.followers)
+
+
+def pass_on(flight: Flight, successor: Flight | None, state: State = PASSED) -> None:
+    """It has ended without an outcome, or was unseated: its key and its followers are the successor's.
+
+    Without a successor its followers are on their own, and its key is not touched.
+    """
+    if successor is not None:
+        successor.latch = Latch()
+        # No call from here on: an interrupt finds a flight with its followers and its key, or the other.
+        flight.slot.turn = successor
+    flight.successor = successor
+    flight.followers = 0
+    flight.state = state
+
+
+def bring(
+    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool = True
+) -> None:
+    """Give it its outcome, which is to be taken once it has landed.
+
+    Where a key has no value a loader leaves it out, which `missing` says already. A getter can say so only by
+    a value that `cache_if` refuses.
+    """
+    if flight.kind != "bulk":
+        flight.missing = not storable
+    flight.value = value
+    flight.error = error
+    flight.landed = now
+    flight.traceback = None
+    if error is not None:
+        # Without the leader's own frame: a follower should see where the function failed.
+        traceback = traceback_of(error)
+        flight.traceback = traceback and (traceback.tb_next or traceback)
+
+
+def count_execution(cache: Cache, flight: Flight, error: BaseException | None, stored: bool) -> None:
+    """Count an execution and its leader (a caller that has gone was counted then), once."""
+    counts, work = cache.counts, flight.work
+    ran = work is None or work.began
+    failed = error is not None and isinstance(error, Exception)
+    timed_out = error is not None and isinstance(error, FlightTimeout)
+    # No call from here on: an interrupt finds all of it counted, or nothing.
+    flight.counted = True
+    if flight.kind != "bulk":  # whose executions are counted by the batch
+        if ran:
+            counts.calls += 1
+            if flight.kind == "refresh":
+                counts.refreshes += 1
+        if ran and failed:
+            counts.failures += 1
+    if error is None and not stored:
+        counts.uncached += 1
+    if flight.deserted or flight.background:
+        return
+    if error is None:
+        counts.fetches += 1
+    elif timed_out:
+        counts.timeouts += 1
+    else:
+        counts.errors += 1
