@@ -58,8 +58,8 @@ class Cache:
         self.counts = counts
         self.timer = options.timer
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
-        self.store = Store(options.maxsize)
         self.is_plain = options.ageing.is_plain
+        self.store = Store(options.maxsize, options.fixed_ttl if self.is_plain else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)

@@ -83,7 +83,7 @@ def _keys_of(
             sound = False
         if not sound:
             spoilt.append(of)
-    return keys, [of for of in spoilt if isinstance(of, Slot) or of.older is not None]
+    return keys, [of for of in spoilt if isinstance(of, Slot) or of.place is not None]
 
 
 def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:

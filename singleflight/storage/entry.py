@@ -37,15 +37,14 @@ class Record:
     the holder of the store's lock everything else, but for `reopen`. A read is a hit while `now < deadline`:
     the end of its ttl, or earlier where reads are to take the longer way (a listener that wants hits).
 
-    `older` and `newer` are its neighbours in the store's ring, None once it has left; `sooner` and `later`
-    those in its batch, where a store has batches. `passed` is what `hits` was when the hand came by. Both
-    are floats, which CPython adds faster than integers and exactly up to 2**53.
+    `place` is where the store's cache holds it, None once it has left. `passed` is what `hits` was when it
+    was last spared. Both are floats, which CPython adds faster than integers and exactly up to 2**53.
 
     No hit is lost or counted twice (with a global interpreter lock; other builds count in `ThreadedHits`).
-    A record that leaves gets `deadline = -inf` and no neighbours, and only then its hits are added up. A
+    A record that leaves gets `deadline = -inf` and no place, and only then its hits are added up. A
     reader may have found it before and be anywhere. But the interpreter lets other threads and signal
     handlers run at calls and at backward jumps only, and a reader makes neither between its comparison with
-    `deadline` (or its look at `older`: `Counts.served`) and `hits += 1`. So either its addition was there
+    `deadline` (or its look at `place`: `Counts.served`) and `hits += 1`. So either its addition was there
     to be added up, or it sees that the record has left and counts elsewhere. (Clocks are taken to return
     plain numbers: comparing them calls nothing.)
     """
@@ -55,11 +54,8 @@ class Record:
         "hits",
         "key",
         "landed",
-        "later",
-        "newer",
-        "older",
         "passed",
-        "sooner",
+        "place",
         "ttl",
         "value",
     )
@@ -70,10 +66,7 @@ class Record:
     deadline: float
     hits: float
     passed: float
-    older: Any
-    newer: Any
-    sooner: Any
-    later: Any
+    place: object
 
     # What only an `AgeingRecord` has; here they take no room.
     grace = 0.0
@@ -95,9 +88,9 @@ class Record:
 
     def reopen(self) -> None:
         """Reads may take the fast path again, for as long as it allows; but not once it has left."""
-        if self.older is not None:
+        if self.place is not None:
             self.deadline = self.fast_until()
-            if self.older is None:  # it left in between, where threads run at the same time
+            if self.place is None:  # it left in between, where threads run at the same time
                 self.deadline = -inf
 
     def snapshot(self, now: float) -> Entry:
@@ -129,6 +122,7 @@ class AgeingRecord(Record):
         self.grace, self.refresh_at, self.error = grace, refresh_at, error
         self.failed = False
         self.hits = self.passed = 0.0
+        self.place = None
         self.deadline = self.fast_until()
 
     def renew_at(self, when: float) -> None:
@@ -145,7 +139,7 @@ class AgeingRecord(Record):
 
 
 def record_of(key: Hashable, value: Any, landed: float, ttl: float) -> Record:
-    """A value that has just landed, in no order yet (no `__init__`: see `slots.new_slot`)."""
+    """A value that has just landed, held nowhere yet (no `__init__`: see `slots.new_slot`)."""
     record = Record()
     record.key = key
     record.value = value
@@ -153,6 +147,7 @@ def record_of(key: Hashable, value: Any, landed: float, ttl: float) -> Record:
     record.ttl = ttl
     record.deadline = landed + ttl
     record.hits = record.passed = 0.0
+    record.place = None
     return record
 
 

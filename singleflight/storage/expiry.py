@@ -1,146 +1,173 @@
-"""Who runs out next: the only room that knows cachetools. Every method is called under the store's lock.
+"""The cachetools cache that holds the entries of a function: it evicts and expires.
 
-An entry of cachetools for each record would be most of a miss and most of a record's memory. So records
-whose lives end at about the same time share one: a *batch*, which runs out when the time begins in which
-they end. From then on it *drains*: it is out of the cache, and its records go one by one, each at its own
-end. That time is between a thirty-second and a sixty-fourth of their lives, so records that live about
-equally long make some fifty batches, however many they are.
+Which class it is, `cache_for` decides. A record is held under a *place*, a bare object: no key of the user's
+is hashed here, so a spoilt one can always be taken out; and what cachetools still refers to after something
+has left (a `TLRUCache` does, for a while) are places and no values.
 
-Batches are kept by a `TLRUCache`. It never evicts here (`maxsize=inf`): which entry goes when the store is
-full is the store's affair. The clock that it sees stands still before all time, so nothing runs out inside
-it until `expire` tells it the time, and no clock is read under the lock.
+The store tells the time. Otherwise the clock that cachetools sees stands still before all time: nothing
+runs out while it stores, evicts or is measured, and no clock of the user's is read under the store's lock.
+Every method is called under that lock. One that is cut short may leave the cache in pieces: then the store
+makes another one.
 """
 
 from __future__ import annotations
 
-from itertools import repeat
-from math import frexp, inf, ldexp
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import inf
 from typing import Any
 
-from cachetools import TLRUCache
+from cachetools import Cache, TLRUCache, TTLCache
 
 from .entry import Record
 
-__all__ = ["Order"]
+__all__ = ["HoldingCache", "cache_for"]
 
-_before_all_time = repeat(-inf).__next__
+_LOOKS = 33  # at how many entries one eviction may look; bounds the time under the lock
 
 
-class Batch:
-    """Records that end in the time that begins at `begin`, and the head of the ring that they form.
+def cache_for(maxsize: float, ttl: float | None) -> HoldingCache:
+    """A cache for entries that all live for `ttl` seconds, or where it is None, each for a time of its own.
 
-    `later` is the first, `sooner` the last, in the order in which they came, or once it drains in that of
-    their ends. An empty batch is its own neighbour.
+    This is the place to choose another policy, or to weigh entries: a class of cachetools that comes after
+    `HoldingCache`, and decides in its own `popitem` who goes.
+    """
+    if ttl is None:
+        return _OwnLives(maxsize)
+    return HoldingCache(maxsize) if ttl == inf else _OneLife(maxsize, ttl)
+
+
+class _Clock:
+    """Shows `times[0]` as a call and on entering a `with`, which is how cachetools asks its own timers.
+
+    What is called for that is not found on the type, as usual, but in the instance: functions of C, for
+    several of Python would be a tenth of a miss.
     """
 
-    __slots__ = ("begin", "later", "sooner")
-
-    def __init__(self, begin: float) -> None:
-        self.begin = begin
-        self.later: Any = self
-        self.sooner: Any = self
-
-    def add(self, record: Record) -> None:
-        """Put it last."""
-        last = self.sooner
-        record.sooner, record.later = last, self
-        last.later = self.sooner = record
-
-    def sort(self) -> None:
-        """By end, so that the first is the next to go."""
-        records: list[Record] = []
-        record = self.later
-        while record is not self:
-            records.append(record)
-            record = record.later
-        self.later = self.sooner = self
-        for record in sorted(records, key=_end):
-            self.add(record)
-
-
-class Order:
-    """Which records have run out, told exactly: at any time those whose end is not later.
-
-    `due` is the earliest time at which `expire` can find anything; until then nobody need ask.
-    """
-
-    __slots__ = ("_batches", "_begins", "_draining", "_filling", "_ttl", "_width", "due")
+    __slots__ = ("__call__", "__enter__", "__exit__", "times")
 
     def __init__(self) -> None:
-        self._batches: Any = TLRUCache(inf, lambda begin, _batch, _now: begin, _before_all_time)
-        self._filling: dict[float, Batch] = {}  # the same batches: a look-up in the cache is slow
-        self._draining: list[Batch] = []
-        self._begins = inf  # when the first of the batches does, or earlier
-        self._ttl, self._width = 0.0, 0.0  # of the last record that came
-        self.due = inf
+        self.times = [-inf]
+        self.__call__ = self.__enter__ = partial(self.times.__getitem__, 0)
+        self.__exit__ = "".format  # an empty string: nothing is suppressed
 
-    def add(self, record: Record) -> None:
-        """A record has landed; it is in no order yet."""
-        if record.ttl != self._ttl:
-            self._ttl, self._width = record.ttl, _width_of(record.ttl)
-        end = record.landed + record.ttl + record.grace
-        begin = end - end % self._width if end < inf else inf
-        batch = self._filling.get(begin)
-        if batch is None:
-            batch = self._start(begin)
-        last = batch.sooner  # in line: `Batch.add`
-        record.sooner, record.later = last, batch
-        last.later = batch.sooner = record
 
-    def remove(self, record: Record) -> None:
-        """A record of this order leaves before its time; a batch that is emptied goes with it."""
-        sooner, later = record.sooner, record.later
-        sooner.later, later.sooner = later, sooner
-        record.sooner = record.later = None  # one that left must not keep its neighbours alive
-        if sooner is later:
-            self._close(sooner)
+class HoldingCache(Cache[object, Record]):
+    """What the store asks of its cache: as it is, for entries that never run out; else before another class.
 
-    def expire(self, now: float) -> list[Record]:
-        """Take out what has run out, and return it."""
-        if self._begins <= now:
-            self._drain(now)
-        gone: list[Record] = []
-        left: list[Batch] = []
-        due = self._begins
-        for batch in self._draining:
-            while (first := batch.later) is not batch and not now < _end(first):
-                batch.later, first.later.sooner = first.later, batch
-                first.sooner = first.later = None
-                gone.append(first)
-            if first is batch:
-                batch.later = batch.sooner = None  # the collector need not come for it
-            else:
-                left.append(batch)
-                due = min(due, _end(first))
-        self._draining, self.due = left, due
+    Who goes when it is full: second chance, also called CLOCK (F. J. Corbató, 1968). A hand goes round over
+    the places, from the oldest on; who was read since it last came by is spared.
+    """
+
+    _delitem: Callable[..., Any] = Cache.__delitem__  # that of the class which this one comes before
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.evicted: list[Record] = []  # until the store takes them
+        self._hand: Iterator[object] = iter(())  # over the places of one moment; some are empty by now
+
+    def hold(self, record: Record) -> list[Record]:
+        """A record has landed; returns those that were evicted for it."""
+        record.place = place = object()
+        self[place] = record
+        evicted = self.evicted
+        if evicted:
+            self.evicted = []
+        return evicted
+
+    def popitem(self) -> tuple[object, Record]:
+        """Evict one; cachetools calls it."""
+        looks = _LOOKS
+        while True:
+            place = next(self._hand, None)
+            if place is None:
+                if not Cache.__len__(self):
+                    raise KeyError("nothing is left to evict")
+                self._hand = iter(list(Cache.__iter__(self)))  # about once in as many evictions as it has
+                continue
+            try:
+                record = Cache.__getitem__(self, place)
+            except KeyError:  # it has left
+                continue
+            looks -= 1
+            if record.hits != record.passed and looks:
+                record.passed = record.hits
+                continue
+            try:  # noqa: SIM105  # which would be calls
+                self._delitem(place)
+            except KeyError:
+                pass  # it was over and hidden (see `_OneLife`), which is told after it was taken out
+            self.evicted.append(record)
+            return place, record
+
+    def expire(self, time: float | None = None) -> Any:  # noqa: ARG002
+        """What cachetools calls amid everything: nothing runs out but by `run_out`."""
+        return ()
+
+    def run_out(self, now: float) -> Any:  # noqa: ARG002
+        """Take out what has run out, as far as it is found at once; returns places and records."""
+        return ()
+
+    def run_out_exactly(self, now: float) -> Any:
+        """Take out all that has run out; returns places and records."""
+        return self.run_out(now)
+
+
+class _OwnLives(HoldingCache, TLRUCache[object, Record]):
+    """For entries that have each a ttl or a grace of their own."""
+
+    timer: Any = _Clock()
+    run_out: Any = TLRUCache.expire
+    _delitem = TLRUCache.__delitem__
+
+    def __init__(self, maxsize: float) -> None:
+        super().__init__(maxsize, _end_of, self.timer)
+
+
+class _OneLife(HoldingCache, TTLCache[object, Record]):
+    """For entries that live equally long.
+
+    cachetools looks for what has run out in the order in which it came. What landed earlier than something
+    before it (a clock has stepped back, or threads have overtaken each other) is hidden behind that.
+    """
+
+    timer: Any = None  # not the property that it is in cachetools
+    run_out: Any = TTLCache.expire
+    _delitem = TTLCache.__delitem__
+
+    def __init__(self, maxsize: float, ttl: float) -> None:
+        self.timer = clock = _Clock()
+        super().__init__(maxsize, ttl, clock)
+        self._times = clock.times
+        self._latest = self._hides_until = -inf  # the latest landing; until when anything can be hidden
+
+    def hold(self, record: Record) -> list[Record]:
+        """A record has landed; returns those that were evicted for it."""
+        times, landed = self._times, record.landed
+        if landed < self._latest:
+            self._hides_until = self._latest + self.ttl
+        else:
+            self._latest = landed
+        record.place = place = object()
+        times[0] = landed
+        TTLCache.__setitem__(self, place, record)
+        times[0] = -inf
+        evicted = self.evicted
+        if evicted:
+            self.evicted = []
+        return evicted
+
+    def run_out_exactly(self, now: float) -> Any:
+        """Take out all that has run out; returns places and records."""
+        gone = self.run_out(now)
+        if now < self._hides_until:
+            for place in list(Cache.__iter__(self)):
+                record = Cache.__getitem__(self, place)
+                if not now < _end_of(place, record, now):
+                    del self[place]
+                    gone.append((place, record))
         return gone
 
-    def _start(self, begin: float) -> Batch:
-        batch = self._filling[begin] = Batch(begin)
-        self._batches[begin] = batch
-        self._begins = min(self._begins, begin)
-        self.due = min(self.due, begin)
-        return batch
 
-    def _drain(self, now: float) -> None:
-        """The batches whose time has begun."""
-        for begin, batch in self._batches.expire(now):
-            del self._filling[begin]
-            batch.sort()
-            self._draining.append(batch)
-        self._begins = min(self._filling, default=inf)
-
-    def _close(self, batch: Batch) -> None:
-        """It is empty. (One that drains is found empty the next time.)"""
-        if self._filling.get(batch.begin) is batch:
-            del self._filling[batch.begin], self._batches[batch.begin]
-            batch.later = batch.sooner = None  # the collector need not come for it
-
-
-def _end(record: Record) -> float:
+def _end_of(place: object, record: Record, now: float) -> float:  # noqa: ARG001
     return record.landed + record.ttl + record.grace
-
-
-def _width_of(ttl: float) -> float:
-    """How long the time is in which the records of a batch end: a power of two, so that lives share them."""
-    return ldexp(1.0, max(frexp(ttl)[1] - 6, -1000))

@@ -1,8 +1,7 @@
-"""Where values are kept: a dictionary for lock-free hits, and beside it who runs out next and who is to go.
+"""Where values are kept: a cachetools cache, which evicts and expires, and a dictionary for lock-free hits.
 
 `index` alone decides what is served: a reader does one look-up and one comparison, without the lock.
-Beside it, under the lock, an `Order` knows who runs out next, and a ring through the records knows whose
-turn it is to go when the store is full: second chance, also called CLOCK (F. J. Corbató, 1968).
+The cache holds the same records, under the lock; what it lets go of leaves the index in the same section.
 
 Nothing of the user's runs under the lock but a key's `__hash__` and `__eq__`; what is dropped is handed to
 the caller, who lets go of it after. A thread that comes back while it is inside (the collector and signal
@@ -21,18 +20,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 
 from ..common.keys import InstanceKey, check_room
 from ..locks.mutex import new_lock, with_sections
-from .entry import Record, record_of
-from .expiry import Order
+from .entry import Record
+from .expiry import cache_for
 
 __all__ = ["Store"]
 
 _MOVED = object()  # no key: whoever leaves the section is to say that the index was replaced
-_CHANCES = 32  # how many used entries one eviction may pass over; bounds the time under the lock
 
 
 class Detachable(Protocol):
@@ -48,22 +47,22 @@ class Store:
 
     Args:
         maxsize: entries kept; None for no limit.
+        ttl: seconds, where all entries live equally long (`math.inf`: for ever); None where they do not.
     """
 
-    def __init__(self, maxsize: int | None) -> None:
+    def __init__(self, maxsize: int | None, ttl: float | None = None) -> None:
         self.index: dict[Hashable, Record] = {}  # read by anybody, written and replaced under the lock
         self.lookup: Callable[..., Any] = self.index.get  # replaced with it
         self.moved: Callable[[], object] = _nobody_follows  # called, without the lock, after that
         self._has_moved = False  # until it was called
         self.evictions = self.expirations = 0  # written under the lock
         self._hits_of_gone = 0.0  # the hits of records that have left; written under the lock
-        self._maxsize = inf if maxsize is None else maxsize
+        self._new_cache = partial(cache_for, inf if maxsize is None else maxsize, ttl)
         self._new_lock()
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
         # Keys and InstanceKeys to drop, and `_MOVED`; appended to by anybody.
         self._unwanted: deque[Hashable] = deque()
         self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
-        self._ring = record_of(None, None, 0.0, 0.0)  # the sentinel: oldest is `newer`, newest `older`
         self._rebuild()
 
     def records(self) -> list[Record]:
@@ -107,30 +106,22 @@ class Store:
                 if self._torn:
                     self._rebuild()
                 self._torn = True
-                order, ring = self._order, self._ring
-                if order.due <= record.landed:
-                    gone = self._take_out(order.expire(record.landed))
+                cache = self._cache
+                ran_out = cache.run_out(record.landed)
+                if ran_out:
+                    gone = self._take_out(ran_out)
                     index = self.index
                     old = index.get(key)
-                order.add(record)
                 if old is not None:
-                    record.key = old.key  # the very key object that the dictionaries hold
-                elif len(index) >= self._maxsize:
-                    went = ring.newer
-                    if went.hits != went.passed:
-                        went = self._pass_over()
-                    order.remove(went)
-                    gone.append(went)
-                    if not self._unlist(went):
-                        gone += self._without_spoilt()
-                        index = self.index
-                    self.evictions += 1
-                newest = ring.older
-                record.newer, record.older = ring, newest
-                newest.newer = ring.older = record
+                    record.key = old.key  # the very key object that the dictionary holds
+                    del cache[old.place]
+                evicted = cache.hold(record)
+                if evicted:
+                    gone += self._unlisted(evicted)
+                    self.evictions += len(evicted)
+                    index = self.index
                 index[key] = record
                 if old is not None:
-                    order.remove(old)
                     self._leave(old)
                 if type(key) is tuple and key and type(key[0]) is InstanceKey:
                     if old is not None:
@@ -165,7 +156,7 @@ class Store:
         spoilt: list[Record] = []  # destroyed outside the lock
         with self._lock:
             self._begin()
-            stored = [record for record in records if record.older is not None]
+            stored = [record for record in records if record.place is not None]
             sound = True
             for record in stored:
                 sound = self._remove(record) and sound
@@ -189,7 +180,7 @@ class Store:
             self.index.clear()
             for record in records:
                 record.deadline = -inf
-                record.older = record.newer = record.sooner = record.later = None
+                record.place = None
             self.evictions = self.expirations = 0
             self._hits_of_gone = 0.0
             self._rebuild()
@@ -203,7 +194,7 @@ class Store:
             return []
         with self._lock:
             self._begin()
-            gone = self._take_out(self._order.expire(now))
+            gone = self._take_out(self._cache.run_out_exactly(now))
             self._torn = False
         if self._unwanted:
             self.settle()
@@ -248,7 +239,7 @@ class Store:
                 raise
 
     def after_fork(self) -> None:
-        """In a forked child, which counts for itself: a free lock, and an order made anew."""
+        """In a forked child, which counts for itself: a free lock, and a cache made anew."""
         self._new_lock()
         self._rebuild()
         self.evictions = self.expirations = 0
@@ -270,34 +261,23 @@ class Store:
             self._rebuild()
         self._torn = True
 
-    def _pass_over(self) -> Record:
-        """Those at the front that were used since the hand last passed go to the back; who is first then."""
-        ring = self._ring
-        oldest: Record = ring.newer
-        chances = _CHANCES
-        while chances and oldest.hits != oldest.passed:
-            chances -= 1
-            oldest.passed = oldest.hits
-            following = oldest.newer
-            ring.newer, following.older = following, ring
-            newest = ring.older
-            oldest.older, oldest.newer = newest, ring
-            newest.newer = ring.older = oldest
-            oldest = ring.newer
-        return oldest
-
     def _remove(self, record: Record) -> bool:
         """Out of everything, before its time; False: see `_unlist`."""
-        self._order.remove(record)
+        del self._cache[record.place]
         return self._unlist(record)
 
-    def _take_out(self, ran_out: list[Record]) -> list[Record]:
-        """The order has let these go: they leave everything else; returns what has left."""
+    def _take_out(self, ran_out: list[tuple[object, Record]]) -> list[Record]:
+        """The cache has let these go, for they ran out; returns what has left."""
+        gone = self._unlisted([record for _, record in ran_out])
+        self.expirations += len(ran_out)
+        return gone
+
+    def _unlisted(self, records: list[Record]) -> list[Record]:
+        """The cache has let these go: they leave everything else; returns what has left."""
         sound = True
-        for record in ran_out:
+        for record in records:
             sound = self._unlist(record) and sound
-            self.expirations += 1
-        return ran_out if sound else ran_out + self._without_spoilt()
+        return records if sound else records + self._without_spoilt()
 
     def _drop_unwanted(self, unwanted: Hashable, gone: list[Record]) -> None:
         if isinstance(unwanted, InstanceKey):
@@ -313,7 +293,7 @@ class Store:
             gone += self._without_spoilt()
 
     def _unlist(self, record: Record) -> bool:
-        """Out of all but the order. False where its key is spoilt: then `_without_spoilt` is to follow."""
+        """Out of all but the cache. False where its key is spoilt: then `_without_spoilt` is to follow."""
         key, index = record.key, self.index
         try:
             sound = index[key] is record  # KeyError: it has changed
@@ -360,7 +340,7 @@ class Store:
             check_room(error)
             spoilt = set(map(id, index))
         for key, record in list(index.items()):
-            if record.older is None:  # it has left all but the index
+            if record.place is None:  # it has left all but the index
                 continue
             try:
                 sound = id(key) not in spoilt and kept.setdefault(key, record) is record
@@ -370,7 +350,7 @@ class Store:
             if not sound:
                 gone.append(record)
         for record in gone:
-            self._order.remove(record)
+            del self._cache[record.place]
             self._leave(record)
             key = record.key
             if type(key) is tuple and key and type(key[0]) is InstanceKey:
@@ -385,24 +365,17 @@ class Store:
         return gone
 
     def _leave(self, record: Record) -> None:
-        """Out of the ring; from now on nobody's hit is counted in it (why this order: see `Record`)."""
+        """From now on nobody's hit is counted in it (why this order: see `Record`)."""
         record.deadline = -inf
-        older, newer = record.older, record.newer
-        older.newer, newer.older = newer, older
-        record.older = record.newer = None  # one that left must not keep its neighbours alive
+        record.place = None
         self._hits_of_gone += record.hits
 
     def _rebuild(self) -> None:
         """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""
-        ring = self._ring
-        ring.newer = ring.older = ring
-        self._order = Order()
+        self._cache = self._new_cache()
         self._of_instance.clear()
         for record in sorted(self.index.values(), key=lambda record: record.landed):
-            record.newer, record.older = ring, ring.older
-            ring.older.newer = record
-            ring.older = record
-            self._order.add(record)
+            self._cache.hold(record)
             key = record.key
             if type(key) is tuple and key and type(key[0]) is InstanceKey:
                 self._of_instance.setdefault(key[0], set()).add(record)

@@ -94,7 +94,7 @@ class Counts:
 
     def served(self, record: Record) -> None:
         """Count one hit the longer way: no call may stand between the look and the addition."""
-        if record.older is None:  # it has left the store, and its hits have been added up
+        if record.place is None:  # it has left the store, and its hits have been added up
             self.hits += 1
         else:
             record.hits += 1.0

@@ -24,7 +24,7 @@ def test_what_has_left_is_closed_for_good(leave):
     store.put(record)
     assert record.deadline == 10.0
     LEAVE[leave](store)
-    assert (record.deadline, record.older, record.newer) == (float("-inf"), None, None)
+    assert (record.deadline, record.place) == (float("-inf"), None)
     record.reopen()
     assert record.deadline == float("-inf")
 
@@ -67,7 +67,7 @@ def fragile():
 
 
 def test_a_put_that_is_cut_short_leaves_nothing(fragile):
-    """What was in the order already and not yet stored is neither stored nor told to have run out."""
+    """What was in the cache already and not yet stored is neither stored nor told to have run out."""
     store, first = Store(None), record_of(Fragile(), 1, 0.0, 10.0)
     store.put(first)
     Fragile.left = 2  # the first is the look for what is replaced
@@ -81,7 +81,7 @@ def test_a_put_that_is_cut_short_leaves_nothing(fragile):
 
 @pytest.mark.parametrize("then", ["expire", "drop", "clear", "put"])
 def test_a_drop_that_is_cut_short_leaves_everything(fragile, then):
-    """What has left the order, and is still stored, still runs out."""
+    """What has left the cache, and is still stored, still runs out."""
     store = Store(None)
     first, second = (record_of(Fragile(), number, 0.0, 10.0) for number in range(2))
     store.put(first), store.put(second)

@@ -24,7 +24,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.now = 0.0
-        self.store = Store(self.maxsize)
+        self.store = Store(self.maxsize, None if self.per_entry else 10.0)
         self.model = {}  # key -> record
 
     @rule(key=KEYS, ttl=st.sampled_from([1.0, 5.0, 10.0, 50.0]))
@@ -73,9 +73,9 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def interrupted_put(self, data):
-        """An interrupt after the order was written and before the index."""
+        """An interrupt after the cache was written and before the index."""
         key = data.draw(st.sampled_from(sorted(self.model)))
-        self.store._order.add(record_of(key, None, self.now, 1.0))
+        self.store._cache.hold(record_of(key, None, self.now, 10.0))
         self.store._torn = True
 
     @invariant()
@@ -83,13 +83,8 @@ class StoreMachine(RuleBasedStateMachine):
         if not self.store._torn:
             assert dict(self.store.index) == self.model
             assert len(self.model) <= self.maxsize
-            ring, seen = self.store._ring, []
-            record = ring.newer
-            while record is not ring:
-                seen.append(record)
-                assert record.newer.older is record
-                record = record.newer
-            assert set(map(id, seen)) == set(map(id, self.model.values()))
+            held = dict(self.store._cache.items())
+            assert held == {record.place: record for record in self.model.values()}
 
 
 class PerEntryMachine(StoreMachine):

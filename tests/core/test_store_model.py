@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight.common.keys import InstanceKey, Instances
-from singleflight.storage import store as store_module
+from singleflight.storage import expiry
 from singleflight.storage.entry import record_of
 from singleflight.storage.store import Store
 
@@ -24,20 +24,24 @@ def is_of_instance(key):
 
 
 class StoreModel(RuleBasedStateMachine):
-    """Puts, reads, drops, deaths of instances and torn mutations; the model is a list, oldest first."""
+    """Puts, reads, drops, deaths of instances and torn mutations; the model is a list, oldest first.
+
+    A hand goes round over what was there when its round began; `round` is what it has not come by yet.
+    """
 
     maxsize = 4
     per_entry = False
 
     def __init__(self):
         super().__init__()
-        self.chances = patch.object(store_module, "_CHANCES", CHANCES)
+        self.chances = patch.object(expiry, "_LOOKS", CHANCES + 1)
         self.chances.start()
         self.now = 0.0
-        self.store = Store(self.maxsize)
+        self.store = Store(self.maxsize, None if self.per_entry else 10.0)
         self.things = [Thing(), Thing()]
         self.instances = Instances(self.store.forget)
         self.model = []  # [record, used since the hand last passed]
+        self.round = []
         self.evicted = self.expired = 0
 
     def at(self, key):
@@ -49,18 +53,26 @@ class StoreModel(RuleBasedStateMachine):
         self.expired += len(gone)
         return gone
 
+    def evict(self):
+        chances = CHANCES
+        while True:
+            self.round = [pair for pair in self.round if pair in self.model] or self.model.copy()
+            pair = self.round.pop(0)
+            if not (chances and pair[1]):
+                self.model.remove(pair)
+                self.evicted += 1
+                return pair[0]
+            pair[1] = False
+            chances -= 1
+
     def put_record(self, key, ttl):
         record = record_of(key, object(), self.now, ttl if self.per_entry else 10.0)
-        expected, chances = [], CHANCES
+        expected = []
         expired = self.drop_expired()
         if self.at(key) is not None:
             self.model.remove(self.at(key))
         elif self.maxsize is not None and len(self.model) >= self.maxsize:
-            while chances and self.model[0][1]:
-                chances -= 1
-                self.model.append([self.model.pop(0)[0], False])
-            expected.append(self.model.pop(0)[0])
-            self.evicted += 1
+            expected.append(self.evict())
         self.model.append([record, False])
         gone = self.store.put(record)
         assert gone[: len(expected)] == expected
@@ -99,7 +111,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule()
     def clear(self):
         assert set(self.store.clear()) == {pair[0] for pair in self.model}
-        self.model.clear()
+        self.model.clear(), self.round.clear()
         self.evicted = self.expired = 0
 
     @rule()
@@ -115,6 +127,7 @@ class StoreModel(RuleBasedStateMachine):
         """A mutation was cut short: the next one makes everything anew, oldest landing first."""
         self.store._torn = True
         self.store.expire(0.0)  # some section, at a time when nothing runs out
+        self.round.clear()
         landings = [pair[0].landed for pair in self.model]
         if len(set(landings)) < len(landings) or landings != sorted(landings):
             order = {key: place for place, key in enumerate(self.store.index)}
@@ -123,12 +136,7 @@ class StoreModel(RuleBasedStateMachine):
     @invariant()
     def the_same_entries_in_the_same_order(self):
         assert dict(self.store.index) == {pair[0].key: pair[0] for pair in self.model}
-        ring, order = self.store._ring, []
-        record = ring.newer
-        while record is not ring:
-            order.append(record)
-            record = record.newer
-        assert order == [pair[0] for pair in self.model]
+        assert list(self.store._cache.values()) == [pair[0] for pair in self.model]
 
     @invariant()
     def the_same_counts(self):

@@ -68,7 +68,7 @@ def test_one_deadline_holds_everything(refresh_at, error, deadline):
 def test_a_record_that_has_left_stays_closed():
     """Setting the time to renew does not reopen what is no longer stored."""
     record = AgeingRecord("A", 1, 100.0, 10.0)
-    record.older = None
+    record.place = None
     record.deadline = -inf
     record.renew_at(105.0)
     assert (record.deadline, record.refresh_at) == (-inf, 105.0)
@@ -79,11 +79,11 @@ def test_a_record_that_leaves_while_it_is_reopened_is_closed():
 
     class Leaving(AgeingRecord):
         def fast_until(self):
-            self.older = None
+            self.place = None
             return super().fast_until()
 
     record = Leaving("A", 1, 100.0, 10.0)
-    record.older = record
+    record.place = object()
     record.reopen()
     assert record.deadline == -inf
 
