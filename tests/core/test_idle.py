@@ -76,7 +76,7 @@ class All(IdleMachine):
 
 @pytest.mark.parametrize("examples", [20, pytest.param(80, marks=pytest.mark.long)])
 @pytest.mark.parametrize("machine", [IdleMachine, One, All])
-def test_any_order(machine, examples):
+def test_idle_locks_in_any_order(machine, examples):
     """Whatever is taken, released and evicted, in any order: it does as the model."""
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None)

@@ -226,7 +226,7 @@ class AllIdleLocks(LocksMachine):
 
 @pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.long)])
 @pytest.mark.parametrize("machine", [LocksMachine, NoIdleLocks, AllIdleLocks])
-def test_any_order(machine, examples):
+def test_locks_in_any_order(machine, examples):
     """Whoever takes, gives up and releases, in any order, the invariants hold."""
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None)

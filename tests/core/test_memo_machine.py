@@ -156,7 +156,7 @@ class EveryFollower(MemoMachine):
 
 @pytest.mark.parametrize("examples", [20, pytest.param(80, marks=pytest.mark.long)])
 @pytest.mark.parametrize("machine", [MemoMachine, NoRetries, EveryFollower])
-def test_any_order(machine, examples):
+def test_decisions_in_any_order(machine, examples):
     """Whatever callers and controls do, in any order, the invariants hold."""
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=60, deadline=None)

@@ -256,7 +256,7 @@ class EveryFollower(MemoModel):
 
 @pytest.mark.parametrize("examples", [30, pytest.param(150, marks=pytest.mark.long)])
 @pytest.mark.parametrize("machine", [MemoModel, NoRetries, ThreeRetries, EveryFollower])
-def test_any_order(machine, examples):
+def test_decisions_are_the_models(machine, examples):
     """Whatever calls, ends, waits and gives up, in any order: it does as the model."""
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=60, deadline=None)
