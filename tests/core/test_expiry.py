@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight.storage import expiry
-from singleflight.storage.expiry import cache_for
 from singleflight.storage.entry import AgeingRecord, record_of
+from singleflight.storage.expiry import cache_for
 
 LIVES = pytest.mark.parametrize("ttl", [None, 60.0, inf], ids=["own lives", "one life", "for ever"])
 
