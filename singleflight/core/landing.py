@@ -206,5 +206,6 @@ def _finish(
         with mutex:
             ended = finish(cache, flight, value, error, now, storable, stored, after)
     finally:
-        after.run()
+        if after:
+            after.run()
     return ended

@@ -332,21 +332,19 @@ def _file(slot: Slot, by_key: dict[Hashable, Slot], known: dict[Hashable, Slot])
         return False
 
 
-# By identity, which is free again only after the reference has left. Touched in single operations of the
-# dictionary alone, so no lock is needed: a registry may be made, or die, on any thread while others look.
-# (A `WeakSet` is iterated over step by step, and raises when something dies meanwhile.)
-_registries: dict[int, weakref.ref[Slots]] = {}
+# Touched in single operations of the set alone, so no lock is needed: a registry may be made, or die, on any
+# thread while others look. (A `WeakSet` is walked over step by step, and raises when something dies meanwhile.)
+_registries: set[weakref.ref[Slots]] = set()
 
 
 def register(slots: Slots) -> None:
     """Remember a registry for as long as it lives."""
-    identity, forget = id(slots), _registries.pop
-    _registries[identity] = weakref.ref(slots, lambda _: forget(identity, None))
+    _registries.add(weakref.ref(slots, _registries.discard))  # in C: no interrupt can cut the callback short
 
 
 def registries() -> list[Slots]:
     """Every registry of keyed locks alive."""
-    return [slots for ref in list(_registries.values()) if (slots := ref()) is not None]
+    return [slots for ref in list(_registries) if (slots := ref()) is not None]
 
 
 def keys_of(found: Cycle | None, wanted: Turn) -> list[Hashable] | None:

@@ -43,11 +43,10 @@ class After(list[Any]):
     def run(self) -> None:
         """Do it all, in order; call under no lock. What there is no room for is done later."""
         try:
-            while self:
-                act = self[0]
+            for act in self:
                 if type(act) is not tuple:
                     act()
-                del act, self[0]
+            self.clear()
         except (RecursionError, MemoryError):
             unsettled[self] = _once_more, self
         except BaseException:  # an interrupt

@@ -6,7 +6,7 @@ import weakref
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from singleflight import single_flight_ttl
 from singleflight.locks.slots import Hold
@@ -74,10 +74,13 @@ class All(IdleMachine):
     limit = None
 
 
-TestFour, TestOne, TestAll = IdleMachine.TestCase, One.TestCase, All.TestCase
-for case in (TestFour, TestOne, TestAll):
-    case.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
-del case  # or it would be collected once more
+@pytest.mark.parametrize("examples", [20, pytest.param(80, marks=pytest.mark.long)])
+@pytest.mark.parametrize("machine", [IdleMachine, One, All])
+def test_any_order(machine, examples):
+    """Whatever is taken, released and evicted, in any order: it does as the model."""
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None)
+    )
 
 
 @pytest.mark.parametrize("leave", ["pop", "limit", "pop_older"])

@@ -3,9 +3,16 @@
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from singleflight.common.errors import FlightDeadlock, FlightTimeout
 from singleflight.locks import keyed as locks_module
@@ -217,11 +224,10 @@ class AllIdleLocks(LocksMachine):
     max_idle = None
 
 
-TestLocks, TestLocksNoIdle, TestLocksAllIdle = (
-    LocksMachine.TestCase,
-    NoIdleLocks.TestCase,
-    AllIdleLocks.TestCase,
-)
-for case in (TestLocks, TestLocksNoIdle, TestLocksAllIdle):
-    case.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
-del case  # or it would be collected once more
+@pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("machine", [LocksMachine, NoIdleLocks, AllIdleLocks])
+def test_any_order(machine, examples):
+    """Whoever takes, gives up and releases, in any order, the invariants hold."""
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None)
+    )

@@ -1,8 +1,9 @@
 """The decision maker, driven step by step by one thread that plays many actors, against a simple model."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from singleflight.common.errors import FlightDeadlock
 from singleflight.core import controls, coordinator, landing, leaving
@@ -153,11 +154,10 @@ class EveryFollower(MemoMachine):
     retries = None
 
 
-TestMemo, TestMemoNoRetries, TestMemoEveryFollower = (
-    MemoMachine.TestCase,
-    NoRetries.TestCase,
-    EveryFollower.TestCase,
-)
-for case in (TestMemo, TestMemoNoRetries, TestMemoEveryFollower):
-    case.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
-del case  # or it would be collected once more
+@pytest.mark.parametrize("examples", [20, pytest.param(80, marks=pytest.mark.long)])
+@pytest.mark.parametrize("machine", [MemoMachine, NoRetries, EveryFollower])
+def test_any_order(machine, examples):
+    """Whatever callers and controls do, in any order, the invariants hold."""
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=60, deadline=None)
+    )

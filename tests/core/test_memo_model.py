@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from singleflight.core import controls, coordinator, landing, leaving
 from singleflight.core.call import Call, Decision, new_call
@@ -253,12 +254,10 @@ class EveryFollower(MemoModel):
     retries = None
 
 
-TestMemoOne, TestMemoNone, TestMemoThree, TestMemoEvery = (
-    MemoModel.TestCase,
-    NoRetries.TestCase,
-    ThreeRetries.TestCase,
-    EveryFollower.TestCase,
-)
-for case in (TestMemoOne, TestMemoNone, TestMemoThree, TestMemoEvery):
-    case.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
-del case  # or it would be collected once more
+@pytest.mark.parametrize("examples", [30, pytest.param(150, marks=pytest.mark.long)])
+@pytest.mark.parametrize("machine", [MemoModel, NoRetries, ThreeRetries, EveryFollower])
+def test_any_order(machine, examples):
+    """Whatever calls, ends, waits and gives up, in any order: it does as the model."""
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=60, deadline=None)
+    )

@@ -64,6 +64,7 @@ class TestPriceBoard:
         assert logs == by.replace("10 ", "").replace("5 ", "").split(" and ")
         assert len(done.stderr.splitlines()) == 3  # no traceback, no warning
 
+    @pytest.mark.long
     def test_a_single_widget(self):
         """Half of one is a thread."""
         done = run("price_board.py", "--mode", "mixed", "--widgets", "1", "--symbols", "ASML")
@@ -83,6 +84,7 @@ class TestPriceBoard:
             board.kill()
         assert (board.returncode, told, progress) == (130, "", "price_board: interrupted\n")
 
+    @pytest.mark.long
     def test_other_sizes(self):
         """Symbols named twice count once; crypto is a symbol like others."""
         done = run("price_board.py", "--latency", "0", "--widgets", "3", "--symbols", "asml,BTC/USD,ASML,XYZ")
@@ -132,6 +134,7 @@ class TestPriceBoard:
         assert done.returncode == 2
         assert "argument --outage: " in done.stderr
 
+    @pytest.mark.long
     def test_a_rate_limit(self):
         """Undecorated the burst runs into the limit."""
         done = run("price_board.py", "--latency", "0", "--rate-limit", "5")

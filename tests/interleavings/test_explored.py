@@ -23,7 +23,7 @@ def test_every_schedule(library, setting):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("setting", FORKS.values(), ids=FORKS)
+@pytest.mark.parametrize("setting", one_in(3, FORKS.values(), packed=False), ids=FORKS)
 def test_every_moment_of_a_fork(library, setting):
     """Wherever the others are, the child gets its values and hangs nowhere."""
     scene, preemptions, options = setting

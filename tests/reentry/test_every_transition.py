@@ -254,7 +254,7 @@ def wrong(world, decided):
     return None
 
 
-@pytest.mark.parametrize(("scene", "options"), one_in(5, product(SCENES, OPTIONS)))
+@pytest.mark.parametrize(("scene", "options"), one_in(9, product(SCENES, OPTIONS)))
 def test_whoever_is_interrupted_leaves_the_others_what_they_need(make, waiting, monkeypatch, scene, options):
     """Nobody hangs, the key is free in the end, and who came to a decision is counted, once."""
     monkeypatch.setattr(_threads, "in_background", lambda run: False)

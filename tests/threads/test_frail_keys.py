@@ -8,9 +8,10 @@ import pytest
 from singleflight import KeyedLocks, drain_sync, report, single_flight_ttl
 from singleflight.testing import FakeClock
 
+from ..sampling import one_in
 from ..spoilt import Frail, SpoiltError
 
-TIMES = range(1, 31)
+TIMES = one_in(3, range(1, 31))
 
 
 @pytest.fixture(params=[False, True], ids=["once", "for good"])

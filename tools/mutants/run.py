@@ -30,6 +30,7 @@ PROJECT = HERE.parents[1]
 WORK = PROJECT / "build" / "mutants"
 
 FRESHNESS = ["freshness/test_ages.py", "freshness/test_ahead.py", "freshness/test_failures.py"]
+GRACE = ["freshness/test_grace.py", "freshness/test_pool.py"]
 HITS = ["threads/test_hits.py", "threads/test_control.py", "contract/test_control.py"]
 STORE = ["core/test_store.py", "core/test_store_machine.py", "core/test_store_model.py"]
 LOCKS = [
@@ -37,85 +38,126 @@ LOCKS = [
     "threads/test_registry.py",
     "threads/test_deadlock.py",
     "asyncio/test_locks.py",
+    "contract/test_locks.py",
 ]
-CIRCLES = [*LOCKS, "threads/test_cycles.py", "mixed/test_loops.py", "mixed/test_missed_cycles.py"]
+CYCLES = [*LOCKS, "threads/test_cycles.py", "mixed/test_loops.py", "mixed/test_missed_cycles.py"]
 DEAD = ["mixed/test_dead_loops.py", "fork"]
-MEMO = [
-    "core/test_memo_machine.py",
-    "core/test_memo_model.py",
-    "contract",
-    "threads/test_one_call.py",
-    "threads/test_control.py",
-]
-BOARDING = [
+CALLS = ["contract/test_one_call.py", "contract/test_waiting.py", "contract/test_failure.py"]
+DECIDING = [
     "core/test_boarding.py",
     "core/test_joining.py",
     "core/test_awaking.py",
     "core/test_looking.py",
+    "core/test_refusing.py",
+]
+ENDING = ["core/test_landing.py", "core/test_failing.py", "core/test_ending.py", "core/test_unseating.py"]
+MODELS = ["core/test_memo_machine.py", "core/test_memo_model.py"]
+TASKS = ["asyncio/test_tasks.py", "asyncio/test_cancellation.py", "asyncio/test_without_a_task.py"]
+BULK = [
+    *("bulk/test_one_call.py", "bulk/test_joining.py", "bulk/test_missing.py", "bulk/test_waiting.py"),
+    *("bulk/test_told.py", "bulk/test_loader.py", "bulk/test_renewing.py", "bulk/test_cancelling.py"),
+]
+DECORATED = [
+    *("decorators/test_decorated.py", "decorators/test_bound.py", "decorators/test_binding.py"),
+    *("decorators/test_coroutines.py", "decorators/test_twin.py", "decorators/test_calls_made.py"),
+]
+TELLING = ["threads/test_told.py", "contract/test_one_call.py"]
+ACCOUNTS = [
+    *("accounts/test_alpaca_prices.py", "accounts/test_bulk_prices.py", "accounts/test_trading.py"),
+    *("accounts/test_interface.py", "accounts/test_tasks.py"),
 ]
 
 TESTS = {
+    # storage
     "freshness": [*FRESHNESS, "core/test_options.py"],
+    "ttl": ["contract/test_callable_ttl.py", "bulk/test_callable_ttl.py", "core/test_options.py"],
     "entry": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
     "expiry": [*STORE, "core/test_expiry.py"],
-    "store": [*STORE, *HITS, "core/test_memo_machine.py", "decorators/test_binding.py", "fork"],
+    "store": [*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"],
+    # locks
     "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
-    "table": [*LOCKS, *DEAD, "core/test_idle.py"],
-    "queues": [*CIRCLES, *DEAD, "core/test_turns.py", "core/test_locks.py"],
+    "slots": [*CYCLES, *DEAD, "core/test_turns.py"],
+    "table": [*CYCLES, *DEAD, "core/test_idle.py", "core/test_turns.py", "core/test_locks.py"],
+    "keyed": [*CYCLES, *DEAD, "core/test_locks.py", "core/test_turns.py"],
+    "waiters": [*CYCLES, "core/test_turns.py", "threads/test_jobs.py"],
+    "task_waiters": [*CYCLES, *TASKS, *DEAD, "core/test_gates.py"],
     "waitgraph": [
-        *CIRCLES,
-        *DEAD,
-        "core/test_cycles.py",
-        "asyncio/test_shapes.py",
-        "asyncio/test_recognition.py",
+        *(*CYCLES, *DEAD, "core/test_cycles.py"),
+        *("asyncio/test_shapes.py", "asyncio/test_recognition.py"),
     ],
-    "slots": [*CIRCLES, *DEAD, "core/test_turns.py"],
-    "keyed": [*CIRCLES, *DEAD, "core/test_locks.py"],
-    "state": [
-        "core/test_remembered.py",
-        *DEAD,
-        *HITS,
-        "decorators",
-        "freshness/test_grace.py",
-        "bulk/test_joining.py",
+    "asyncio_edges": [
+        *("asyncio/test_shapes.py", "asyncio/test_recognition.py"),
+        *("mixed/test_missed_cycles.py", "mixed/test_loops.py"),
     ],
-    "unseating": ["core/test_unseating.py", *DEAD, "contract/test_waiting.py", "freshness/test_pool.py"],
-    "flight": [*MEMO, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
-    "renewal": [
-        "core/test_serving.py",
-        "freshness/test_grace.py",
-        "freshness/test_ahead.py",
-        "freshness/test_pool.py",
+    "unsettled": ["core/test_leaving.py", "core/test_ending.py", "core/test_locks.py", "endings"],
+    "mutex": ["core/test_sections.py", "threads/test_found_once.py", "fork"],
+    "jobs": ["threads/test_jobs.py", "mixed/test_dependencies.py", "mixed/test_frameworks.py"],
+    "lives": ["endings/test_nobody_left.py", "threads/test_jobs.py"],
+    # telemetry
+    "emitter": TELLING,
+    "events": [*TELLING, "threads/test_told.py"],
+    "counters": [*HITS, "fork"],
+    # core
+    "cache": ["core/test_remembered.py", *DEAD, *HITS, "freshness/test_grace.py", "bulk/test_joining.py"],
+    "call": [*DECIDING, "core/test_leaving.py"],
+    "flight": [*MODELS, *CALLS, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
+    "transitions": [
+        *(*ENDING, *DECIDING, *MODELS, *CALLS, "core/test_leaving.py", "core/test_flights.py"),
+        *("contract/test_control.py", "bulk/test_joining.py", "asyncio/test_cancellation.py"),
     ],
-    "leaving": [
-        "core/test_leaving.py",
-        *BOARDING,
-        "contract/test_failure.py",
-        "contract/test_waiting.py",
-        "asyncio/test_cancellation.py",
-    ],
+    "renewal": ["core/test_serving.py", *GRACE, "freshness/test_ahead.py"],
+    "leaving": [*DECIDING, "core/test_leaving.py", *CALLS, "asyncio/test_cancellation.py"],
     "landing": [
-        "core/test_landing.py",
-        "core/test_failing.py",
-        "core/test_ending.py",
-        "core/test_unseating.py",
-        "contract/test_failure.py",
-        "freshness/test_failures.py",
-        "freshness/test_ahead.py",
-        "freshness/test_grace.py",
-        "bulk/test_joining.py",
+        *(*ENDING, "contract/test_failure.py", "freshness/test_failures.py", "freshness/test_ahead.py"),
+        *("freshness/test_grace.py", "bulk/test_joining.py", "contract/test_spoilt_keys.py"),
     ],
     "coordinator": [
-        *BOARDING,
-        "core/test_unseating.py",
-        "contract/test_one_call.py",
-        "contract/test_waiting.py",
-        "threads/test_deadlock.py",
-        "threads/test_cycles.py",
-        "mixed/test_loops.py",
+        *(*DECIDING, *MODELS, *CALLS, "core/test_unseating.py"),
+        *("threads/test_deadlock.py", "threads/test_cycles.py", "mixed/test_loops.py"),
     ],
+    "controls": [*HITS, "core/test_spoilt_store.py", "contract/test_spoilt_keys.py"],
+    "bulk_call": BULK,
+    "batch": BULK,
+    "options": ["core/test_options.py", "decorators/test_slips.py"],
+    "outcome": ["core/test_outcomes.py", "core/test_frozen_errors.py", "contract/test_frozen_errors.py"],
+    "shareable": ["contract/test_used_up.py", "bulk/test_used_up.py"],
+    "functions": ["contract/test_used_up.py", "decorators/test_coroutines.py"],
+    # drivers
+    "threads": [*CALLS, *GRACE, "threads/test_one_call.py", "threads/test_failure.py", "endings"],
+    "tasks": [*CALLS, *GRACE, *TASKS, "endings"],
+    "bulk_threads": [*BULK, "endings"],
+    "bulk_tasks": [*BULK, "endings"],
+    "wait": [*CALLS, "bulk/test_waiting.py", "bulk/test_told.py"],
+    "pool": ["freshness/test_pool.py", "fork"],
+    # process
+    "registry": ["threads/test_control.py", "threads/test_told.py", "decorators/test_decorated.py", "fork"],
+    "drain": ["asyncio/test_drain.py", "threads/test_control.py"],
+    # decorator
+    "function": [*DECORATED, "decorators/test_identity.py", "decorators/test_looked_at.py"],
+    "loader": [*BULK, "decorators/test_binding.py"],
+    "surface": [*HITS, *DECORATED],
+    "assembly": DECORATED,
+    "callforms": [*DECORATED, "decorators/test_parameters.py", "threads/test_hits.py"],
+    "parameters": ["decorators/test_parameters.py", "decorators/test_calls_made.py"],
+    "binding": ["decorators/test_parameters.py", "decorators/test_calls_made.py", "core/test_keys.py"],
+    "signatures": ["decorators/test_parameters.py", "decorators/test_twin.py", "core/test_keys.py"],
+    "pickles": ["decorators/test_pickling.py"],
+    "keys": ["core/test_keys.py", "decorators/test_unweakable.py", "decorators/test_bound.py"],
+    # accounts
+    "interface": ACCOUNTS,
+    "alpaca": ACCOUNTS,
+    "alpaca_data": ACCOUNTS,
+    "alpaca_trading": ACCOUNTS,
 }
 """The tests that are run for each module: quick ones that look at what it does."""
+
+LEFT_OUT = {
+    "words": {"durations", "errors", "messages", "slips", "views", "alpaca_settings"},
+    "signatures that are passed on": {"decorate", "wrapt_types", "alpaca_clients", "workers"},
+    "what is seen only from outside of the process, or of the frame": {"frames", "patches"},
+    "helpers for users' tests": {"callers", "stampede"},
+}
+"""Modules that nothing is decided, driven, forwarded, bound or counted in, by what is in them instead."""
 
 PYPROJECT = """
 [tool.mutmut]
@@ -131,7 +173,8 @@ timeout_constant = 10.0
 timeout_multiplier = 3.0
 
 [tool.pytest.ini_options]
-addopts = ["--strict-markers", "--import-mode=importlib"]
+addopts = ["--strict-markers", "--import-mode=importlib", "-m", "not long"]
+markers = ["long"]
 timeout = 20
 timeout_method = "thread"
 filterwarnings = ["error"]
