@@ -66,7 +66,13 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
     if later is not None:
         later.append((flight, value, None, now, storable, ttl if stored else None, gone or []))
         return
-    ended = _finish(cache, flight, value, None, now, storable, stored)
+    after = After()
+    try:  # in line: `_finish`
+        with mutex:
+            ended = finish(cache, flight, value, None, now, storable, stored, after)
+    finally:
+        if after:
+            after.run()
     if flight.wants_events:
         if ended is not None:
             cache.tell.landed(flight, ended, value, now, ttl if stored else None)

@@ -1,18 +1,18 @@
 """Everything that changes a flight: its state, its turn at its key, who leads it and who follows it.
 
-    state      what happens                            then       its followers            what is told
-    ---------  --------------------------------------  ---------  -----------------------  --------------
-    (none)     a call finds the key free               UNCLAIMED  none                     -
-    UNCLAIMED  a call comes: `claim`                   FLYING     stay, but for that call  fetch
-    UNCLAIMED  its last follower: `stop_following`      (dropped)  none                     -
-    FLYING     a value came: `finish`                  LANDED     share it                 land, share
-    FLYING     it failed, retries are left: `finish`   PASSED     to a successor           land (retried)
-    FLYING     it failed, none are left: `finish`      LANDED     share the error          land, share
-    FLYING     it was aborted: `finish`                PASSED     to a successor           abort
-    FLYING     too late, or nobody is left: `unseat`   UNSEATED   to a successor           unseat
-    UNSEATED   its function came back: `finish`        PASSED     (they have gone)         land, abort
-    FLYING     invalidate, put, clear: `detach`        FLYING     stay; newcomers do not   invalidate, put
-    FLYING     its last caller: `stop_following`        FLYING     none: its work stops     -
+    state      what happens                                then       its followers            what is told
+    ---------  ------------------------------------------  ---------  -----------------------  ---------------
+    (none)     a call finds the key free                   UNCLAIMED  none                     -
+    UNCLAIMED  a call comes: `claim`                       FLYING     stay, but for that call  fetch
+    UNCLAIMED  its last follower leaves: `stop_following`  (dropped)  none                     -
+    FLYING     a value came: `finish`                      LANDED     share it                 land, share
+    FLYING     it failed, retries are left: `finish`       PASSED     to a successor           land (retried)
+    FLYING     it failed, none are left: `finish`          LANDED     share the error          land, share
+    FLYING     it was aborted: `finish`                    PASSED     to a successor           abort
+    FLYING     too late, or nobody is left: `take_key`     UNSEATED   to a successor           unseat
+    UNSEATED   its function came back: `finish`            PASSED     (they have gone)         land, abort
+    FLYING     invalidate, put, clear: `detach`            FLYING     stay; newcomers do not   invalidate, put
+    FLYING     its last caller leaves: `doom`              FLYING     none: its work stops     -
 
 A *successor* is an unclaimed flight that takes the key in the same section; whoever comes first claims it. A
 detached flight has no key to pass on: without an outcome to share, its followers board anew.

@@ -333,7 +333,7 @@ def _file(slot: Slot, by_key: dict[Hashable, Slot], known: dict[Hashable, Slot])
 
 
 # Touched in single operations of the set alone, so no lock is needed: a registry may be made, or die, on any
-# thread while others look. (A `WeakSet` is walked over step by step, and raises when something dies meanwhile.)
+# thread while others look. (A `WeakSet` is walked step by step, and raises when something dies meanwhile.)
 _registries: set[weakref.ref[Slots]] = set()
 
 

@@ -44,10 +44,10 @@ PLANTED = {
         {
             "landing": {
                 "                gone = cache.store.put(record, flight)\n": "                gone = []\n",
-                "    ended = _finish(cache, flight, value, None, now, storable, stored)\n": (
-                    "    ended = _finish(cache, flight, value, None, now, storable, stored)\n"
+                "    if flight.wants_events:\n        if ended": (
                     "    if stored:\n"
                     "        cache.store.put(record, flight)\n"
+                    "    if flight.wants_events:\n        if ended"
                 ),
             }
         },
@@ -57,12 +57,12 @@ PLANTED = {
         "a lost wake-up",
         {
             "landing": {
-                """        with mutex:
-            ended = finish(cache, flight, value, error, now, storable, stored, after)
-""": """        latch = flight.latch
+                """    try:  # in line: `_finish`
+        with mutex:
+""": """    latch = flight.latch
+    try:
         with mutex:
             flight.latch = latch
-            ended = finish(cache, flight, value, error, now, storable, stored, after)
 """
             }
         },
