@@ -86,6 +86,7 @@ def comparing(monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="two cases fork")
 def test_this_librarys_column_shows_what_it_promises(comparing, monkeypatch):
     """Every case of the comparison, each in a process of its own, ends as the docs say."""
