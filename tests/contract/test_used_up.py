@@ -16,6 +16,15 @@ from singleflight.testing import FakeClock
 from ..drivers import until
 
 
+@pytest.fixture(scope="module", autouse=True)
+def leave_no_coroutines():
+    """Errors lead to coroutines that nobody awaits: they are collected here, and not in another test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
 async def inner():
     return 42
 
