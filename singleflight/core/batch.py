@@ -75,10 +75,11 @@ class Batch:
         self.sealed = False
 
     def mark(self) -> None:
-        """These flights are loaded together: all at once, and none of them within another."""
+        """These flights are loaded together: all at once, none of them within another, and due together."""
         for flight in self.flights:
             flight.missing, flight.kind = False, "bulk"
             flight.number = self.flights[0].number
+            flight.due = self.flights[-1].due
 
     def begin(self) -> list[Any]:
         """The loader is about to be called with these items; none when all is loaded."""
@@ -89,6 +90,7 @@ class Batch:
         late = self._called is not None  # not the first call: its flights have waited for those before
         self._called = {flight: self._pending.pop(flight) for flight in flights}
         now, limit = cache.timer(), cache.options.flight_timeout
+        due = None if limit is None else time.monotonic() + limit
         with mutex:
             cache.counts.calls += 1
             cache.counts.refreshes += self.flights[0].background
@@ -97,7 +99,7 @@ class Batch:
             for flight in flights if late else ():
                 if flight.state is FLYING:
                     flight.started = now
-                    flight.due = None if limit is None else time.monotonic() + limit
+                    flight.due = due
         for flight in flights:
             if flight.wants_events:
                 cache.tell.fetching(flight)

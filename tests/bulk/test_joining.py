@@ -318,6 +318,20 @@ def test_wait_timeout_bounds_the_whole_wait(driver):
     assert (stats.timeouts, stats.fetches, received(stats)) == (2, 3, 5)
 
 
+@pytest.mark.parametrize("max_batch", [None, 2])
+def test_the_keys_of_a_batch_are_due_together(driver, max_batch):
+    """They are lost all at once, so who takes them over asks once, however long it took to lead them all."""
+    held = Held(driver, flight_timeout=60, max_batch=max_batch)
+    bulk = driver.start(held.prices, list("ABCD"))
+    for number in range(1 if max_batch is None else 2):
+        held.wait()
+        turns = {slot.key: slot.turn.due for slot in held.price.locks.live() if slot.turn is not None}
+        assert len({turns[key] for key in held.ran[number]}) == 1
+        held.open(number)
+    assert bulk.outcome() == {"A": "a", "B": "b", "C": "c", "D": "d"}
+    held.settled()
+
+
 def test_flight_timeout_frees_the_keys_of_a_batch(driver):
     """A batch that takes too long loses its keys to those who wait."""
 
