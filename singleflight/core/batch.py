@@ -16,7 +16,7 @@ from . import transitions
 from .cache import Cache
 from .call import NONE, Call, new_call
 from .flight import FLYING, UNSEATED, Flight, Work
-from .landing import Ending, call_off, fail, land, renew_later, settle_flight
+from .landing import Ending, call_off, fail, land, renew_later, say_unstored, settle_flight
 from .leaving import abandon, desert, done
 from .renewal import begin_renewal, entrust_renewal
 from .shareable import PLAIN, accepted, check_shareable
@@ -157,7 +157,7 @@ class Batch:
         mine = set(called)
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
-                endings.append((flight, None, error, flight.started, False, None, []))
+                endings.append((flight, None, error, flight.started, False, None, [], None))
             else:
                 fail(cache, flight, error if flight in mine else rest, endings)
         self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
@@ -206,7 +206,7 @@ class Batch:
         flight.missing = True
         if flight.renews and not flight.detached:
             renew_later(cache, flight, now, None)
-        endings.append((flight, None, None, now, False, None, []))
+        endings.append((flight, None, None, now, False, None, [], None))
 
     def _end(self, endings: list[Ending], word: Callable[[], None] | None = None) -> None:
         """End these flights in one section, then open their latches, then word the error, then tell."""
@@ -215,13 +215,15 @@ class Batch:
         ended: list[tuple[int, bool] | None] = []
         try:
             with mutex:
-                for flight, value, error, now, storable, ttl, _ in endings:
+                for flight, value, error, now, storable, ttl, *_ in endings:
                     ended.append(finish(cache, flight, value, error, now, storable, ttl is not None, after))
         finally:
             after.run()
         if word is not None:
             word()
-        for (flight, value, error, now, _, ttl, gone), counts in zip(endings, ended, strict=True):
+        for (flight, value, error, now, _, ttl, gone, unstored), counts in zip(endings, ended, strict=True):
+            if unstored is not None:
+                say_unstored(cache, flight, unstored)
             if error is not None and counts is not None:
                 cache.tell.failed(flight, counts, error, now)
             elif flight.wants_events and counts is not None:

@@ -20,11 +20,13 @@ from .options import is_not_none
 from .outcome import bare_copy_of
 from .transitions import finish, is_unshared
 
-__all__ = ["Ending", "call_off", "fail", "land", "new_record", "renew_later", "settle_flight"]
+__all__ = ["Ending", "call_off", "fail", "land", "new_record", "renew_later", "say_unstored", "settle_flight"]
 
 # A flight that is about to end together with others: the flight, its value and error, when, whether the value
-# is storable, its ttl if it was stored, and the records that went for it.
-Ending = tuple[Flight, object, BaseException | None, float, bool, float | None, list[Record]]
+# is storable, its ttl if it was stored, the records that went for it, and what kept it from being stored.
+Ending = tuple[
+    Flight, object, BaseException | None, float, bool, float | None, list[Record], Exception | None
+]
 
 
 def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None = None) -> None:
@@ -42,6 +44,7 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
     timer = cache.timer
     now = timer()
     gone: list[Record] | None = None
+    unstored: Exception | None = None
     if storable and ttl > 0.0 and not flight.detached:
         key: Any = flight.key
         if cache.is_plain:
@@ -57,14 +60,14 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
             if by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash:
                 gone = cache.store.put(record, flight)
         except Exception as error:  # the key's own, as when it is hashed
-            _say_unstored(cache, key, error)
+            unstored = error.with_traceback(None)
     stored = gone is not None
     if stored and cache.batches:
         cache.spoil(flight.key)
     if flight.renews and not stored and not flight.detached:
         renew_later(cache, flight, now, None)
     if later is not None:
-        later.append((flight, value, None, now, storable, ttl if stored else None, gone or []))
+        later.append((flight, value, None, now, storable, ttl if stored else None, gone or [], unstored))
         return
     after = After()
     try:  # in line: `_finish`
@@ -73,6 +76,8 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
     finally:
         if after:
             after.run()
+    if unstored is not None:
+        say_unstored(cache, flight, unstored)
     if flight.wants_events:
         if ended is not None:
             cache.tell.landed(flight, ended, value, now, ttl if stored else None)
@@ -95,17 +100,20 @@ def fail(
     now = cache.time_or(flight.started)
     if flight.renews and not flight.detached:
         renew_later(cache, flight, now, error)
+    unstored: Exception | None = None
     if flight.background:
         pass
     elif cache.options.failure_ttl and isinstance(error, Exception) and not is_unshared(error):
-        _store_failure(cache, flight, error, now)
+        unstored = _store_failure(cache, flight, error, now)
     if later is not None:
-        later.append((flight, None, error, now, False, None, []))
+        later.append((flight, None, error, now, False, None, [], unstored))
         return
     ended = _finish(cache, flight, None, error, now, False, False)
     if overdue:
         limit = cache.options.flight_timeout
         error.args = (f"{cache.name}: {shown(flight.key)} took longer than {limit:g} s: cancelled",)
+    if unstored is not None:
+        say_unstored(cache, flight, unstored)
     if ended is not None:
         cache.tell.failed(flight, ended, error, now)
 
@@ -122,28 +130,32 @@ def new_record(cache: Cache, key: Hashable, value: object, now: float, ttl: floa
     return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
 
 
-def _store_failure(cache: Cache, flight: Flight, error: Exception, now: float) -> None:
-    """Keep an exception for a while, where there is no value and nobody is to try again at once."""
+def _store_failure(cache: Cache, flight: Flight, error: Exception, now: float) -> Exception | None:
+    """Keep an exception for a while, where there is no value and nobody is to try again at once.
+
+    Returns what kept it from being stored, if its key raised.
+    """
     with mutex:
         refused = flight.detached or flight.has_ended() or (flight.followers and flight.retries != 0)
     before = cache.store.find(flight.key)
     served = before is not None and before.error is None and before.serves_for(now) > 0
     if refused or served:
-        return
+        return None
     ttl = cache.options.failure_ttl
     kept = bare_copy_of(error)  # no frame is to live as long as it does
     try:
         if not is_sound(flight.slot, cache.locks.by_key):  # see `land`
-            return
+            return None
         gone = cache.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
     except Exception as raised:  # the key's own
-        _say_unstored(cache, flight.key, raised)
-        return
+        return raised.with_traceback(None)
     cache.tell.gone(gone or [], now)
+    return None
 
 
-def _say_unstored(cache: Cache, key: Hashable, error: Exception) -> None:
-    log.warning("%s: what %s brought could not be stored: %s", cache.name, shown(key), shown(error))
+def say_unstored(cache: Cache, flight: Flight, error: Exception) -> None:
+    """Log that a key, which raised this, kept an outcome from being stored; call after the flight's end."""
+    log.warning("%s: what %s brought could not be stored: %s", cache.name, shown(flight.key), shown(error))
 
 
 def renew_later(cache: Cache, flight: Flight, now: float, error: BaseException | None) -> None:

@@ -61,14 +61,14 @@ def serve(cache: Cache, call: Call, record: Record, now: float) -> None:
         return
     due = record.refresh_at <= now
     renewed = record.refresh_at == inf and not record.fresh_for(now) > 0  # by somebody, already
-    if not (due or renewed) or inside_other():
-        return
     if due:
-        _claim_renewal(cache, call, record, now)
-    else:
+        if not inside_other():
+            _claim_renewal(cache, call, record, now)
+    elif renewed:
         slot = cache.locks.slot(call.key)
-        if slot is not None and isinstance(slot.turn, Flight) and slot.turn.is_due():
-            call.overdue = slot.turn  # what renews it takes too long: see `coordinator.board`
+        turn = None if slot is None else slot.turn
+        if isinstance(turn, Flight) and turn.is_due() and not inside_other():
+            call.overdue = turn  # what renews it takes too long: see `coordinator.board`
 
 
 def _claim_renewal(cache: Cache, call: Call, record: AgeingRecord, now: float) -> None:

@@ -337,9 +337,18 @@ def _file(slot: Slot, by_key: dict[Hashable, Slot], known: dict[Hashable, Slot])
 _registries: set[weakref.ref[Slots]] = set()
 
 
+class _Reference(weakref.ref["Slots"]):
+    """Goes by identity: subclasses of `KeyedLocks` may compare their objects as they like."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+
 def register(slots: Slots) -> None:
     """Remember a registry for as long as it lives."""
-    _registries.add(weakref.ref(slots, _registries.discard))  # in C: no interrupt can cut the callback short
+    _registries.add(_Reference(slots, _registries.discard))  # in C: no interrupt can cut the callback short
 
 
 def registries() -> list[Slots]:

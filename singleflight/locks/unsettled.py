@@ -32,8 +32,9 @@ unsettled: dict[Any, tuple[Any, ...]] = {}
 class After(list[Any]):
     """What follows a section of the mutex: filled under it, run once the mutex is free.
 
-    It holds what is to be called (a latch's `open`, a work's `stop`: they may be called again) and, within
-    tuples, what is only to be destroyed: keys and values of users, whose destructors may do anything.
+    It holds what is to be called (a latch's `open`, a work's `stop`; one that is cut short is called again)
+    and, within tuples, what is only to be destroyed: keys and values of users, whose destructors may do
+    anything.
     """
 
     __slots__ = ()
@@ -42,20 +43,22 @@ class After(list[Any]):
 
     def run(self) -> None:
         """Do it all, in order; call under no lock. What there is no room for is done later."""
+        done = 0
         try:
             for act in self:
                 if type(act) is not tuple:
                     act()
+                done += 1
             self.clear()
         except (RecursionError, MemoryError):
-            unsettled[self] = _once_more, self
+            unsettled[self] = _do_the_rest, self, done
         except BaseException:  # an interrupt
-            unsettled[self] = _once_more, self
+            unsettled[self] = _do_the_rest, self, done
             raise
 
 
-def _once_more(left: After, after: After) -> None:
-    after.extend(left)
+def _do_the_rest(acts: After, done: int, after: After) -> None:
+    after.extend(acts[done:])
 
 
 def settle() -> None:

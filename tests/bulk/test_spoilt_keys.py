@@ -147,3 +147,34 @@ def test_a_renewal_of_spoilt_keys_ends(driver, spoil, keyed):
     assert driver.call(held.price, Key("D")) == "D"
     clock.advance(200)
     assert held.settled().entries == 0
+
+
+@pytest.mark.parametrize("failure_ttl", [0, 60])
+def test_it_is_logged_once_all_flights_of_the_call_have_ended(driver, monkeypatch, failure_ttl):
+    """What kept an outcome from being stored: that runs a key's `__repr__`, which nobody waits for."""
+    flying = []
+
+    class Seen(Key):
+        def __repr__(self):
+            flying.append(len(cache.locks.live()))
+            return "Seen()"
+
+    def answer(keys):
+        if failure_ttl:
+            raise LookupError
+        return {key: key.first for key in keys}
+
+    def put(record, publisher):
+        if type(record.key) is Seen:
+            raise SpoiltError("compare")
+        return store(record, publisher)
+
+    held = Held(driver, answer, key=lambda key: key, failure_ttl=failure_ttl)
+    cache = held.price._self_cache
+    store = cache.store.put
+    monkeypatch.setattr(cache.store, "put", put)
+    held.open()
+    driver.start(held.prices, [Seen("A"), Key("B")])
+    driver.outcomes()
+    assert flying == [0]
+    assert held.settled().entries == 1  # the value, or the failure, of "B"

@@ -232,6 +232,28 @@ def test_it_is_logged_that_an_outcome_could_not_be_stored(driver, caplog, failur
     assert "could not be stored: SpoiltError('hash')" in line
 
 
+@pytest.mark.parametrize("failure_ttl", [0, 60])
+def test_it_is_logged_once_the_flight_has_ended(driver, failure_ttl):
+    """That runs the key's `__repr__`, which may do anything, and nobody waits for it."""
+    flying = []
+
+    class Seen(Key):
+        def __repr__(self):
+            flying.append(len(fetch._self_cache.locks.live()))
+            return "Seen()"
+
+    async def fetch(key):
+        key.spoilt = "hash!"
+        if failure_ttl:
+            raise LookupError
+        return 1
+
+    fetch = driver.decorate(fetch, key=lambda key: key, failure_ttl=failure_ttl)
+    driver.start(fetch, Seen("A"))
+    driver.outcomes()
+    assert flying == [0]
+
+
 def test_its_followers_try_again(driver, spoil, keyed):
     """A follower leads the next flight, though the lock's own key is spoilt."""
 

@@ -7,7 +7,7 @@ from singleflight.core import coordinator, landing, transitions
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
 from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import inside, mutex
-from singleflight.locks.unsettled import After
+from singleflight.locks.unsettled import After, settle
 
 from .conftest import Work, in_flight
 
@@ -226,6 +226,27 @@ def test_under_the_mutex_a_flight_ends_and_opens_nothing(memo, state):
     assert [each.opened for each in groups] == [["after it"], ["after it"]]
     assert not after
     assert (seen, flight.state, flight.slot.turn, memo.locks.slot("alone")) == ([False], LANDED, other, None)
+
+
+@pytest.mark.parametrize("struck", [RecursionError, KeyboardInterrupt])
+def test_what_follows_a_section_is_done_once(struck):
+    """Where it is cut short the rest is done later, and not again what was done: a task is cancelled once."""
+    seen, strikes = [], [struck()]
+
+    def strike():
+        if strikes:
+            raise strikes.pop()
+        seen.append("second")
+
+    after = After([lambda: seen.append("first"), strike, lambda: seen.append("third")])
+    if struck is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            after.run()
+    else:
+        after.run()
+    assert seen == ["first"]
+    settle()
+    assert seen == ["first", "second", "third"]
 
 
 # -- counted ------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_several_fail_before_any_of_them_ends(make, seen):
     memo = make(failure_ttl=5)
     flight, error, later = in_flight(memo), ValueError(), []
     landing.fail(memo, flight, error, later)
-    assert later == [(flight, None, error, 100.0, False, None, [])]
+    assert later == [(flight, None, error, 100.0, False, None, [], None)]
     assert (flight.state, flight.slot.turn, seen.kinds(), memo.counts.calls) == (FLYING, flight, [], 0)
     assert type(kept(memo)) is ValueError
 

@@ -225,9 +225,9 @@ def test_several_are_published_before_any_of_them_ends(make, seen):
         landing.land(memo, flight, value, later)
         assert (flight.state, flight.slot.turn) == (FLYING, flight)
     assert later == [
-        (kept, 20, None, 100.0, True, 20.0, [other]),
-        (short, 0, None, 100.0, True, None, []),
-        (refused, None, None, 100.0, False, None, []),
+        (kept, 20, None, 100.0, True, 20.0, [other], None),
+        (short, 0, None, 100.0, True, None, [], None),
+        (refused, None, None, 100.0, False, None, [], None),
     ]
     assert (stored(memo), seen.kinds(), memo.counts.calls) == ((20, 100.0, 20.0), [], 0)
 

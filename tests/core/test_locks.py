@@ -337,3 +337,17 @@ def test_a_registry_that_is_gone_leaves_nothing_behind():
     assert len(known) == 2
     several.clear()
     assert not any(ref in table._registries for ref in known)
+
+
+def test_registries_are_told_apart_by_identity():
+    """A subclass may compare its objects, or make them unhashable: each is known, for cycles and forks."""
+
+    class Equal(KeyedLocks):
+        def __eq__(self, other):
+            return isinstance(other, Equal)
+
+    several = [Equal(), Equal()]
+    assert [sum(locks is each for each in table.registries()) for locks in several] == [1, 1]
+    known = [ref for ref in table._registries if any(ref() is locks for locks in several)]
+    several.clear()
+    assert not any(ref in table._registries for ref in known)

@@ -147,6 +147,16 @@ def test_nothing_is_renewed_by_whoever_may_not_wait(memo, monkeypatch):
     assert (call.renewal, record.refresh_at) == (None, 100.0)
 
 
+def test_who_is_served_while_it_is_renewed_does_not_look_where_it_is(memo, monkeypatch):
+    """Looking takes longer the deeper the stack is, and all stale hits do this under the mutex."""
+    looks = []
+    monkeypatch.setattr(serving, "inside_other", lambda: looks.append(1))
+    stored(memo)
+    for _ in range(5):
+        assert coordinator.board(memo, caller()) is HIT
+    assert looks == [1]  # whoever begins it
+
+
 def test_nothing_is_renewed_while_somebody_has_the_key(memo):
     """A lock's holder, or a call: whoever is served afterwards sees to it."""
     flight = in_flight(memo, due=False)
