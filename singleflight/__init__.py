@@ -2,6 +2,7 @@
 
 from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .common.keys import InstanceKey
+from .core.current import CurrentFlight, Unchanged, current_flight
 from .core.options import is_not_none
 from .decorator.decorate import single_flight_ttl
 from .decorator.function import BoundSingleFlight, SingleFlightFunction, caches
@@ -23,6 +24,7 @@ __all__ = [
     "BoundBulkLoader",
     "BoundSingleFlight",
     "BulkLoader",
+    "CurrentFlight",
     "Entry",
     "Event",
     "Explanation",
@@ -37,9 +39,11 @@ __all__ = [
     "SingleFlightError",
     "SingleFlightFunction",
     "Stats",
+    "Unchanged",
     "UnhashableKey",
     "caches",
     "configure_renewal",
+    "current_flight",
     "drain",
     "drain_sync",
     "is_not_none",

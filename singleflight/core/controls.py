@@ -18,6 +18,7 @@ from ..telemetry.counters import Stats
 from ..telemetry.events import Invalidate, Put
 from ..telemetry.views import Explanation, FlightInfo
 from .cache import Cache
+from .current import Unchanged
 from .flight import FLYING, Flight
 from .landing import new_record
 from .options import switched_off
@@ -101,6 +102,8 @@ def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:
 
 def put(cache: Cache, key: Hashable, value: Any) -> None:
     """Store a value from outside, in place of whatever is there or on its way."""
+    if value is Unchanged:
+        raise TypeError("put: expected a value; Unchanged is what a function returns")
     check_shareable(cache.name, value, "put was given")
     now = cache.timer()
     old = cache.store.index.get(key)
