@@ -10,7 +10,7 @@ from .decorator.loader import BoundBulkLoader, BulkLoader
 from .drivers.pool import configure_renewal
 from .locks.keyed import KeyedLocks
 from .process.drain import drain, drain_sync
-from .process.registry import report
+from .process.registry import invalidate_tag, report
 from .storage.entry import Entry
 from .storage.ttl import AdaptiveTTL, Landing
 from .telemetry.counters import Stats
@@ -46,6 +46,7 @@ __all__ = [
     "current_flight",
     "drain",
     "drain_sync",
+    "invalidate_tag",
     "is_not_none",
     "report",
     "single_flight_ttl",

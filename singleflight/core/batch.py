@@ -281,6 +281,7 @@ class Batch:
                 call.wants_events = like.wants_events
                 claim(flight, call, now, previous, None)
                 flight.counted, flight.missing, flight.kind = True, False, "bulk"
+                flight.number = like.number  # as old as the loader's call
                 called[flight] = key  # an interrupt finds it there
                 occupy(flight)
         return flight
