@@ -125,14 +125,11 @@ class Flown(Protocol):
 
 def _view(flown: Flown | Flight | Call | None) -> CurrentFlight | None:
     if isinstance(flown, Call):
-        flown = flown.flight if flown.decision is LEAD else None
-    if flown is None:
-        return None
+        return _view(flown.flight if flown.decision is LEAD else None)
     if isinstance(flown, Flight):
-        if flown.has_ended():
-            return None
-        return CurrentFlight(flown.key, flown.kind, _entry_before(flown), {})
-    called = flown.called()
+        ended = flown.has_ended()
+        return None if ended else CurrentFlight(flown.key, flown.kind, _entry_before(flown), {})
+    called = [] if flown is None else flown.called()
     if not called:
         return None
     entries = {item: entry for item, flight in called if (entry := _entry_before(flight)) is not None}
