@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..locks.keyed import KeyedLocks
+from ..locks.line import Line
 from ..locks.mutex import mutex, new_lock
 from ..locks.waiters import get_ident
 from ..storage.entry import AgeingRecord
@@ -67,6 +68,7 @@ class Cache:
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
+        self.line = None if options.max_flights is None else Line(options.max_flights)
         self.tell = Emitter(name, options.listener)
         self.bypassed: list[
             tuple[int, object]

@@ -16,6 +16,7 @@ from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board
 from ..core.current import Unchanged, kept, runs
+from ..core.flight import Flight
 from ..core.landing import call_off, land, settle_flight
 from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
@@ -26,6 +27,7 @@ from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
+from .line import Seated
 from .pool import in_background
 from .wait import Wait
 
@@ -78,9 +80,12 @@ def call(
                     raise_shared(call.flight.error, call.flight.traceback)
                 return call.flight.value
         if decision is LEAD:
-            if call.flight.wants_events:
-                cache.tell.fetching(call.flight)
-            value = run(*args, **kwargs) if kwargs else run(*args)
+            if cache.line is not None:
+                value = _run_in_line(cache, call.flight, run, args, kwargs)
+            else:
+                if call.flight.wants_events:
+                    cache.tell.fetching(call.flight)
+                value = run(*args, **kwargs) if kwargs else run(*args)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
                 if value is Unchanged:
                     value = kept(cache.name, call.flight)
@@ -124,6 +129,16 @@ def _served(
     return record.value
 
 
+@looked_through
+def _run_in_line(
+    cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    with Seated(cache, [flight]):
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        return run(*args, **kwargs)
+
+
 @runs("flight")
 def _renew(
     cache: Cache, run: Callable[..., Any], renewal: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -136,9 +151,12 @@ def _renew(
     try:
         if not begin_renewal(cache, renewal, get_ident()):
             return
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        value = run(*args, **kwargs)
+        if cache.line is not None:
+            value = _run_in_line(cache, flight, run, args, kwargs)
+        else:
+            if flight.wants_events:
+                cache.tell.fetching(flight)
+            value = run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
             if value is Unchanged:
                 value = kept(cache.name, flight)
