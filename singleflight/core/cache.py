@@ -61,7 +61,9 @@ class Cache:
         self.options = options
         self.counts = counts
         self.timer = options.timer
-        self.is_patient = options.wait_timeout is None and options.flight_timeout is None
+        self.soft_timeout = options.soft_timeout
+        waits_for_ever = options.wait_timeout is None and options.flight_timeout is None
+        self.is_patient = waits_for_ever and not options.soft_timeout
         self.tags_of = options.tags if callable(options.tags) else None
         self.is_plain = options.ageing.is_plain and self.tags_of is None
         self.store = Store(options.maxsize, options.fixed_ttl if options.ageing.is_plain else None)

@@ -54,7 +54,7 @@ def task_call(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) ->
     call.thread = thread
     call.renew = renew
     call.decision = NONE
-    call.before = None
+    call.before = call.renewal = None
     call.loop = task.get_loop()
     return call
 
@@ -180,6 +180,8 @@ async def call(
         decision = board(cache, call)
         if decision is JOIN:
             waited = True
+            if call.renewal is not None:
+                _renew(cache, call, run, args, kwargs)
             wait = Wait(cache, call)
             while decision is JOIN:
                 decision = wait.woken(await call.sit(*wait.pauses()))

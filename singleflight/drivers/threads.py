@@ -63,7 +63,7 @@ def call(
     call.actor = actor
     call.thread = call.blocks = thread
     call.renew = renew
-    call.before = None
+    call.before = call.renewal = None
     decision = call.decision = NONE
     try:
         decision = board(cache, call)
@@ -71,6 +71,8 @@ def call(
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
                 leave(cache, call, timed_out=None)
                 return run(*args, **kwargs)
+            if call.renewal is not None:
+                _have_renewed(cache, run, call, args, kwargs)
             wait = Wait(cache, call)
             decision = stand(cache, call, wait)
             if decision is SHARE:
@@ -117,11 +119,7 @@ def _served(
     """What is stored, whose renewal this caller may have to see to."""
     record, renewal = call.record, call.renewal
     if renewal is not None:
-        renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
-        accepted = in_background(renew)
-        if not accepted:
-            renew()
-        call.renewal = None
+        accepted = _have_renewed(cache, run, call, args, kwargs)
         if not accepted and renewal.record is not None:
             record = renewal.record
     if record.error is not None:
@@ -137,6 +135,19 @@ def _run_in_line(
         if flight.wants_events:
             cache.tell.fetching(flight)
         return run(*args, **kwargs)
+
+
+def _have_renewed(
+    cache: Cache, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Have a value renewed by a thread of the pool; False if there was no room, so that it is done by now."""
+    renewal: Any = call.renewal
+    renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
+    accepted = in_background(renew)
+    if not accepted:
+        renew()
+    call.renewal = None
+    return accepted
 
 
 @runs("flight")
