@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from math import inf
 from typing import Any
 
+from ..common.keys import plain
 from ..common.messages import shown
 from ..locks.mutex import inside, mutex
 from ..locks.slots import Slot
@@ -61,8 +62,8 @@ def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
             batch.sealed = True  # what it brings unasked is not known yet, so none of that is stored
     records = cache.store.records()  # second: a flight is stored before it leaves its slot
     keys, spoilt = _keys_of(cache, slots, records)
-    dropped = sum(invalidate(cache, key) for key in keys if predicate(key))
-    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(of.key)])
+    dropped = sum(invalidate(cache, key) for key in keys if predicate(plain(key)))
+    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(plain(of.key))])
 
 
 def _keys_of(
@@ -105,7 +106,7 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
     now = cache.timer()
     old = cache.store.index.get(key)
     ttl = cache.options.ttl_of(
-        Landing(key, value, previous=None if old is None or old.error else old.snapshot(now))
+        Landing(plain(key), value, previous=None if old is None or old.error else old.snapshot(now))
     )
     if ttl == 0:
         invalidate(cache, key)
@@ -162,6 +163,7 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
     settle()
     now = cache.timer()
     record = cache.store.index.get(key)
+    shows = plain(key)
     with mutex:
         slot = cache.locks.slot(key)
         turn = slot.turn if slot is not None else None
@@ -173,9 +175,9 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
         fresh_for = max(0.0, record.fresh_for(now))
         entry = None if record.error is not None else record.snapshot(now)
         would = "hit" if fresh_for else "stale_hit"
-        return Explanation(key, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
+        return Explanation(shows, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
     would = "wait" if busy and not direct else "fetch"
-    return Explanation(key, would, None, flight, 0.0, 0.0)
+    return Explanation(shows, would, None, flight, 0.0, 0.0)
 
 
 def stats(cache: Cache) -> Stats:
@@ -275,7 +277,9 @@ def info(flight: Flight, name: str, now: float) -> FlightInfo:
     """What users see of a flight that has a leader."""
     elapsed = max(0.0, now - flight.started)
     leader = name_of(flight.leader)
-    return FlightInfo(name, flight.key, leader, elapsed, flight.followers, flight.kind, flight.detached)
+    return FlightInfo(
+        name, plain(flight.key), leader, elapsed, flight.followers, flight.kind, flight.detached
+    )
 
 
 def name_of(actor: Actor | None) -> str:
