@@ -29,6 +29,9 @@ class Batch(Protocol):
     sealed: bool
     """The same for every key."""
 
+    flights: list[Flight]
+    """Those that it loads, which are as old as it is."""
+
 
 class Cache:
     """All that is known of one decorated function. What happens to it is decided in `coordinator`.
@@ -58,8 +61,9 @@ class Cache:
         self.counts = counts
         self.timer = options.timer
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
-        self.is_plain = options.ageing.is_plain
-        self.store = Store(options.maxsize, options.fixed_ttl if self.is_plain else None)
+        self.tags_of = options.tags if callable(options.tags) else None
+        self.is_plain = options.ageing.is_plain and self.tags_of is None
+        self.store = Store(options.maxsize, options.fixed_ttl if options.ageing.is_plain else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)

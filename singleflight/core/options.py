@@ -14,7 +14,7 @@ from typing import Any
 from ..common.durations import left, lifetime, patience, real, seconds
 from ..common.messages import shown
 from ..storage.freshness import Ageing
-from ..storage.ttl import TTL, Landing
+from ..storage.ttl import TTL, Landing, Tags, checked_tags
 from ..telemetry.events import refuse_unknown_kinds
 from .functions import refuse_coroutine_functions
 
@@ -56,6 +56,7 @@ class Options:
     refresh_ahead: float | str | None
     jitter: float
     ageing: Ageing
+    tags: Tags
 
     @classmethod
     def checked(
@@ -74,6 +75,7 @@ class Options:
         grace: float | timedelta = 0,
         refresh_ahead: float | str | None = None,
         jitter: float = 0,
+        tags: Any = (),
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         maxsize = _whole_number(maxsize, "maxsize", 1)
@@ -84,7 +86,7 @@ class Options:
                 raise TypeError(f"{name}: expected a callable, got {shown(function)}")
         if listener is not None and not callable(listener):
             raise TypeError(f"listener: expected a callable or None, got {shown(listener)}")
-        refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener)
+        refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener, tags=tags)
         if listener is not None:
             refuse_unknown_kinds(listener)
         ageing = Ageing(
@@ -109,6 +111,7 @@ class Options:
             refresh_ahead=ageing.refresh_ahead,
             jitter=ageing.jitter,
             ageing=ageing,
+            tags=tags if callable(tags) else checked_tags(tags),
         )
 
     def ttl_of(self, landing: Landing) -> float:

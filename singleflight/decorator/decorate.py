@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from ..common.messages import shown
 from ..common.slips import meant_by_option
 from ..core.options import Options, is_not_none
-from ..storage.ttl import TTL
+from ..storage.ttl import TTL, Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
 from .keyforms import KeyRule
 
@@ -64,6 +64,7 @@ def single_flight_ttl(
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
 ) -> SingleFlightFunction[P, R]: ...
 @overload
 def single_flight_ttl(
@@ -85,6 +86,7 @@ def single_flight_ttl(
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
 ) -> SingleFlightDecorator: ...
 @_naming_unknown
 def single_flight_ttl(
@@ -108,6 +110,7 @@ def single_flight_ttl(
     grace: float | timedelta = 0,
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
 ) -> Any:
     """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
@@ -148,6 +151,8 @@ def single_flight_ttl(
             functions (default None: not ahead of time).
         jitter: the largest fraction of the ttl by which it is randomly shortened (0 <= x < 1, default 0), so
             that values which landed together do not expire together.
+        tags: strings by which entries can be removed (see `invalidate_tag`), or a callable that receives the
+            `Landing` and returns them. What it raises fails the flight (default: none).
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
     All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl
@@ -192,6 +197,7 @@ def single_flight_ttl(
         grace=grace,
         refresh_ahead=refresh_ahead,
         jitter=jitter,
+        tags=tags,
     )
     rule = KeyRule.checked(key, ignore, typed)
     if name is not None and not isinstance(name, str):

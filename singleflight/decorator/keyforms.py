@@ -79,7 +79,7 @@ class KeyForm(NamedTuple):
         """Return the same for keys that users name a lock by: any, also those that no call has."""
         typing, whole = self.typing(), self.own or self.lone
 
-        def filed(key: Any) -> Hashable:
+        def filed(key: Any) -> Any:
             try:
                 return typing(key) if whole or type(key) is tuple else key
             except (TypeError, ValueError, IndexError):

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from singleflight import FlightTimeout, single_flight_ttl
+from singleflight import FlightTimeout, current_flight, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
 
 
@@ -146,7 +146,9 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=repr)
+@pytest.mark.parametrize(
+    "form", FORMS, ids=["name", "names", "args", "extra", "ignore", "default", "own", "own tuple"]
+)
 def test_every_control_tells_types_apart(driver, form):
     """In every form of key the controls find what calls of these very types stored, and show plain keys."""
     clock, seen, landings = FakeClock(), Recorder(), []
@@ -196,9 +198,10 @@ def test_every_control_tells_types_apart(driver, form):
 
 def test_flights_and_errors_show_plain_keys(driver):
     """What is in flight, and what an error names, shows the key without the types."""
-    gate, seen = driver.gate(), Recorder()
+    gate, seen, within = driver.gate(), Recorder(), []
 
     async def fetch(number, more):
+        within.append(current_flight().key)
         await gate
         return number
 
@@ -211,6 +214,8 @@ def test_flights_and_errors_show_plain_keys(driver):
     with pytest.raises(FlightTimeout, match=re.escape("s for (1, 'x')") + "$"):
         driver.call(fetch, 1, "x")
     gate.set()
+    driver.outcomes()
+    assert within == [(1, "x")]
 
 
 @pytest.mark.parametrize("key", ["anything", (), (1,), ((1, 2), 3), 7])
