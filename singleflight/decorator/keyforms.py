@@ -53,8 +53,9 @@ class KeyForm(NamedTuple):
 
     def parts(self, key: Any) -> dict[str, Any]:
         """The parts of a key under the names that it is made of."""
+        names = self.names or ()
         parts = (key,) if self.lone and not _has_owner(key) else key
-        return dict(zip(reversed(self.names or ()), reversed(parts), strict=False))
+        return dict(zip(names, parts[len(parts) - len(names) :], strict=True))
 
     def typing(self) -> Callable[[Any], Hashable]:
         """Return what adds the types to a key: those of arguments, not of what is in them."""

@@ -187,7 +187,8 @@ def test_a_misspelt_option():
     ("options", "message"),
     [
         ({"key": "symbol"}, "price: 'symbol', which key= names, cannot be hashed (list)"),
-        ({"key": ("account", "symbol")}, "price: 'symbol', which key= names, cannot be hashed (list)"),
+        ({"key": ("account", "symbol")}, "price: 'account', which key= names, cannot be hashed (dict)"),
+        ({"key": ("symbol", "account")}, "price: 'symbol', which key= names, cannot be hashed (list)"),
         ({"key": "args"}, "price: 'args', which key= names, cannot be hashed (tuple)"),
         (
             {"ignore": "account"},
