@@ -57,6 +57,8 @@ class Options:
     jitter: float
     ageing: Ageing
     tags: Tags
+    max_flights: int | None
+    soft_timeout: float
 
     @classmethod
     def checked(
@@ -76,6 +78,8 @@ class Options:
         refresh_ahead: float | str | None = None,
         jitter: float = 0,
         tags: Any = (),
+        max_flights: int | None = None,
+        soft_timeout: float | timedelta = 0,
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         maxsize = _whole_number(maxsize, "maxsize", 1)
@@ -112,6 +116,8 @@ class Options:
             jitter=ageing.jitter,
             ageing=ageing,
             tags=tags if callable(tags) else checked_tags(tags),
+            max_flights=_whole_number(max_flights, "max_flights", 1),
+            soft_timeout=_soft(soft_timeout, ageing.grace),
         )
 
     def ttl_of(self, landing: Landing) -> float:
@@ -120,6 +126,13 @@ class Options:
             return self.fixed_ttl
         assert callable(self.ttl)
         return left(self.ttl(landing), "ttl")
+
+
+def _soft(value: object, grace: float) -> float:
+    limit = seconds(value, "soft_timeout")
+    if limit and not grace:
+        raise ValueError("soft_timeout: needs `grace`: without it no stale value is served")
+    return limit
 
 
 def _fraction(value: object, option: str, least: float) -> float:

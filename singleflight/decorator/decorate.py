@@ -65,6 +65,8 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
+    soft_timeout: float | timedelta = ...,
+    max_flights: int | None = ...,
 ) -> SingleFlightFunction[P, R]: ...
 @overload
 def single_flight_ttl(
@@ -87,6 +89,8 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
+    soft_timeout: float | timedelta = ...,
+    max_flights: int | None = ...,
 ) -> SingleFlightDecorator: ...
 @_naming_unknown
 def single_flight_ttl(
@@ -111,6 +115,8 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
+    soft_timeout: float | timedelta = 0,
+    max_flights: int | None = None,
 ) -> Any:
     """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
@@ -153,6 +159,11 @@ def single_flight_ttl(
             that values which landed together do not expire together.
         tags: strings by which entries can be removed (see `invalidate_tag`), or a callable that receives the
             `Landing` and returns them. What it raises fails the flight (default: none).
+        soft_timeout: with `grace`, how many seconds a caller that finds a stale value waits for its renewal
+            before it is served the stale one (default 0: not at all). The renewal goes on.
+        max_flights: how many executions of the function may run at once, over all keys (default None: no
+            limit). Further leaders wait in line, first come, first served, for at most `wait_timeout`; their
+            `flight_timeout` counts from when they are let in. A bulk call is one execution.
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
     All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl
@@ -198,6 +209,8 @@ def single_flight_ttl(
         refresh_ahead=refresh_ahead,
         jitter=jitter,
         tags=tags,
+        soft_timeout=soft_timeout,
+        max_flights=max_flights,
     )
     rule = KeyRule.checked(key, ignore, typed)
     if name is not None and not isinstance(name, str):
