@@ -76,7 +76,7 @@ class Cache:
             tuple[int, object]
         ] = []  # the open `bypass()` blocks: thread and token; under `switching`
         self.switching = new_lock()  # re-entrant: a signal handler may open a block within one
-        self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
+        self.fast_paths: list[Any] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
         self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex
         self.warned = False  # that it blocks an event loop; once

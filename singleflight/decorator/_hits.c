@@ -198,17 +198,16 @@ static PyObject *tuple_of(PyObject **items, Py_ssize_t count) {
 /* It is no hit: the driver serves the call. */
 static PyObject *drive(Core *core, PyObject *key, PyObject **given) {
     PyObject *args = tuple_of(given, core->placed), *kwargs = args == NULL ? NULL : PyDict_New();
-    PyObject *served = NULL, *run = Py_NewRef(core->run);
+    PyObject *served = NULL;
     for (int at = core->placed; kwargs != NULL && at < core->all; at++)
         if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(core->names, at), given[at]) < 0)
             Py_CLEAR(kwargs);
     if (kwargs != NULL) {
-        PyObject *stack[] = {NULL, core->cache, run, key, args, kwargs};
+        PyObject *stack[] = {NULL, core->cache, core->run, key, args, kwargs};
         served = PyObject_Vectorcall(core->driver, stack + 1, 5 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
-    Py_DECREF(run);
     return served;
 }
 
@@ -306,12 +305,12 @@ static Py_ssize_t place_of(PyTypeObject *record, const char *name) {
 }
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"record", "index", "timer", "clock", NULL};
+    static char *keywords[] = {"record", "index", "timer", "clock", "call", NULL};
     PyTypeObject *record;
-    PyObject *index, *timer;
+    PyObject *index, *timer, *call;
     int clock;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!Op:Core", keywords, &PyType_Type, &record, &PyDict_Type,
-                                     &index, &timer, &clock))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!OpO:Core", keywords, &PyType_Type, &record, &PyDict_Type,
+                                     &index, &timer, &clock, &call))
         return NULL;
     Core *core = (Core *)type->tp_alloc(type, 0);
     if (core == NULL)
@@ -319,6 +318,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     core->record = (PyTypeObject *)Py_NewRef(record);
     core->index = Py_NewRef(index);
     core->timer = Py_NewRef(timer);
+    core->call = Py_NewRef(call);
     core->clock = clock && CLOCK;
     core->all = -1; /* until `shape` */
     if ((core->deadline = place_of(record, "deadline")) < 0 || (core->hits = place_of(record, "hits")) < 0
@@ -329,13 +329,14 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 PyDoc_STRVAR(shape_doc, "Say how calls are read: names, defaults (this core: none), how many parameters are given by "
              "place alone and by place at all, parts of the key (-1: the instance), whether that is the one part, "
-             "and what is called: key (or None), known, driver, cache, refuse, call.");
+             "the user's key (or None), known and owner of instances (or None), and what is called: driver, cache, "
+             "run, refuse. Once: a call that is under way reads this.");
 static PyObject *shape(Core *core, PyObject *args) {
-    PyObject *names, *defaults, *parts, *key, *known, *driver, *cache, *refuse, *call;
+    PyObject *names, *defaults, *parts, *key, *known, *owner, *driver, *cache, *run, *refuse;
     int by_place, placed, lone;
-    if (!PyArg_ParseTuple(args, "O!O!iiO!pOO!OOOO:shape", &PyTuple_Type, &names, &PyTuple_Type, &defaults, &by_place,
-                          &placed, &PyTuple_Type, &parts, &lone, &key, &PyDict_Type, &known, &driver, &cache,
-                          &refuse, &call))
+    if (!PyArg_ParseTuple(args, "O!O!iiO!pOO!OOOOO:shape", &PyTuple_Type, &names, &PyTuple_Type, &defaults, &by_place,
+                          &placed, &PyTuple_Type, &parts, &lone, &key, &PyDict_Type, &known, &owner, &driver, &cache,
+                          &run, &refuse))
         return NULL;
     Py_ssize_t all = PyTuple_GET_SIZE(names), count = PyTuple_GET_SIZE(parts);
     int fits = core->names == NULL && all <= MOST && PyTuple_GET_SIZE(defaults) == all && count <= MOST + 1
@@ -358,11 +359,11 @@ static PyObject *shape(Core *core, PyObject *args) {
     core->defaults = Py_NewRef(defaults);
     core->make_key = key == Py_None ? NULL : Py_NewRef(key);
     core->known = Py_NewRef(known);
+    core->owner = owner == Py_None ? NULL : Py_NewRef(owner);
     core->driver = Py_NewRef(driver);
     core->cache = Py_NewRef(cache);
+    core->run = Py_NewRef(run);
     core->refuse = Py_NewRef(refuse);
-    core->call = Py_NewRef(call);
-    core->run = Py_NewRef(Py_None);
     core->by_place = by_place;
     core->placed = placed;
     core->lone = lone;
@@ -389,10 +390,7 @@ static PyMethodDef core_methods[] = {{"shape", (PyCFunction)shape, METH_VARARGS,
                                      {"find", (PyCFunction)find, METH_O, find_doc},
                                      {"look_in", (PyCFunction)look_in, METH_O, look_in_doc},
                                      {NULL}};
-static PyMemberDef core_members[] = {{"run", T_OBJECT, offsetof(Core, run), 0, "what a leader runs"},
-                                     {"owner", T_OBJECT, offsetof(Core, owner), 0, "what stands for an instance"},
-                                     {"call", T_OBJECT, offsetof(Core, call), 0, "the compiled Python call"},
-                                     {NULL}};
+static PyMemberDef core_members[] = {{"index", T_OBJECT, offsetof(Core, index), READONLY, "where it looks"}, {NULL}};
 static PyType_Slot core_slots[] = {{Py_tp_new, core_new},           {Py_tp_dealloc, dealloc},
                                    {Py_tp_traverse, traverse},      {Py_tp_clear, clear},
                                    {Py_tp_methods, core_methods},   {Py_tp_members, core_members},
@@ -426,14 +424,16 @@ static int is_made_here(PyObject *type) {
            && PyObject_HasAttrString(type, "_self_core");
 }
 
-PyDoc_STRVAR(show_call_doc, "Have a class that `make` made show this as its `__call__`; calls go on as they did.");
-static PyObject *show_call(PyObject *module, PyObject *args) {
-    PyObject *type, *shown;
-    if (!PyArg_ParseTuple(args, "O!O:show_call", &PyType_Type, &type, &shown))
+PyDoc_STRVAR(show_doc, "Have a class that `make` made show something under a name; calls go on as they did.");
+static PyObject *show(PyObject *module, PyObject *args) {
+    PyObject *type, *name, *shown;
+    if (!PyArg_ParseTuple(args, "O!UO:show", &PyType_Type, &type, &name, &shown))
         return NULL;
-    /* Not by setting the attribute, which would have CPython call that in place of what is here. */
-    if (!is_made_here(type) || PyDict_SetItemString(((PyTypeObject *)type)->tp_dict, "__call__", shown) < 0)
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "%R was not made here", type);
+    /* Not by setting the attribute: CPython would call a `__call__` in place of what is here. */
+    if (!is_made_here(type))
+        return PyErr_Format(PyExc_TypeError, "%R was not made here", type);
+    if (PyDict_SetItem(((PyTypeObject *)type)->tp_dict, name, shown) < 0)
+        return NULL;
     PyType_Modified((PyTypeObject *)type);
     Py_RETURN_NONE;
 }
@@ -466,7 +466,7 @@ static PyObject *become(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {{"make", make, METH_VARARGS, make_doc},
-                                {"show_call", show_call, METH_VARARGS, show_call_doc},
+                                {"show", show, METH_VARARGS, show_doc},
                                 {"attach", attach, METH_VARARGS, attach_doc},
                                 {"become", become, METH_VARARGS, become_doc},
                                 {NULL}};

@@ -19,6 +19,7 @@ from ..drivers import threads
 from ..process.registry import register
 from ..storage.entry import ABSENT
 from ..telemetry.counters import new_counts
+from .accelerate import Accelerator, is_simple
 from .callforms import CallForms, can_bind
 from .keyforms import KeyForm, KeyRule
 from .parameters import ANY, UNKNOWN, Parameters, parameters_of
@@ -118,6 +119,7 @@ class Assembly:
             self.twins = twin_of.twins
         self.cache = self.twins.cache
         driver = self._driver()
+        self.accelerator = Accelerator.of(self.cache)
         self.forms = CallForms(
             function,
             self.parameters if guarded and not self.form.by_name else replace(self.parameters, certain=True),
@@ -138,6 +140,7 @@ class Assembly:
             first=self.twins.first,
             instance=self.twins.instance,
             unhashable=partial(_unhashable, called, self.form, _defaults(self.parameters)),
+            **(self.accelerator.names() if self.accelerator else {}),
         )
         with self.cache.switching:
             self.cache.fast_paths.append(self.forms.namespace)
@@ -149,6 +152,7 @@ class Assembly:
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
         self.by_instance = False  # whether plain calls look for instances
+        self.in_c = False  # whether the function is called in C
         self.twins.add(self, method)
 
     def _form_of_twin(self, other: Assembly, rule: KeyRule, of_methods: bool) -> KeyForm:
@@ -188,6 +192,8 @@ class Assembly:
     def fill(self, made: Any) -> Any:
         """Give it its content: what a class or static method holds, so it answers as a function does."""
         self.wrap(made)
+        if self.in_c:
+            self.accelerator.attach(made, self._as_method())  # type: ignore[union-attr]
         self.alive = weakref.ref(made)
         register(made)
         return made
@@ -204,10 +210,41 @@ class Assembly:
         """From now on plain calls look for instances."""
         if self.twins.of_methods:
             self.forms.namespace["_sf_run"] = self.forms.namespace["_sf_run_bound"]
-        if not self.by_instance and self.form.owned:
+        anew = not self.by_instance and self.form.owned
+        if anew:
             self.by_instance = True
-            if hasattr(self, "kind"):
-                self.kind.__call__ = self.plain_call()
+        if self.in_c:
+            self._describe()
+            made = self.alive()
+            if made is not None:
+                self.accelerator.attach(made, self._as_method())  # type: ignore[union-attr]
+        elif anew and hasattr(self, "kind"):
+            self.kind.__call__ = self.plain_call()
+
+    def call_in_c(self) -> None:
+        """Have the function called in C, where that was built, if its calls are simple; before it is made."""
+        if self.accelerator is not None and not self.static and not self.of_class:
+            if is_simple(self.parameters, self.form):
+                self.in_c = True
+                self.accelerator.furnish(self.kind)
+                self._describe()
+
+    def _describe(self) -> None:
+        """The function's calls are read in C as they are now."""
+        assert self.accelerator is not None
+        self.accelerator.describe(
+            self.forms.function(self.by_instance),
+            self.parameters,
+            self.form,
+            self.forms.namespace,
+            self.twins.first if self.by_instance else None,
+            self.twins.of_methods,
+        )
+        self.kind = self.accelerator.kind(self._as_method())
+
+    def _as_method(self) -> bool:
+        """Return True if Python may call the function with the instance, without binding it."""
+        return self.twins.of_methods and self.bindable
 
     def split(self, bound: bool) -> Callable[..., tuple[Any, Any, Any]]:
         """What finds the key and canonical arguments of a call."""

@@ -41,6 +41,15 @@ _HIT = """\
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
 """
+# The same where `_hits` was built: `find` does all that without a call of Python's.
+_FOUND = """\
+    try:
+        if (_sf_value := _sf_find(_sf_key)) is not _sf_nowhere:
+            return _sf_value
+    except _sf_TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
+"""
 _SPLIT = """\
     try:
         _sf_hash(_sf_key)
@@ -113,7 +122,7 @@ class CallForms:
             and `unhashable`; `driver`, `cache`, `run` and `run_bound` for what is not a hit; `make_key` for a
             key of the user's, or `known`, `meet`, `first` and `instance` for the keys of instances (`meet`:
             it is one; `first`: of a first argument that may be one; `instance`: the same, None if it is
-            none); `typed` for keys that tell types apart.
+            none); `typed` for keys that tell types apart; `find` and `nowhere`, where hits are served in C.
     """
 
     def __init__(
@@ -128,6 +137,7 @@ class CallForms:
         self._shapes = shapes_of(parameters.signature)
         self._form = form
         self._coroutine = coroutine
+        self._hit = _FOUND if "find" in names else _HIT
         self._binder: Binder | None = None
         if not (parameters.exact or parameters.signature is ANY):
             self._binder = binder = Binder(parameters, form.own or form.by_name)
@@ -141,11 +151,11 @@ class CallForms:
 
     def function(self, by_instance: bool) -> types.FunctionType:
         """For plain calls; by instance: the first argument may be one."""
-        return self._make(_HIT, "first" if by_instance else "", bound=False)
+        return self._make(self._hit, "first" if by_instance else "", bound=False)
 
     def method(self) -> types.FunctionType:
         """For calls on a bound object, which is the first argument and whose `__self__` replaces it."""
-        return self._make(_HIT, "meet", bound=True)
+        return self._make(self._hit, "meet", bound=True)
 
     def split(self, by_instance: bool, bound: bool) -> types.FunctionType:
         """For the control surface: returns key, args and kwargs of a plain or bound call."""
@@ -156,7 +166,7 @@ class CallForms:
         return self._make(_ARGUMENTS, "", bound=False)
 
     def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
-        waits = self._coroutine and body is _HIT
+        waits = self._coroutine and body is self._hit
         meet = meet if self._form.owned else ""
         if self._binder is not None:
             return self._compiled(self._loose(self._binder, body, meet, bound, waits))

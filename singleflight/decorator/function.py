@@ -256,6 +256,7 @@ def decorate(
     patches.tell("decorating")
     assembly = Assembly(wrapped, options, rule, name, twin_of)
     _furnish(_new_kind(), assembly)
+    assembly.call_in_c()
     made: SingleFlightFunction[..., Any] = assembly.make()
     return _held(made) if assembly.static or assembly.of_class else made
 
