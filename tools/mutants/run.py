@@ -61,6 +61,7 @@ DECORATED = [
     *("decorators/test_decorated.py", "decorators/test_bound.py", "decorators/test_binding.py"),
     *("decorators/test_coroutines.py", "decorators/test_twin.py", "decorators/test_calls_made.py"),
 ]
+KEYS = ["decorators/test_key_options.py", "decorators/test_key_model.py", "contract/test_key_names.py"]
 TELLING = ["threads/test_told.py", "contract/test_one_call.py"]
 ACCOUNTS = [
     *("accounts/test_alpaca_prices.py", "accounts/test_bulk_prices.py", "accounts/test_trading.py"),
@@ -137,12 +138,13 @@ TESTS = {
     "loader": [*BULK, "decorators/test_binding.py"],
     "surface": [*HITS, *DECORATED],
     "assembly": DECORATED,
-    "callforms": [*DECORATED, "decorators/test_parameters.py", "threads/test_hits.py"],
+    "callforms": [*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"],
+    "keyforms": KEYS,
     "parameters": ["decorators/test_parameters.py", "decorators/test_calls_made.py"],
     "binding": ["decorators/test_parameters.py", "decorators/test_calls_made.py", "core/test_keys.py"],
     "signatures": ["decorators/test_parameters.py", "decorators/test_twin.py", "core/test_keys.py"],
     "pickles": ["decorators/test_pickling.py"],
-    "keys": ["core/test_keys.py", "decorators/test_unweakable.py", "decorators/test_bound.py"],
+    "keys": [*KEYS, "core/test_keys.py", "decorators/test_unweakable.py", "decorators/test_bound.py"],
     # accounts
     "interface": ACCOUNTS,
     "alpaca": ACCOUNTS,
