@@ -25,6 +25,8 @@ def is_set(name: str) -> bool:
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    """What hatchling calls; see above."""
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before it collects the files of a wheel."""
         if self.target_name != "wheel":
@@ -40,9 +42,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
                 reason = str(error) or type(error).__name__
         if reason is not None:
             if required:
-                raise RuntimeError(
-                    f"SINGLEFLIGHT_REQUIRE_SPEED is set, and the hit path in C is not built: {reason}"
-                )
+                raise RuntimeError(f"SINGLEFLIGHT_REQUIRE_SPEED is set, and this was not built: {reason}")
             self.app.display_warning(f"The hit path in C is not built, pure Python is used: {reason}")
             return
         if version != "editable":
@@ -68,9 +68,8 @@ def build(root: Path, inplace: bool) -> Path:
     from setuptools.command.build_ext import build_ext
 
     os.chdir(root)
-    command = build_ext(
-        Distribution({"name": "singleflight-kit", "ext_modules": [Extension(NAME, [SOURCE])]})
-    )
+    distribution = Distribution({"name": "singleflight-kit", "ext_modules": [Extension(NAME, [SOURCE])]})
+    command = build_ext(distribution)
     folder = tempfile.mkdtemp()
     command.build_lib, command.build_temp, command.inplace = folder, folder, inplace
     command.ensure_finalized()

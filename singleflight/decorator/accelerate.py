@@ -11,6 +11,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from ..core.cache import Cache
@@ -22,13 +23,11 @@ __all__ = ["Accelerator", "accelerated", "is_simple"]
 
 _hits: Any = None
 if os.environ.get("SINGLEFLIGHT_PURE", "").lower() in ("", "0", "false", "no", "off"):
-    try:
+    with suppress(ImportError):  # not built, or not for this interpreter
         from . import _hits  # type: ignore[attr-defined, no-redef]
-    except ImportError:  # not built, or not for this interpreter
-        pass
 
 accelerated: bool = _hits is not None
-"""Whether hits are served in C in this process: that was built for this interpreter, and is not switched off."""
+"""Whether hits are served in C in this process: built for this interpreter, and not switched off."""
 
 _BY_PLACE_ALONE = inspect.Parameter.POSITIONAL_ONLY
 _PLACED = (_BY_PLACE_ALONE, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -61,7 +60,7 @@ class Accelerator:
         return cls(cache) if accelerated else None
 
     def __setitem__(self, _name: str, lookup: Any) -> None:
-        """The cache's look-up was replaced (see `Cache.fast_paths`): here it is the dictionary that counts."""
+        """The cache's look-up was replaced (see `Cache.fast_paths`): here its dictionary is what counts."""
         for core in (self._finder, self._caller):
             if core is not None:
                 core.look_in(lookup.__self__)

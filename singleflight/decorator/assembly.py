@@ -223,11 +223,12 @@ class Assembly:
 
     def call_in_c(self) -> None:
         """Have the function called in C, where that was built, if its calls are simple; before it is made."""
-        if self.accelerator is not None and not self.static and not self.of_class:
-            if is_simple(self.parameters, self.form):
-                self.in_c = True
-                self.accelerator.furnish(self.kind)
-                self._describe()
+        if self.accelerator is None or self.static or self.of_class:
+            return
+        if is_simple(self.parameters, self.form):
+            self.in_c = True
+            self.accelerator.furnish(self.kind)
+            self._describe()
 
     def _describe(self) -> None:
         """The function's calls are read in C as they are now."""
