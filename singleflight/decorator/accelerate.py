@@ -11,20 +11,44 @@ import inspect
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from math import inf
 from typing import Any, NoReturn
 
 from ..core.cache import Cache
-from ..storage.entry import Record
+from ..storage.entry import Record, record_of
+from ..telemetry.counters import has_global_lock
 from .keyforms import KeyForm
 from .parameters import Parameters
 
 __all__ = ["Accelerator", "accelerated", "is_simple"]
 
-_hits: Any = None
-if os.environ.get("SINGLEFLIGHT_PURE", "").lower() in ("", "0", "false", "no", "off"):
-    with suppress(ImportError):  # not built, or not for this interpreter
-        from . import _hits  # type: ignore[attr-defined, no-redef]
+
+def _built() -> Any:
+    """The extension; None where it was not built, is not wanted, or does not find its way here."""
+    if os.environ.get("SINGLEFLIGHT_PURE", "").lower() not in ("", "0", "false", "no", "off"):
+        return None
+    if not has_global_lock():
+        return None
+    try:
+        from . import _hits  # type: ignore[attr-defined]
+    except ImportError:  # not built, not for this interpreter, or a subinterpreter with a lock of its own
+        return None
+    try:
+        _hits.trust(time.monotonic)
+        return _hits if _finds(_hits) else None
+    except Exception:  # records are not laid out as it expects
+        return None
+
+
+def _finds(hits: Any) -> bool:
+    """Return True if it finds a fresh record and counts its hits, and leaves alone one that has run out."""
+    fresh, gone = record_of("fresh", object(), 0.0, inf), record_of("gone", None, 0.0, -inf)
+    core = hits.Core(Record, {"fresh": fresh, "gone": gone}, time.monotonic, _finds)
+    found = [core.find(key) for key in ("fresh", "gone", "fresh", "none")]
+    return found == [fresh.value, hits.Core, fresh.value, hits.Core] and (fresh.hits, gone.hits) == (2.0, 0.0)
+
+
+_hits = _built()
 
 accelerated: bool = _hits is not None
 """Whether hits are served in C in this process: built for this interpreter, and not switched off."""
@@ -131,8 +155,7 @@ class Accelerator:
         _hits.attach(made, self._caller)
 
     def _core(self, index: Any, call: Any) -> Any:
-        timer = self._cache.timer
-        return _hits.Core(Record, index, timer, timer is time.monotonic, call)
+        return _hits.Core(Record, index, self._cache.timer, call)
 
 
 def is_simple(parameters: Parameters, form: KeyForm) -> bool:
