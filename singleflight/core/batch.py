@@ -16,7 +16,7 @@ from . import transitions
 from .cache import Cache
 from .call import NONE, Call, new_call
 from .flight import FLYING, UNSEATED, Flight, Work
-from .landing import Ending, call_off, fail, land, renew_later, say_unstored, settle_flight
+from .landing import Ending, Verdict, call_off, fail, judge, land, renew_later, say_unstored, settle_flight
 from .leaving import abandon, desert, done
 from .renewal import begin_renewal, entrust_renewal
 from .shareable import PLAIN, accepted, check_shareable
@@ -118,7 +118,7 @@ class Batch:
         for flight in more:  # more than it was asked for this time
             called[flight] = self._pending.pop(flight)
         endings: list[Ending] = []
-        struck: Exception | None = None
+        struck: BaseException | None = None
         try:
             for flight, key in called.items():
                 brought = _taken(values, key)
@@ -127,8 +127,10 @@ class Batch:
                         _check_value(cache.name, key, brought[0])
                         land(cache, flight, brought[0], endings)
                     except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
-                        struck = struck or error
-                        fail(cache, flight, error, endings)
+                        ended = fail(cache, flight, error, endings)
+                        if struck is None or not isinstance(ended, Exception):
+                            struck = ended
+                        del ended
                     else:
                         storable = endings[-1][4]
                         if storable or not flight.background:  # else the value that was to be renewed stays
@@ -155,17 +157,32 @@ class Batch:
         rest = uncalled(error)
         endings: list[Ending] = []
         mine = set(called)
+        struck = error
+        judged: dict[Flight, Verdict] = {}
+        if not all(flight.has_ended() for flight in mine):
+            verdict = judge(cache, error)
+            struck = verdict.error
+            judged = dict.fromkeys(mine, verdict._replace(fault=None))
+            judged[next(iter(mine))] = verdict  # a fault of it is logged once
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, [], None))
             else:
-                fail(cache, flight, error if flight in mine else rest, endings)
+                fail(
+                    cache,
+                    flight,
+                    error if flight in mine else rest,
+                    endings,
+                    verdict=judged.pop(flight, None),
+                )
         self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
         if called and isinstance(error, Exception):
             with mutex:
                 cache.counts.failures += 1
         called.clear()
         self._pending.clear()
+        if struck is not error:
+            raise struck
 
     def settle(self, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""

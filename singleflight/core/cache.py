@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable
+from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
 
@@ -57,8 +58,10 @@ class Cache:
         self.options = options
         self.counts = counts
         self.timer = options.timer
+        copy = options.copy  # what each caller gets is a copy, or (None) the value
+        self.copy = copy if callable(copy) else deepcopy if copy else None
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
-        self.is_plain = options.ageing.is_plain
+        self.is_plain = options.ageing.is_plain and not callable(options.failure_ttl)
         self.store = Store(options.maxsize, options.fixed_ttl if self.is_plain else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here

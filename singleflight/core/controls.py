@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from math import inf
 from typing import Any
 
+from ..common.keys import InstanceKey
 from ..common.messages import shown
 from ..locks.mutex import inside, mutex
 from ..locks.slots import Slot
@@ -27,6 +29,7 @@ from .transitions import detach
 __all__ = [
     "bypass",
     "clear",
+    "drop",
     "entry",
     "explain",
     "flights",
@@ -102,6 +105,8 @@ def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:
 def put(cache: Cache, key: Hashable, value: Any) -> None:
     """Store a value from outside, in place of whatever is there or on its way."""
     check_shareable(cache.name, value, "put was given")
+    if cache.copy is not None:
+        value = cache.copy(value)  # what its caller changes later is not what is stored
     now = cache.timer()
     old = cache.store.index.get(key)
     ttl = cache.options.ttl_of(
@@ -138,12 +143,40 @@ def clear(cache: Cache) -> None:
         cache.counts.reset()
 
 
-def entry(cache: Cache, key: Hashable) -> Entry | None:
+def drop(cache: Cache, owner: InstanceKey | None = None) -> int:
+    """Drop the entries and detach the flights of one instance, or of all; how many entries there were."""
+    settle()
+    with mutex:
+        slots = cache.locks.live()
+        for batch in cache.batches:
+            batch.sealed = True  # as in `invalidate_where`
+    detached = [of.key for of in slots if _is_of(of.key, owner) and _detach_slot(cache, of)]
+    # Second: none of these flights can store anything any more.
+    records = cache.store.records() if owner is None else cache.store.records_of(owner)
+    now = cache.timer()
+    dropped = [of.key for of in cache.store.discard(records) if of.serves_for(now) > 0]
+    with mutex:
+        idle = [cache.locks.forget(key) for key in dropped]  # let go of after the mutex
+    del idle
+    if cache.tell.wants("invalidate"):
+        for key in [*detached, *dropped]:
+            cache.tell.tell(Invalidate, key)
+    return len(dropped)
+
+
+def _is_of(key: Any, owner: InstanceKey | None) -> bool:
+    return owner is None or (type(key) is tuple and len(key) > 0 and key[0] is owner)
+
+
+def entry(cache: Cache, key: Hashable) -> Entry[Any] | None:
     """The entry that would be served now, without calling or counting anything."""
     record = cache.store.index.get(key)
     now = cache.timer()
     served = record is not None and record.error is None and record.serves_for(now) > 0
-    return record.snapshot(now) if record is not None and served else None
+    if record is None or not served:
+        return None
+    found = record.snapshot(now)
+    return found if cache.copy is None else replace(found, value=cache.copy(found.value))
 
 
 def flights(cache: Cache) -> tuple[FlightInfo, ...]:

@@ -39,6 +39,19 @@ _HIT = """\
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
 """
+# With `copy`: what that raises is its own, so it is called outside the guard around the key's hash.
+_COPIED_HIT = """\
+    try:
+        if _sf_timer() < (_sf_record := _sf_lookup(_sf_key, _sf_absent)).deadline:
+            _sf_record.hits += 1.0{count}
+        else:
+            _sf_record = None
+    except _sf_TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    if _sf_record is None:
+        return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
+    return _sf_copy(_sf_record.value)
+"""
 _SPLIT = """\
     try:
         _sf_hash(_sf_key)
@@ -103,7 +116,7 @@ class CallForms:
         names: what the text refers to: `lookup`, `absent` (what to find where nothing is), `timer`, `counts`
             and `unhashable`; `driver`, `cache`, `run` and `run_bound` for what is not a hit; `make_key` for a
             key of the user's, or `known`, `meet` and `first` for the keys of instances (`meet`: it is one;
-            `first`: of a first argument that may be one).
+            `first`: of a first argument that may be one); `copy` where each caller gets a copy.
     """
 
     def __init__(
@@ -118,6 +131,7 @@ class CallForms:
         self._shapes = shapes_of(parameters.signature)
         self._own_key = own_key
         self._coroutine = coroutine
+        self._hit = _HIT if names.get("copy") is None else _COPIED_HIT
         self._binder: Binder | None = None
         if not (parameters.exact or parameters.signature is ANY):
             self._binder = binder = Binder(parameters, own_key)
@@ -131,11 +145,11 @@ class CallForms:
 
     def function(self, by_instance: bool) -> types.FunctionType:
         """For plain calls; by instance: the first argument may be one."""
-        return self._make(_HIT, "first" if by_instance else "", bound=False)
+        return self._make(self._hit, "first" if by_instance else "", bound=False)
 
     def method(self) -> types.FunctionType:
         """For calls on a bound object, which is the first argument and whose `__self__` replaces it."""
-        return self._make(_HIT, "meet", bound=True)
+        return self._make(self._hit, "meet", bound=True)
 
     def split(self, by_instance: bool, bound: bool) -> types.FunctionType:
         """For the control surface: returns key, args and kwargs of a plain or bound call."""
@@ -146,7 +160,7 @@ class CallForms:
         return self._make(_ARGUMENTS, "", bound=False)
 
     def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
-        waits = self._coroutine and body is _HIT
+        waits = self._coroutine and body is self._hit
         meet = "" if self._own_key else meet
         if self._binder is None:
             text = _text(self._shapes, body, meet, self._own_key, bound, waits)

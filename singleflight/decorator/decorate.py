@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from ..common.messages import shown
 from ..common.slips import meant_by_option
 from ..core.functions import refuse_coroutine_functions
-from ..core.options import Options, is_not_none
+from ..core.options import Copy, FailureTTL, Options, is_not_none
 from ..storage.ttl import TTL
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
 
@@ -58,10 +58,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = ...,
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
-    failure_ttl: float | timedelta = ...,
+    failure_ttl: FailureTTL = ...,
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    copy: Copy = ...,
 ) -> SingleFlightFunction[P, R]: ...
 @overload
 def single_flight_ttl(
@@ -77,10 +78,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = ...,
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
-    failure_ttl: float | timedelta = ...,
+    failure_ttl: FailureTTL = ...,
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    copy: Copy = ...,
 ) -> SingleFlightDecorator: ...
 @_naming_unknown
 def single_flight_ttl(
@@ -98,10 +100,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = time.monotonic,
     listener: Callable[[Any], object] | None = None,
     name: str | None = None,
-    failure_ttl: float | timedelta = 0,
+    failure_ttl: FailureTTL = 0,
     grace: float | timedelta = 0,
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
+    copy: Copy = None,
 ) -> Any:
     """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
@@ -129,7 +132,9 @@ def single_flight_ttl(
         listener: called with an event for each thing that happens (see `Listener`).
         name: the name of the function in events, log lines and `report()` (default: its qualified name).
         failure_ttl: how many seconds an exception is stored, and a copy raised to later callers, if there is
-            no value (default 0: not at all).
+            no value (default 0: not at all). Or a callable of the exception that returns seconds or a
+            `timedelta`. If it raises or returns something else, that is logged, the exception is not stored,
+            and callers receive the exception.
         grace: how many seconds past its ttl a value is still served at once, while it is renewed in the
             background or while renewal fails (default 0).
         refresh_ahead: fraction of the ttl (0 < x < 1) after which the next read triggers a background
@@ -137,10 +142,12 @@ def single_flight_ttl(
             functions (default None: not ahead of time).
         jitter: the largest fraction of the ttl by which it is randomly shortened (0 <= x < 1, default 0), so
             that values which landed together do not expire together.
+        copy: True (`copy.deepcopy`) or a callable of the value: every caller receives a copy of its own
+            (default None: all receive the same object). What it raises, that caller receives.
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
-    All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl
-    and grace.
+    Without `copy` all callers of a key receive the same object: a mutable value is shared. No value is served
+    past its ttl and grace.
 
     Raises `TypeError` or `ValueError` at decoration, naming the wrong option. A call raises the function's
     exception (its followers receive a copy), `FlightDeadlock` if waiting would never end, `FlightTimeout`,
@@ -181,6 +188,7 @@ def single_flight_ttl(
         grace=grace,
         refresh_ahead=refresh_ahead,
         jitter=jitter,
+        copy=copy,
     )
     if key is not None and not callable(key):
         raise TypeError(f"key: expected a callable of the arguments, got {shown(key)}")

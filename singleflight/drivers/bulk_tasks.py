@@ -205,9 +205,11 @@ def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
             batch.close()
     except (RecursionError, MemoryError):
         unsettled[batch] = batch.settle, raised
-    except BaseException:
+    except BaseException as struck:
         unsettled[batch] = batch.settle, raised
-        raise
+        if work.home.done() or not all(flight.has_ended() for flight in batch.flights):
+            raise
+        raised = struck  # an abort of `failure_ttl`: its caller receives that
     finally:
         brought = work.bring_home(None, raised)
         del raised, batch, work, error  # or this frame and the exception would keep each other

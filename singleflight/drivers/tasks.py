@@ -215,7 +215,7 @@ async def call(
         except BaseException:
             unsettled[call] = settle_call, cache, call, None
             raise
-        return value
+        return value if cache.copy is None else cache.copy(value)
     finally:
         if unsettled:
             try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
@@ -344,9 +344,11 @@ def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool
             fail(cache, flight, raised, overdue=raised is not error)
     except (RecursionError, MemoryError):
         unsettled[flight] = settle_flight, cache, flight, raised
-    except BaseException:
+    except BaseException as struck:
         unsettled[flight] = settle_flight, cache, flight, raised
-        raise
+        if work.home.done() or not flight.has_ended():
+            raise
+        raised = struck  # an abort of `failure_ttl`: its caller receives that
     finally:
         brought = work.bring_home(None, raised)
         del raised, flight, work, error  # or this frame and the exception would keep each other

@@ -74,7 +74,8 @@ def call(
                     cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
-                return call.flight.value
+                value = call.flight.value
+                return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
             if call.flight.wants_events:
                 cache.tell.fetching(call.flight)
@@ -82,7 +83,7 @@ def call(
             if type(value) not in PLAIN and id(type(value)) not in accepted:
                 check_shareable(cache.name, value, references=getrefcount(value))
             land(cache, call.flight, value)
-            return value
+            return value if cache.copy is None else cache.copy(value)
         return _served(cache, run, call, args, kwargs)
     except BaseException as error:
         try:
@@ -116,7 +117,7 @@ def _served(
             record = renewal.record
     if record.error is not None:
         raise_shared(bare_copy_of(record.error))
-    return record.value
+    return record.value if cache.copy is None else cache.copy(record.value)
 
 
 def _renew(
