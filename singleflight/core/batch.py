@@ -15,6 +15,7 @@ from ..locks.waitgraph import waiting, waits
 from . import transitions
 from .cache import Cache
 from .call import NONE, Call, new_call
+from .current import Unchanged, kept
 from .flight import FLYING, UNSEATED, Flight, Work
 from .landing import Ending, Verdict, call_off, fail, judge, land, renew_later, say_unstored, settle_flight
 from .leaving import abandon, desert, done
@@ -105,6 +106,11 @@ class Batch:
                 cache.tell.fetching(flight)
         return [spelt[id(key)] for key in self._called.values()]
 
+    def called(self) -> list[tuple[Any, Flight]]:
+        """What the loader is running for: each flight with its item."""
+        spelt = self._call.spelt
+        return [(spelt[id(key)], flight) for flight, key in (self._called or {}).items() if id(key) in spelt]
+
     def land(self, loaded: Any) -> None:
         """The loader returned: land each key of its answer, and what was asked for and is not there."""
         cache = self._cache
@@ -124,8 +130,8 @@ class Batch:
                 brought = _taken(values, key)
                 if brought:
                     try:
-                        _check_value(cache.name, key, brought[0])
-                        land(cache, flight, brought[0], endings)
+                        value = _checked(cache.name, flight, key, brought[0])
+                        land(cache, flight, value, endings)
                     except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
                         ended = fail(cache, flight, error, endings)
                         if struck is None or not isinstance(ended, Exception):
@@ -134,7 +140,7 @@ class Batch:
                     else:
                         storable = endings[-1][4]
                         if storable or not flight.background:  # else the value that was to be renewed stays
-                            self.values[id(key)] = brought[0]
+                            self.values[id(key)] = value
                 else:
                     self._lack(flight, endings)
             self._end(endings)
@@ -270,8 +276,7 @@ class Batch:
                 continue
             if flight is not None:
                 try:
-                    _check_value(cache.name, key, value)
-                    land(cache, flight, value)
+                    land(cache, flight, _checked(cache.name, flight, key, value))
                 except Exception as error:  # of `cache_if` or `ttl` too: nobody asked for it
                     fail(cache, flight, error)
                 del called[flight]
@@ -293,6 +298,7 @@ class Batch:
                 call.wants_events = like.wants_events
                 claim(flight, call, now, previous, None)
                 flight.counted, flight.missing, flight.kind = True, False, "bulk"
+                flight.number = like.number  # as old as the loader's call
                 called[flight] = key  # an interrupt finds it there
                 occupy(flight)
         return flight
@@ -360,9 +366,13 @@ class Batch:
         return True
 
 
-def _check_value(name: str, key: Hashable, value: object) -> None:
+def _checked(name: str, flight: Flight, key: Hashable, value: Any) -> Any:
+    """What the loader brought for a key, if it can be shared."""
     if type(value) not in PLAIN and id(type(value)) not in accepted:
+        if value is Unchanged:
+            return kept(name, flight)
         check_shareable(name, value, f"its loader's value for {shown(key)} is")
+    return value
 
 
 def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:

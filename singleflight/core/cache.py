@@ -30,6 +30,9 @@ class Batch(Protocol):
     sealed: bool
     """The same for every key."""
 
+    flights: list[Flight]
+    """Those that it loads, which are as old as it is."""
+
 
 class Cache:
     """All that is known of one decorated function. What happens to it is decided in `coordinator`.
@@ -61,8 +64,10 @@ class Cache:
         copy = options.copy  # what each caller gets is a copy, or (None) the value
         self.copy = copy if callable(copy) else deepcopy if copy else None
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
-        self.is_plain = options.ageing.is_plain and not callable(options.failure_ttl)
-        self.store = Store(options.maxsize, options.fixed_ttl if self.is_plain else None)
+        self.tags_of = options.tags if callable(options.tags) else None
+        ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
+        self.is_plain = ages_alike and self.tags_of is None
+        self.store = Store(options.maxsize, options.fixed_ttl if ages_alike else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)

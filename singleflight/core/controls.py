@@ -11,15 +11,16 @@ from typing import Any
 from ..common.keys import InstanceKey
 from ..common.messages import shown
 from ..locks.mutex import inside, mutex
-from ..locks.slots import Slot
+from ..locks.slots import Slot, numbers
 from ..locks.unsettled import After, settle
 from ..locks.waiters import Actor, get_ident
 from ..storage.entry import Entry, Record
-from ..storage.ttl import Landing
+from ..storage.ttl import Landing, checked_tags
 from ..telemetry.counters import Stats
 from ..telemetry.events import Invalidate, Put
 from ..telemetry.views import Explanation, FlightInfo
 from .cache import Cache
+from .current import Unchanged
 from .flight import FLYING, Flight
 from .landing import new_record
 from .options import switched_off
@@ -34,6 +35,7 @@ __all__ = [
     "explain",
     "flights",
     "invalidate",
+    "invalidate_tag",
     "invalidate_where",
     "put",
     "stats",
@@ -66,6 +68,58 @@ def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
     keys, spoilt = _keys_of(cache, slots, records)
     dropped = sum(invalidate(cache, key) for key in keys if predicate(key))
     return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(of.key)])
+
+
+def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
+    """Drop what has one of these tags, and keep what is on its way with one from being stored; how many."""
+    settle()
+    static = cache.options.tags
+    if not callable(static):
+        return drop(cache) if any(tag in static for tag in tags) else 0
+    number = next(numbers)
+    if cache.store.has_many_cuts():
+        cache.store.forget_cuts(_oldest_in_flight(cache, number))
+    now = cache.timer()
+    dropped = [record for record in cache.store.cut(tags, number) if record.serves_for(now) > 0]
+    if cache.tell.wants("invalidate"):
+        for record in dropped:
+            cache.tell.tell(Invalidate, record.key)
+    return len(dropped)
+
+
+def _oldest_in_flight(cache: Cache, number: int) -> int:
+    """The number of the oldest flight that may still be stored, or this one, if there is none."""
+    with mutex:
+        turns = [slot.turn for slot in cache.locks.live()]
+        flights: list[Any] = [turn for turn in turns if _flying(turn)]
+        for batch in cache.batches:
+            flights += batch.flights[:1]
+    return min((flight.number for flight in flights), default=number)
+
+
+def drop(cache: Cache, owner: InstanceKey | None = None) -> int:
+    """Drop the entries and detach the flights of one instance, or of all; how many entries there were."""
+    settle()
+    with mutex:
+        slots = cache.locks.live()
+        for batch in cache.batches:
+            batch.sealed = True  # as in `invalidate_where`
+    detached = [of.key for of in slots if _is_of(of.key, owner) and _detach_slot(cache, of)]
+    # Second: none of these flights can store anything any more.
+    records = cache.store.records() if owner is None else cache.store.records_of(owner)
+    now = cache.timer()
+    dropped = [of.key for of in cache.store.discard(records) if of.serves_for(now) > 0]
+    with mutex:
+        idle = [cache.locks.forget(key) for key in dropped]  # let go of after the mutex
+    del idle
+    if cache.tell.wants("invalidate"):
+        for key in [*detached, *dropped]:
+            cache.tell.tell(Invalidate, key)
+    return len(dropped)
+
+
+def _is_of(key: Any, owner: InstanceKey | None) -> bool:
+    return owner is None or (type(key) is tuple and len(key) > 0 and key[0] is owner)
 
 
 def _keys_of(
@@ -104,19 +158,21 @@ def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:
 
 def put(cache: Cache, key: Hashable, value: Any) -> None:
     """Store a value from outside, in place of whatever is there or on its way."""
+    if value is Unchanged:
+        raise TypeError("put: expected a value; Unchanged is what a function returns")
     check_shareable(cache.name, value, "put was given")
     if cache.copy is not None:
         value = cache.copy(value)  # what its caller changes later is not what is stored
     now = cache.timer()
     old = cache.store.index.get(key)
-    ttl = cache.options.ttl_of(
-        Landing(key, value, previous=None if old is None or old.error else old.snapshot(now))
-    )
+    landing = Landing(key, value, previous=None if old is None or old.error else old.snapshot(now))
+    ttl = cache.options.ttl_of(landing)
     if ttl == 0:
         invalidate(cache, key)
         return
+    tags = () if cache.tags_of is None else checked_tags(cache.tags_of(landing))
     _detach(cache, key)
-    record = new_record(cache, key, value, now, ttl, 0.0)
+    record = new_record(cache, key, value, now, ttl, 0.0, tags)
     if cache.tell.wants("hit"):
         record.deadline = -inf
     gone = cache.store.put(record)
@@ -141,31 +197,6 @@ def clear(cache: Cache) -> None:
     cache.locks.evict_idle()
     with mutex:
         cache.counts.reset()
-
-
-def drop(cache: Cache, owner: InstanceKey | None = None) -> int:
-    """Drop the entries and detach the flights of one instance, or of all; how many entries there were."""
-    settle()
-    with mutex:
-        slots = cache.locks.live()
-        for batch in cache.batches:
-            batch.sealed = True  # as in `invalidate_where`
-    detached = [of.key for of in slots if _is_of(of.key, owner) and _detach_slot(cache, of)]
-    # Second: none of these flights can store anything any more.
-    records = cache.store.records() if owner is None else cache.store.records_of(owner)
-    now = cache.timer()
-    dropped = [of.key for of in cache.store.discard(records) if of.serves_for(now) > 0]
-    with mutex:
-        idle = [cache.locks.forget(key) for key in dropped]  # let go of after the mutex
-    del idle
-    if cache.tell.wants("invalidate"):
-        for key in [*detached, *dropped]:
-            cache.tell.tell(Invalidate, key)
-    return len(dropped)
-
-
-def _is_of(key: Any, owner: InstanceKey | None) -> bool:
-    return owner is None or (type(key) is tuple and len(key) > 0 and key[0] is owner)
 
 
 def entry(cache: Cache, key: Hashable) -> Entry[Any] | None:

@@ -15,7 +15,7 @@ from typing import Any
 from ..common.durations import left, lifetime, patience, real, seconds
 from ..common.messages import shown
 from ..storage.freshness import Ageing
-from ..storage.ttl import TTL, Landing
+from ..storage.ttl import TTL, Landing, Tags, checked_tags
 from ..telemetry.events import refuse_unknown_kinds
 from .functions import refuse_coroutine_functions
 
@@ -63,6 +63,7 @@ class Options:
     jitter: float
     copy: Copy
     ageing: Ageing
+    tags: Tags
 
     @classmethod
     def checked(
@@ -82,6 +83,7 @@ class Options:
         refresh_ahead: float | str | None = None,
         jitter: float = 0,
         copy: Copy = None,
+        tags: Any = (),
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         maxsize = _whole_number(maxsize, "maxsize", 1)
@@ -95,7 +97,7 @@ class Options:
         if not isinstance(copy, bool) and copy is not None and not callable(copy):
             raise TypeError(f"copy: expected True or a callable of the value, got {shown(copy)}")
         refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener, copy=copy)
-        refuse_coroutine_functions(failure_ttl=failure_ttl)
+        refuse_coroutine_functions(failure_ttl=failure_ttl, tags=tags)
         if listener is not None:
             refuse_unknown_kinds(listener)
         ageing = Ageing(
@@ -121,6 +123,7 @@ class Options:
             jitter=ageing.jitter,
             copy=None if copy is False else copy,
             ageing=ageing,
+            tags=tags if callable(tags) else checked_tags(tags),
         )
 
     def ttl_of(self, landing: Landing) -> float:

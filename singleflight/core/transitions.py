@@ -237,11 +237,14 @@ def finish(
     value: object,
     error: BaseException | None,
     now: float,
-    storable: bool,
+    storable: bool | None,
     stored: bool,
     after: After,
 ) -> tuple[int, bool] | None:
-    """End a flight; how many followers it had and whether they fly again, or None if it had ended."""
+    """End a flight; how many followers it had and whether they fly again, or None if it had ended.
+
+    It is `storable` if its value may be stored; None: it might, but for a tag that was invalidated meanwhile.
+    """
     slot, followers, latch = flight.slot, flight.followers, flight.latch
     state = flight.state
     current = slot.turn is flight
@@ -386,7 +389,7 @@ def pass_on(flight: Flight, successor: Flight | None, state: State = PASSED) -> 
 
 
 def bring(
-    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool = True
+    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool | None = True
 ) -> None:
     """Give it its outcome, which is to be taken once it has landed.
 
@@ -394,7 +397,7 @@ def bring(
     a value that `cache_if` refuses.
     """
     if flight.kind != "bulk":
-        flight.missing = not storable
+        flight.missing = storable is False
     flight.value = value
     flight.error = error
     flight.landed = now

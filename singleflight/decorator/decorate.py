@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from datetime import timedelta
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -13,7 +13,7 @@ from ..common.messages import shown
 from ..common.slips import meant_by_option
 from ..core.functions import refuse_coroutine_functions
 from ..core.options import Copy, FailureTTL, Options, is_not_none
-from ..storage.ttl import TTL
+from ..storage.ttl import TTL, Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
 
 __all__ = ["single_flight_ttl"]
@@ -63,6 +63,7 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
     copy: Copy = ...,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
 ) -> SingleFlightFunction[P, R]: ...
 @overload
 def single_flight_ttl(
@@ -83,6 +84,7 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
     copy: Copy = ...,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
 ) -> SingleFlightDecorator: ...
 @_naming_unknown
 def single_flight_ttl(
@@ -105,6 +107,7 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
     copy: Copy = None,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
 ) -> Any:
     """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
@@ -144,6 +147,8 @@ def single_flight_ttl(
             that values which landed together do not expire together.
         copy: True (`copy.deepcopy`) or a callable of the value: every caller receives a copy of its own
             (default None: all receive the same object). What it raises, that caller receives.
+        tags: strings by which entries can be removed (see `invalidate_tag`), or a callable that receives the
+            `Landing` and returns them. What it raises fails the flight (default: none).
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
     Without `copy` all callers of a key receive the same object: a mutable value is shared. No value is served
@@ -189,6 +194,7 @@ def single_flight_ttl(
         refresh_ahead=refresh_ahead,
         jitter=jitter,
         copy=copy,
+        tags=tags,
     )
     if key is not None and not callable(key):
         raise TypeError(f"key: expected a callable of the arguments, got {shown(key)}")

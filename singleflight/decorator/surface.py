@@ -12,6 +12,7 @@ from ..common.keys import InstanceKey
 from ..core import controls
 from ..locks.keyed import KeyedLocks
 from ..storage.entry import Entry
+from ..storage.ttl import named_tags
 from ..telemetry.counters import Stats
 from ..telemetry.views import Explanation, FlightInfo
 
@@ -163,6 +164,15 @@ class Controls(Generic[P, R]):
         (1, 1)
         """
         return controls.drop(self._self_cache, self._owner())
+
+    def invalidate_tag(self, *tags: str) -> int:
+        """Remove all entries that have one of these tags (option `tags`). Return how many there were.
+
+        A flight that began before and lands with such a tag is not stored: its caller receives the value, and
+        those who wait for it have the function called again, within `follower_retries`. What has other tags
+        stays, and is not looked at. `singleflight.invalidate_tag` does the same for all functions.
+        """
+        return controls.invalidate_tag(self._self_cache, named_tags(tags))
 
     @overload
     def entry(self: Awaits[T], /, *args: P.args, **kwargs: P.kwargs) -> Entry[T] | None: ...

@@ -6,6 +6,7 @@ What a task leads is loaded by *work* in a task of its own, as a single flight i
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from sys import getrefcount
@@ -15,6 +16,7 @@ from typing import Any
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import JOIN, Call
+from ..core.current import runs
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -108,6 +110,7 @@ async def call(request: Request) -> Any:
                 pass
 
 
+@runs("")
 async def _direct(request: Request) -> Any:
     """Run the loader for everything that is asked for, without looking, sharing or storing."""
     chunks = request.chunks()
@@ -171,11 +174,12 @@ async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any
             del error  # or this frame and the exception would keep each other
 
 
+@runs("batch")
 async def _fly(
     batch: Batch, work: BatchWork, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool
 ) -> None:
     """The work: run the loader until all is loaded, and land what it brings."""
-    descends.set(True)
+    descends.set(weakref.ref(work))
     try:
         if background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up

@@ -13,6 +13,7 @@ from ..common.frames import looked_through
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import Call, new_call
+from ..core.current import runs
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -85,6 +86,7 @@ def call(request: Request) -> Any:
                 pass
 
 
+@runs("")
 @looked_through
 def _direct(request: Request) -> Any:
     """Run the loader for everything that is asked for, without looking, sharing or storing."""
@@ -97,6 +99,7 @@ def _direct(request: Request) -> Any:
     return loaded
 
 
+@runs("batch")
 @looked_through
 def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """Run the loader until all is loaded, and land what it brings."""

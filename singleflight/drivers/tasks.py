@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from sys import getrefcount
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from ..core import transitions
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board
+from ..core.current import Unchanged, kept, runs
 from ..core.flight import Flight
 from ..core.landing import fail, land, settle_flight
 from ..core.leaving import desert, done, give_up, settle_call
@@ -63,6 +65,7 @@ class Work:
     """
 
     __slots__ = (
+        "__weakref__",
         "_thread",
         "began",
         "cache",
@@ -155,6 +158,7 @@ class Work:
             _end(cache, flight, self, asyncio.CancelledError())
 
 
+@runs("call")
 async def call(
     cache: Cache,
     run: Callable[..., Coroutine[Any, Any, Any]],
@@ -306,6 +310,7 @@ async def _lead(
     return value
 
 
+@runs("flight")
 async def _fly(
     cache: Cache,
     flight: Flight,
@@ -315,7 +320,7 @@ async def _fly(
     kwargs: dict[str, Any],
 ) -> None:
     """The work: run the function and land its flight."""
-    descends.set(True)
+    descends.set(weakref.ref(work))
     try:
         if flight.background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
@@ -324,7 +329,10 @@ async def _fly(
             cache.tell.fetching(flight)
         value = await run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            check_shareable(cache.name, value, references=getrefcount(value))
+            if value is Unchanged:
+                value = kept(cache.name, flight)
+            else:
+                check_shareable(cache.name, value, references=getrefcount(value))
         land(cache, flight, value)
         work.bring_home(value, None)
     except BaseException as error:

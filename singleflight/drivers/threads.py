@@ -15,6 +15,7 @@ from ..common.frames import looked_through
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board
+from ..core.current import Unchanged, kept, runs
 from ..core.landing import call_off, land, settle_flight
 from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
@@ -37,6 +38,7 @@ class ThreadCall(InThread, Call):
     __slots__ = ("job",)
 
 
+@runs("call")
 @looked_through
 def call(
     cache: Cache,
@@ -81,7 +83,10 @@ def call(
                 cache.tell.fetching(call.flight)
             value = run(*args, **kwargs) if kwargs else run(*args)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
-                check_shareable(cache.name, value, references=getrefcount(value))
+                if value is Unchanged:
+                    value = kept(cache.name, call.flight)
+                else:
+                    check_shareable(cache.name, value, references=getrefcount(value))
             land(cache, call.flight, value)
             return value if cache.copy is None else cache.copy(value)
         return _served(cache, run, call, args, kwargs)
@@ -120,6 +125,7 @@ def _served(
     return record.value if cache.copy is None else cache.copy(record.value)
 
 
+@runs("flight")
 def _renew(
     cache: Cache, run: Callable[..., Any], renewal: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
@@ -135,7 +141,10 @@ def _renew(
             cache.tell.fetching(flight)
         value = run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            check_shareable(cache.name, value, references=getrefcount(value))
+            if value is Unchanged:
+                value = kept(cache.name, flight)
+            else:
+                check_shareable(cache.name, value, references=getrefcount(value))
         land(cache, flight, value)
     except BaseException as error:
         try:
