@@ -111,13 +111,13 @@ class Verdict(NamedTuple):
     fault: Exception | None = None
 
 
-def judge(cache: Cache, error: BaseException) -> Verdict:
-    """Ask `failure_ttl`, once for each execution that failed.
+def judge(cache: Cache, error: BaseException, flight: Flight | None = None) -> Verdict:
+    """Ask `failure_ttl`, once for each execution that failed; not for a flight that has ended already.
 
     A fault of a callable must not hide the error of the function: that is not stored then. An abort of it (an
     interrupt) takes the place of the error.
     """
-    if is_unshared(error):
+    if is_unshared(error) or (flight is not None and flight.has_ended()):
         return Verdict(error, 0.0)
     assert isinstance(error, Exception)
     try:
@@ -147,7 +147,7 @@ def fail(
     """
     now = cache.time_or(flight.started)
     if verdict is None:
-        verdict = Verdict(error, 0.0) if flight.has_ended() else judge(cache, error)
+        verdict = judge(cache, error, flight)
     raised, (error, ttl, unstored) = error, verdict
     if flight.renews and not flight.detached:
         renew_later(cache, flight, now, error, ttl)
@@ -166,7 +166,10 @@ def fail(
     if ended is not None:
         cache.tell.failed(flight, ended, error, now)
     if error is not raised:
-        raise error
+        try:
+            raise error
+        finally:
+            del error, verdict  # or this frame and the exception would keep each other
     return error
 
 

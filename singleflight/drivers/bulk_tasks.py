@@ -205,15 +205,13 @@ def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
         if inside():
             unsettled[batch] = batch.settle, raised
         else:
-            batch.fail(raised, overdue=raised is not error)
+            raised = batch.fail(raised, overdue=raised is not error)
             batch.close()
     except (RecursionError, MemoryError):
         unsettled[batch] = batch.settle, raised
-    except BaseException as struck:
+    except BaseException:
         unsettled[batch] = batch.settle, raised
-        if work.home.done() or not all(flight.has_ended() for flight in batch.flights):
-            raise
-        raised = struck  # an abort of `failure_ttl`: its caller receives that
+        raise
     finally:
         brought = work.bring_home(None, raised)
         del raised, batch, work, error  # or this frame and the exception would keep each other

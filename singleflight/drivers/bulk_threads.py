@@ -111,8 +111,13 @@ def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
             batch.land(loaded)
     except BaseException as error:
         try:
-            batch.fail(error)
+            ended = batch.fail(error)
             batch.close()
+            if ended is not error:
+                try:
+                    raise ended
+                finally:
+                    del ended  # or this frame and the exception would keep each other
         except (RecursionError, MemoryError):
             unsettled[batch] = batch.settle, error
         except BaseException:  # an interrupt

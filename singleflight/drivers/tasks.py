@@ -21,7 +21,7 @@ from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board
 from ..core.current import Unchanged, kept, runs
 from ..core.flight import Flight
-from ..core.landing import fail, land, settle_flight
+from ..core.landing import fail, judge, land, settle_flight
 from ..core.leaving import desert, done, give_up, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
@@ -349,14 +349,14 @@ def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool
         if inside():
             unsettled[flight] = settle_flight, cache, flight, raised
         else:
-            fail(cache, flight, raised, overdue=raised is not error)
+            overdue, verdict = raised is not error, judge(cache, raised, flight)
+            raised = verdict.error  # an abort of `failure_ttl` is its caller's
+            fail(cache, flight, raised, overdue=overdue, verdict=verdict)
     except (RecursionError, MemoryError):
         unsettled[flight] = settle_flight, cache, flight, raised
-    except BaseException as struck:
+    except BaseException:
         unsettled[flight] = settle_flight, cache, flight, raised
-        if work.home.done() or not flight.has_ended():
-            raise
-        raised = struck  # an abort of `failure_ttl`: its caller receives that
+        raise
     finally:
         brought = work.bring_home(None, raised)
         del raised, flight, work, error  # or this frame and the exception would keep each other

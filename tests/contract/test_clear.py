@@ -1,6 +1,7 @@
 """clear: the entries and flights of one instance, or of all, go; counts stay."""
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -159,7 +160,7 @@ def test_class_methods_are_cleared_by_class():
     class Child(Base):
         pass
 
-    for method in ("name_of", "inner"):
+    for method in ("name_of", "inner") if sys.version_info < (3, 13) else ("name_of",):
         first, second = getattr(Base, method)(), getattr(Child, method)()
         assert getattr(Child(), method).clear() == 1
         assert getattr(Base, method)() is first
