@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..locks.keyed import KeyedLocks
+from ..locks.line import Line
 from ..locks.mutex import mutex, new_lock
 from ..locks.waiters import get_ident
 from ..storage.entry import AgeingRecord
@@ -63,7 +64,9 @@ class Cache:
         self.timer = options.timer
         copy = options.copy  # what each caller gets is a copy, or (None) the value
         self.copy = copy if callable(copy) else deepcopy if copy else None
-        self.is_patient = options.wait_timeout is None and options.flight_timeout is None
+        self.soft_timeout = options.soft_timeout
+        waits_for_ever = options.wait_timeout is None and options.flight_timeout is None
+        self.is_patient = waits_for_ever and not options.soft_timeout
         self.tags_of = options.tags if callable(options.tags) else None
         ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
         self.is_plain = ages_alike and self.tags_of is None
@@ -71,6 +74,7 @@ class Cache:
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
+        self.line = None if options.max_flights is None else Line(options.max_flights)
         self.tell = Emitter(name, options.listener)
         self.bypassed: list[
             tuple[int, object]

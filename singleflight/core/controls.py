@@ -218,7 +218,7 @@ def flights(cache: Cache) -> tuple[FlightInfo, ...]:
         flying = [turn for slot in cache.locks.live() if _flying(turn := slot.turn)] + list(cache.adrift)
     # Outside the mutex: naming their leaders asks the threading module, which has a lock of its own.
     told = sorted((turn for turn in flying if isinstance(turn, Flight)), key=lambda flight: flight.started)
-    return tuple(info(flight, cache.name, now) for flight in told)
+    return tuple(info(flight, cache, now) for flight in told)
 
 
 def explain(cache: Cache, key: Hashable) -> Explanation:
@@ -231,7 +231,7 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
         turn = slot.turn if slot is not None else None
         flying = _flying(turn)
         busy = turn is not None and turn.leader is not None
-    flight = info(turn, cache.name, now) if flying and isinstance(turn, Flight) else None
+    flight = info(turn, cache, now) if flying and isinstance(turn, Flight) else None
     direct = bool(cache.bypassed) or switched_off()
     if record is not None and record.serves_for(now) > 0 and not direct:
         fresh_for = max(0.0, record.fresh_for(now))
@@ -335,11 +335,13 @@ def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
     return flying
 
 
-def info(flight: Flight, name: str, now: float) -> FlightInfo:
+def info(flight: Flight, cache: Cache, now: float) -> FlightInfo:
     """What users see of a flight that has a leader."""
     elapsed = max(0.0, now - flight.started)
     leader = name_of(flight.leader)
-    return FlightInfo(name, flight.key, leader, elapsed, flight.followers, flight.kind, flight.detached)
+    queued = cache.line is not None and cache.line.is_queued(flight)
+    followers, kind = flight.followers, flight.kind
+    return FlightInfo(cache.name, flight.key, leader, elapsed, followers, kind, flight.detached, queued)
 
 
 def name_of(actor: Actor | None) -> str:

@@ -64,6 +64,8 @@ class Options:
     copy: Copy
     ageing: Ageing
     tags: Tags
+    max_flights: int | None
+    soft_timeout: float
 
     @classmethod
     def checked(
@@ -84,6 +86,8 @@ class Options:
         jitter: float = 0,
         copy: Copy = None,
         tags: Any = (),
+        max_flights: int | None = None,
+        soft_timeout: float | timedelta = 0,
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         maxsize = _whole_number(maxsize, "maxsize", 1)
@@ -124,6 +128,8 @@ class Options:
             copy=None if copy is False else copy,
             ageing=ageing,
             tags=tags if callable(tags) else checked_tags(tags),
+            max_flights=_whole_number(max_flights, "max_flights", 1),
+            soft_timeout=_soft(soft_timeout, ageing.grace),
         )
 
     def ttl_of(self, landing: Landing) -> float:
@@ -154,6 +160,13 @@ _DEFAULTS = {name: each.default for name, each in inspect.signature(Options.chec
 
 def _is_default(value: object, default: object) -> bool:
     return value is default or (isinstance(value, (int, float)) and value == default)
+
+
+def _soft(value: object, grace: float) -> float:
+    limit = seconds(value, "soft_timeout")
+    if limit and not grace:
+        raise ValueError("soft_timeout: needs `grace`: without it no stale value is served")
+    return limit
 
 
 def _fraction(value: object, option: str, least: float) -> float:

@@ -64,6 +64,8 @@ def single_flight_ttl(
     jitter: float = ...,
     copy: Copy = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
+    soft_timeout: float | timedelta = ...,
+    max_flights: int | None = ...,
 ) -> SingleFlightFunction[P, R]: ...
 @overload
 def single_flight_ttl(
@@ -85,6 +87,8 @@ def single_flight_ttl(
     jitter: float = ...,
     copy: Copy = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
+    soft_timeout: float | timedelta = ...,
+    max_flights: int | None = ...,
 ) -> SingleFlightDecorator: ...
 @_naming_unknown
 def single_flight_ttl(
@@ -108,6 +112,8 @@ def single_flight_ttl(
     jitter: float = 0,
     copy: Copy = None,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
+    soft_timeout: float | timedelta = 0,
+    max_flights: int | None = None,
 ) -> Any:
     """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
@@ -149,6 +155,11 @@ def single_flight_ttl(
             (default None: all receive the same object). What it raises, that caller receives.
         tags: strings by which entries can be removed (see `invalidate_tag`), or a callable that receives the
             `Landing` and returns them. What it raises fails the flight (default: none).
+        soft_timeout: with `grace`, how many seconds a caller that finds a stale value waits for its renewal
+            before it is served the stale one (default 0: not at all). The renewal goes on.
+        max_flights: how many executions of the function may run at once, over all keys (default None: no
+            limit). Further leaders wait in line, first come, first served, for at most `wait_timeout`; their
+            `flight_timeout` counts from when they are let in. A bulk call is one execution.
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
     Without `copy` all callers of a key receive the same object: a mutable value is shared. No value is served
@@ -195,6 +206,8 @@ def single_flight_ttl(
         jitter=jitter,
         copy=copy,
         tags=tags,
+        soft_timeout=soft_timeout,
+        max_flights=max_flights,
     )
     if key is not None and not callable(key):
         raise TypeError(f"key: expected a callable of the arguments, got {shown(key)}")

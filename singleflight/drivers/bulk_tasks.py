@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from sys import getrefcount
 from types import CoroutineType
 from typing import Any
@@ -24,6 +24,7 @@ from ..locks.mutex import inside
 from ..locks.task_waiters import running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import descends, get_ident
+from .line import Seated
 from .tasks import TaskCall, Work, start_task, task_call
 from .wait import Wait
 
@@ -183,12 +184,13 @@ async def _fly(
     try:
         if background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
-        work.began = True
-        while items := batch.begin():
-            loaded = await run(items)
-            if type(loaded) is CoroutineType:
-                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
-            batch.land(loaded)
+        async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+            work.began = True
+            while items := batch.begin():
+                loaded = await run(items)
+                if type(loaded) is CoroutineType:
+                    check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+                batch.land(loaded)
         batch.close()
         work.bring_home(None, None)
     except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from sys import getrefcount
 from types import CoroutineType
@@ -21,6 +22,7 @@ from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import current_actor, get_ident
+from .line import Seated
 from .pool import in_background
 from .threads import ThreadCall, stand
 from .wait import Wait
@@ -104,11 +106,12 @@ def _direct(request: Request) -> Any:
 def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """Run the loader until all is loaded, and land what it brings."""
     try:
-        while items := batch.begin():
-            loaded = run(items)
-            if type(loaded) is CoroutineType:
-                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
-            batch.land(loaded)
+        with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+            while items := batch.begin():
+                loaded = run(items)
+                if type(loaded) is CoroutineType:
+                    check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+                batch.land(loaded)
     except BaseException as error:
         try:
             ended = batch.fail(error)

@@ -31,6 +31,7 @@ from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import Actor, descends, get_ident
+from .line import Seated
 from .wait import Wait
 
 __all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]
@@ -53,7 +54,7 @@ def task_call(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) ->
     call.thread = thread
     call.renew = renew
     call.decision = NONE
-    call.before = None
+    call.before = call.renewal = None
     call.loop = task.get_loop()
     return call
 
@@ -179,6 +180,8 @@ async def call(
         decision = board(cache, call)
         if decision is JOIN:
             waited = True
+            if call.renewal is not None:
+                _renew(cache, call, run, args, kwargs)
             wait = Wait(cache, call)
             while decision is JOIN:
                 decision = wait.woken(await call.sit(*wait.pauses()))
@@ -324,10 +327,13 @@ async def _fly(
     try:
         if flight.background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
-        work.began = True
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        value = await run(*args, **kwargs)
+        if cache.line is not None:
+            value = await _run_in_line(cache, flight, work, run, args, kwargs)
+        else:
+            work.began = True
+            if flight.wants_events:
+                cache.tell.fetching(flight)
+            value = await run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
             if value is Unchanged:
                 value = kept(cache.name, flight)
@@ -340,6 +346,21 @@ async def _fly(
             raise  # nobody is left to raise it but the loop itself
     finally:
         del flight, work  # an exception that callers receive leads to this frame
+
+
+async def _run_in_line(
+    cache: Cache,
+    flight: Flight,
+    work: Work,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    async with Seated(cache, [flight]):
+        work.began = True
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        return await run(*args, **kwargs)
 
 
 def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool:

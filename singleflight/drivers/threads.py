@@ -16,6 +16,7 @@ from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board
 from ..core.current import Unchanged, kept, runs
+from ..core.flight import Flight
 from ..core.landing import call_off, land, settle_flight
 from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
@@ -26,6 +27,7 @@ from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
+from .line import Seated
 from .pool import in_background
 from .wait import Wait
 
@@ -61,7 +63,7 @@ def call(
     call.actor = actor
     call.thread = call.blocks = thread
     call.renew = renew
-    call.before = None
+    call.before = call.renewal = None
     decision = call.decision = NONE
     try:
         decision = board(cache, call)
@@ -69,6 +71,8 @@ def call(
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
                 leave(cache, call, timed_out=None)
                 return run(*args, **kwargs)
+            if call.renewal is not None:
+                _have_renewed(cache, run, call, args, kwargs)
             wait = Wait(cache, call)
             decision = stand(cache, call, wait)
             if decision is SHARE:
@@ -79,9 +83,12 @@ def call(
                 value = call.flight.value
                 return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
-            if call.flight.wants_events:
-                cache.tell.fetching(call.flight)
-            value = run(*args, **kwargs) if kwargs else run(*args)
+            if cache.line is not None:
+                value = _run_in_line(cache, call.flight, run, args, kwargs)
+            else:
+                if call.flight.wants_events:
+                    cache.tell.fetching(call.flight)
+                value = run(*args, **kwargs) if kwargs else run(*args)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
                 if value is Unchanged:
                     value = kept(cache.name, call.flight)
@@ -113,16 +120,35 @@ def _served(
     """What is stored, whose renewal this caller may have to see to."""
     record, renewal = call.record, call.renewal
     if renewal is not None:
-        renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
-        accepted = in_background(renew)
-        if not accepted:
-            renew()
-        call.renewal = None
+        accepted = _have_renewed(cache, run, call, args, kwargs)
         if not accepted and renewal.record is not None:
             record = renewal.record
     if record.error is not None:
         raise_shared(bare_copy_of(record.error))
     return record.value if cache.copy is None else cache.copy(record.value)
+
+
+@looked_through
+def _run_in_line(
+    cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    with Seated(cache, [flight]):
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        return run(*args, **kwargs)
+
+
+def _have_renewed(
+    cache: Cache, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Have a value renewed by a thread of the pool; False if there was no room, so that it is done by now."""
+    renewal: Any = call.renewal
+    renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
+    accepted = in_background(renew)
+    if not accepted:
+        renew()
+    call.renewal = None
+    return accepted
 
 
 @runs("flight")
@@ -137,9 +163,12 @@ def _renew(
     try:
         if not begin_renewal(cache, renewal, get_ident()):
             return
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        value = run(*args, **kwargs)
+        if cache.line is not None:
+            value = _run_in_line(cache, flight, run, args, kwargs)
+        else:
+            if flight.wants_events:
+                cache.tell.fetching(flight)
+            value = run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
             if value is Unchanged:
                 value = kept(cache.name, flight)

@@ -95,7 +95,7 @@ def _told(cache: Any, found: list[tuple[Turn, int]]) -> list[str]:
             keys = listed(getattr(turn, "keys", (turn.key,)))
             lines.append(f"  lock {keys}: held by {name_of(turn.leader)}, {queued} queued")
     flying.sort(key=lambda flight: flight.started)
-    return lines + [f"  {info(flight, cache.name, now)}" for flight in flying]
+    return lines + [f"  {info(flight, cache, now)}" for flight in flying]
 
 
 def _after_fork() -> None:
