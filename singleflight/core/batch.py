@@ -151,14 +151,14 @@ class Batch:
             del endings, struck
         called.clear()
 
-    def fail(self, error: BaseException, overdue: bool = False) -> BaseException:
+    def fail(self, error: BaseException, overdue: bool = False) -> BaseException | None:
         """Nothing more is loaded: those it was called for end with the error, the rest with none to share.
 
         Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended. An
         error that says that the loader is overdue receives its message once they have ended: that runs the
         keys' `__repr__`.
 
-        Returns the error, or an abort of `failure_ttl`.
+        Returns an abort of `failure_ttl`, which took the place of the error.
         """
         cache, called = self.cache, self._called or {}
         keys = list((called or self._pending).values())
@@ -189,7 +189,7 @@ class Batch:
                 cache.counts.failures += 1
         called.clear()
         self._pending.clear()
-        return struck
+        return None if struck is error else struck
 
     def settle(self, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""

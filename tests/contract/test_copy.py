@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from singleflight import single_flight_ttl
+from singleflight import Unchanged, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
 
 from ..drivers import Executions, until
@@ -144,6 +144,19 @@ def test_it_runs_under_no_lock(driver, held):
     """A copy may use the function, also for its own key."""
     fetch = held(copy=lambda value: (fetch.stats(), fetch.entry("B"), fetch.invalidate("B"), list(value))[3])
     assert [driver.call(fetch) for _ in range(2)] == [[0], [0]]
+
+
+def test_a_value_that_is_kept_is_copied(driver):
+    """`Unchanged` keeps the stored object, of which each caller gets a copy."""
+    executions = Executions()
+
+    async def fetch():
+        return Unchanged if executions.begin() else ["value"]
+
+    fetch = driver.decorate(fetch, copy=True)
+    values = [driver.call(fetch), driver.call(fetch.refresh), driver.call(fetch)]
+    assert values == [["value"]] * 3
+    assert len({id(value) for value in values}) == 3
 
 
 def test_methods_get_copies(driver):
