@@ -69,6 +69,7 @@ class Cache:
         self.is_patient = waits_for_ever and not options.soft_timeout
         self.tags_of = options.tags if callable(options.tags) else None
         ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
+        self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
         self.is_plain = ages_alike and self.tags_of is None
         self.store = Store(options.maxsize, options.fixed_ttl if ages_alike else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None

@@ -146,9 +146,9 @@ def fail(
     raised.
     """
     now = cache.time_or(flight.started)
-    if verdict is None:
-        verdict = judge(cache, error, flight)
-    raised, (error, ttl, unstored) = error, verdict
+    raised, ttl, unstored = error, 0.0, None
+    if cache.stores_failures:
+        error, ttl, unstored = verdict or judge(cache, error, flight)
     if flight.renews and not flight.detached:
         renew_later(cache, flight, now, error, ttl)
     if ttl and not flight.background:

@@ -370,8 +370,10 @@ def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool
         if inside():
             unsettled[flight] = settle_flight, cache, flight, raised
         else:
-            overdue, verdict = raised is not error, judge(cache, raised, flight)
-            raised = verdict.error  # an abort of `failure_ttl` is its caller's
+            overdue, verdict = raised is not error, None
+            if cache.stores_failures:
+                verdict = judge(cache, raised, flight)
+                raised = verdict.error  # an abort of `failure_ttl` is its caller's
             fail(cache, flight, raised, overdue=overdue, verdict=verdict)
     except (RecursionError, MemoryError):
         unsettled[flight] = settle_flight, cache, flight, raised
