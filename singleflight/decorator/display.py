@@ -19,9 +19,8 @@ __all__ = ["Documented", "called", "doc_for", "public_names"]
 
 def called(cache: Cache) -> str:
     """Return the name of a function and the options that are not at their defaults; bounded and guarded."""
-    options = cache.options.differing()
-    if cache.own_key is not None:
-        options["key"] = cache.own_key
+    key = {name: value for name, value in cache.rule.options().items() if value or callable(value)}
+    options = {**cache.options.differing(), **key}
     return f"{cut(cache.name)}({', '.join(f'{name}={shown(value)}' for name, value in options.items())})"
 
 

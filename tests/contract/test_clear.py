@@ -15,6 +15,8 @@ from ..drivers import Executions
 class Owner:
     """Has methods."""
 
+    name = "owner"
+
 
 @pytest.fixture
 def method(driver):
@@ -128,7 +130,19 @@ def test_it_keeps_no_instance_alive(driver, method):
     assert gone() is None
 
 
-@pytest.mark.parametrize("key", [lambda self, key="A": key, lambda self, key="A": (self, key)])
+@pytest.mark.parametrize("options", [{"key": "key"}, {"key": ("key",)}, {"ignore": "key"}, {"typed": True}])
+def test_keys_that_have_the_instance(driver, method, options):
+    """By name, without ignored arguments, with types: they tell whose an entry is."""
+    fetch, one, other = method(**options), Owner(), Owner()
+    for instance in (one, other):
+        driver.call(fetch.of(instance))
+    assert fetch.of(one).clear() == 1
+    assert (fetch.of(one).entry(), fetch.of(other).entry().value) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    "key", [lambda self, key="A": key, lambda self, key="A": (self, key), ("self.name", "key"), "self"]
+)
 def test_with_a_key_of_its_own_a_bound_clear_is_refused(driver, method, key):
     """The key does not tell whose it is; the function's own `clear` works, and nothing has been dropped."""
     fetch, one = method(key=key), Owner()
