@@ -114,8 +114,13 @@ def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
                 batch.land(loaded)
     except BaseException as error:
         try:
-            batch.fail(error)
+            struck = batch.fail(error)
             batch.close()
+            if struck is not None:
+                try:
+                    raise struck
+                finally:
+                    del struck  # or this frame and the exception would keep each other
         except (RecursionError, MemoryError):
             unsettled[batch] = batch.settle, error
         except BaseException:  # an interrupt
