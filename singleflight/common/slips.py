@@ -28,13 +28,13 @@ _NEEDLESS = {
     **dict.fromkeys(("cache", "backend", "info"), "each function has values and stats of its own"),
 }
 
-_CLEAR = "'cache_clear()' (all entries), 'invalidate(...)' (one call's) or 'invalidate_where(predicate)'"
+_CLEAR = "'clear()' (all entries), 'invalidate(...)' (one call's) or 'invalidate_where(predicate)'"
 _DROP = "'invalidate(...)' (with the arguments of a call)"
 _LOOK = "'entry(...)' (with the arguments of a call)"
 _STORE = "'put(value, ...)' (with the arguments of a call)"
 _COUNTS = "'stats()'"
 SLIPS = {
-    **dict.fromkeys(("clear", "clear_cache", "reset", "flush"), _CLEAR),
+    **dict.fromkeys(("clear_cache", "reset", "flush"), _CLEAR),
     **dict.fromkeys(("delete", "remove", "evict", "expire", "forget", "cache_invalidate"), _DROP),
     **dict.fromkeys(("get", "peek", "lookup", "cache_get"), _LOOK),
     **dict.fromkeys(("set", "store", "cache_set"), _STORE),

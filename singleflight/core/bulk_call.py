@@ -237,7 +237,9 @@ class BulkCall:
 
     def answer(self) -> dict[Any, Any]:
         """Every item that has a value, as its caller spelt it, in the order asked."""
-        values = self.values
+        values, copy = self.values, self.cache.copy
+        if copy is not None:
+            return {item: copy(values[id(key)]) for item, key in self._items if id(key) in values}
         return {item: values[id(key)] for item, key in self._items if id(key) in values}
 
     def give_up(self, error: BaseException) -> None:

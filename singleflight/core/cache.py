@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable
+from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
 
@@ -61,12 +62,16 @@ class Cache:
         self.options = options
         self.counts = counts
         self.timer = options.timer
+        copy = options.copy  # what each caller gets is a copy, or (None) the value
+        self.copy = copy if callable(copy) else deepcopy if copy else None
         self.soft_timeout = options.soft_timeout
         waits_for_ever = options.wait_timeout is None and options.flight_timeout is None
         self.is_patient = waits_for_ever and not options.soft_timeout
         self.tags_of = options.tags if callable(options.tags) else None
-        self.is_plain = options.ageing.is_plain and self.tags_of is None
-        self.store = Store(options.maxsize, options.fixed_ttl if options.ageing.is_plain else None)
+        ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
+        self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
+        self.is_plain = ages_alike and self.tags_of is None
+        self.store = Store(options.maxsize, options.fixed_ttl if ages_alike else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)

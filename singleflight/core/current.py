@@ -66,8 +66,8 @@ class CurrentFlight(Shown):
 
     key: Hashable
     kind: str
-    previous: Entry | None
-    entries: Mapping[Any, Entry]
+    previous: Entry[Any] | None
+    entries: Mapping[Any, Entry[Any]]
 
 
 def current_flight() -> CurrentFlight | None:
@@ -137,7 +137,7 @@ def _view(flown: Flown | Flight | Call | None) -> CurrentFlight | None:
     return CurrentFlight(tuple(plain(flight.key) for _, flight in called), "bulk", None, entries)
 
 
-def _entry_before(flight: Flight) -> Entry | None:
+def _entry_before(flight: Flight) -> Entry[Any] | None:
     record = flight.previous
     if record is None or record.error is not None:
         return None

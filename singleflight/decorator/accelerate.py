@@ -80,8 +80,8 @@ class Accelerator:
 
     @classmethod
     def of(cls, cache: Cache) -> Accelerator | None:
-        """One for a function with this cache, or None where hits are not served in C."""
-        return cls(cache) if accelerated else None
+        """One for a function with this cache, or None where hits are not served in C: also with `copy`."""
+        return cls(cache) if accelerated and cache.copy is None else None
 
     def __setitem__(self, _name: str, lookup: Any) -> None:
         """The cache's look-up was replaced (see `Cache.fast_paths`): here its dictionary is what counts."""
@@ -101,7 +101,8 @@ class Accelerator:
         """The class of the function: with `as_method` it is called with the instance, and binds nothing."""
         if as_method not in self._kinds:
             self._kinds[as_method] = kind = _hits.make(self._base, as_method)
-            _hits.show(kind, "__annotations__", vars(self._base)["__annotations__"])
+            for name in ("__annotations__", "__doc__"):
+                _hits.show(kind, name, vars(self._base)[name])
             _hits.show(kind, "__call__", self._call)
         return self._kinds[as_method]
 

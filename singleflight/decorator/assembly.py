@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ..common.frames import looked_through
-from ..common.keys import Instances
+from ..common.keys import InstanceKey, Instances
 from ..core.cache import Cache
 from ..core.coordinator import new_cache
 from ..core.functions import is_coroutine_function, refuse_unfit
@@ -133,6 +133,7 @@ class Assembly:
             run=function,
             run_bound=self._bound_run(),
             counts=self.cache.counts,
+            copy=self.cache.copy,
             make_key=rule.key,
             typed=self.form.typing(),
             known=self.twins.instances.known,
@@ -205,6 +206,16 @@ class Assembly:
     def plain_call(self) -> Any:
         """The compiled form of plain calls."""
         return staticmethod(self.forms.function(self.by_instance))
+
+    def owner_of(self, instance: Any) -> InstanceKey:
+        """What stands for an instance or class in the keys; raises `TypeError` where these are the user's."""
+        if not self.form.owned:
+            raise TypeError(
+                f"clear: the `key` of {self.called} does not tell which instance an entry belongs to; use "
+                f"`invalidate_where(predicate)`, or `clear()` on the function itself for all instances"
+            )
+        known = self.twins.instances
+        return known.known.get(id(instance)) or known.meet(instance)
 
     def see_instances(self) -> None:
         """From now on plain calls look for instances."""

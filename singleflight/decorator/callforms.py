@@ -50,6 +50,19 @@ _FOUND = """\
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
 """
+# With `copy`: what that raises is its own, so it is called outside the guard around the key's hash.
+_COPIED_HIT = """\
+    try:
+        if _sf_timer() < (_sf_record := _sf_lookup(_sf_key, _sf_absent)).deadline:
+            _sf_record.hits += 1.0{count}
+        else:
+            _sf_record = None
+    except _sf_TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    if _sf_record is None:
+        return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
+    return _sf_copy(_sf_record.value)
+"""
 _SPLIT = """\
     try:
         _sf_hash(_sf_key)
@@ -137,7 +150,7 @@ class CallForms:
         self._shapes = shapes_of(parameters.signature)
         self._form = form
         self._coroutine = coroutine
-        self._hit = _FOUND if "find" in names else _HIT
+        self._hit = _FOUND if "find" in names else _HIT if names.get("copy") is None else _COPIED_HIT
         self._binder: Binder | None = None
         if not (parameters.exact or parameters.signature is ANY):
             self._binder = binder = Binder(parameters, form.own or form.by_name)

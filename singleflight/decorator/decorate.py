@@ -11,7 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from ..common.messages import shown
 from ..common.slips import meant_by_option
-from ..core.options import Options, is_not_none
+from ..core.options import Copy, FailureTTL, Options, is_not_none
 from ..storage.ttl import TTL, Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
 from .keyforms import KeyRule
@@ -60,10 +60,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = ...,
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
-    failure_ttl: float | timedelta = ...,
+    failure_ttl: FailureTTL = ...,
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    copy: Copy = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
     soft_timeout: float | timedelta = ...,
     max_flights: int | None = ...,
@@ -84,10 +85,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = ...,
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
-    failure_ttl: float | timedelta = ...,
+    failure_ttl: FailureTTL = ...,
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    copy: Copy = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
     soft_timeout: float | timedelta = ...,
     max_flights: int | None = ...,
@@ -110,10 +112,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = time.monotonic,
     listener: Callable[[Any], object] | None = None,
     name: str | None = None,
-    failure_ttl: float | timedelta = 0,
+    failure_ttl: FailureTTL = 0,
     grace: float | timedelta = 0,
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
+    copy: Copy = None,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
     soft_timeout: float | timedelta = 0,
     max_flights: int | None = None,
@@ -149,7 +152,9 @@ def single_flight_ttl(
         listener: called with an event for each thing that happens (see `Listener`).
         name: the name of the function in events, log lines and `report()` (default: its qualified name).
         failure_ttl: how many seconds an exception is stored, and a copy raised to later callers, if there is
-            no value (default 0: not at all).
+            no value (default 0: not at all). Or a callable of the exception that returns seconds or a
+            `timedelta`. If it raises or returns something else, that is logged, the exception is not stored,
+            and callers receive the exception.
         grace: how many seconds past its ttl a value is still served at once, while it is renewed in the
             background or while renewal fails (default 0).
         refresh_ahead: fraction of the ttl (0 < x < 1) after which the next read triggers a background
@@ -157,6 +162,8 @@ def single_flight_ttl(
             functions (default None: not ahead of time).
         jitter: the largest fraction of the ttl by which it is randomly shortened (0 <= x < 1, default 0), so
             that values which landed together do not expire together.
+        copy: True (`copy.deepcopy`) or a callable of the value: every caller receives a copy of its own
+            (default None: all receive the same object). What it raises, that caller receives.
         tags: strings by which entries can be removed (see `invalidate_tag`), or a callable that receives the
             `Landing` and returns them. What it raises fails the flight (default: none).
         soft_timeout: with `grace`, how many seconds a caller that finds a stale value waits for its renewal
@@ -166,8 +173,8 @@ def single_flight_ttl(
             `flight_timeout` counts from when they are let in. A bulk call is one execution.
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
-    All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl
-    and grace.
+    Without `copy` all callers of a key receive the same object: a mutable value is shared. No value is served
+    past its ttl and grace.
 
     Raises `TypeError` or `ValueError` at decoration, naming the wrong option. A call raises the function's
     exception (its followers receive a copy), `FlightDeadlock` if waiting would never end, `FlightTimeout`,
@@ -208,6 +215,7 @@ def single_flight_ttl(
         grace=grace,
         refresh_ahead=refresh_ahead,
         jitter=jitter,
+        copy=copy,
         tags=tags,
         soft_timeout=soft_timeout,
         max_flights=max_flights,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import weakref
 from collections.abc import Callable
@@ -11,18 +12,21 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from ..common import patches
 from ..common.frames import looked_through
+from ..common.keys import InstanceKey
 from ..common.messages import shown
 from ..common.slips import SLIPS, Slip, no_such_attribute
 from ..core.options import Options
 from ..process.registry import functions
 from . import pickles
 from .assembly import Assembly
+from .display import Documented, called, doc_for, public_names
 from .keyforms import KeyRule
 from .loader import MakesLoaders
 from .surface import MYPY, Controls
 from .wrapt_types import Annotations, FunctionWrapper
 
 if TYPE_CHECKING:
+    from ..core.cache import Cache
     from .surface import (
         NamesSelf,
         Returns,
@@ -61,8 +65,6 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
 
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
-        @property
-        def _self_returned(self) -> R: ...
         def _self_keep(self, value: R, /) -> None: ...
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -131,8 +133,14 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
             """The function inside a class or static method; decorators that read it find it decorated."""
             return self.__wrapped__.__func__ if self._self_face is None else self._self_face
 
+        def __dir__(self) -> list[str]:
+            return sorted({*dir(self.__wrapped__), *public_names(type(self))})
+
+        def _self_shared(self) -> Cache:
+            return self._self_cache
+
     def __repr__(self) -> str:
-        return f"<single-flight {shown(self.__wrapped__)}>"
+        return f"<single-flight {called(self._self_cache)}: {shown(self.__wrapped__)}>"
 
     if TYPE_CHECKING and not MYPY:
 
@@ -262,7 +270,8 @@ def decorate(
 
 
 def _new_kind() -> Any:
-    return type("SingleFlightFunction", (SingleFlightFunction,), {"__annotations__": Annotations()})
+    members = {"__annotations__": Annotations(), "__doc__": Documented(SingleFlightFunction.__doc__)}
+    return type("SingleFlightFunction", (SingleFlightFunction,), members)
 
 
 def _furnish(kind: Any, assembly: Assembly) -> None:
@@ -360,7 +369,7 @@ def caches() -> tuple[SingleFlightFunction[..., Any], ...]:
 
 # What a bound method shows of its function, where the function has it.
 _STANDARD = (
-    *("__doc__", "__name__", "__annotate__", "__dict__"),
+    *("__name__", "__annotate__", "__dict__"),
     *("__defaults__", "__kwdefaults__", "__code__", "__globals__", "__closure__", "__type_params__"),
     *("__signature__", "__text_signature__", "__isabstractmethod__"),
 )
@@ -378,6 +387,15 @@ class Shown:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else getattr(instance.__func__, self.name)
+
+
+class _Doc(Shown):
+    """The function's docstring; see `display.doc_for`."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        return doc_for(sys._getframe(1), instance.__func__.__doc__, instance._self_cache, type(instance))
 
 
 class _Annotations(dict[str, Any]):
@@ -453,7 +471,14 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
         return type(self)(self.__func__, deepcopy(self.__self__, cache))
 
     def __repr__(self) -> str:
-        return f"<bound single-flight method {self.__qualname__} of {shown(self.__self__)}>"
+        whose = f"{self.__qualname__} of {shown(self.__self__)}"
+        return f"<bound single-flight method {whose}: {called(self._self_cache)}>"
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *public_names(type(self))})
+
+    def _owner(self) -> InstanceKey:
+        return self._self_assembly.owner_of(self.__self__)
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_assembly.split(True)(self.__self__, *args, **kwargs)
@@ -478,7 +503,7 @@ def binder(assembly: Assembly) -> tuple[type, Callable[..., Any]]:
         "_self_cache": assembly.cache,
         **{name: Shown(name) for name in _STANDARD},
     }
-    members["__annotations__"] = _Annotations()
+    members |= {"__annotations__": _Annotations(), "__doc__": _Doc("__doc__")}
     kind: Any = _Kind("BoundSingleFlight", (BoundSingleFlight,), members)
     for name in getattr(function, "__dict__", ()):
         show(kind, name)

@@ -207,7 +207,7 @@ def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
         if inside():
             unsettled[batch] = batch.settle, raised
         else:
-            batch.fail(raised, overdue=raised is not error)
+            raised = batch.fail(raised, overdue=raised is not error) or raised
             batch.close()
     except (RecursionError, MemoryError):
         unsettled[batch] = batch.settle, raised

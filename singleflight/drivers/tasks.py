@@ -21,7 +21,7 @@ from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board
 from ..core.current import Unchanged, kept, runs
 from ..core.flight import Flight
-from ..core.landing import fail, land, settle_flight
+from ..core.landing import fail, judge, land, settle_flight
 from ..core.leaving import desert, done, give_up, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
@@ -222,7 +222,7 @@ async def call(
         except BaseException:
             unsettled[call] = settle_call, cache, call, None
             raise
-        return value
+        return value if cache.copy is None else cache.copy(value)
     finally:
         if unsettled:
             try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
@@ -370,7 +370,11 @@ def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool
         if inside():
             unsettled[flight] = settle_flight, cache, flight, raised
         else:
-            fail(cache, flight, raised, overdue=raised is not error)
+            overdue, verdict = raised is not error, None
+            if cache.stores_failures:
+                verdict = judge(cache, raised, flight)
+                raised = verdict.error  # an abort of `failure_ttl` is its caller's
+            fail(cache, flight, raised, overdue=overdue, verdict=verdict)
     except (RecursionError, MemoryError):
         unsettled[flight] = settle_flight, cache, flight, raised
     except BaseException:

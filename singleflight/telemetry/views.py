@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from ..common.messages import Shown, shown
 from ..storage.entry import Entry
@@ -47,7 +48,7 @@ class Explanation(Shown):
 
     key: Hashable
     would: str
-    entry: Entry | None
+    entry: Entry[Any] | None
     flight: FlightInfo | None
     fresh_for: float
     stale_for: float

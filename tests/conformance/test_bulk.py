@@ -87,6 +87,15 @@ def test_duplicates_collapse_and_the_order_is_kept(shop):
     assert one.loads == ["cab"]
 
 
+def test_with_copy_each_item_is_a_copy(driver):
+    """With `copy` each item of each bulk answer is an object of its own, however it came into the answer."""
+    shop = Shop(driver, lambda items: {item: [item] for item in items}, copy=list)
+    answers = [driver.call(shop.prices, ["a", "b"]) for _ in range(2)]
+    for answer in answers:
+        answer["a"].append("changed")
+    assert driver.call(shop.prices, ["a"]) == {"a": ["a"]}
+
+
 def test_extra_keys_are_stored(shop):
     """Extra items of a loader are not in the answer, and are served to later callers."""
     one = shop(lambda items: {"a": "A", "b": "B"})

@@ -6,6 +6,7 @@ import functools
 import gc
 import inspect
 import logging
+import pydoc
 import threading
 import weakref
 
@@ -43,6 +44,33 @@ def test_every_caller_gets_the_same_object(driver):
     first, *others = driver.outcomes()
     assert all(other is first for other in others)
     assert driver.call(fetch) is first
+
+
+def test_with_copy_every_caller_gets_an_object_of_its_own(scene):
+    """With `copy` leader, followers, later callers and `entry` get copies, and none the stored object."""
+    one = scene(copy=list)
+    gate = one.hold(0, ["value"])
+    callers = one.herd(3)
+    gate.set()
+    values = [*outcomes(callers), one.call(), one.fetch.entry().value]
+    assert values == [["value"]] * 5
+    for value in values:
+        value.append("changed")
+    assert len({id(value) for value in values}) == 5
+    assert one.call() == ["value"]
+
+
+def test_what_a_copy_raises_is_its_own_callers_alone(scene):
+    """An exception of `copy` reaches that caller, which counts as served; the value stays."""
+    broken = []
+    one = scene(copy=lambda value: [*value, *(1 / 0 for _ in broken)])
+    one.script[0] = [["value"]]
+    broken.append("once")
+    with pytest.raises(ZeroDivisionError):
+        one.call()
+    broken.clear()
+    assert one.call() == ["value"]
+    assert (one.fetch.stats().fetches, one.fetch.stats().hits, one.clean()) == (1, 1, True)
 
 
 def test_a_caller_between_publishing_and_cleaning_up_finds_the_value(crowd):
@@ -812,3 +840,19 @@ def test_a_call_is_handed_on_as_it_was_made():
     assert user(1) == user(number=1) == (1, "provided")
     assert user(2, session="mine") == (2, "mine")
     assert user.stats().calls == 2
+
+
+def test_a_function_shows_its_name_options_and_controls():
+    """`name` is what events and reports call it; `repr` and `help` show the options, `dir` the controls."""
+
+    @single_flight_ttl(ttl=60, grace=5, name="prices")
+    def rate(symbol):
+        """A rate."""
+
+    assert rate.name == "prices"
+    assert "prices(ttl=60, grace=5.0)" in repr(rate)
+    assert {"invalidate", "refresh", "stats"} <= set(dir(rate))
+    told = pydoc.render_doc(rate)
+    assert "A rate." in told
+    assert "prices(ttl=60, grace=5.0)" in told
+    assert rate.__doc__ == "A rate."
