@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-SKIPPED = re.compile(r"\.(?!ci$|gitignore$)|__pycache__$|_build$|build$|dist$|.*\.egg-info$")
+SKIPPED = re.compile(r"\.(?!ci$|gitignore$)|__pycache__$|_build$|build$|dist$|.*\.(egg-info|so|pyd)$")
 
 
 def ours(folder=ROOT):

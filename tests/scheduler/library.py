@@ -60,6 +60,8 @@ class Library:
         self._finder = _Finder(self)
         sys.meta_path.insert(0, self._finder)
         self.package: Any = importlib.import_module(self.name)
+        # It switches at lines of Python, so hits are served there too: the finder finds no extension.
+        assert not getattr(self.package, "accelerated", False)
         self._places = {path.stem: ".".join((self.name, *path.parts)) for path in map(_place, _modules())}
         for place in self._places.values():  # also those that are imported when they are needed
             importlib.import_module(place)
