@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -57,6 +58,7 @@ class Cache:
         self.options = options
         self.counts = counts
         self.timer = options.timer
+        self.has_usual_clock = options.timer is time.monotonic  # which idle locks go by, too
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
         self.is_plain = options.ageing.is_plain
         self.store = Store(options.maxsize, options.fixed_ttl if self.is_plain else None)
