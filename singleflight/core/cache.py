@@ -16,7 +16,7 @@ from ..storage.store import Store
 from ..telemetry.counters import Counts
 from ..telemetry.emitter import Emitter
 from .flight import Flight
-from .options import Options, switched_off
+from .options import Options, is_not_none, switched_off
 
 __all__ = ["Cache"]
 
@@ -61,6 +61,16 @@ class Cache:
         self.has_usual_clock = options.timer is time.monotonic  # which idle locks go by, too
         self.is_patient = options.wait_timeout is None and options.flight_timeout is None
         self.is_plain = options.ageing.is_plain
+        self.fixed_ttl = options.fixed_ttl or 0.0
+        # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done when a
+        # flight begins (`lead_at_once`), or when a value has come (`land_at_once`), is to switch that off here.
+        self.leads_at_once = True
+        self.lands_at_once = (
+            self.is_plain
+            and self.fixed_ttl > 0.0
+            and options.cache_if is is_not_none
+            and options.listener is None
+        )
         self.store = Store(options.maxsize, options.fixed_ttl if self.is_plain else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here

@@ -57,7 +57,7 @@ from .landing import renew_later
 from .leaving import end_wait, leave
 from .options import Options
 from .renewal import serve, served
-from .transitions import claim, follow, forget_the_dead, launch, new_flight, serve_follower, take_key
+from .transitions import claim, claim_slot, follow, forget_the_dead, new_flight, serve_follower, take_key
 
 __all__ = ["awake", "board", "look", "new_cache", "pauses", "refuse", "unseat", "watch"]
 
@@ -92,7 +92,8 @@ def board(cache: Cache, call: Call) -> Decision:
             slot = cache.locks.enter(key)
             turn = slot.turn
             if turn is None or turn.is_over():
-                launch(cache, slot, call, now, record)
+                turn = new_flight(cache, slot, cache.options.follower_retries)
+                claim_slot(turn, call, now, record, cache.options.flight_timeout)
             elif turn.leader is None or turn.unbegun:
                 claim(turn, call, now, record, cache.options.flight_timeout)
             else:

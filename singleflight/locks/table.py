@@ -188,17 +188,22 @@ class Slots:
         """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
         slot = self.by_key.get(key)
         if slot is None:
-            idle = self._idle
-            try:  # in line: `Idle.pop`
-                lock = idle._younger.pop(key, None)
-                if lock is None:
-                    lock = idle._older.pop(key, None)
+            idle, lock = self._idle, None
+            try:
+                if key in idle._younger or key in idle._older:
+                    lock = idle.pop(key)
             except Exception:  # a key's own
                 lock = None
-            if type(lock) is tuple:
-                slot = self._use_again(lock, key)
+            if lock is None or lock[0] is key:
+                slot = Slot()  # in line: `new_slot`
+                slot.key = key
+                if type(key) is not tuple:
+                    slot.hash = hash(key)
+                slot.turn = None
+                slot.queue = ()
+                self.by_key[key] = slot
             else:
-                slot = self.by_key[key] = new_slot(key)
+                slot = self._use_again(lock, key)
         return slot
 
     def _use_again(self, idle: IdleLock, key: Hashable) -> Slot:
@@ -243,7 +248,7 @@ class Slots:
         else:
             slot.line_up(hold)
 
-    def vacate(self, slot: Slot, after: After, now: float | None = None) -> None:
+    def vacate(self, slot: Slot, after: list[Any], now: float | None = None) -> None:
         """The turn of this slot is over: the next one gets it, or it becomes idle. `now` by `time.monotonic`."""
         if slot.queue:
             after += self._drop_the_dead(slot)
@@ -267,9 +272,17 @@ class Slots:
         slot.turn = None
         # Nothing is to outlive an instance.
         if live and self._max_idle != 0 and not (type(key) is tuple and key and type(key[0]) is InstanceKey):
-            evicted = self._idle.add(key, time.monotonic() if now is None else now)
-            if evicted is not None:
-                after.append(evicted)
+            if now is None:
+                now = time.monotonic()
+            idle = self._idle  # in line: `Idle.add`
+            try:
+                idle._younger[key] = now if type(key) in _BARE else (key, now)
+                if len(idle._younger) + len(idle._older) > idle._room:
+                    after.append(idle._older.popitem() if idle._older else (idle.pop_oldest(),))
+            except KeyError:  # a handler has just forgotten it
+                pass
+            except Exception:  # the key's own
+                after.append((key,))
         else:
             after.append((slot,))
 

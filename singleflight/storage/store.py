@@ -118,7 +118,7 @@ class Store:
                 evicted = cache.hold(record, old, len(index) >= self._most)
                 if evicted:
                     gone = gone + evicted if gone else evicted
-                    self.evictions += len(evicted)
+                    self.evictions += 1
                     if not self._unlist(evicted):
                         gone += self._without_spoilt()
                         index = self.index
