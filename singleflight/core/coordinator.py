@@ -91,7 +91,7 @@ def board(cache: Cache, call: Call) -> Decision:
         else:
             slot = cache.locks.enter(key)
             turn = slot.turn
-            if turn is None or turn.is_over():
+            if turn is None or (turn.state is not FLYING and turn.is_over()):
                 turn = new_flight(cache, slot, cache.options.follower_retries)
                 claim_slot(turn, call, now, record, cache.options.flight_timeout)
             elif turn.leader is None or turn.unbegun:
@@ -100,8 +100,10 @@ def board(cache: Cache, call: Call) -> Decision:
                 if type(turn) is not Flight:
                     turn = _queued(cache, slot)
                 work, life = turn.work, turn.life
-                if turn.due is not None or (work and work.loop is not call.loop):
+                if turn.due is not None:
                     due = turn.is_due()
+                elif work is not None:
+                    due = work.loop is not call.loop and turn.is_due()
                 elif life is not None and life() is None:
                     due = turn.is_due()  # the thread that led it has ended without a word
                 if not due:
