@@ -136,7 +136,7 @@ def test_one_caller_is_cancelled_at_every_step(scene):
 
 @pytest.mark.parametrize("scene", one_in(3, SCENES.values(), keep=0), ids=SCENES)
 def test_followers_that_wait_the_longer_way_fare_alike(scene):
-    """With a timeout and a listener each caller gets the same, at the same step, whoever is cancelled when."""
+    """With a timeout and a listener each caller gets the same at the same step, whoever is cancelled when."""
     longer = {"wait_timeout": 1000, "listener": nobody_cares}
     ends = World(**scene).loop.steps
     for caller, step in itertools.product(range(len(scene["callers"])), range(ends + 1)):
