@@ -2,6 +2,7 @@
 
 from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .common.keys import InstanceKey
+from .core.current import CurrentFlight, Unchanged, current_flight
 from .core.options import is_not_none
 from .decorator.decorate import single_flight_ttl
 from .decorator.function import BoundSingleFlight, SingleFlightFunction, caches
@@ -9,7 +10,7 @@ from .decorator.loader import BoundBulkLoader, BulkLoader
 from .drivers.pool import configure_renewal
 from .locks.keyed import KeyedLocks
 from .process.drain import drain, drain_sync
-from .process.registry import report
+from .process.registry import invalidate_tag, report
 from .storage.entry import Entry
 from .storage.ttl import AdaptiveTTL, Landing
 from .telemetry.counters import Stats
@@ -23,6 +24,7 @@ __all__ = [
     "BoundBulkLoader",
     "BoundSingleFlight",
     "BulkLoader",
+    "CurrentFlight",
     "Entry",
     "Event",
     "Explanation",
@@ -37,11 +39,14 @@ __all__ = [
     "SingleFlightError",
     "SingleFlightFunction",
     "Stats",
+    "Unchanged",
     "UnhashableKey",
     "caches",
     "configure_renewal",
+    "current_flight",
     "drain",
     "drain_sync",
+    "invalidate_tag",
     "is_not_none",
     "report",
     "single_flight_ttl",

@@ -36,7 +36,7 @@ from ..locks.waitgraph import begin_waiting, cycle, note, waits
 from .batch import Batch, uncalled
 from .cache import Cache
 from .call import HIT, JOIN, LEAD, NONE, SHARE, Call, Decision
-from .coordinator import awake, board, refuse
+from .coordinator import awake, board, may_be_stale, refuse
 from .flight import LANDED
 from .leaving import abandon, done, leave, settle_call
 from .outcome import bare_copy_of
@@ -149,6 +149,8 @@ class BulkCall:
                 self.values[id(call.key)] = record.value
         elif decision is JOIN:
             self._followed.append(call)
+            if call.renewal is not None:
+                self._served.append(call)
         elif decision is LEAD:
             self.led.append(call)
         elif decision is SHARE:
@@ -201,6 +203,11 @@ class BulkCall:
         if found is None:
             return waits_for
         flight = None  # it may come to hold this very error
+        if may_be_stale(cache, call):
+            if leave(cache, call, timed_out=None):
+                self._followed.remove(call)
+                self.take(call, board(cache, call, soft=False))
+            return False
         if leave(cache, call, timed_out=False):
             refuse(cache, call.key, found)
         return False

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..locks.keyed import KeyedLocks
+from ..locks.line import Line
 from ..locks.mutex import mutex, new_lock
 from ..locks.waiters import get_ident
 from ..storage.entry import AgeingRecord
@@ -28,6 +29,9 @@ class Batch(Protocol):
 
     sealed: bool
     """The same for every key."""
+
+    flights: list[Flight]
+    """Those that it loads, which are as old as it is."""
 
 
 class Cache:
@@ -57,12 +61,16 @@ class Cache:
         self.options = options
         self.counts = counts
         self.timer = options.timer
-        self.is_patient = options.wait_timeout is None and options.flight_timeout is None
-        self.is_plain = options.ageing.is_plain
-        self.store = Store(options.maxsize, options.fixed_ttl if self.is_plain else None)
+        self.soft_timeout = options.soft_timeout
+        waits_for_ever = options.wait_timeout is None and options.flight_timeout is None
+        self.is_patient = waits_for_ever and not options.soft_timeout
+        self.tags_of = options.tags if callable(options.tags) else None
+        self.is_plain = options.ageing.is_plain and self.tags_of is None
+        self.store = Store(options.maxsize, options.fixed_ttl if options.ageing.is_plain else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
+        self.line = None if options.max_flights is None else Line(options.max_flights)
         self.tell = Emitter(name, options.listener)
         self.bypassed: list[
             tuple[int, object]

@@ -10,8 +10,8 @@ from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import is_sound
 from ..locks.unsettled import After
-from ..storage.entry import AgeingRecord, Record, record_of
-from ..storage.ttl import Landing
+from ..storage.entry import AgeingRecord, Record, TaggedRecord, record_of
+from ..storage.ttl import Landing, checked_tags
 from ..telemetry.events import log
 from .cache import Cache
 from .call import Nobody
@@ -25,7 +25,7 @@ __all__ = ["Ending", "call_off", "fail", "land", "new_record", "renew_later", "s
 # A flight that is about to end together with others: the flight, its value and error, when, whether the value
 # is storable, its ttl if it was stored, the records that went for it, and what kept it from being stored.
 Ending = tuple[
-    Flight, object, BaseException | None, float, bool, float | None, list[Record], Exception | None
+    Flight, object, BaseException | None, float, bool | None, float | None, list[Record], Exception | None
 ]
 
 
@@ -37,10 +37,10 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
     """
     options = cache.options
     cache_if = options.cache_if
-    storable = value is not None if cache_if is is_not_none else bool(cache_if(value))
+    storable: bool | None = value is not None if cache_if is is_not_none else bool(cache_if(value))
     ttl = options.fixed_ttl
     if ttl is None:
-        ttl = _asked_ttl(cache, flight, value) if storable else 0.0
+        ttl = cache.options.ttl_of(_landing(cache, flight, value)) if storable else 0.0
     timer = cache.timer
     now = timer()
     gone: list[Record] | None = None
@@ -50,7 +50,10 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
         if cache.is_plain:
             record = record_of(key, value, now, ttl)
         else:
-            record = new_record(cache, key, value, now, ttl, now - flight.started)
+            tags = (
+                () if cache.tags_of is None else checked_tags(cache.tags_of(_landing(cache, flight, value)))
+            )
+            record = new_record(cache, key, value, now, ttl, now - flight.started, tags)
         if flight.wants_events and cache.tell.wants("hit"):
             record.deadline = -inf
         try:
@@ -61,6 +64,8 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
                 gone = cache.store.put(record, flight)
         except Exception as error:  # the key's own, as when it is hashed
             unstored = error.with_traceback(None)
+        if gone is None and record.tags and cache.store.is_cut(record.tags, flight.number):
+            storable = None  # a value, but an old one: who came for it after that is to fly again
     stored = gone is not None
     if stored and cache.batches:
         cache.spoil(flight.key)
@@ -118,7 +123,15 @@ def fail(
         cache.tell.failed(flight, ended, error, now)
 
 
-def new_record(cache: Cache, key: Hashable, value: object, now: float, ttl: float, duration: float) -> Record:
+def new_record(
+    cache: Cache,
+    key: Hashable,
+    value: object,
+    now: float,
+    ttl: float,
+    duration: float,
+    tags: tuple[str, ...] = (),
+) -> Record:
     """A value that has just landed, with the times that it ages by."""
     ageing = cache.options.ageing
     if cache.is_plain:
@@ -127,7 +140,11 @@ def new_record(cache: Cache, key: Hashable, value: object, now: float, ttl: floa
     refresh_at = ageing.refresh_at(now, ttl, duration)
     if ageing.grace:
         refresh_at = min(refresh_at, now + ttl)  # the first who finds it stale has it renewed
-    return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
+    if not tags:
+        return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
+    record = TaggedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+    record.tags = tags
+    return record
 
 
 def _store_failure(cache: Cache, flight: Flight, error: Exception, now: float) -> Exception | None:
@@ -175,12 +192,12 @@ def renew_later(cache: Cache, flight: Flight, now: float, error: BaseException |
         log.warning("%s: %s could not be renewed, its value is kept: %s", cache.name, key, why)
 
 
-def _asked_ttl(cache: Cache, flight: Flight, value: object) -> float:
+def _landing(cache: Cache, flight: Flight, value: object) -> Landing:
+    """What the user's `ttl` and `tags` are asked with."""
     now = cache.timer()
     before = flight.previous
     previous = before.snapshot(now) if before is not None and before.error is None else None
-    landing = Landing(flight.key, value, None, max(0.0, now - flight.started), flight.followers, previous)
-    return cache.options.ttl_of(landing)
+    return Landing(flight.key, value, None, max(0.0, now - flight.started), flight.followers, previous)
 
 
 def call_off(cache: Cache, flight: Flight) -> None:
@@ -215,7 +232,7 @@ def _finish(
     value: object,
     error: BaseException | None,
     now: float,
-    storable: bool,
+    storable: bool | None,
     stored: bool,
 ) -> tuple[int, bool] | None:
     """See `transitions.finish`."""

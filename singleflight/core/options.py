@@ -14,7 +14,7 @@ from typing import Any
 from ..common.durations import left, lifetime, patience, real, seconds
 from ..common.messages import shown
 from ..storage.freshness import Ageing
-from ..storage.ttl import TTL, Landing
+from ..storage.ttl import TTL, Landing, Tags, checked_tags
 from ..telemetry.events import refuse_unknown_kinds
 from .functions import refuse_coroutine_functions
 
@@ -56,6 +56,9 @@ class Options:
     refresh_ahead: float | str | None
     jitter: float
     ageing: Ageing
+    tags: Tags
+    max_flights: int | None
+    soft_timeout: float
 
     @classmethod
     def checked(
@@ -74,6 +77,9 @@ class Options:
         grace: float | timedelta = 0,
         refresh_ahead: float | str | None = None,
         jitter: float = 0,
+        tags: Any = (),
+        max_flights: int | None = None,
+        soft_timeout: float | timedelta = 0,
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         maxsize = _whole_number(maxsize, "maxsize", 1)
@@ -84,7 +90,7 @@ class Options:
                 raise TypeError(f"{name}: expected a callable, got {shown(function)}")
         if listener is not None and not callable(listener):
             raise TypeError(f"listener: expected a callable or None, got {shown(listener)}")
-        refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener)
+        refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener, tags=tags)
         if listener is not None:
             refuse_unknown_kinds(listener)
         ageing = Ageing(
@@ -109,6 +115,9 @@ class Options:
             refresh_ahead=ageing.refresh_ahead,
             jitter=ageing.jitter,
             ageing=ageing,
+            tags=tags if callable(tags) else checked_tags(tags),
+            max_flights=_whole_number(max_flights, "max_flights", 1),
+            soft_timeout=_soft(soft_timeout, ageing.grace),
         )
 
     def ttl_of(self, landing: Landing) -> float:
@@ -117,6 +126,13 @@ class Options:
             return self.fixed_ttl
         assert callable(self.ttl)
         return left(self.ttl(landing), "ttl")
+
+
+def _soft(value: object, grace: float) -> float:
+    limit = seconds(value, "soft_timeout")
+    if limit and not grace:
+        raise ValueError("soft_timeout: needs `grace`: without it no stale value is served")
+    return limit
 
 
 def _fraction(value: object, option: str, least: float) -> float:

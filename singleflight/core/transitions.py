@@ -48,6 +48,7 @@ __all__ = [
     "claim",
     "claim_slot",
     "count_execution",
+    "count_uncalled",
     "desert",
     "detach",
     "doom",
@@ -56,6 +57,7 @@ __all__ = [
     "forget_the_dead",
     "free",
     "hand_over",
+    "hold_back",
     "is_unclaimed",
     "is_unshared",
     "new_flight",
@@ -63,6 +65,7 @@ __all__ = [
     "pass_on",
     "release_if_unwanted",
     "serve_follower",
+    "set_out",
     "stop_following",
     "take_key",
 ]
@@ -136,6 +139,38 @@ def claim_slot(
     """A newcomer leads a new flight, whose turn it is from now on."""
     claim(flight, call, now, previous, timeout)
     flight.slot.turn = flight
+
+
+def hold_back(flights: list[Flight]) -> None:
+    """They stand in line: their time does not run. Takes the mutex."""
+    with mutex:
+        for flight in flights:
+            flight.due = None
+
+
+def set_out(cache: Cache, flights: list[Flight], now: float) -> None:
+    """They begin now, not when they were claimed. Takes the mutex."""
+    timeout = cache.options.flight_timeout
+    due = None if timeout is None else time.monotonic() + timeout
+    with mutex:
+        for flight in flights:
+            flight.started, flight.due = now, due
+
+
+def count_uncalled(cache: Cache, flights: list[Flight], error: BaseException) -> None:
+    """Count those that came into a line, and not out of it to be run. Takes the mutex."""
+    timed_out = isinstance(error, FlightTimeout)
+    with mutex:
+        for flight in flights:
+            if flight.counted or (flight.work is not None and flight.kind != "bulk"):  # counted by `began`
+                continue
+            flight.counted = True
+            if flight.deserted or flight.background:
+                continue
+            if timed_out:
+                cache.counts.timeouts += 1
+            else:
+                cache.counts.errors += 1
 
 
 def hand_over(call: Call, work: Work, leader: Hashable) -> None:
@@ -237,11 +272,14 @@ def finish(
     value: object,
     error: BaseException | None,
     now: float,
-    storable: bool,
+    storable: bool | None,
     stored: bool,
     after: After,
 ) -> tuple[int, bool] | None:
-    """End a flight; how many followers it had and whether they fly again, or None if it had ended."""
+    """End a flight; how many followers it had and whether they fly again, or None if it had ended.
+
+    It is `storable` if its value may be stored; None: it might, but for a tag that was invalidated meanwhile.
+    """
     slot, followers, latch = flight.slot, flight.followers, flight.latch
     state = flight.state
     current = slot.turn is flight
@@ -386,7 +424,7 @@ def pass_on(flight: Flight, successor: Flight | None, state: State = PASSED) -> 
 
 
 def bring(
-    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool = True
+    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool | None = True
 ) -> None:
     """Give it its outcome, which is to be taken once it has landed.
 
@@ -394,7 +432,7 @@ def bring(
     a value that `cache_if` refuses.
     """
     if flight.kind != "bulk":
-        flight.missing = not storable
+        flight.missing = storable is False
     flight.value = value
     flight.error = error
     flight.landed = now

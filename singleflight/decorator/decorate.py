@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from datetime import timedelta
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -13,7 +13,7 @@ from ..common.messages import shown
 from ..common.slips import meant_by_option
 from ..core.functions import refuse_coroutine_functions
 from ..core.options import Options, is_not_none
-from ..storage.ttl import TTL
+from ..storage.ttl import TTL, Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
 
 __all__ = ["single_flight_ttl"]
@@ -62,6 +62,9 @@ def single_flight_ttl(
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
+    soft_timeout: float | timedelta = ...,
+    max_flights: int | None = ...,
 ) -> SingleFlightFunction[P, R]: ...
 @overload
 def single_flight_ttl(
@@ -81,6 +84,9 @@ def single_flight_ttl(
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
+    soft_timeout: float | timedelta = ...,
+    max_flights: int | None = ...,
 ) -> SingleFlightDecorator: ...
 @_naming_unknown
 def single_flight_ttl(
@@ -102,6 +108,9 @@ def single_flight_ttl(
     grace: float | timedelta = 0,
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
+    tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
+    soft_timeout: float | timedelta = 0,
+    max_flights: int | None = None,
 ) -> Any:
     """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
@@ -137,6 +146,13 @@ def single_flight_ttl(
             functions (default None: not ahead of time).
         jitter: the largest fraction of the ttl by which it is randomly shortened (0 <= x < 1, default 0), so
             that values which landed together do not expire together.
+        tags: strings by which entries can be removed (see `invalidate_tag`), or a callable that receives the
+            `Landing` and returns them. What it raises fails the flight (default: none).
+        soft_timeout: with `grace`, how many seconds a caller that finds a stale value waits for its renewal
+            before it is served the stale one (default 0: not at all). The renewal goes on.
+        max_flights: how many executions of the function may run at once, over all keys (default None: no
+            limit). Further leaders wait in line, first come, first served, for at most `wait_timeout`; their
+            `flight_timeout` counts from when they are let in. A bulk call is one execution.
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
     All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl
@@ -181,6 +197,9 @@ def single_flight_ttl(
         grace=grace,
         refresh_ahead=refresh_ahead,
         jitter=jitter,
+        tags=tags,
+        soft_timeout=soft_timeout,
+        max_flights=max_flights,
     )
     if key is not None and not callable(key):
         raise TypeError(f"key: expected a callable of the arguments, got {shown(key)}")

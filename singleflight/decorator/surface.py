@@ -11,6 +11,7 @@ from ..common.frames import looked_through
 from ..core import controls
 from ..locks.keyed import KeyedLocks
 from ..storage.entry import Entry
+from ..storage.ttl import named_tags
 from ..telemetry.counters import Stats
 from ..telemetry.views import Explanation, FlightInfo
 
@@ -122,6 +123,15 @@ class Controls(Generic[P, R]):
     def invalidate_where(self, predicate: Callable[[Any], object]) -> int:
         """Invalidate every key for which the predicate is true. Return how many there were."""
         return controls.invalidate_where(self._self_cache, predicate)
+
+    def invalidate_tag(self, *tags: str) -> int:
+        """Remove all entries that have one of these tags (option `tags`). Return how many there were.
+
+        A flight that began before and lands with such a tag is not stored: its caller receives the value, and
+        those who wait for it have the function called again, within `follower_retries`. What has other tags
+        stays, and is not looked at. `singleflight.invalidate_tag` does the same for all functions.
+        """
+        return controls.invalidate_tag(self._self_cache, named_tags(tags))
 
     def entry(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """Return the stored value of this call with its times, or None. Does not call or count anything."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from sys import getrefcount
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from ..core import transitions
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board
+from ..core.current import Unchanged, kept, runs
 from ..core.flight import LANDED, Flight
 from ..core.landing import fail, land, settle_flight
 from ..core.leaving import desert, end_wait, give_up, settle_call
@@ -30,6 +32,7 @@ from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import Actor, descends, get_ident
+from .line import Seated
 from .wait import Wait
 
 __all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]
@@ -52,7 +55,7 @@ def task_call(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) ->
     call.thread = thread
     call.renew = renew
     call.decision = NONE
-    call.before = None
+    call.before = call.renewal = None
     call.loop = task.get_loop()
     return call
 
@@ -64,6 +67,7 @@ class Work:
     """
 
     __slots__ = (
+        "__weakref__",
         "_thread",
         "began",
         "cache",
@@ -156,6 +160,7 @@ class Work:
             _end(cache, flight, self, asyncio.CancelledError())
 
 
+@runs("call")
 async def call(
     cache: Cache,
     run: Callable[..., Coroutine[Any, Any, Any]],
@@ -176,6 +181,8 @@ async def call(
         decision = board(cache, call)
         if decision is JOIN:
             waited, opened = True, None
+            if call.renewal is not None:
+                _renew(cache, call, run, args, kwargs)
             # Thousands may wait at once. The usual one has no pauses of its own and finds its flight landed.
             if cache.is_patient and not (call.awaited_outside or call.wants_events):
                 opened = await call.sit(LOOK, None)
@@ -315,6 +322,7 @@ async def _lead(
     return value
 
 
+@runs("flight")
 async def _fly(
     cache: Cache,
     flight: Flight,
@@ -324,16 +332,22 @@ async def _fly(
     kwargs: dict[str, Any],
 ) -> None:
     """The work: run the function and land its flight."""
-    descends.set(True)
+    descends.set(weakref.ref(work))
     try:
         if flight.background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
-        work.began = True
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        value = await run(*args, **kwargs)
+        if cache.line is not None:
+            value = await _run_in_line(cache, flight, work, run, args, kwargs)
+        else:
+            work.began = True
+            if flight.wants_events:
+                cache.tell.fetching(flight)
+            value = await run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            check_shareable(cache.name, value, references=getrefcount(value))
+            if value is Unchanged:
+                value = kept(cache.name, flight)
+            else:
+                check_shareable(cache.name, value, references=getrefcount(value))
         land(cache, flight, value)
         work.bring_home(value, None)
     except BaseException as error:
@@ -341,6 +355,21 @@ async def _fly(
             raise  # nobody is left to raise it but the loop itself
     finally:
         del flight, work  # an exception that callers receive leads to this frame
+
+
+async def _run_in_line(
+    cache: Cache,
+    flight: Flight,
+    work: Work,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    async with Seated(cache, [flight]):
+        work.began = True
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        return await run(*args, **kwargs)
 
 
 def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool:

@@ -15,6 +15,8 @@ from ..common.frames import looked_through
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board
+from ..core.current import Unchanged, kept, runs
+from ..core.flight import Flight
 from ..core.landing import call_off, land, settle_flight
 from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
@@ -25,6 +27,7 @@ from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
+from .line import Seated
 from .pool import in_background
 from .wait import Wait
 
@@ -37,6 +40,7 @@ class ThreadCall(InThread, Call):
     __slots__ = ("job",)
 
 
+@runs("call")
 @looked_through
 def call(
     cache: Cache,
@@ -59,7 +63,7 @@ def call(
     call.actor = actor
     call.thread = call.blocks = thread
     call.renew = renew
-    call.before = None
+    call.before = call.renewal = None
     decision = call.decision = NONE
     try:
         decision = board(cache, call)
@@ -67,6 +71,8 @@ def call(
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
                 leave(cache, call, timed_out=None)
                 return run(*args, **kwargs)
+            if call.renewal is not None:
+                _have_renewed(cache, run, call, args, kwargs)
             wait = Wait(cache, call)
             decision = stand(cache, call, wait)
             if decision is SHARE:
@@ -76,11 +82,17 @@ def call(
                     raise_shared(call.flight.error, call.flight.traceback)
                 return call.flight.value
         if decision is LEAD:
-            if call.flight.wants_events:
-                cache.tell.fetching(call.flight)
-            value = run(*args, **kwargs) if kwargs else run(*args)
+            if cache.line is not None:
+                value = _run_in_line(cache, call.flight, run, args, kwargs)
+            else:
+                if call.flight.wants_events:
+                    cache.tell.fetching(call.flight)
+                value = run(*args, **kwargs) if kwargs else run(*args)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
-                check_shareable(cache.name, value, references=getrefcount(value))
+                if value is Unchanged:
+                    value = kept(cache.name, call.flight)
+                else:
+                    check_shareable(cache.name, value, references=getrefcount(value))
             land(cache, call.flight, value)
             return value
         return _served(cache, run, call, args, kwargs)
@@ -107,11 +119,7 @@ def _served(
     """What is stored, whose renewal this caller may have to see to."""
     record, renewal = call.record, call.renewal
     if renewal is not None:
-        renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
-        accepted = in_background(renew)
-        if not accepted:
-            renew()
-        call.renewal = None
+        accepted = _have_renewed(cache, run, call, args, kwargs)
         if not accepted and renewal.record is not None:
             record = renewal.record
     if record.error is not None:
@@ -119,6 +127,30 @@ def _served(
     return record.value
 
 
+@looked_through
+def _run_in_line(
+    cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    with Seated(cache, [flight]):
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        return run(*args, **kwargs)
+
+
+def _have_renewed(
+    cache: Cache, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Have a value renewed by a thread of the pool; False if there was no room, so that it is done by now."""
+    renewal: Any = call.renewal
+    renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
+    accepted = in_background(renew)
+    if not accepted:
+        renew()
+    call.renewal = None
+    return accepted
+
+
+@runs("flight")
 def _renew(
     cache: Cache, run: Callable[..., Any], renewal: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
@@ -130,11 +162,17 @@ def _renew(
     try:
         if not begin_renewal(cache, renewal, get_ident()):
             return
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        value = run(*args, **kwargs)
+        if cache.line is not None:
+            value = _run_in_line(cache, flight, run, args, kwargs)
+        else:
+            if flight.wants_events:
+                cache.tell.fetching(flight)
+            value = run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            check_shareable(cache.name, value, references=getrefcount(value))
+            if value is Unchanged:
+                value = kept(cache.name, flight)
+            else:
+                check_shareable(cache.name, value, references=getrefcount(value))
         land(cache, flight, value)
     except BaseException as error:
         try:

@@ -55,11 +55,10 @@ class Queued:
     def look(self) -> bool:
         """Return True if it has its keys (an interrupt may have lost the wake-up); raise to give up."""
         hold, found = self.hold, None
-        for turn in [slot.turn for slot in hold.slots]:
-            if turn is not None and turn is not hold:
-                turn.see_to()
+        for turn in hold.in_the_way():
+            turn.see_to()
         with mutex:
-            granted = not hold.missing or Slots.overtake(hold)
+            granted = not hold.missing or (bool(hold.slots) and Slots.overtake(hold))
             if not granted and hold.waiter.awaited_outside:
                 hold.waiter.look_again()
                 note(hold.waiter, hold.waiter.climb())
@@ -248,8 +247,7 @@ class KeyedLocks(Slots):
         hold.depth = waits(waiter.thread)
         found = queued = None
         with mutex:
-            for key in hold.keys:
-                self.place(hold, self.enter(key))
+            self._take(hold)
             if hold.missing:
                 hold.latch = Latch()
                 queued = Queued(hold, hold.latch, timeout)
@@ -264,6 +262,11 @@ class KeyedLocks(Slots):
         if queued is not None and inside_other():
             raise FlightDeadlock("a keyed lock cannot be waited for from inside the library's own section")
         return queued
+
+    def _take(self, hold: Hold) -> None:
+        """Take every key, or queue for it."""
+        for key in hold.keys:
+            self.place(hold, self.enter(key))
 
     def release(self, hold: Hold) -> None:
         """Give up every slot that a hold has or queues for; may be repeated."""
@@ -336,7 +339,9 @@ class Held:
         hold = Hold(self._keys, task_waiter("async with locks(...)"), self._locks.release)
         hold.job = job_of_loop()
         await self._locks.acquire_in_task(hold, self._timeout)
-        hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one
+        hold.token = descends.set(
+            descends.get() or True
+        )  # tasks that begin inside may come to be waited for by this one
         self._hold = hold
 
     async def __aexit__(self, *_: object) -> None:

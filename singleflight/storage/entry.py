@@ -10,7 +10,7 @@ from typing import Any
 from ..common.messages import Shown
 from .freshness import fresh_for
 
-__all__ = ["ABSENT", "AgeingRecord", "Entry", "Record", "record_of"]
+__all__ = ["ABSENT", "AgeingRecord", "Entry", "Record", "TaggedRecord", "record_of"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -73,6 +73,7 @@ class Record:
     refresh_at = inf
     failed = False
     error: BaseException | None = None
+    tags: tuple[str, ...] = ()  # only a `TaggedRecord` has any
 
     def fresh_for(self, now: float) -> float:
         """For how many more seconds it is fresh; 0 or less when it is not."""
@@ -136,6 +137,12 @@ class AgeingRecord(Record):
         if self.error is not None:
             return -inf
         return min(self.landed + self.ttl, self.refresh_at)
+
+
+class TaggedRecord(AgeingRecord):
+    """One that is dropped when one of its tags is invalidated."""
+
+    __slots__ = ("tags",)
 
 
 def record_of(key: Hashable, value: Any, landed: float, ttl: float) -> Record:

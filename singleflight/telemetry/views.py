@@ -18,6 +18,7 @@ class FlightInfo(Shown):
     `name` is the function's name. `leader` names the thread or task that runs the flight (such a task is
     named after the function). `elapsed` is in seconds. `followers` is the number of callers that wait.
     `kind` is "call", "refresh" or "bulk". The value of a `detached` flight will not be stored.
+    A `queued` one waits until fewer than `max_flights` others run.
     """
 
     name: str
@@ -27,11 +28,12 @@ class FlightInfo(Shown):
     followers: int
     kind: str
     detached: bool
+    queued: bool = False
 
     def __str__(self) -> str:
         waiting = f", {self.followers} waiting" if self.followers else ""
         call = f"{self.name} {shown(self.key)}: {self.kind} by {self.leader}, {self.elapsed:.3f} s"
-        return f"{call}{waiting}{', detached' if self.detached else ''}"
+        return f"{call}{waiting}{', detached' if self.detached else ''}{', in line' if self.queued else ''}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from singleflight import AdaptiveTTL, configure_renewal, single_flight_ttl
+from singleflight import AdaptiveTTL, Unchanged, configure_renewal, current_flight, single_flight_ttl
 from singleflight.testing import FakeClock
 
 from ..drivers import until
@@ -306,3 +306,20 @@ def test_a_renewal_has_its_triggers_context(loops):
     clock.advance(60)
     assert loop.run(ask, "Bob") == "Ann"
     until(lambda: fetch.entry().value == "Bob")
+
+
+def test_an_unchanged_value_is_kept_for_another_ttl(driver):
+    """A function that returns `Unchanged` keeps the value that `current_flight().previous` showed it."""
+    clock, seen = FakeClock(), []
+
+    async def fetch():
+        seen.append(current_flight().previous)
+        return "value" if seen[-1] is None else Unchanged
+
+    fetch = driver.decorate(fetch, ttl=10, timer=clock)
+    assert driver.call(fetch) == "value"
+    clock.advance(11)
+    assert driver.call(fetch) == "value"
+    assert (seen[1].value, seen[1].age) == ("value", 11.0)
+    clock.advance(9)
+    assert (driver.call(fetch), fetch.stats().calls) == ("value", 2)

@@ -4,6 +4,7 @@ import pytest
 
 from singleflight.testing import FakeClock
 
+from ..drivers import Executions
 from .conftest import outcomes
 
 
@@ -149,3 +150,25 @@ def test_the_failure_of_a_detached_flight_is_its_callers_alone(scene):
     gate.set()
     assert [error.args for error in outcomes(callers)] == [("old",)] * 3
     assert (one.call(), one.runs) == (1, 2)
+
+
+def test_a_tag_drops_what_has_it_and_refuses_what_is_on_its_way(driver):
+    """`invalidate_tag` drops what has the tag; a run from before that lands with it is not stored."""
+    gates = {"held": driver.gate()}
+    begun = Executions()
+
+    async def fetch(key):
+        begun.begin()
+        if key in gates:
+            await gates[key]
+        return key
+
+    fetch = driver.decorate(fetch, key=lambda key: key, tags=lambda landing: [landing.key, "any"])
+    driver.call(fetch, "stays")
+    driver.call(fetch, "goes")
+    caller = driver.start(fetch, "held")
+    begun.wait_for(3)
+    assert fetch.invalidate_tag("goes", "held") == 1
+    gates["held"].set()
+    assert caller.outcome() == "held"
+    assert [fetch.entry(key) is not None for key in ("stays", "goes", "held")] == [True, False, False]
