@@ -121,7 +121,7 @@ def test_a_value_that_came_between_the_two_checks_is_found():
 
 
 def test_no_more_executions_than_the_limit_run_at_once(driver):
-    """With `max_flights` leaders of any keys stand in line, first come, first served; followers and hits do not."""
+    """With `max_flights` leaders of all keys stand in line, first come, first served; nobody else does."""
     gates, begun = {key: driver.gate() for key in "abc"}, Executions()
     order = []
 

@@ -309,7 +309,7 @@ def test_a_renewal_has_its_triggers_context(loops):
 
 
 def test_a_caller_may_wait_a_little_for_a_renewal(driver):
-    """With `soft_timeout` callers get the renewed value if it comes in time, else the stale one; it still lands."""
+    """With `soft_timeout` callers get the renewed value if it comes in time, else the stale one."""
     clock, gates, runs = FakeClock(), {1: driver.gate(), 2: driver.gate()}, []
 
     async def fetch():
