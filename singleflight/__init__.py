@@ -2,14 +2,16 @@
 
 from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .common.keys import InstanceKey
+from .core.current import CurrentFlight, Unchanged, current_flight
 from .core.options import is_not_none
+from .decorator.accelerate import accelerated
 from .decorator.decorate import single_flight_ttl
 from .decorator.function import BoundSingleFlight, SingleFlightFunction, caches
 from .decorator.loader import BoundBulkLoader, BulkLoader
 from .drivers.pool import configure_renewal
 from .locks.keyed import KeyedLocks
 from .process.drain import drain, drain_sync
-from .process.registry import report
+from .process.registry import invalidate_tag, report
 from .storage.entry import Entry
 from .storage.ttl import AdaptiveTTL, Landing
 from .telemetry.counters import Stats
@@ -23,6 +25,7 @@ __all__ = [
     "BoundBulkLoader",
     "BoundSingleFlight",
     "BulkLoader",
+    "CurrentFlight",
     "Entry",
     "Event",
     "Explanation",
@@ -37,11 +40,15 @@ __all__ = [
     "SingleFlightError",
     "SingleFlightFunction",
     "Stats",
+    "Unchanged",
     "UnhashableKey",
+    "accelerated",
     "caches",
     "configure_renewal",
+    "current_flight",
     "drain",
     "drain_sync",
+    "invalidate_tag",
     "is_not_none",
     "report",
     "single_flight_ttl",

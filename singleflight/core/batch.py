@@ -15,8 +15,9 @@ from ..locks.waitgraph import waiting, waits
 from . import transitions
 from .cache import Cache
 from .call import NONE, Call, new_call
+from .current import Unchanged, kept
 from .flight import FLYING, UNSEATED, Flight, Work
-from .landing import Ending, call_off, fail, land, renew_later, say_unstored, settle_flight
+from .landing import Ending, Verdict, call_off, fail, judge, land, renew_later, say_unstored, settle_flight
 from .leaving import abandon, desert, done
 from .renewal import begin_renewal, entrust_renewal
 from .shareable import PLAIN, accepted, check_shareable
@@ -56,13 +57,13 @@ class Batch:
     """
 
     __slots__ = (
-        *("_call", "_called", "_extra", "_cache", "_pending"),
+        *("_call", "_called", "_extra", "_pending", "cache"),
         *("flights", "led", "name", "sealed", "spoiled", "values"),
     )
 
     def __init__(self, cache: Cache, led: list[Call], call: Asks, values: dict[int, Any]) -> None:
         self._call = call
-        self._cache = cache
+        self.cache = cache
         self.name = cache.name
         self.led = led
         # Each with its key, the object that `spelt` knows. No key is hashed here: it may be spoilt.
@@ -86,7 +87,7 @@ class Batch:
         flights = list(self._pending)[: self._call.max_batch]
         if not flights:
             return []
-        cache, spelt = self._cache, self._call.spelt
+        cache, spelt = self.cache, self._call.spelt
         late = self._called is not None  # not the first call: its flights have waited for those before
         self._called = {flight: self._pending.pop(flight) for flight in flights}
         now, limit = cache.timer(), cache.options.flight_timeout
@@ -105,9 +106,14 @@ class Batch:
                 cache.tell.fetching(flight)
         return [spelt[id(key)] for key in self._called.values()]
 
+    def called(self) -> list[tuple[Any, Flight]]:
+        """What the loader is running for: each flight with its item."""
+        spelt = self._call.spelt
+        return [(spelt[id(key)], flight) for flight, key in (self._called or {}).items() if id(key) in spelt]
+
     def land(self, loaded: Any) -> None:
         """The loader returned: land each key of its answer, and what was asked for and is not there."""
-        cache = self._cache
+        cache = self.cache
         if not isinstance(loaded, Mapping):
             kind = type(loaded).__name__
             raise TypeError(f"{cache.name}: a bulk loader returns a mapping of items to values, not {kind!r}")
@@ -118,21 +124,23 @@ class Batch:
         for flight in more:  # more than it was asked for this time
             called[flight] = self._pending.pop(flight)
         endings: list[Ending] = []
-        struck: Exception | None = None
+        struck: BaseException | None = None
         try:
             for flight, key in called.items():
                 brought = _taken(values, key)
                 if brought:
                     try:
-                        _check_value(cache.name, key, brought[0])
-                        land(cache, flight, brought[0], endings)
+                        value = _checked(cache.name, flight, key, brought[0])
+                        land(cache, flight, value, endings)
                     except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
-                        struck = struck or error
-                        fail(cache, flight, error, endings)
+                        ended = fail(cache, flight, error, endings)
+                        if struck is None or not isinstance(ended, Exception):
+                            struck = ended
+                        del ended
                     else:
                         storable = endings[-1][4]
                         if storable or not flight.background:  # else the value that was to be renewed stays
-                            self.values[id(key)] = brought[0]
+                            self.values[id(key)] = value
                 else:
                     self._lack(flight, endings)
             self._end(endings)
@@ -143,36 +151,52 @@ class Batch:
             del endings, struck
         called.clear()
 
-    def fail(self, error: BaseException, overdue: bool = False) -> None:
+    def fail(self, error: BaseException, overdue: bool = False) -> BaseException | None:
         """Nothing more is loaded: those it was called for end with the error, the rest with none to share.
 
         Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended. An
         error that says that the loader is overdue receives its message once they have ended: that runs the
         keys' `__repr__`.
+
+        Returns an abort of `failure_ttl`, which took the place of the error.
         """
-        cache, called = self._cache, self._called or {}
+        cache, called = self.cache, self._called or {}
         keys = list((called or self._pending).values())
         rest = uncalled(error)
         endings: list[Ending] = []
         mine = set(called)
+        struck = error
+        judged: dict[Flight, Verdict] = {}
+        if not all(flight.has_ended() for flight in mine):
+            verdict = judge(cache, error)
+            struck = verdict.error
+            judged = dict.fromkeys(mine, verdict._replace(fault=None))
+            judged[next(iter(mine))] = verdict  # a fault of it is logged once
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, [], None))
             else:
-                fail(cache, flight, error if flight in mine else rest, endings)
+                fail(
+                    cache,
+                    flight,
+                    error if flight in mine else rest,
+                    endings,
+                    verdict=judged.pop(flight, None),
+                )
         self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
         if called and isinstance(error, Exception):
             with mutex:
                 cache.counts.failures += 1
         called.clear()
         self._pending.clear()
+        return None if struck is error else struck
 
     def settle(self, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
         rest = uncalled(error)
         mine = self._called or {}
         for flight in self.flights:
-            settle_flight(self._cache, flight, error if flight in mine else rest, after)
+            settle_flight(self.cache, flight, error if flight in mine else rest, after)
         self._close(after)
 
     def never_began(self, work: Work) -> None:
@@ -182,7 +206,7 @@ class Batch:
                 flight.work = work
 
     def _say_overdue(self, error: BaseException, keys: list[Hashable]) -> None:
-        limit = self._cache.options.flight_timeout
+        limit = self.cache.options.flight_timeout
         error.args = (f"{self.name}: {listed(keys)} took longer than {limit:g} s: cancelled",)
 
     def close(self) -> None:
@@ -195,13 +219,13 @@ class Batch:
             after.run()
 
     def _close(self, after: After) -> None:
-        self._cache.batches.discard(self)
+        self.cache.batches.discard(self)
         self.flights = []  # an exception's traceback leads here, and must not lead back to the exception
-        free(self._cache, self._extra, after)  # an interrupt may have struck before it was claimed
+        free(self.cache, self._extra, after)  # an interrupt may have struck before it was claimed
 
     def _lack(self, flight: Flight, endings: list[Ending]) -> None:
         """The loader left its key out: nothing to store, and None for those who wait for it alone."""
-        cache = self._cache
+        cache = self.cache
         now = cache.timer()
         flight.missing = True
         if flight.renews and not flight.detached:
@@ -210,7 +234,7 @@ class Batch:
 
     def _end(self, endings: list[Ending], word: Callable[[], None] | None = None) -> None:
         """End these flights in one section, then open their latches, then word the error, then tell."""
-        cache = self._cache
+        cache = self.cache
         after = After()
         ended: list[tuple[int, bool] | None] = []
         try:
@@ -245,7 +269,7 @@ class Batch:
 
     def _add(self, values: Mapping[Hashable, Any], called: dict[Flight, Hashable]) -> None:
         """Store what nobody asked for."""
-        cache = self._cache
+        cache = self.cache
         for key, value in values.items():
             try:
                 flight = self._claim(key, called)
@@ -253,15 +277,14 @@ class Batch:
                 continue
             if flight is not None:
                 try:
-                    _check_value(cache.name, key, value)
-                    land(cache, flight, value)
+                    land(cache, flight, _checked(cache.name, flight, key, value))
                 except Exception as error:  # of `cache_if` or `ttl` too: nobody asked for it
                     fail(cache, flight, error)
                 del called[flight]
 
     def _claim(self, key: Hashable, called: dict[Flight, Hashable]) -> Flight | None:
         """A flight for a moment, which nobody is counted for; None if the key is not to be touched."""
-        cache, like = self._cache, self.flights[0]
+        cache, like = self.cache, self.flights[0]
         now = cache.timer()
         flight = None
         with mutex:
@@ -276,6 +299,7 @@ class Batch:
                 call.wants_events = like.wants_events
                 claim(flight, call, now, previous, None)
                 flight.counted, flight.missing, flight.kind = True, False, "bulk"
+                flight.number = like.number  # as old as the loader's call
                 called[flight] = key  # an interrupt finds it there
                 occupy(flight)
         return flight
@@ -296,7 +320,7 @@ class Batch:
 
     def renew_in(self, thread: int) -> None:
         """This thread runs the renewals that it was made for: those that are still to be run."""
-        begun = {renewal.flight for renewal in self.led if begin_renewal(self._cache, renewal, thread)}
+        begun = {renewal.flight for renewal in self.led if begin_renewal(self.cache, renewal, thread)}
         self._pending = {flight: key for flight, key in self._pending.items() if flight in begun}
         self.flights = list(self._pending)
         self.mark()
@@ -304,24 +328,24 @@ class Batch:
     def call_off(self, error: BaseException) -> None:
         """Renewals that an interrupt kept from being begun, or ended, end now."""
         for renewal in self.led:
-            call_off(self._cache, renewal.flight)
-            abandon(self._cache, renewal, error)
+            call_off(self.cache, renewal.flight)
+            abandon(self.cache, renewal, error)
 
     def renew_by(self, work: Work, task: Actor) -> None:
         """This task runs the renewals that it was made for."""
         for renewal in self.led:
-            entrust_renewal(self._cache, renewal, work, task)
+            entrust_renewal(self.cache, renewal, work, task)
         self.mark()
 
     def desert(self) -> None:
         """The leader's caller goes and leaves the flights to their followers; without any they stop."""
         for flight in self.flights:
-            desert(self._cache, flight)
+            desert(self.cache, flight)
 
     def end(self) -> None:
         """The leader's caller does not wait for it any more."""
         for call in self.led:
-            done(self._cache, call)
+            done(self.cache, call)
         self.led = []
 
     def has_work(self) -> bool:
@@ -331,7 +355,7 @@ class Batch:
     def settle_desertion(self, flights: list[Flight], after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
         for flight in flights:
-            transitions.desert(self._cache, flight, after)
+            transitions.desert(self.cache, flight, after)
 
     def may_stop(self) -> bool:
         """Return True if nobody wants any of it; then all of it is doomed. Called under the mutex."""
@@ -343,9 +367,13 @@ class Batch:
         return True
 
 
-def _check_value(name: str, key: Hashable, value: object) -> None:
+def _checked(name: str, flight: Flight, key: Hashable, value: Any) -> Any:
+    """What the loader brought for a key, if it can be shared."""
     if type(value) not in PLAIN and id(type(value)) not in accepted:
+        if value is Unchanged:
+            return kept(name, flight)
         check_shareable(name, value, f"its loader's value for {shown(key)} is")
+    return value
 
 
 def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:

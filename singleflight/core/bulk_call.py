@@ -36,7 +36,7 @@ from ..locks.waitgraph import begin_waiting, cycle, note, waits
 from .batch import Batch, uncalled
 from .cache import Cache
 from .call import HIT, JOIN, LEAD, NONE, SHARE, Call, Decision
-from .coordinator import awake, board, refuse
+from .coordinator import awake, board, may_be_stale, refuse
 from .flight import LANDED
 from .leaving import abandon, done, leave, settle_call
 from .outcome import bare_copy_of
@@ -138,7 +138,7 @@ class BulkCall:
     def take(self, call: Call, decision: Decision) -> None:
         """Note what was decided for a key."""
         while decision is NONE:  # its flight was detached and had no outcome to share
-            decision = board(self.cache, call)
+            decision = board(self.cache, call, soft=False)
         if decision is HIT:
             record = call.record
             if call.renewal is not None:
@@ -149,6 +149,8 @@ class BulkCall:
                 self.values[id(call.key)] = record.value
         elif decision is JOIN:
             self._followed.append(call)
+            if call.renewal is not None:
+                self._served.append(call)
         elif decision is LEAD:
             self.led.append(call)
         elif decision is SHARE:
@@ -201,6 +203,11 @@ class BulkCall:
         if found is None:
             return waits_for
         flight = None  # it may come to hold this very error
+        if may_be_stale(cache, call):
+            if leave(cache, call, timed_out=None):
+                self._followed.remove(call)
+                self.take(call, board(cache, call, soft=False))
+            return False
         if leave(cache, call, timed_out=False):
             refuse(cache, call.key, found)
         return False
@@ -230,7 +237,9 @@ class BulkCall:
 
     def answer(self) -> dict[Any, Any]:
         """Every item that has a value, as its caller spelt it, in the order asked."""
-        values = self.values
+        values, copy = self.values, self.cache.copy
+        if copy is not None:
+            return {item: copy(values[id(key)]) for item, key in self._items if id(key) in values}
         return {item: values[id(key)] for item, key in self._items if id(key) in values}
 
     def give_up(self, error: BaseException) -> None:
@@ -319,6 +328,11 @@ class Request:
                     f"cannot have a place in the answer"
                 ) from None
             keyed.append((item, self._key_of(item)))
+        if self.cache.rule.typed and len({item for item, _ in keyed}) < len({key for _, key in keyed}):
+            raise TypeError(
+                f"{self.cache.name}: {self._name}: equal items of different types have one place in the "
+                f"answer, and with typed=True a value each; ask for them in separate calls"
+            )
         return BulkCall(self.cache, keyed, self._key_of, make, self._max_batch)
 
     def chunks(self) -> list[list[Any]] | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Hashable
+from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
 
 from ..locks.keyed import KeyedLocks
+from ..locks.line import Line
 from ..locks.mutex import mutex, new_lock
 from ..locks.waiters import get_ident
 from ..storage.entry import AgeingRecord
@@ -30,6 +32,9 @@ class Batch(Protocol):
     sealed: bool
     """The same for every key."""
 
+    flights: list[Flight]
+    """Those that it loads, which are as old as it is."""
+
 
 class Cache:
     """All that is known of one decorated function. What happens to it is decided in `coordinator`.
@@ -38,7 +43,7 @@ class Cache:
         name: the function's, for messages and events.
         options: as they were passed.
         counts: where its calls are counted.
-        own_key: the user's `key`, if any.
+        rule: what makes two calls the same call, for whoever makes the keys.
         unseat, watch: what is asked of its flights while somebody waits (see `coordinator`).
     """
 
@@ -47,23 +52,30 @@ class Cache:
         name: str,
         options: Options,
         counts: Counts,
-        own_key: Callable[..., Hashable] | None,
+        rule: Any,
         *,
         unseat: Callable[[Cache, Flight], bool],
         watch: Callable[[Cache, Flight], float | None],
     ) -> None:
         self._unseat, self._watch = unseat, watch
         self.name = name
-        self.own_key = own_key
+        self.rule = rule
         self.options = options
         self.counts = counts
         self.timer = options.timer
         self.has_usual_clock = options.timer is time.monotonic  # which idle locks go by, too
-        self.is_patient = options.wait_timeout is None and options.flight_timeout is None
-        self.is_plain = options.ageing.is_plain
+        copy = options.copy  # what each caller gets is a copy, or (None) the value
+        self.copy = copy if callable(copy) else deepcopy if copy else None
+        self.soft_timeout = options.soft_timeout
+        waits_for_ever = options.wait_timeout is None and options.flight_timeout is None
+        self.is_patient = waits_for_ever and not options.soft_timeout
+        self.tags_of = options.tags if callable(options.tags) else None
+        ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
+        self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
+        self.is_plain = ages_alike and self.tags_of is None
         self.fixed_ttl = options.fixed_ttl or 0.0
-        # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done when a
-        # flight begins (`lead_at_once`), or when a value has come (`land_at_once`), is to switch that off here.
+        # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done when
+        # a flight begins (`lead_at_once`), or when a value has come (`land_at_once`), switches that off here.
         self.leads_at_once = True
         self.lands_at_once = (
             self.is_plain
@@ -71,16 +83,17 @@ class Cache:
             and options.cache_if is is_not_none
             and options.listener is None
         )
-        self.store = Store(options.maxsize, options.fixed_ttl if self.is_plain else None)
+        self.store = Store(options.maxsize, options.fixed_ttl if ages_alike else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
+        self.line = None if options.max_flights is None else Line(options.max_flights)
         self.tell = Emitter(name, options.listener)
         self.bypassed: list[
             tuple[int, object]
         ] = []  # the open `bypass()` blocks: thread and token; under `switching`
         self.switching = new_lock()  # re-entrant: a signal handler may open a block within one
-        self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
+        self.fast_paths: list[Any] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
         self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex
         self.warned = False  # that it blocks an event loop; once

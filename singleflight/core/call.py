@@ -68,14 +68,13 @@ class Call(Waiter):
     decision: Decision
     before: int | None  # while it is noted as waiting: the waits there were before
     # The other fields are written with the decision that they belong to: `flight` with LEAD, JOIN and SHARE,
-    # `latch`, `place` (how many follow by then) and what an waiter has beside with JOIN, `record`, `renewal`
-    # (what this caller is to have renewed in the background, if anything) and `overdue` (a renewal that takes
-    # too long) with HIT.
+    # `latch`, `place` (how many follow by then) and what an waiter has beside with JOIN, `record` and
+    # `overdue` (a renewal that takes too long) with HIT.
     flight: Any
     latch: Any
     place: int
     record: Any
-    renewal: Call | None
+    renewal: Call | None  # what this caller is to have renewed in the background, if anything
     overdue: Any
     loop: Any = None  # the event loop that a task runs on
     background = False  # whether nobody waits for what it leads
@@ -97,7 +96,7 @@ def new_call(
     call.renew = renew
     call.wants_events = False
     call.decision = NONE
-    call.before = None
+    call.before = call.renewal = None
     return call
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from math import inf
 from typing import Any
 
+from ..common.keys import InstanceKey, plain
 from ..common.messages import shown
 from ..locks.mutex import inside, mutex
-from ..locks.slots import Slot
+from ..locks.slots import Slot, numbers
 from ..locks.unsettled import After, settle
 from ..locks.waiters import Actor, get_ident
 from ..storage.entry import Entry, Record
-from ..storage.ttl import Landing
+from ..storage.ttl import Landing, checked_tags
 from ..telemetry.counters import Stats
 from ..telemetry.events import Invalidate, Put
 from ..telemetry.views import Explanation, FlightInfo
 from .cache import Cache
+from .current import Unchanged
 from .flight import FLYING, Flight
 from .landing import new_record
 from .options import switched_off
@@ -27,10 +30,12 @@ from .transitions import detach
 __all__ = [
     "bypass",
     "clear",
+    "drop",
     "entry",
     "explain",
     "flights",
     "invalidate",
+    "invalidate_tag",
     "invalidate_where",
     "put",
     "stats",
@@ -61,8 +66,60 @@ def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
             batch.sealed = True  # what it brings unasked is not known yet, so none of that is stored
     records = cache.store.records()  # second: a flight is stored before it leaves its slot
     keys, spoilt = _keys_of(cache, slots, records)
-    dropped = sum(invalidate(cache, key) for key in keys if predicate(key))
-    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(of.key)])
+    dropped = sum(invalidate(cache, key) for key in keys if predicate(plain(key)))
+    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(plain(of.key))])
+
+
+def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
+    """Drop what has one of these tags, and keep what is on its way with one from being stored; how many."""
+    settle()
+    static = cache.options.tags
+    if not callable(static):
+        return drop(cache) if any(tag in static for tag in tags) else 0
+    number = next(numbers)
+    if cache.store.has_many_cuts():
+        cache.store.forget_cuts(_oldest_in_flight(cache, number))
+    now = cache.timer()
+    dropped = [record for record in cache.store.cut(tags, number) if record.serves_for(now) > 0]
+    if cache.tell.wants("invalidate"):
+        for record in dropped:
+            cache.tell.tell(Invalidate, record.key)
+    return len(dropped)
+
+
+def _oldest_in_flight(cache: Cache, number: int) -> int:
+    """The number of the oldest flight that may still be stored, or this one, if there is none."""
+    with mutex:
+        turns = [slot.turn for slot in cache.locks.live()]
+        flights: list[Any] = [turn for turn in turns if _flying(turn)]
+        for batch in cache.batches:
+            flights += batch.flights[:1]
+    return min((flight.number for flight in flights), default=number)
+
+
+def drop(cache: Cache, owner: InstanceKey | None = None) -> int:
+    """Drop the entries and detach the flights of one instance, or of all; how many entries there were."""
+    settle()
+    with mutex:
+        slots = cache.locks.live()
+        for batch in cache.batches:
+            batch.sealed = True  # as in `invalidate_where`
+    detached = [of.key for of in slots if _is_of(of.key, owner) and _detach_slot(cache, of)]
+    # Second: none of these flights can store anything any more.
+    records = cache.store.records() if owner is None else cache.store.records_of(owner)
+    now = cache.timer()
+    dropped = [of.key for of in cache.store.discard(records) if of.serves_for(now) > 0]
+    with mutex:
+        idle = [cache.locks.forget(key) for key in dropped]  # let go of after the mutex
+    del idle
+    if cache.tell.wants("invalidate"):
+        for key in [*detached, *dropped]:
+            cache.tell.tell(Invalidate, key)
+    return len(dropped)
+
+
+def _is_of(key: Any, owner: InstanceKey | None) -> bool:
+    return owner is None or (type(key) is tuple and len(key) > 0 and key[0] is owner)
 
 
 def _keys_of(
@@ -101,17 +158,21 @@ def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:
 
 def put(cache: Cache, key: Hashable, value: Any) -> None:
     """Store a value from outside, in place of whatever is there or on its way."""
+    if value is Unchanged:
+        raise TypeError("put: expected a value; Unchanged is what a function returns")
     check_shareable(cache.name, value, "put was given")
+    if cache.copy is not None:
+        value = cache.copy(value)  # what its caller changes later is not what is stored
     now = cache.timer()
     old = cache.store.index.get(key)
-    ttl = cache.options.ttl_of(
-        Landing(key, value, previous=None if old is None or old.error else old.snapshot(now))
-    )
+    landing = Landing(plain(key), value, previous=None if old is None or old.error else old.snapshot(now))
+    ttl = cache.options.ttl_of(landing)
     if ttl == 0:
         invalidate(cache, key)
         return
+    tags = () if cache.tags_of is None else checked_tags(cache.tags_of(landing))
     _detach(cache, key)
-    record = new_record(cache, key, value, now, ttl, 0.0)
+    record = new_record(cache, key, value, now, ttl, 0.0, tags)
     if cache.tell.wants("hit"):
         record.deadline = -inf
     gone = cache.store.put(record)
@@ -138,12 +199,15 @@ def clear(cache: Cache) -> None:
         cache.counts.reset()
 
 
-def entry(cache: Cache, key: Hashable) -> Entry | None:
+def entry(cache: Cache, key: Hashable) -> Entry[Any] | None:
     """The entry that would be served now, without calling or counting anything."""
     record = cache.store.index.get(key)
     now = cache.timer()
     served = record is not None and record.error is None and record.serves_for(now) > 0
-    return record.snapshot(now) if record is not None and served else None
+    if record is None or not served:
+        return None
+    found = record.snapshot(now)
+    return found if cache.copy is None else replace(found, value=cache.copy(found.value))
 
 
 def flights(cache: Cache) -> tuple[FlightInfo, ...]:
@@ -154,7 +218,7 @@ def flights(cache: Cache) -> tuple[FlightInfo, ...]:
         flying = [turn for slot in cache.locks.live() if _flying(turn := slot.turn)] + list(cache.adrift)
     # Outside the mutex: naming their leaders asks the threading module, which has a lock of its own.
     told = sorted((turn for turn in flying if isinstance(turn, Flight)), key=lambda flight: flight.started)
-    return tuple(info(flight, cache.name, now) for flight in told)
+    return tuple(info(flight, cache, now) for flight in told)
 
 
 def explain(cache: Cache, key: Hashable) -> Explanation:
@@ -162,20 +226,21 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
     settle()
     now = cache.timer()
     record = cache.store.index.get(key)
+    shows = plain(key)
     with mutex:
         slot = cache.locks.slot(key)
         turn = slot.turn if slot is not None else None
         flying = _flying(turn)
         busy = turn is not None and turn.leader is not None
-    flight = info(turn, cache.name, now) if flying and isinstance(turn, Flight) else None
+    flight = info(turn, cache, now) if flying and isinstance(turn, Flight) else None
     direct = bool(cache.bypassed) or switched_off()
     if record is not None and record.serves_for(now) > 0 and not direct:
         fresh_for = max(0.0, record.fresh_for(now))
         entry = None if record.error is not None else record.snapshot(now)
         would = "hit" if fresh_for else "stale_hit"
-        return Explanation(key, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
+        return Explanation(shows, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
     would = "wait" if busy and not direct else "fetch"
-    return Explanation(key, would, None, flight, 0.0, 0.0)
+    return Explanation(shows, would, None, flight, 0.0, 0.0)
 
 
 def stats(cache: Cache) -> Stats:
@@ -271,11 +336,14 @@ def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
     return flying
 
 
-def info(flight: Flight, name: str, now: float) -> FlightInfo:
+def info(flight: Flight, cache: Cache, now: float) -> FlightInfo:
     """What users see of a flight that has a leader."""
     elapsed = max(0.0, now - flight.started)
     leader = name_of(flight.leader)
-    return FlightInfo(name, flight.key, leader, elapsed, flight.followers, flight.kind, flight.detached)
+    queued = cache.line is not None and cache.line.is_queued(flight)
+    followers, kind = flight.followers, flight.kind
+    key = plain(flight.key)
+    return FlightInfo(cache.name, key, leader, elapsed, followers, kind, flight.detached, queued)
 
 
 def name_of(actor: Actor | None) -> str:

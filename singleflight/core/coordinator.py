@@ -24,7 +24,7 @@ Lock order: the mutex and a store's lock are never held together.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from logging import DEBUG
 from typing import Any
 
@@ -32,7 +32,7 @@ from ..common import patches
 from ..common.errors import FlightDeadlock, FlightTimeout
 from ..common.messages import shown
 from ..locks.latch import LOOK, LOOK_AGAIN, Latch
-from ..locks.mutex import mutex
+from ..locks.mutex import inside_other, mutex
 from ..locks.slots import Slot
 from ..locks.table import keys_of
 from ..locks.unsettled import After
@@ -48,6 +48,7 @@ from ..locks.waitgraph import (
     refusal,
     waiting,
 )
+from ..storage.entry import Record
 from ..telemetry.counters import Counts
 from ..telemetry.events import is_logging, levels
 from .cache import Cache
@@ -56,21 +57,22 @@ from .flight import FLYING, LANDED, Flight
 from .landing import renew_later
 from .leaving import end_wait, leave
 from .options import Options
-from .renewal import serve, served
+from .renewal import see_to_renewal, serve, served
 from .transitions import claim, claim_slot, follow, forget_the_dead, new_flight, serve_follower, take_key
 
-__all__ = ["awake", "board", "look", "new_cache", "pauses", "refuse", "unseat", "watch"]
+__all__ = ["awake", "board", "look", "may_be_stale", "new_cache", "pauses", "refuse", "unseat", "watch"]
 
 
-def new_cache(
-    name: str, options: Options, counts: Counts, own_key: Callable[..., Hashable] | None = None
-) -> Cache:
+def new_cache(name: str, options: Options, counts: Counts, rule: Any = None) -> Cache:
     """Return the cache of one decorated function, whose flights are decided over here."""
-    return Cache(name, options, counts, own_key, unseat=unseat, watch=watch)
+    return Cache(name, options, counts, rule, unseat=unseat, watch=watch)
 
 
-def board(cache: Cache, call: Call) -> Decision:
+def board(cache: Cache, call: Call, soft: bool = True) -> Decision:
     """Check again, then join the key's flight or lead a new one.
+
+    A call that is `soft` waits for the renewal of a stale value, where the function has a `soft_timeout`; its
+    driver has that renewal run. It is when it boards for the first time.
 
     Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
     this key took too long and are still running.
@@ -87,11 +89,12 @@ def board(cache: Cache, call: Call) -> Decision:
         lookup = cache.store.lookup  # not before: it may have been replaced, and a value landed since
         record = lookup(key)
         if record is not None and not call.renew and record.serves_for(now) > 0:
-            serve(cache, call, record, now)
+            if not (soft and cache.soft_timeout and _joins_renewal(cache, call, record, now)):
+                serve(cache, call, record, now)
         else:
             slot = cache.locks.enter(key)
             turn = slot.turn
-            if turn is None or turn.is_over():
+            if turn is None or (turn.state is not FLYING and turn.is_over()):
                 turn = new_flight(cache, slot, cache.options.follower_retries)
                 claim_slot(turn, call, now, record, cache.options.flight_timeout)
             elif turn.leader is None or turn.unbegun:
@@ -100,12 +103,16 @@ def board(cache: Cache, call: Call) -> Decision:
                 if type(turn) is not Flight:
                     turn = _queued(cache, slot)
                 work, life = turn.work, turn.life
-                if turn.due is not None or (work and work.loop is not call.loop):
+                if turn.due is not None:
                     due = turn.is_due()
+                elif work is not None:
+                    due = work.loop is not call.loop and turn.is_due()
                 elif life is not None and life() is None:
                     due = turn.is_due()  # the thread that led it has ended without a word
                 if not due:
                     found = _join(cache, call, turn)
+                    if found is not None:
+                        cache.counts.errors += 1
     if call.decision is HIT:
         if call.overdue is not None:
             _unseat_overdue(cache, call)
@@ -132,6 +139,10 @@ def _board_after(cache: Cache, call: Call) -> Decision:
 def awake(cache: Cache, call: Call) -> Decision:
     """Decide again for a follower whose latch has opened."""
     before = call.flight  # let go of after the mutex
+    if cache.soft_timeout and (before.state is not LANDED or before.error is not None):
+        decision = _served_stale(cache, call, before)
+        if decision is not None:
+            return decision
     if before.state is LANDED:
         call.decision = SHARE
         end_wait(call)
@@ -163,12 +174,30 @@ def awake(cache: Cache, call: Call) -> Decision:
     return call.decision
 
 
+def _served_stale(cache: Cache, call: Call, before: Flight) -> Decision | None:
+    """Board anew where the renewal that a call waited for has brought nothing; None if it did, or may."""
+    latest = before.latest()
+    over = latest is None or latest.state is LANDED or latest.may_be_claimed()
+    if not over or not may_be_stale(cache, call):
+        return None
+    if not leave(cache, call, timed_out=None):
+        end_wait(call)
+        call.decision = NONE
+        with mutex:
+            cache.counts.errors -= 1  # it landed with an error, which this call does not take
+    return board(cache, call, soft=False)
+
+
 def look(cache: Cache, call: Call, began: float) -> Decision:
     """A follower whose pause is over looks whether to go on waiting; what it does next.
 
     Raises `FlightTimeout` or `FlightDeadlock`; it has left then.
     """
     limit, waited = cache.options.wait_timeout, time.monotonic() - began
+    if waited >= _least(cache.soft_timeout, limit) and may_be_stale(cache, call):
+        if not leave(cache, call, timed_out=None):
+            return awake(cache, call)
+        return board(cache, call, soft=False)
     if limit is not None and waited >= limit:
         if not leave(cache, call, timed_out=True):
             return awake(cache, call)
@@ -206,12 +235,19 @@ def pauses(cache: Cache, call: Call, began: float) -> tuple[float, float | None]
     """
     flight, limit = call.flight, cache.options.wait_timeout
     pause = _until_due(flight)
+    if cache.soft_timeout and may_be_stale(cache, call):
+        limit = _least(cache.soft_timeout, limit)
     if limit is None and not call.awaited_outside:
         return pause, None
     own_pause = LOOK_AGAIN if call.awaited_outside else LOOK
     if limit is not None:
         own_pause = min(own_pause, max(0.0, began + limit - time.monotonic()))
     return pause, own_pause
+
+
+def _least(soft_timeout: float, limit: float | None) -> float:
+    """For how many seconds a call may wait that can be served a stale value."""
+    return soft_timeout if limit is None else min(soft_timeout, limit)
 
 
 def watch(cache: Cache, flight: Flight) -> float | None:
@@ -310,6 +346,26 @@ def _queued(cache: Cache, slot: Slot) -> Flight:
     return new_flight(cache, slot, cache.options.follower_retries)
 
 
+def _joins_renewal(cache: Cache, call: Call, record: Record, now: float) -> bool:
+    """Follow the renewal of a stale value, which is begun if it is time; False if it is to be served."""
+    if record.error is not None or record.fresh_for(now) > 0 or inside_other():
+        return False
+    see_to_renewal(cache, call, record, now)
+    slot = cache.locks.slot(call.key)
+    turn = None if slot is None else slot.turn
+    if type(turn) is not Flight or turn.state is not FLYING or call.overdue is not None:
+        return False
+    return _join(cache, call, turn) is None  # else waiting would close a cycle
+
+
+def may_be_stale(cache: Cache, call: Call) -> bool:
+    """Return True if there is a stale value that a waiting call may be served."""
+    if not cache.soft_timeout or call.renew:
+        return False
+    record = cache.store.find(call.key)
+    return record is not None and record.error is None and record.serves_for(cache.timer()) > 0
+
+
 def _join(cache: Cache, call: Call, flight: Flight) -> list[Hashable] | None:
     """Follow a flight, unless waiting for it would close a cycle: then that cycle."""
     if call.follows:
@@ -326,7 +382,6 @@ def _join(cache: Cache, call: Call, flight: Flight) -> list[Hashable] | None:
     else:
         closed = cycle(call, flight, cache.options.wait_timeout is not None)
     if closed is not None:
-        cache.counts.errors += 1
         return keys_of(closed, flight)
     latch = flight.latch
     if latch is None:

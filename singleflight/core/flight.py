@@ -75,6 +75,10 @@ class Owner(Protocol):
         """Take the key from a flight that is due."""
         ...
 
+    def time_or(self, otherwise: float, /) -> float:
+        """Return the time by the function's own clock; where that raises, another one."""
+        ...
+
 
 _orphans: list[Flight] = []  # keeps their tasks from being destroyed, which would run their clean-up again
 

@@ -7,7 +7,7 @@ from ..locks.unsettled import After
 from ..locks.waitgraph import end_waiting, note, waiting
 from . import transitions
 from .cache import Cache
-from .call import HIT, JOIN, LEAD, NONE, Call, Nobody
+from .call import JOIN, LEAD, NONE, Call, Nobody
 from .flight import Flight
 from .landing import call_off, fail, settle_flight
 from .transitions import free, stop_following
@@ -62,7 +62,7 @@ def settle_call(cache: Cache, call: Call, error: BaseException | None, after: Af
         stop_following(cache, call, False, after)
         if opened:
             after.append(latch.open)  # it may have been its own to let the next one through
-    elif call.decision is HIT and call.renewal is not None:
+    if call.renewal is not None:
         flight = call.renewal.flight
         if flight is not None and isinstance(flight.leader, Nobody):
             flight.counted = True
@@ -79,7 +79,7 @@ def abandon(cache: Cache, call: Call, error: BaseException) -> None:
     Does nothing where everything has ended as it should, so that it can stand behind every call.
     """
     if call.decision is LEAD:
-        fail(cache, call.flight, error)
+        fail(cache, call.flight, error)  # raises an abort of `failure_ttl`: then `settle_call` does the rest
     elif call.decision is JOIN:
         leave(cache, call, timed_out=False)
         if call.flight.has_opened(call.latch):
@@ -96,7 +96,7 @@ def done(cache: Cache, call: Call) -> None:
     """The call is over, in whatever way."""
     if call.before is not None:
         end_wait(call)
-    if call.decision is HIT and call.renewal is not None:  # an interrupt
+    if call.renewal is not None:  # an interrupt
         flight = call.renewal.flight
         if flight is not None:  # else it is over
             call_off(cache, flight)  # if nobody has begun it

@@ -14,7 +14,7 @@ from .flight import Flight, Work
 from .landing import call_off
 from .transitions import claim, new_flight, occupy
 
-__all__ = ["begin_renewal", "entrust_renewal", "serve", "served"]
+__all__ = ["begin_renewal", "entrust_renewal", "see_to_renewal", "serve", "served"]
 
 
 def begin_renewal(cache: Cache, renewal: Call, thread: int) -> bool:
@@ -49,7 +49,6 @@ def _set_out(cache: Cache, renewal: Call, actor: Hashable, thread: int, now: flo
 
 def serve(cache: Cache, call: Call, record: Record, now: float) -> None:
     """Serve a record, and have it renewed if it is time; call under the mutex."""
-    call.renewal = call.overdue = None
     call.record = record
     call.decision = HIT
     if record.error is not None:
@@ -57,6 +56,12 @@ def serve(cache: Cache, call: Call, record: Record, now: float) -> None:
     elif record.fresh_for(now) <= 0:
         cache.counts.stale_hits += 1
         record.passed = -1  # it was used, though that is no hit
+    see_to_renewal(cache, call, record, now)
+
+
+def see_to_renewal(cache: Cache, call: Call, record: Record, now: float) -> None:
+    """Have a record renewed if it is time; call under the mutex."""
+    call.overdue = None
     if not isinstance(record, AgeingRecord):
         return
     due = record.refresh_at <= now

@@ -51,6 +51,7 @@ __all__ = [
     "claim",
     "claim_slot",
     "count_execution",
+    "count_uncalled",
     "desert",
     "detach",
     "doom",
@@ -59,6 +60,7 @@ __all__ = [
     "forget_the_dead",
     "free",
     "hand_over",
+    "hold_back",
     "is_unclaimed",
     "is_unshared",
     "land_at_once",
@@ -68,6 +70,7 @@ __all__ = [
     "pass_on",
     "release_if_unwanted",
     "serve_follower",
+    "set_out",
     "stop_following",
     "take_key",
 ]
@@ -184,6 +187,38 @@ def lead_at_once(cache: Cache, call: Call) -> bool:
     return call.decision is LEAD
 
 
+def hold_back(flights: list[Flight]) -> None:
+    """They stand in line: their time does not run. Takes the mutex."""
+    with mutex:
+        for flight in flights:
+            flight.due = None
+
+
+def set_out(cache: Cache, flights: list[Flight], now: float) -> None:
+    """They begin now, not when they were claimed. Takes the mutex."""
+    timeout = cache.options.flight_timeout
+    due = None if timeout is None else time.monotonic() + timeout
+    with mutex:
+        for flight in flights:
+            flight.started, flight.due = now, due
+
+
+def count_uncalled(cache: Cache, flights: list[Flight], error: BaseException) -> None:
+    """Count those that came into a line, and not out of it to be run. Takes the mutex."""
+    timed_out = isinstance(error, FlightTimeout)
+    with mutex:
+        for flight in flights:
+            if flight.counted or (flight.work is not None and flight.kind != "bulk"):  # counted by `began`
+                continue
+            flight.counted = True
+            if flight.deserted or flight.background:
+                continue
+            if timed_out:
+                cache.counts.timeouts += 1
+            else:
+                cache.counts.errors += 1
+
+
 def hand_over(call: Call, work: Work, leader: Hashable) -> None:
     """This work runs the flight from here on, and its leader's caller waits for that. Takes the mutex."""
     with mutex:
@@ -283,11 +318,14 @@ def finish(
     value: object,
     error: BaseException | None,
     now: float,
-    storable: bool,
+    storable: bool | None,
     stored: bool,
     after: After,
 ) -> tuple[int, bool] | None:
-    """End a flight; how many followers it had and whether they fly again, or None if it had ended."""
+    """End a flight; how many followers it had and whether they fly again, or None if it had ended.
+
+    It is `storable` if its value may be stored; None: it might, but for a tag that was invalidated meanwhile.
+    """
     slot, followers, latch = flight.slot, flight.followers, flight.latch
     state = flight.state
     current = slot.turn is flight
@@ -479,7 +517,7 @@ def pass_on(flight: Flight, successor: Flight | None, state: State = PASSED) -> 
 
 
 def bring(
-    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool = True
+    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool | None = True
 ) -> None:
     """Give it its outcome, which is to be taken once it has landed.
 
@@ -487,7 +525,7 @@ def bring(
     a value that `cache_if` refuses.
     """
     if flight.kind != "bulk":
-        flight.missing = not storable
+        flight.missing = storable is False
     flight.value = value
     flight.error = error
     flight.landed = now

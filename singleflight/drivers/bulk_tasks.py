@@ -6,8 +6,9 @@ What a task leads is loaded by *work* in a task of its own, as a single flight i
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from sys import getrefcount
 from types import CoroutineType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import JOIN, Call
+from ..core.current import runs
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -22,6 +24,7 @@ from ..locks.mutex import inside
 from ..locks.task_waiters import running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import descends, get_ident
+from .seats import Seated
 from .tasks import TaskCall, Work, start_task, task_call
 from .wait import Wait
 
@@ -108,6 +111,7 @@ async def call(request: Request) -> Any:
                 pass
 
 
+@runs("")
 async def _direct(request: Request) -> Any:
     """Run the loader for everything that is asked for, without looking, sharing or storing."""
     chunks = request.chunks()
@@ -171,20 +175,22 @@ async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any
             del error  # or this frame and the exception would keep each other
 
 
+@runs("batch")
 async def _fly(
     batch: Batch, work: BatchWork, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool
 ) -> None:
     """The work: run the loader until all is loaded, and land what it brings."""
-    descends.set(True)
+    descends.set(weakref.ref(work))
     try:
         if background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
-        work.began = True
-        while items := batch.begin():
-            loaded = await run(items)
-            if type(loaded) is CoroutineType:
-                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
-            batch.land(loaded)
+        async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+            work.began = True
+            while items := batch.begin():
+                loaded = await run(items)
+                if type(loaded) is CoroutineType:
+                    check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+                batch.land(loaded)
         batch.close()
         work.bring_home(None, None)
     except BaseException as error:
@@ -201,7 +207,7 @@ def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
         if inside():
             unsettled[batch] = batch.settle, raised
         else:
-            batch.fail(raised, overdue=raised is not error)
+            raised = batch.fail(raised, overdue=raised is not error) or raised
             batch.close()
     except (RecursionError, MemoryError):
         unsettled[batch] = batch.settle, raised

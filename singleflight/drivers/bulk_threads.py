@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from sys import getrefcount
 from types import CoroutineType
@@ -13,6 +14,7 @@ from ..common.frames import looked_through
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import Call, new_call
+from ..core.current import runs
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -21,6 +23,7 @@ from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import current_actor, get_ident
 from .pool import in_background
+from .seats import Seated
 from .threads import ThreadCall, stand
 from .wait import Wait
 
@@ -85,6 +88,7 @@ def call(request: Request) -> Any:
                 pass
 
 
+@runs("")
 @looked_through
 def _direct(request: Request) -> Any:
     """Run the loader for everything that is asked for, without looking, sharing or storing."""
@@ -97,19 +101,26 @@ def _direct(request: Request) -> Any:
     return loaded
 
 
+@runs("batch")
 @looked_through
 def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """Run the loader until all is loaded, and land what it brings."""
     try:
-        while items := batch.begin():
-            loaded = run(items)
-            if type(loaded) is CoroutineType:
-                check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
-            batch.land(loaded)
+        with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+            while items := batch.begin():
+                loaded = run(items)
+                if type(loaded) is CoroutineType:
+                    check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+                batch.land(loaded)
     except BaseException as error:
         try:
-            batch.fail(error)
+            struck = batch.fail(error)
             batch.close()
+            if struck is not None:
+                try:
+                    raise struck
+                finally:
+                    del struck  # or this frame and the exception would keep each other
         except (RecursionError, MemoryError):
             unsettled[batch] = batch.settle, error
         except BaseException:  # an interrupt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from sys import getrefcount
 from typing import Any, TypeVar
@@ -18,17 +19,20 @@ from ..core import transitions
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board
-from ..core.flight import Flight
-from ..core.landing import fail, land, settle_flight
-from ..core.leaving import desert, done, give_up, settle_call
+from ..core.current import Unchanged, kept, runs
+from ..core.flight import LANDED, Flight
+from ..core.landing import fail, judge, land, settle_flight
+from ..core.leaving import desert, end_wait, give_up, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import entrust_renewal
 from ..core.shareable import PLAIN, accepted, check_shareable
+from ..locks.latch import LOOK
 from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import Actor, descends, get_ident
+from .seats import Seated
 from .wait import Wait
 
 __all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]
@@ -51,7 +55,7 @@ def task_call(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) ->
     call.thread = thread
     call.renew = renew
     call.decision = NONE
-    call.before = None
+    call.before = call.renewal = None
     call.loop = task.get_loop()
     return call
 
@@ -63,6 +67,7 @@ class Work:
     """
 
     __slots__ = (
+        "__weakref__",
         "_thread",
         "began",
         "cache",
@@ -76,17 +81,17 @@ class Work:
         "value",
     )
 
+    value: Any  # what it brings home: these two are there from then on
+    error: BaseException | None
+
     def __init__(self, cache: Cache | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
         self.cache = cache  # these two until the task has ended
         self.flight = flight
         self.loop = loop
         self._thread = threading.current_thread()
-        self.home: asyncio.Future[None] = loop.create_future()
+        self.home: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.task: asyncio.Task[None] | None = None
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.began = False
-        self.overdue = False
+        self.began = self.overdue = False
         self.homeless = False  # nobody waits for it at home: it renews a value
 
     def stop(self) -> None:
@@ -155,6 +160,7 @@ class Work:
             _end(cache, flight, self, asyncio.CancelledError())
 
 
+@runs("call")
 async def call(
     cache: Cache,
     run: Callable[..., Coroutine[Any, Any, Any]],
@@ -174,13 +180,23 @@ async def call(
     try:
         decision = board(cache, call)
         if decision is JOIN:
-            waited = True
-            wait = Wait(cache, call)
-            while decision is JOIN:
-                decision = wait.woken(await call.sit(*wait.pauses()))
-            if decision is SHARE:
-                if call.wants_events:
+            waited, opened = True, None
+            if call.renewal is not None:
+                _renew(cache, call, run, args, kwargs)
+            # Thousands may wait at once. The usual one has no pauses of its own and finds its flight landed.
+            if cache.is_patient and not (call.awaited_outside or call.wants_events):
+                opened = await call.sit(LOOK, None)
+            if opened and call.flight.state is LANDED:
+                decision = call.decision = SHARE  # its wait ends below
+            else:  # also once it woke and found something else
+                wait = Wait(cache, call)
+                if opened is not None:
+                    decision = wait.woken(opened)
+                while decision is JOIN:
+                    decision = wait.woken(await call.sit(*wait.pauses()))
+                if decision is SHARE and call.wants_events:
                     cache.tell.shared(call.flight, cache.timer(), wait.seconds())
+            if decision is SHARE:
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
                 value = call.flight.value
@@ -209,13 +225,13 @@ async def call(
         raise
     else:
         try:
-            done(cache, call)
+            end_wait(call)
         except (RecursionError, MemoryError):
             unsettled[call] = settle_call, cache, call, None
         except BaseException:
             unsettled[call] = settle_call, cache, call, None
             raise
-        return value
+        return value if cache.copy is None else cache.copy(value)
     finally:
         if unsettled:
             try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
@@ -306,6 +322,7 @@ async def _lead(
     return value
 
 
+@runs("flight")
 async def _fly(
     cache: Cache,
     flight: Flight,
@@ -315,16 +332,22 @@ async def _fly(
     kwargs: dict[str, Any],
 ) -> None:
     """The work: run the function and land its flight."""
-    descends.set(True)
+    descends.set(weakref.ref(work))
     try:
         if flight.background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
-        work.began = True
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        value = await run(*args, **kwargs)
+        if cache.line is not None:
+            value = await _run_in_line(cache, flight, work, run, args, kwargs)
+        else:
+            work.began = True
+            if flight.wants_events:
+                cache.tell.fetching(flight)
+            value = await run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            check_shareable(cache.name, value, references=getrefcount(value))
+            if value is Unchanged:
+                value = kept(cache.name, flight)
+            else:
+                check_shareable(cache.name, value, references=getrefcount(value))
         land(cache, flight, value)
         work.bring_home(value, None)
     except BaseException as error:
@@ -334,6 +357,21 @@ async def _fly(
         del flight, work  # an exception that callers receive leads to this frame
 
 
+async def _run_in_line(
+    cache: Cache,
+    flight: Flight,
+    work: Work,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    async with Seated(cache, [flight]):
+        work.began = True
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        return await run(*args, **kwargs)
+
+
 def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool:
     """End a flight whose work ended with an error, and tell its caller; False if that has gone."""
     raised = work.error_to_raise(error)
@@ -341,7 +379,11 @@ def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool
         if inside():
             unsettled[flight] = settle_flight, cache, flight, raised
         else:
-            fail(cache, flight, raised, overdue=raised is not error)
+            overdue, verdict = raised is not error, None
+            if cache.stores_failures:
+                verdict = judge(cache, raised, flight)
+                raised = verdict.error  # an abort of `failure_ttl` is its caller's
+            fail(cache, flight, raised, overdue=overdue, verdict=verdict)
     except (RecursionError, MemoryError):
         unsettled[flight] = settle_flight, cache, flight, raised
     except BaseException:

@@ -15,6 +15,8 @@ from ..common.frames import looked_through
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board
+from ..core.current import Unchanged, kept, runs
+from ..core.flight import Flight
 from ..core.landing import call_off, land, settle_flight
 from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
@@ -27,6 +29,7 @@ from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
 from .pool import in_background
+from .seats import Seated
 from .wait import Wait
 
 __all__ = ["ThreadCall", "call", "stand"]
@@ -38,6 +41,7 @@ class ThreadCall(InThread, Call):
     __slots__ = ("job",)
 
 
+@runs("call")
 @looked_through
 def call(
     cache: Cache,
@@ -60,7 +64,7 @@ def call(
     call.actor = actor
     call.thread = call.blocks = thread
     call.renew = renew
-    call.before = None
+    call.before = call.renewal = None
     decision = call.decision = NONE
     try:
         if cache.leads_at_once and key not in cache.locks.by_key and lead_at_once(cache, call):
@@ -71,6 +75,8 @@ def call(
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
                 leave(cache, call, timed_out=None)
                 return run(*args, **kwargs)
+            if call.renewal is not None:
+                _have_renewed(cache, run, call, args, kwargs)
             wait = Wait(cache, call)
             decision = stand(cache, call, wait)
             if decision is SHARE:
@@ -78,16 +84,23 @@ def call(
                     cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
-                return call.flight.value
+                value = call.flight.value
+                return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
-            if call.flight.wants_events:
-                cache.tell.fetching(call.flight)
-            value = run(*args, **kwargs) if kwargs else run(*args)
+            if cache.line is not None:
+                value = _run_in_line(cache, call.flight, run, args, kwargs)
+            else:
+                if call.flight.wants_events:
+                    cache.tell.fetching(call.flight)
+                value = run(*args, **kwargs) if kwargs else run(*args)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
-                check_shareable(cache.name, value, references=getrefcount(value))
+                if value is Unchanged:
+                    value = kept(cache.name, call.flight)
+                else:
+                    check_shareable(cache.name, value, references=getrefcount(value))
             if renew or not cache.lands_at_once or not land_at_once(cache, call.flight, value):
                 land(cache, call.flight, value)
-            return value
+            return value if cache.copy is None else cache.copy(value)
         return _served(cache, run, call, args, kwargs)
     except BaseException as error:
         try:
@@ -112,18 +125,38 @@ def _served(
     """What is stored, whose renewal this caller may have to see to."""
     record, renewal = call.record, call.renewal
     if renewal is not None:
-        renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
-        accepted = in_background(renew)
-        if not accepted:
-            renew()
-        call.renewal = None
+        accepted = _have_renewed(cache, run, call, args, kwargs)
         if not accepted and renewal.record is not None:
             record = renewal.record
     if record.error is not None:
         raise_shared(bare_copy_of(record.error))
-    return record.value
+    return record.value if cache.copy is None else cache.copy(record.value)
 
 
+@looked_through
+def _run_in_line(
+    cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    with Seated(cache, [flight]):
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        return run(*args, **kwargs)
+
+
+def _have_renewed(
+    cache: Cache, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Have a value renewed by a thread of the pool; False if there was no room, so that it is done by now."""
+    renewal: Any = call.renewal
+    renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
+    accepted = in_background(renew)
+    if not accepted:
+        renew()
+    call.renewal = None
+    return accepted
+
+
+@runs("flight")
 def _renew(
     cache: Cache, run: Callable[..., Any], renewal: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
@@ -135,11 +168,17 @@ def _renew(
     try:
         if not begin_renewal(cache, renewal, get_ident()):
             return
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        value = run(*args, **kwargs)
+        if cache.line is not None:
+            value = _run_in_line(cache, flight, run, args, kwargs)
+        else:
+            if flight.wants_events:
+                cache.tell.fetching(flight)
+            value = run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            check_shareable(cache.name, value, references=getrefcount(value))
+            if value is Unchanged:
+                value = kept(cache.name, flight)
+            else:
+                check_shareable(cache.name, value, references=getrefcount(value))
         land(cache, flight, value)
     except BaseException as error:
         try:

@@ -8,7 +8,7 @@ evicted nor doubled. What is evicted is let go of after the mutex is free.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -55,11 +55,10 @@ class Queued:
     def look(self) -> bool:
         """Return True if it has its keys (an interrupt may have lost the wake-up); raise to give up."""
         hold, found = self.hold, None
-        for turn in [slot.turn for slot in hold.slots]:
-            if turn is not None and turn is not hold:
-                turn.see_to()
+        for turn in hold.in_the_way():
+            turn.see_to()
         with mutex:
-            granted = not hold.missing or Slots.overtake(hold)
+            granted = not hold.missing or (bool(hold.slots) and Slots.overtake(hold))
             if not granted and hold.waiter.awaited_outside:
                 hold.waiter.look_again()
                 note(hold.waiter, hold.waiter.climb())
@@ -116,6 +115,7 @@ class KeyedLocks(Slots):
         if max_idle is not None and max_idle < 0:
             raise ValueError(f"max_idle: cannot be negative, got {max_idle}")
         super().__init__(max_idle)
+        self.filed: Callable[[Any], Hashable] | None = None  # makes of a key the one that it is known by
         register(self)
 
     def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
@@ -136,11 +136,14 @@ class KeyedLocks(Slots):
                 hash(key)
             except TypeError:
                 raise UnhashableKey(f"key {position}: {shown(key)} cannot be hashed") from None
+        if self.filed is not None:
+            keys = tuple(map(self.filed, keys))
         return Held(self, tuple(dict.fromkeys(keys)), patience(timeout, "timeout"))
 
     def held(self, key: Hashable) -> bool:
         """Return True if a thread or task holds this key now."""
         settle()
+        key = key if self.filed is None else self.filed(key)
         with mutex:
             slot = self.by_key.get(key)
             return slot is not None and slot.turn is not None and slot.turn.leader is not None
@@ -148,6 +151,7 @@ class KeyedLocks(Slots):
     def waiting(self, key: Hashable) -> int:
         """Return how many callers wait for this key now."""
         settle()
+        key = key if self.filed is None else self.filed(key)
         with mutex:
             slot = self.by_key.get(key)
             if slot is None:
@@ -248,8 +252,7 @@ class KeyedLocks(Slots):
         hold.depth = waits(waiter.thread)
         found = queued = None
         with mutex:
-            for key in hold.keys:
-                self.place(hold, self.enter(key))
+            self._take(hold)
             if hold.missing:
                 hold.latch = Latch()
                 queued = Queued(hold, hold.latch, timeout)
@@ -264,6 +267,11 @@ class KeyedLocks(Slots):
         if queued is not None and inside_other():
             raise FlightDeadlock("a keyed lock cannot be waited for from inside the library's own section")
         return queued
+
+    def _take(self, hold: Hold) -> None:
+        """Take every key, or queue for it."""
+        for key in hold.keys:
+            self.place(hold, self.enter(key))
 
     def release(self, hold: Hold) -> None:
         """Give up every slot that a hold has or queues for; may be repeated."""
@@ -336,7 +344,9 @@ class Held:
         hold = Hold(self._keys, task_waiter("async with locks(...)"), self._locks.release)
         hold.job = job_of_loop()
         await self._locks.acquire_in_task(hold, self._timeout)
-        hold.token = descends.set(True)  # tasks that begin inside may come to be waited for by this one
+        hold.token = descends.set(
+            descends.get() or True
+        )  # tasks that begin inside may come to be waited for by this one
         self._hold = hold
 
     async def __aexit__(self, *_: object) -> None:

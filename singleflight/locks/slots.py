@@ -75,9 +75,11 @@ class Turn:
     number: int  # when it was claimed, among all turns
     depth: int  # how many waits its leader had begun before; those do not hold this turn up
     latch: Latch | None
+    state: Any = None  # a flight's
     unbegun = False  # whether it is a renewal that nobody runs yet: see `Flight`
     life: Callable[[], object] | None = None  # of the thread that runs it, where that has to end it
     job: Job | None = None  # what its thread was doing when it was taken, where that may be over before it
+    any_of: object = None  # the line it stands in: any of its blockers lets it through, and not only all
 
     def is_over(self) -> bool:
         """Return True if nothing is to be expected of it any more by those who wait."""
@@ -143,6 +145,10 @@ class Hold(Turn):
         """One of a task that will never run again is given up on its behalf."""
         if self._release is not None and self.is_dead():
             self._release(self)
+
+    def in_the_way(self) -> list[Turn]:
+        """What has the slots that it queues for."""
+        return [slot.turn for slot in self.slots if slot.turn is not None and slot.turn is not self]
 
     def is_dead(self) -> bool:
         """Return True if its owner is a task whose event loop is gone."""

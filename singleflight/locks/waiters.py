@@ -119,9 +119,10 @@ class Waiter:
 
 A = TypeVar("A", bound=Waiter)
 
-descends: ContextVar[bool] = ContextVar("singleflight_descends", default=False)
-is_descendant: Callable[[], bool] = descends.get  # bound once: every follower asks
-"""Return True if this context comes from a flight's task, which may come to wait for it."""
+descends: ContextVar[object] = ContextVar("singleflight_descends", default=False)
+"""True, or a weak reference to a flight's work, in contexts that come from a task that may wait for them."""
+is_descendant: Callable[[], object] = descends.get  # bound once: every follower asks
+"""Return what is true if this context comes from a flight's task, which may come to wait for it."""
 
 
 class InThread:

@@ -54,7 +54,7 @@ def cycle(waiter: Waiter, wanted: Turn, bounded: bool = False) -> Cycle | None:
     nobody else. (Waits outside the library add edges too: who may be part of those asks again.)
     """
     while True:
-        found, through = _search(waiter, wanted, bounded)
+        found, through = _blocked(waiter, wanted, bounded, ())
         if all(_still_below(other, leader) for other, leader in through):
             return found
 
@@ -62,11 +62,38 @@ def cycle(waiter: Waiter, wanted: Turn, bounded: bool = False) -> Cycle | None:
 Through = tuple[tuple[Waiter, Actor], ...]  # waits that hold up a leader only because it waits for the waiter
 
 
-def _search(waiter: Waiter, wanted: Turn, bounded: bool) -> tuple[Cycle | None, Through]:
+def _blocked(
+    waiter: Waiter, wanted: Turn, bounded: bool, within: tuple[object, ...]
+) -> tuple[Cycle | None, Through]:
+    """The cycle, if there is one; where any blocker lets it through, one that each of them is part of."""
     told: Told = {}
-    todo: list[tuple[Turn, Cycle, Through]] = [
+    first: list[tuple[Turn, Cycle, Through]] = [
         (turn, [(key, turn)], ()) for key, turn in wanted.blockers(told)
     ]
+    if wanted.any_of is None:
+        return _search(waiter, first, bounded, told, within)
+    found: Cycle | None = None
+    through: Through = ()
+    for begin in first:
+        other, because = _search(waiter, [begin], bounded, {}, (*within, wanted.any_of))
+        if other is None:
+            return None, ()
+        found, through = found or other, (*through, *because)
+    return found, through
+
+
+def _search(
+    waiter: Waiter,
+    todo: list[tuple[Turn, Cycle, Through]],
+    bounded: bool,
+    told: Told,
+    within: tuple[object, ...],
+) -> tuple[Cycle | None, Through]:
+    """Look for a way back to the waiter, from these turns, each with the way to it.
+
+    `within` are the lines whose seats are being looked at: who waits in one of these gets no further than
+    the others there do.
+    """
     seen: set[int] = set()
     outside: tuple[Cycle | None, Through] = None, ()  # a cycle that is closed outside the library
     while todo:
@@ -88,6 +115,16 @@ def _search(waiter: Waiter, wanted: Turn, bounded: bool) -> tuple[Cycle | None, 
             outside = [path[-1], *path[:-1]], through
         for held_up_by, other in _waits_of(turn):
             because = through if other is None or other is waiter else (*through, (other, turn.leader))
+            line = held_up_by.any_of
+            if line is not None:
+                if held_up_by.is_over():
+                    continue
+                if line in within:
+                    return [path[-1], *path[:-1]], because
+                rest, why = _blocked(waiter, held_up_by, bounded, within)
+                if rest is not None:
+                    return [rest[0], *path, *rest[1:]], (*because, *why)
+                continue
             for key, blocker in held_up_by.blockers(told):
                 todo.append((blocker, [*path, (key, blocker)], because))
     return outside

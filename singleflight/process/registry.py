@@ -7,14 +7,16 @@ import weakref
 from typing import Any
 
 from ..common.messages import listed
+from ..core import controls
 from ..core.controls import info, name_of
 from ..core.flight import FLYING, Flight
 from ..drivers import pool
 from ..locks import keyed
 from ..locks.mutex import mutex, new_lock
 from ..locks.slots import Turn
+from ..storage.ttl import named_tags
 
-__all__ = ["all_caches", "functions", "register", "report"]
+__all__ = ["all_caches", "functions", "invalidate_tag", "register", "report"]
 
 # Replaced as a whole under `_registering`, so that readers need no lock.
 _functions: tuple[weakref.ref[Any], ...] = ()
@@ -36,6 +38,23 @@ def functions() -> tuple[Any, ...]:
 def all_caches() -> list[Any]:
     """Return the state of each of them; twins share one."""
     return list(dict.fromkeys(function._self_cache for function in functions()))
+
+
+def invalidate_tag(*tags: str) -> int:
+    """Remove the entries of all decorated functions that have one of these tags. Return how many there were.
+
+    See the method of the same name, which does this for one function. Safe to call from any thread and task.
+
+    >>> from singleflight import invalidate_tag, single_flight_ttl
+    >>> @single_flight_ttl(ttl=60, tags=lambda landing: [f"user:{landing.value['user']}"])
+    ... def order(number):
+    ...     return {"user": 7, "number": number}
+    >>> _ = order(1), order(2)
+    >>> invalidate_tag("user:7"), order.stats().entries
+    (2, 0)
+    """
+    named = named_tags(tags)
+    return sum(controls.invalidate_tag(cache, named) for cache in all_caches())
 
 
 def report() -> str:
@@ -76,7 +95,7 @@ def _told(cache: Any, found: list[tuple[Turn, int]]) -> list[str]:
             keys = listed(getattr(turn, "keys", (turn.key,)))
             lines.append(f"  lock {keys}: held by {name_of(turn.leader)}, {queued} queued")
     flying.sort(key=lambda flight: flight.started)
-    return lines + [f"  {info(flight, cache.name, now)}" for flight in flying]
+    return lines + [f"  {info(flight, cache, now)}" for flight in flying]
 
 
 def _after_fork() -> None:

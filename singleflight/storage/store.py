@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
 from math import inf
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..common.keys import InstanceKey, check_room
 from ..locks.mutex import new_lock, with_sections
@@ -34,11 +34,23 @@ __all__ = ["Store"]
 _MOVED = object()  # no key: whoever leaves the section is to say that the index was replaced
 
 
+_MANY_CUTS = 64  # invalidated tags that are remembered before it is looked which of them still matter
+
+
+class _Cut(NamedTuple):
+    """Tags that were invalidated amid a section of ours, which does it on leaving."""
+
+    tags: tuple[str, ...]
+    number: int
+
+
 class Detachable(Protocol):
     """What may publish: refused once it is detached, or when another value has come since it began."""
 
     detached: bool
     previous: Record | None
+    number: int
+    """Which grows with the time at which it began."""
 
 
 @with_sections
@@ -61,9 +73,12 @@ class Store:
         self._new_cache = partial(cache_for, self._most, ttl)
         self._new_lock()
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
-        # Keys and InstanceKeys to drop, and `_MOVED`; appended to by anybody.
+        # Keys, InstanceKeys and cuts to drop, and `_MOVED`; appended to by anybody.
         self._unwanted: deque[Hashable] = deque()
         self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
+        self._of_tag: dict[str, set[Record]] = {}
+        self._cuts: dict[str, int] = {}  # tags that were invalidated, and when; written under the lock
+        self._most_cuts = _MANY_CUTS
         self._rebuild()
 
     def records(self) -> list[Record]:
@@ -77,6 +92,11 @@ class Store:
         except Exception:
             return None
 
+    def records_of(self, owner: InstanceKey) -> list[Record]:
+        """Everything that is stored for an instance with the default key, run out or not."""
+        with self._lock:
+            return list(self._of_instance.get(owner, ()))
+
     def hits(self) -> int:
         """How often a stored record has served (with a global interpreter lock; see `Record`)."""
         with self._lock:
@@ -89,8 +109,9 @@ class Store:
         """Store a record; None if it was refused, else the records that went for it.
 
         Refused when the publisher was detached (`detached` is set before what it would replace is dropped,
-        so a detached flight's value is either seen here or dropped there), or when what is here came after
-        the publisher had begun.
+        so a detached flight's value is either seen here or dropped there), when one of the record's tags was
+        invalidated after the publisher had begun (`cut`: the same section), or when what is here came after
+        that.
         """
         if self.is_owned():
             return None
@@ -100,7 +121,9 @@ class Store:
             key, index = record.key, self.index
             old = index.get(key)
             if publisher is not None and (
-                publisher.detached or (old is not None and old is not publisher.previous)
+                publisher.detached
+                or (old is not None and old is not publisher.previous)
+                or (record.tags and self.is_cut(record.tags, publisher.number))
             ):
                 refused = True
             else:
@@ -129,6 +152,8 @@ class Store:
                     if old is not None:
                         self._disown(old)
                     self._of_instance.setdefault(key[0], set()).add(record)
+                if record.tags:
+                    self._tag(record)
                 self._torn = False
         if self._unwanted:
             self.settle()
@@ -154,7 +179,8 @@ class Store:
     def discard(self, records: list[Record]) -> list[Record]:
         """Take these very records out, whatever their keys have become; returns those that were there."""
         if self.is_owned():
-            return []
+            self._unwanted.extend(record.key for record in records)
+            return [record for record in records if record.place is not None]
         spoilt: list[Record] = []  # destroyed outside the lock
         with self._lock:
             self._begin()
@@ -169,6 +195,39 @@ class Store:
             self.settle()
         del spoilt
         return stored
+
+    def cut(self, tags: tuple[str, ...], number: int) -> list[Record]:
+        """Take out what has one of these tags, and refuse from now on what began before `number` and has one.
+
+        Returns what was there.
+        """
+        if self.is_owned():
+            self._unwanted.append(_Cut(tags, number))
+            return list({record for tag in tags for record in self._of_tag.get(tag, ())})
+        gone: list[Record] = []
+        with self._lock:
+            self._begin()
+            self._cut(tags, number, gone)
+            self._torn = False
+        if self._unwanted:
+            self.settle()
+        return gone
+
+    def has_many_cuts(self) -> bool:
+        """Return True if it is time to look which of them still matter: seldom, so it may take long."""
+        return len(self._cuts) >= self._most_cuts
+
+    def forget_cuts(self, oldest: int) -> None:
+        """Forget those from before this flight: nothing that began earlier is to come any more."""
+        if not self.is_owned():
+            with self._lock:
+                self._cuts = {tag: at for tag, at in self._cuts.items() if at > oldest}
+                self._most_cuts = max(_MANY_CUTS, 2 * len(self._cuts))
+
+    def is_cut(self, tags: tuple[str, ...], number: int) -> bool:
+        """Return True if one of these tags was invalidated after what has this number began."""
+        cuts = self._cuts
+        return any(cuts.get(tag, 0) > number for tag in tags)
 
     def clear(self) -> list[Record]:
         """Take everything out, and count from zero."""
@@ -275,11 +334,23 @@ class Store:
         return gone if self._unlist(gone) else gone + self._without_spoilt()
 
     def _drop_unwanted(self, unwanted: Hashable, gone: list[Record]) -> None:
+        if isinstance(unwanted, _Cut):
+            self._cut(unwanted.tags, unwanted.number, gone)
+            return
         if isinstance(unwanted, InstanceKey):
             records = list(self._of_instance.get(unwanted, ()))
         else:
             found = self.find(unwanted)
             records = [] if found is None else [found]
+        self._remove_all(records, gone)
+
+    def _cut(self, tags: tuple[str, ...], number: int, gone: list[Record]) -> None:
+        for tag in tags:
+            self._cuts[tag] = max(number, self._cuts.get(tag, 0))
+            self._remove_all(list(self._of_tag.get(tag, ())), gone)
+
+    def _remove_all(self, records: list[Record], gone: list[Record]) -> None:
+        """Take these out, and whatever else has to leave for that."""
         gone += records
         sound = True
         for record in records:
@@ -365,16 +436,29 @@ class Store:
         record.deadline = -inf
         record.place = None
         self._hits_of_gone += record.hits
+        if record.tags:
+            for tag in record.tags:
+                records = self._of_tag.get(tag)
+                if records is not None:
+                    records.discard(record)
+                    if not records:
+                        del self._of_tag[tag]
+
+    def _tag(self, record: Record) -> None:
+        for tag in record.tags:
+            self._of_tag.setdefault(tag, set()).add(record)
 
     def _rebuild(self) -> None:
         """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""
         self._cache = self._new_cache()
         self._of_instance.clear()
+        self._of_tag.clear()
         for record in sorted(self.index.values(), key=lambda record: record.landed):
             self._cache.hold(record)
             key = record.key
             if type(key) is tuple and key and type(key[0]) is InstanceKey:
                 self._of_instance.setdefault(key[0], set()).add(record)
+            self._tag(record)
         self._torn = False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
@@ -12,7 +12,7 @@ from ..common.durations import real, seconds
 from ..common.messages import Shown, shown
 from .entry import Entry
 
-__all__ = ["TTL", "AdaptiveTTL", "Landing"]
+__all__ = ["TTL", "AdaptiveTTL", "Landing", "Tags", "checked_tags", "named_tags"]
 
 
 @dataclass(slots=True, unsafe_hash=True, repr=False)  # not frozen: that takes five times as long to make
@@ -28,7 +28,7 @@ class Landing(Shown):
     error: BaseException | None = None
     duration: float = 0.0
     followers: int = 0
-    previous: Entry | None = None
+    previous: Entry[Any] | None = None
 
 
 class AdaptiveTTL:
@@ -85,6 +85,32 @@ class AdaptiveTTL:
             f"AdaptiveTTL(base={self.base!r}, maximum={self.maximum!r}, factor={self.factor!r}, "
             f"followers={self.followers!r})"
         )
+
+
+Tags = tuple[str, ...] | Callable[[Landing], object]
+"""What the option `tags` is once it is checked: the tags of all entries, or who is asked for those of one."""
+
+
+def checked_tags(tags: object, option: str = "tags") -> tuple[str, ...]:
+    """Return tags, each once; one string is one tag. Raises `TypeError`, naming the option."""
+    if isinstance(tags, str):
+        return (tags,)
+    if not isinstance(tags, Iterable) or isinstance(tags, (bytes, bytearray)):
+        raise TypeError(f"{option}: expected strings, got {shown(tags)}")
+    return tuple(dict.fromkeys(_string(tag, option) for tag in tags))
+
+
+def named_tags(tags: tuple[object, ...]) -> tuple[str, ...]:
+    """Return the tags that are to be invalidated, each once; at least one."""
+    if not tags:
+        raise TypeError("invalidate_tag: expected at least one tag")
+    return checked_tags(tags, "invalidate_tag")
+
+
+def _string(tag: object, option: str) -> str:
+    if not isinstance(tag, str):
+        raise TypeError(f"{option}: expected strings, got {shown(tag)}")
+    return tag
 
 
 TTL = float | int | timedelta | Callable[[Landing], "float | int | timedelta | None"] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from ..common.messages import Shown, shown
 from ..storage.entry import Entry
@@ -18,6 +19,7 @@ class FlightInfo(Shown):
     `name` is the function's name. `leader` names the thread or task that runs the flight (such a task is
     named after the function). `elapsed` is in seconds. `followers` is the number of callers that wait.
     `kind` is "call", "refresh" or "bulk". The value of a `detached` flight will not be stored.
+    A `queued` one waits until fewer than `max_flights` others run.
     """
 
     name: str
@@ -27,11 +29,12 @@ class FlightInfo(Shown):
     followers: int
     kind: str
     detached: bool
+    queued: bool = False
 
     def __str__(self) -> str:
         waiting = f", {self.followers} waiting" if self.followers else ""
         call = f"{self.name} {shown(self.key)}: {self.kind} by {self.leader}, {self.elapsed:.3f} s"
-        return f"{call}{waiting}{', detached' if self.detached else ''}"
+        return f"{call}{waiting}{', detached' if self.detached else ''}{', in line' if self.queued else ''}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -45,7 +48,7 @@ class Explanation(Shown):
 
     key: Hashable
     would: str
-    entry: Entry | None
+    entry: Entry[Any] | None
     flight: FlightInfo | None
     fresh_for: float
     stale_for: float

@@ -191,6 +191,16 @@ def test_the_http_fetch():
     assert "30 calls, 3 requests" in done.stdout, done.stderr
 
 
+def test_the_etags():
+    """Three times twenty callers: the page, nothing new, the new page."""
+    done = run("etags.py")
+    assert done.returncode == 0, done.stderr
+    answered = re.findall(
+        r": 20 callers have \{'(.*)'\}, the server answered \[(\d+)\]$", done.stdout, re.MULTILINE
+    )
+    assert answered == [("version 1", "200"), ("version 1", "304"), ("version 2", "200")]
+
+
 def test_the_fastapi_prices(tmp_path):
     """Forty requests at a service, undecorated and decorated."""
     for needed in ("fastapi", "httpx", "uvicorn"):
