@@ -74,8 +74,8 @@ class Cache:
         self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
         self.is_plain = ages_alike and self.tags_of is None
         self.fixed_ttl = options.fixed_ttl or 0.0
-        # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done when
-        # a flight begins (`lead_at_once`), or when a value has come (`land_at_once`), switches that off here.
+        # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done
+        # when a flight begins, or when a value has come, switches that off here.
         self.leads_at_once = True
         self.lands_at_once = (
             self.is_plain

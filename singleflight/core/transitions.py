@@ -147,9 +147,10 @@ def claim_slot(
 
 
 def lead_at_once(cache: Cache, call: Call) -> bool:
-    """The usual beginning in one piece: nothing is stored, and the key is free. False: see `coordinator.board`.
+    """The usual beginning in one piece: nothing is stored, and the key is free; else False.
 
-    It does what that does then, with `new_flight` and `claim_slot`, and writes once what is written twice there.
+    It does what `coordinator.board` does then, with `new_flight` and `claim_slot`, and writes once what is
+    written twice there.
     """
     timer, options, thread, key = cache.timer, cache.options, call.thread, call.key
     now = timer()
@@ -166,7 +167,7 @@ def lead_at_once(cache: Cache, call: Call) -> bool:
                 flight.number = next(numbers)
                 flight.life = lives[thread] if thread in lives else life_of_this_thread()
                 flight.depth = len(waiting[thread]) if thread in waiting else 0
-                # No call from here on: an interrupt finds it claimed, and its leader knows, or the slot as it was.
+                # No call from here on: an interrupt finds it claimed, and its leader knows, or not there.
                 flight.cache = cache
                 flight.key = slot.key
                 flight.slot = slot
@@ -368,10 +369,10 @@ def finish(
 
 
 def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
-    """The usual landing in one piece: nobody has joined the flight, and nobody listens (`Cache.lands_at_once`).
+    """The usual landing in one piece: nobody has joined, and nobody listens (`Cache.lands_at_once`).
 
-    It does what `landing.land` and `finish` do then. False: the flight is to land by these, which find it as it
-    was; or with a value stored that it may replace.
+    It does what `landing.land` and `finish` do then. False: the flight is to land by these, which find it as
+    it was, or with a value stored that it may replace.
     """
     if value is None or flight.followers or flight.wants_events:
         return False
@@ -388,9 +389,9 @@ def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
     record.hits = record.passed = 0.0
     record.place = None
     try:
-        if not (locks.by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash):  # `is_sound`
-            return False
-        if cache.store.put(record, flight) is None:
+        # In line: `is_sound`.
+        sound = locks.by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash
+        if not sound or cache.store.put(record, flight) is None:
             return False
     except Exception:  # the key's own
         return False
@@ -398,8 +399,10 @@ def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
         cache.spoil(key)
     after: list[Any] = []  # to be destroyed after the mutex is free
     with mutex:
-        alone = flight.state is FLYING and slot.turn is flight and not (
-            flight.followers or slot.queue or flight.detached
+        alone = (
+            flight.state is FLYING
+            and slot.turn is flight
+            and not (flight.followers or slot.queue or flight.detached)
         )
         if alone:
             # No call until it has landed: an interrupt finds it in flight, or landed and counted.

@@ -20,7 +20,6 @@ from typing import Any
 
 from ..common.keys import InstanceKey, check_room
 from .slots import Hold, Slot, Turn
-from .unsettled import After
 from .waiters import get_ident
 from .waitgraph import Cycle, forget_the_gone
 
@@ -58,8 +57,8 @@ class Idle:
     again is simply taken out. Known cost: the turning round, as long as all that is idle, in one piece;
     a dictionary that grows does the same.
 
-    What is kept for a key is since when it is idle. A key of the user's own making comes with it: whoever uses
-    it again needs the very object, so that it is not destroyed under the mutex.
+    What is kept for a key is since when it is idle. A key of the user's own making comes with it: whoever
+    uses it again needs the very object, so that it is not destroyed under the mutex.
 
     Args:
         limit: how many are kept; None for all.
@@ -70,7 +69,9 @@ class Idle:
     def __init__(self, limit: int | None) -> None:
         self._room = inf if limit is None else limit  # what the limit leaves for these two
         self._younger: dict[Hashable, IdleLock | float] = {}  # the oldest first
-        self._older: dict[Hashable, IdleLock | float] = {}  # the oldest last; all older than any of `_younger`
+        self._older: dict[
+            Hashable, IdleLock | float
+        ] = {}  # the oldest last; all older than any of `_younger`
         self._spoilt: list[IdleLock] = []  # whose keys were found spoilt
 
     def __len__(self) -> int:
@@ -249,7 +250,7 @@ class Slots:
             slot.line_up(hold)
 
     def vacate(self, slot: Slot, after: list[Any], now: float | None = None) -> None:
-        """The turn of this slot is over: the next one gets it, or it becomes idle. `now` by `time.monotonic`."""
+        """The turn of this slot is over (`now`, by `time.monotonic`): the next one gets it, or it is idle."""
         if slot.queue:
             after += self._drop_the_dead(slot)
         if slot.queue:

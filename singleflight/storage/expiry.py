@@ -52,37 +52,13 @@ class _Clock:
         self.__exit__ = "".format  # an empty string: nothing is suppressed
 
 
-class _Life(float):
-    """A ttl that all entries have. A moment plus it is looked up in `ends`, and else computed as usual.
-
-    There a record that lands has its deadline: so what cachetools notes of its end is that very float, which
-    saves one for each entry. (As above, found in the instance.)
-    """
-
-    __slots__ = ("__radd__", "ends")
-
-    def __init__(self, ttl: float) -> None:
-        self.ends = _Ends()
-        self.ends.ttl = ttl
-        self.__radd__ = self.ends.__getitem__
-
-
-class _Ends(dict[float, float]):
-    """By the moment at which a record lands: when its ttl is over."""
-
-    ttl: float
-
-    def __missing__(self, landed: float) -> float:
-        return landed + self.ttl
-
-
 class HoldingCache(Cache[object, Record]):
     """What the store asks of its cache: as it is, for entries that never run out; else before another class.
 
     Who goes when it is full: second chance, also called CLOCK (F. J. Corbató, 1968). A hand goes round over
-    the places, from the oldest on; who was read since it last came by is spared. The new entry takes the place
-    of the one that goes, as in CLOCK's ring: cachetools then replaces a value, which costs it half of what
-    taking one out and setting another does.
+    the places, from the oldest on; who was read since it last came by is spared. The new entry takes the
+    place of the one that goes, as in CLOCK's ring: cachetools then replaces a value, which costs it half of
+    what taking one out and setting another does.
     """
 
     # Of the class which this one comes before. (Found here, they are called without a detour.)
@@ -94,8 +70,7 @@ class HoldingCache(Cache[object, Record]):
         super().__init__(*arguments)
         self._most = self.maxsize
         self._hand: Iterator[object] = iter(())  # over the places of one moment; some are empty by now
-        self._times = [-inf]  # what the clock shows, where one life serves all; else nobody looks, as at this:
-        self._ends: dict[float, float] = {}
+        self._times = [-inf]  # what the clock shows, where one life serves all; else nobody looks
         self._latest = self._hides_until = -inf  # the latest landing; until when anything can be hidden
 
     def hold(self, record: Record, old: Record | None = None, is_full: bool | None = None) -> list[Record]:
@@ -117,12 +92,9 @@ class HoldingCache(Cache[object, Record]):
             self._hides_until = self._latest + record.ttl
         else:
             self._latest = landed
-        times, ends = self._times, self._ends
+        times = self._times
         times[0] = landed
-        if record.deadline != -inf:
-            ends[landed] = record.deadline
         self._setitem(place, record)
-        ends.clear()
         times[0] = -inf
         return evicted
 
@@ -146,7 +118,7 @@ class HoldingCache(Cache[object, Record]):
             record.passed = record.hits
 
     def popitem(self) -> tuple[object, Record]:
-        """Evict one. The store's own cache has no need of it; cachetools calls it where entries are weighed."""
+        """Evict one. Our store has no need of it; cachetools calls it where entries are weighed."""
         record = self._next_to_go()
         place = record.place
         try:  # noqa: SIM105  # which would be calls
@@ -192,9 +164,7 @@ class _OneLife(HoldingCache, TTLCache[object, Record]):
 
     def __init__(self, maxsize: float, ttl: float) -> None:
         self.timer = clock = _Clock()
-        life = _Life(ttl)
-        super().__init__(maxsize, life, clock)
-        self._ends = life.ends
+        super().__init__(maxsize, ttl, clock)
         self._times = clock.times
 
     def run_out_exactly(self, now: float) -> Any:

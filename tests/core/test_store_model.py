@@ -24,10 +24,10 @@ def is_of_instance(key):
 
 
 class StoreModel(RuleBasedStateMachine):
-    """Puts, reads, drops, deaths of instances and torn mutations; the model is a list, in the order of places.
+    """Puts, reads, drops, deaths of instances and torn mutations; the model is a list, ordered by place.
 
-    A hand goes round over what was there when its round began; `round` is what it has not come by yet. An entry
-    takes the place of the one that was evicted or replaced for it.
+    A hand goes round over what was there when its round began; `round` is what it has not come by yet. An
+    entry takes the place of the one that was evicted or replaced for it.
     """
 
     maxsize = 4
