@@ -374,6 +374,8 @@ class Store:
             record.deadline = -inf  # in line: `_leave`
             record.place = None
             self._hits_of_gone += record.hits
+            if record.tags:
+                self._untag(record)
             if type(key) is tuple and key and type(key[0]) is InstanceKey:
                 self._disown(record)
         return sound
@@ -437,16 +439,19 @@ class Store:
         record.place = None
         self._hits_of_gone += record.hits
         if record.tags:
-            for tag in record.tags:
-                records = self._of_tag.get(tag)
-                if records is not None:
-                    records.discard(record)
-                    if not records:
-                        del self._of_tag[tag]
+            self._untag(record)
 
     def _tag(self, record: Record) -> None:
         for tag in record.tags:
             self._of_tag.setdefault(tag, set()).add(record)
+
+    def _untag(self, record: Record) -> None:
+        for tag in record.tags:
+            records = self._of_tag.get(tag)
+            if records is not None:
+                records.discard(record)
+                if not records:
+                    del self._of_tag[tag]
 
     def _rebuild(self) -> None:
         """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""

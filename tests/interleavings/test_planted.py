@@ -182,11 +182,7 @@ AT_ONCE = {
     "who joined after the value was stored gets nothing": Planted(
         "two threads, one key",
         "no attribute 'value'",
-        {
-            "transitions": {
-                "            flight.followers or slot.queue or flight.detached\n": "            False\n"
-            }
-        },
+        {"transitions": {"flight.followers or slot.queue or flight.detached": "False"}},
     ),
     "an invalidation between landing and storing is overlooked": PLANTED[
         "an invalidation between landing and storing is overlooked"
