@@ -138,7 +138,7 @@ class BulkCall:
     def take(self, call: Call, decision: Decision) -> None:
         """Note what was decided for a key."""
         while decision is NONE:  # its flight was detached and had no outcome to share
-            decision = board(self.cache, call)
+            decision = board(self.cache, call, soft=False)
         if decision is HIT:
             record = call.record
             if call.renewal is not None:

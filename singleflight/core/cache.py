@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Hashable
 from copy import deepcopy
@@ -17,7 +18,7 @@ from ..storage.store import Store
 from ..telemetry.counters import Counts
 from ..telemetry.emitter import Emitter
 from .flight import Flight
-from .options import Options, switched_off
+from .options import Options, is_not_none, switched_off
 
 __all__ = ["Cache"]
 
@@ -62,6 +63,7 @@ class Cache:
         self.options = options
         self.counts = counts
         self.timer = options.timer
+        self.has_usual_clock = options.timer is time.monotonic  # which idle locks go by, too
         copy = options.copy  # what each caller gets is a copy, or (None) the value
         self.copy = copy if callable(copy) else deepcopy if copy else None
         self.soft_timeout = options.soft_timeout
@@ -71,6 +73,16 @@ class Cache:
         ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
         self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
         self.is_plain = ages_alike and self.tags_of is None
+        self.fixed_ttl = options.fixed_ttl or 0.0
+        # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done
+        # when a flight begins, or when a value has come, switches that off here.
+        self.leads_at_once = True
+        self.lands_at_once = (
+            self.is_plain
+            and self.fixed_ttl > 0.0
+            and options.cache_if is is_not_none
+            and options.listener is None
+        )
         self.store = Store(options.maxsize, options.fixed_ttl if ages_alike else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here

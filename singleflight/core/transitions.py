@@ -29,6 +29,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
+from logging import DEBUG
+from typing import Any
 
 from ..common.errors import FlightDeadlock, FlightTimeout
 from ..locks.latch import Latch
@@ -38,6 +40,7 @@ from ..locks.slots import Slot, Turn, numbers
 from ..locks.unsettled import After
 from ..locks.waitgraph import begin_waiting, waiting, waits
 from ..storage.entry import Record
+from ..telemetry.events import is_logging, levels
 from .cache import Cache
 from .call import HIT, JOIN, LEAD, NONE, Call
 from .flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, Flight, Owner, State, Work
@@ -60,6 +63,8 @@ __all__ = [
     "hold_back",
     "is_unclaimed",
     "is_unshared",
+    "land_at_once",
+    "lead_at_once",
     "new_flight",
     "occupy",
     "pass_on",
@@ -139,6 +144,48 @@ def claim_slot(
     """A newcomer leads a new flight, whose turn it is from now on."""
     claim(flight, call, now, previous, timeout)
     flight.slot.turn = flight
+
+
+def lead_at_once(cache: Cache, call: Call) -> bool:
+    """The usual beginning in one piece: nothing is stored, and the key is free; else False.
+
+    It does what `coordinator.board` does then, with `new_flight` and `claim_slot`, and writes once what is
+    written twice there.
+    """
+    timer, options, thread, key = cache.timer, cache.options, call.thread, call.key
+    now = timer()
+    timeout = options.flight_timeout
+    call.wants_events = cache.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
+    with mutex:
+        lookup = cache.store.lookup  # not before: it may have been replaced, and a value landed since
+        record = lookup(key)
+        if record is None or call.renew or record.serves_for(now) <= 0:
+            slot = cache.locks.enter(key)
+            if slot.turn is None:
+                flight = Flight()
+                flight.due = None if timeout is None else time.monotonic() + timeout
+                flight.number = next(numbers)
+                flight.life = lives[thread] if thread in lives else life_of_this_thread()
+                flight.depth = len(waiting[thread]) if thread in waiting else 0
+                # No call from here on: an interrupt finds it claimed, and its leader knows, or not there.
+                flight.cache = cache
+                flight.key = slot.key
+                flight.slot = slot
+                flight.retries = options.follower_retries
+                flight.followers = 0
+                flight.latch = flight.error = flight.work = None
+                flight.counted = flight.detached = flight.deserted = flight.doomed = flight.lost = False
+                flight.renews = flight.background = flight.unbegun = False
+                flight.wants_events = call.wants_events
+                flight.kind = "refresh" if call.renew else "call"
+                flight.started = now
+                flight.previous = record
+                flight.thread = thread
+                flight.state = FLYING
+                flight.leader = call.actor
+                call.flight, call.decision = flight, LEAD
+                slot.turn = flight
+    return call.decision is LEAD
 
 
 def hold_back(flights: list[Flight]) -> None:
@@ -305,20 +352,69 @@ def finish(
     else:
         if followers:  # else nobody is to receive what it brought
             bring(flight, value, error, now, storable)
-        # No call stands between these: an interrupt finds it in flight, or landed and counted.
-        if error is None:
-            cache.counts.waits += followers
-        else:
-            cache.counts.errors += followers
+            # No call stands between these: an interrupt finds it in flight, or landed and counted.
+            if error is None:
+                cache.counts.waits += followers
+            else:
+                cache.counts.errors += followers
         flight.state = LANDED
         if latch is not None:
             after.append(latch.open)
         if current:
-            cache.locks.vacate(slot, after)
+            cache.locks.vacate(slot, after, now if error is None and cache.has_usual_clock else None)
         return followers, False
     if latch is not None:
         after.append(latch.open)
     return followers, again
+
+
+def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
+    """The usual landing in one piece: nobody has joined, and nobody listens (`Cache.lands_at_once`).
+
+    It does what `landing.land` and `finish` do then. False: the flight is to land by these, which find it as
+    it was, or with a value stored that it may replace.
+    """
+    if value is None or flight.followers or flight.wants_events:
+        return False
+    timer = cache.timer
+    now = timer()
+    key: Any = flight.key
+    slot, locks, ttl = flight.slot, cache.locks, cache.fixed_ttl
+    record = Record()  # in line: `record_of`
+    record.key = key
+    record.value = value
+    record.landed = now
+    record.ttl = ttl
+    record.deadline = now + ttl
+    record.hits = record.passed = 0.0
+    record.place = None
+    try:
+        # In line: `is_sound`.
+        sound = locks.by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash
+        if not sound or cache.store.put(record, flight) is None:
+            return False
+    except Exception:  # the key's own
+        return False
+    if cache.batches:
+        cache.spoil(key)
+    after: list[Any] = []  # to be destroyed after the mutex is free
+    with mutex:
+        alone = (
+            flight.state is FLYING
+            and slot.turn is flight
+            and not (flight.followers or slot.queue or flight.detached)
+        )
+        if alone:
+            # No call until it has landed: an interrupt finds it in flight, or landed and counted.
+            counts = cache.counts
+            flight.counted = True
+            counts.calls += 1
+            counts.fetches += 1
+            flight.state = LANDED
+            locks.vacate(slot, after, now if cache.has_usual_clock else None)
+        else:
+            flight.previous = record
+    return alone
 
 
 def forget_the_dead(cache: Cache, after: After) -> None:

@@ -23,6 +23,7 @@ from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import begin_renewal
 from ..core.shareable import PLAIN, accepted, check_shareable
+from ..core.transitions import land_at_once, lead_at_once
 from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
@@ -66,7 +67,10 @@ def call(
     call.before = call.renewal = None
     decision = call.decision = NONE
     try:
-        decision = board(cache, call)
+        if cache.leads_at_once and key not in cache.locks.by_key and lead_at_once(cache, call):
+            decision = LEAD
+        else:
+            decision = board(cache, call)
         if decision is JOIN:
             if inside_other():  # in a finaliser or signal handler: waiting here could hang others
                 leave(cache, call, timed_out=None)
@@ -94,7 +98,8 @@ def call(
                     value = kept(cache.name, call.flight)
                 else:
                     check_shareable(cache.name, value, references=getrefcount(value))
-            land(cache, call.flight, value)
+            if renew or not cache.lands_at_once or not land_at_once(cache, call.flight, value):
+                land(cache, call.flight, value)
             return value if cache.copy is None else cache.copy(value)
         return _served(cache, run, call, args, kwargs)
     except BaseException as error:

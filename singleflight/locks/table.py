@@ -20,7 +20,6 @@ from typing import Any
 
 from ..common.keys import InstanceKey, check_room
 from .slots import Hold, Slot, Turn
-from .unsettled import After
 from .waiters import get_ident
 from .waitgraph import Cycle, forget_the_gone
 
@@ -45,6 +44,9 @@ def new_slot(key: Hashable) -> Slot:
 IdleLock = tuple[Hashable, float]
 """The very key object that the registry has, and since when (`time.monotonic`) nobody holds it."""
 
+_BARE = frozenset({int, str, bytes, float, bool, type(None)})
+"""Types of keys that nobody's code is run for; subclasses are not among them."""
+
 
 class Idle:
     """Idle locks, the least recently used first to go.
@@ -55,6 +57,9 @@ class Idle:
     again is simply taken out. Known cost: the turning round, as long as all that is idle, in one piece;
     a dictionary that grows does the same.
 
+    What is kept for a key is since when it is idle. A key of the user's own making comes with it: whoever
+    uses it again needs the very object, so that it is not destroyed under the mutex.
+
     Args:
         limit: how many are kept; None for all.
     """
@@ -63,8 +68,10 @@ class Idle:
 
     def __init__(self, limit: int | None) -> None:
         self._room = inf if limit is None else limit  # what the limit leaves for these two
-        self._younger: dict[Hashable, IdleLock] = {}  # the oldest first
-        self._older: dict[Hashable, IdleLock] = {}  # the oldest last; all older than any of `_younger`
+        self._younger: dict[Hashable, IdleLock | float] = {}  # the oldest first
+        self._older: dict[
+            Hashable, IdleLock | float
+        ] = {}  # the oldest last; all older than any of `_younger`
         self._spoilt: list[IdleLock] = []  # whose keys were found spoilt
 
     def __len__(self) -> int:
@@ -74,11 +81,11 @@ class Idle:
         """The oldest first."""
         return [*(key for key, _ in self._spoilt), *reversed(self._older), *self._younger]
 
-    def add(self, key: Hashable, since: float) -> IdleLock | None:
-        """The youngest; returns one that goes for it, to be let go of after the mutex is free."""
+    def add(self, key: Hashable, since: float) -> Any:
+        """The youngest; returns what goes for it, if anything, to be let go of after the mutex is free."""
         younger = self._younger
         try:
-            younger[key] = key, since
+            younger[key] = since if type(key) in _BARE else (key, since)
         except Exception:  # the key's own
             return key, since
         older = self._older
@@ -86,17 +93,21 @@ class Idle:
             return None
         if older:
             try:
-                return older.popitem()[1]  # in line: `pop_oldest`
+                pair = older.popitem()  # in line: `pop_oldest`
             except KeyError:  # a handler has just forgotten it
                 return None
+            return pair if isinstance(pair[1], float) else pair[1]
         return self.pop_oldest()
 
     def pop(self, key: Hashable) -> IdleLock | None:
         """Take one out, if it is there. One that cannot be compared with the key is left where it is."""
         try:
-            return self._younger.pop(key, None) or self._older.pop(key, None)
+            lock = self._younger.pop(key, None)
+            if lock is None:
+                lock = self._older.pop(key, None)
         except Exception:  # a key's own
             return None
+        return (key, lock) if isinstance(lock, float) else lock
 
     def put_aside(self, lock: IdleLock) -> None:
         """Its key was found spoilt: it is one of the next to go."""
@@ -111,9 +122,10 @@ class Idle:
                 self._room += 1
                 return self._spoilt.pop()
         try:
-            return self._older.popitem()[1]
+            key, lock = self._older.popitem()
         except KeyError:  # there was none, or a handler has just forgotten it
             return None
+        return (key, lock) if isinstance(lock, float) else lock
 
     def pop_older(self, since: float) -> list[IdleLock]:
         """Take out those that have been idle since then or longer, and those that are spoilt."""
@@ -129,7 +141,7 @@ class Idle:
                 return gone
             if oldest[1] > since:
                 try:
-                    self._older[oldest[0]] = oldest  # back to where it was: at the end
+                    self._older[oldest[0]] = oldest[1] if type(oldest[0]) in _BARE else oldest  # where it was
                 except Exception:  # the key's own
                     gone.append(oldest)
                 return gone
@@ -151,9 +163,9 @@ class Idle:
                     turned.pop(key, None)
         elif len(turned) < len(younger):  # keys that raise, or have become equal
             kept = set(map(id, turned.values()))
-            for lock in younger.values():
+            for key, lock in younger.items():
                 if id(lock) not in kept:
-                    self.put_aside(lock)
+                    self.put_aside((key, lock) if isinstance(lock, float) else lock)
 
 
 class Slots:
@@ -177,13 +189,20 @@ class Slots:
         """The live slot of a key; the caller takes it or queues for it before it leaves the mutex."""
         slot = self.by_key.get(key)
         if slot is None:
-            idle = self._idle
-            try:  # in line: `Idle.pop`
-                lock = idle._younger.pop(key, None) or idle._older.pop(key, None)
+            idle, lock = self._idle, None
+            try:
+                if key in idle._younger or key in idle._older:
+                    lock = idle.pop(key)
             except Exception:  # a key's own
                 lock = None
-            if lock is None:
-                slot = self.by_key[key] = new_slot(key)
+            if lock is None or lock[0] is key:
+                slot = Slot()  # in line: `new_slot`
+                slot.key = key
+                if type(key) is not tuple:
+                    slot.hash = hash(key)
+                slot.turn = None
+                slot.queue = ()
+                self.by_key[key] = slot
             else:
                 slot = self._use_again(lock, key)
         return slot
@@ -230,8 +249,8 @@ class Slots:
         else:
             slot.line_up(hold)
 
-    def vacate(self, slot: Slot, after: After) -> None:
-        """The turn of this slot is over: the next one gets it, or it becomes idle."""
+    def vacate(self, slot: Slot, after: list[Any], now: float | None = None) -> None:
+        """The turn of this slot is over (`now`, by `time.monotonic`): the next one gets it, or it is idle."""
         if slot.queue:
             after += self._drop_the_dead(slot)
         if slot.queue:
@@ -254,9 +273,17 @@ class Slots:
         slot.turn = None
         # Nothing is to outlive an instance.
         if live and self._max_idle != 0 and not (type(key) is tuple and key and type(key[0]) is InstanceKey):
-            evicted = self._idle.add(key, time.monotonic())
-            if evicted is not None:
-                after.append(evicted)
+            if now is None:
+                now = time.monotonic()
+            idle = self._idle  # in line: `Idle.add`
+            try:
+                idle._younger[key] = now if type(key) in _BARE else (key, now)
+                if len(idle._younger) + len(idle._older) > idle._room:
+                    after.append(idle._older.popitem() if idle._older else (idle.pop_oldest(),))
+            except KeyError:  # a handler has just forgotten it
+                pass
+            except Exception:  # the key's own
+                after.append((key,))
         else:
             after.append((slot,))
 

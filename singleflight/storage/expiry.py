@@ -56,27 +56,50 @@ class HoldingCache(Cache[object, Record]):
     """What the store asks of its cache: as it is, for entries that never run out; else before another class.
 
     Who goes when it is full: second chance, also called CLOCK (F. J. Corbató, 1968). A hand goes round over
-    the places, from the oldest on; who was read since it last came by is spared.
+    the places, from the oldest on; who was read since it last came by is spared. The new entry takes the
+    place of the one that goes, as in CLOCK's ring: cachetools then replaces a value, which costs it half of
+    what taking one out and setting another does.
     """
 
-    _delitem: Callable[..., Any] = Cache.__delitem__  # that of the class which this one comes before
+    # Of the class which this one comes before. (Found here, they are called without a detour.)
+    _getitem: Callable[..., Any] = Cache.__getitem__  # the bare dictionary's: no clock, no reordering
+    _setitem: Callable[..., Any] = Cache.__setitem__
+    _delitem: Callable[..., Any] = Cache.__delitem__
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.evicted: list[Record] = []  # until the store takes them
+        self._most = self.maxsize
         self._hand: Iterator[object] = iter(())  # over the places of one moment; some are empty by now
+        self._times = [-inf]  # what the clock shows, where one life serves all; else nobody looks
+        self._latest = self._hides_until = -inf  # the latest landing; until when anything can be hidden
 
-    def hold(self, record: Record) -> list[Record]:
-        """A record has landed; returns those that were evicted for it."""
-        record.place = place = object()
-        self[place] = record
-        evicted = self.evicted
-        if evicted:
-            self.evicted = []
+    def hold(self, record: Record, old: Record | None = None, is_full: bool | None = None) -> list[Record]:
+        """A record has landed, in the place of an old one, if given; returns those that were evicted for it.
+
+        The store knows whether it `is_full`. Those that go still have their `place`, which is another's now.
+        """
+        evicted = []
+        if old is not None:
+            record.place = place = old.place
+            record.passed = -1.0  # it came just now, though the hand may be before it
+        elif Cache.__len__(self) >= self._most if is_full is None else is_full:
+            evicted.append(old := self._next_to_go())
+            record.place = place = old.place
+        else:
+            record.place = place = object()
+        landed = record.landed
+        if landed < self._latest:
+            self._hides_until = self._latest + record.ttl
+        else:
+            self._latest = landed
+        times = self._times
+        times[0] = landed
+        self._setitem(place, record)
+        times[0] = -inf
         return evicted
 
-    def popitem(self) -> tuple[object, Record]:
-        """Evict one; cachetools calls it."""
+    def _next_to_go(self) -> Record:
+        """The one to evict next, which is still held."""
         looks = _LOOKS
         while True:
             place = next(self._hand, None)
@@ -86,23 +109,25 @@ class HoldingCache(Cache[object, Record]):
                 self._hand = iter(list(Cache.__iter__(self)))  # about once in as many evictions as it has
                 continue
             try:
-                record = Cache.__getitem__(self, place)
+                record: Record = self._getitem(place)
             except KeyError:  # it has left
                 continue
             looks -= 1
-            if record.hits != record.passed and looks:
-                record.passed = record.hits
-                continue
-            try:  # noqa: SIM105  # which would be calls
-                self._delitem(place)
-            except KeyError:
-                pass  # it was over and hidden (see `_OneLife`), which is told after it was taken out
-            self.evicted.append(record)
-            return place, record
+            if record.hits == record.passed or not looks:
+                return record
+            record.passed = record.hits
 
-    def expire(self, time: float | None = None) -> Any:  # noqa: ARG002
-        """What cachetools calls amid everything: nothing runs out but by `run_out`."""
-        return ()
+    def popitem(self) -> tuple[object, Record]:
+        """Evict one. Our store has no need of it; cachetools calls it where entries are weighed."""
+        record = self._next_to_go()
+        place = record.place
+        try:  # noqa: SIM105  # which would be calls
+            self._delitem(place)
+        except KeyError:
+            pass  # it was over and hidden (see `_OneLife`), which is told after it was taken out
+        return place, record
+
+    expire: Any = "".format  # what cachetools calls amid everything: nothing runs out but by `run_out`
 
     def run_out(self, now: float) -> Any:  # noqa: ARG002
         """Take out what has run out, as far as it is found at once; returns places and records."""
@@ -118,6 +143,7 @@ class _OwnLives(HoldingCache, TLRUCache[object, Record]):
 
     timer: Any = _Clock()
     run_out: Any = TLRUCache.expire
+    _setitem = TLRUCache.__setitem__
     _delitem = TLRUCache.__delitem__
 
     def __init__(self, maxsize: float) -> None:
@@ -133,29 +159,13 @@ class _OneLife(HoldingCache, TTLCache[object, Record]):
 
     timer: Any = None  # not the property that it is in cachetools
     run_out: Any = TTLCache.expire
+    _setitem = TTLCache.__setitem__
     _delitem = TTLCache.__delitem__
 
     def __init__(self, maxsize: float, ttl: float) -> None:
         self.timer = clock = _Clock()
         super().__init__(maxsize, ttl, clock)
         self._times = clock.times
-        self._latest = self._hides_until = -inf  # the latest landing; until when anything can be hidden
-
-    def hold(self, record: Record) -> list[Record]:
-        """A record has landed; returns those that were evicted for it."""
-        times, landed = self._times, record.landed
-        if landed < self._latest:
-            self._hides_until = self._latest + self.ttl
-        else:
-            self._latest = landed
-        record.place = place = object()
-        times[0] = landed
-        TTLCache.__setitem__(self, place, record)
-        times[0] = -inf
-        evicted = self.evicted
-        if evicted:
-            self.evicted = []
-        return evicted
 
     def run_out_exactly(self, now: float) -> Any:
         """Take out all that has run out; returns places and records."""

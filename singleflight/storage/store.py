@@ -69,7 +69,8 @@ class Store:
         self._has_moved = False  # until it was called
         self.evictions = self.expirations = 0  # written under the lock
         self._hits_of_gone = 0.0  # the hits of records that have left; written under the lock
-        self._new_cache = partial(cache_for, inf if maxsize is None else maxsize, ttl)
+        self._most = inf if maxsize is None else maxsize
+        self._new_cache = partial(cache_for, self._most, ttl)
         self._new_lock()
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
         # Keys, InstanceKeys and cuts to drop, and `_MOVED`; appended to by anybody.
@@ -137,12 +138,13 @@ class Store:
                     old = index.get(key)
                 if old is not None:
                     record.key = old.key  # the very key object that the dictionary holds
-                    del cache[old.place]
-                evicted = cache.hold(record)
+                evicted = cache.hold(record, old, len(index) >= self._most)
                 if evicted:
-                    gone += self._unlisted(evicted)
-                    self.evictions += len(evicted)
-                    index = self.index
+                    gone = gone + evicted if gone else evicted
+                    self.evictions += 1
+                    if not self._unlist(evicted):
+                        gone += self._without_spoilt()
+                        index = self.index
                 index[key] = record
                 if old is not None:
                     self._leave(old)
@@ -323,20 +325,13 @@ class Store:
     def _remove(self, record: Record) -> bool:
         """Out of everything, before its time; False: see `_unlist`."""
         del self._cache[record.place]
-        return self._unlist(record)
+        return self._unlist([record])
 
     def _take_out(self, ran_out: list[tuple[object, Record]]) -> list[Record]:
         """The cache has let these go, for they ran out; returns what has left."""
-        gone = self._unlisted([record for _, record in ran_out])
-        self.expirations += len(ran_out)
-        return gone
-
-    def _unlisted(self, records: list[Record]) -> list[Record]:
-        """The cache has let these go: they leave everything else; returns what has left."""
-        sound = True
-        for record in records:
-            sound = self._unlist(record) and sound
-        return records if sound else records + self._without_spoilt()
+        gone = [record for _, record in ran_out]
+        self.expirations += len(gone)
+        return gone if self._unlist(gone) else gone + self._without_spoilt()
 
     def _drop_unwanted(self, unwanted: Hashable, gone: list[Record]) -> None:
         if isinstance(unwanted, _Cut):
@@ -363,23 +358,26 @@ class Store:
         if not sound:
             gone += self._without_spoilt()
 
-    def _unlist(self, record: Record) -> bool:
-        """Out of all but the cache. False where its key is spoilt: then `_without_spoilt` is to follow."""
-        key, index = record.key, self.index
-        try:
-            sound = index[key] is record  # KeyError: it has changed
-            if sound:
-                del index[key]
-        except Exception as error:  # the key's own
-            check_room(error)
-            sound = False
-        self._leave(record)
-        if type(key) is tuple and key and type(key[0]) is InstanceKey:
-            records = self._of_instance.get(key[0])  # in line: `_disown`
-            if records is not None:
-                records.discard(record)
-                if not records:
-                    del self._of_instance[key[0]]
+    def _unlist(self, records: list[Record]) -> bool:
+        """The cache has let these go: they leave all else. False: `_without_spoilt` is to follow."""
+        index, sound = self.index, True
+        for record in records:
+            key = record.key
+            try:
+                if index[key] is record:
+                    del index[key]
+                else:
+                    sound = False  # its key is spoilt, and leads to another
+            except Exception as error:  # it has changed, or raises
+                check_room(error)
+                sound = False
+            record.deadline = -inf  # in line: `_leave`
+            record.place = None
+            self._hits_of_gone += record.hits
+            if record.tags:
+                self._untag(record)
+            if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                self._disown(record)
         return sound
 
     def _disown(self, record: Record) -> None:
@@ -441,16 +439,19 @@ class Store:
         record.place = None
         self._hits_of_gone += record.hits
         if record.tags:
-            for tag in record.tags:
-                records = self._of_tag.get(tag)
-                if records is not None:
-                    records.discard(record)
-                    if not records:
-                        del self._of_tag[tag]
+            self._untag(record)
 
     def _tag(self, record: Record) -> None:
         for tag in record.tags:
             self._of_tag.setdefault(tag, set()).add(record)
+
+    def _untag(self, record: Record) -> None:
+        for tag in record.tags:
+            records = self._of_tag.get(tag)
+            if records is not None:
+                records.discard(record)
+                if not records:
+                    del self._of_tag[tag]
 
     def _rebuild(self) -> None:
         """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""

@@ -16,7 +16,7 @@ import singleflight
 from singleflight import UnhashableKey, caches, report, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder, stampede
 
-from ..drivers import InThread
+from ..drivers import Executions, InThread, until
 from .conftest import outcomes
 
 
@@ -118,6 +118,30 @@ def test_a_value_that_came_between_the_two_checks_is_found():
     meanwhile.append(lambda: fetch.put("put meanwhile"))  # when the first check has read the old entry
     assert fetch() == "put meanwhile"
     assert fetch.stats().calls == 1
+
+
+def test_no_more_executions_than_the_limit_run_at_once(driver):
+    """With `max_flights` leaders of all keys stand in line, first come, first served; nobody else does."""
+    gates, begun = {key: driver.gate() for key in "abc"}, Executions()
+    order = []
+
+    async def fetch(key):
+        order.append(key)
+        begun.begin()
+        await gates[key]
+        return key
+
+    fetch = driver.decorate(fetch, key=lambda key: key, max_flights=1)
+    fetch.put("hit", "stored")
+    callers = [driver.start(fetch, "a")]
+    begun.wait_for(1)
+    for key in "bc":
+        callers.append(driver.start(fetch, key))
+        until(lambda key=key: any(flight.queued and flight.key == key for flight in fetch.flights()))
+    assert (driver.call(fetch, "stored"), order) == ("hit", ["a"])
+    for key in "cba":
+        gates[key].set()
+    assert ([caller.outcome() for caller in callers], order) == (list("abc"), list("abc"))
 
 
 def test_a_later_caller_finds_the_value_for_its_whole_ttl(scene):

@@ -24,9 +24,10 @@ def is_of_instance(key):
 
 
 class StoreModel(RuleBasedStateMachine):
-    """Puts, reads, drops, deaths of instances and torn mutations; the model is a list, oldest first.
+    """Puts, reads, drops, deaths of instances and torn mutations; the model is a list, ordered by place.
 
-    A hand goes round over what was there when its round began; `round` is what it has not come by yet.
+    A hand goes round over what was there when its round began; `round` is what it has not come by yet. An
+    entry takes the place of the one that was evicted or replaced for it.
     """
 
     maxsize = 4
@@ -59,9 +60,8 @@ class StoreModel(RuleBasedStateMachine):
             self.round = [pair for pair in self.round if pair in self.model] or self.model.copy()
             pair = self.round.pop(0)
             if not (chances and pair[1]):
-                self.model.remove(pair)
                 self.evicted += 1
-                return pair[0]
+                return pair
             pair[1] = False
             chances -= 1
 
@@ -69,11 +69,17 @@ class StoreModel(RuleBasedStateMachine):
         record = record_of(key, object(), self.now, ttl if self.per_entry else 10.0)
         expected = []
         expired = self.drop_expired()
-        if self.at(key) is not None:
-            self.model.remove(self.at(key))
+        old = self.at(key)
+        pair = [record, old is not None]  # what replaces another is spared as if it had been read
+        if old is not None:
+            self.round = [pair if each is old else each for each in self.round]
         elif self.maxsize is not None and len(self.model) >= self.maxsize:
-            expected.append(self.evict())
-        self.model.append([record, False])
+            old = self.evict()
+            expected.append(old[0])
+        if old is None:
+            self.model.append(pair)
+        else:
+            self.model[self.model.index(old)] = pair
         gone = self.store.put(record)
         assert gone[: len(expected)] == expected
         assert set(gone[len(expected) :]) == set(expired)

@@ -22,6 +22,14 @@ def test_every_schedule(library, setting):
     assert explored(library, scene, preemptions + FURTHER, **options) > 10
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("setting", SCENES.values(), ids=SCENES)
+def test_every_schedule_of_the_long_way(long_way, setting):
+    """The same where the usual miss takes no short way."""
+    scene, preemptions, options = setting
+    assert explored(long_way, scene, preemptions + FURTHER, **options) > 10
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("setting", one_in(3, FORKS.values(), packed=False), ids=FORKS)
 def test_every_moment_of_a_fork(library, setting):
