@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from functools import _CacheInfo
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ..common.frames import looked_through
 from ..core import controls
+from ..core.answers import Answer
 from ..locks.keyed import KeyedLocks
 from ..storage.entry import Entry
 from ..storage.ttl import named_tags
@@ -75,6 +76,12 @@ if TYPE_CHECKING:
 
         def _self_keep(self, value: T_contra, /) -> None: ...
 
+    class Awaits(Protocol[R_co]):
+        """A coroutine function."""
+
+        @property
+        def _self_returned(self) -> Coroutine[Any, Any, R_co]: ...
+
     class ReturnsAnything(Protocol):
         """A function that returns an object of any class."""
 
@@ -92,10 +99,10 @@ if TYPE_CHECKING:
 class Controls(Generic[P, R]):
     """Control methods, the same on a decorated function and on a bound method.
 
-    `invalidate`, `entry`, `put`, `refresh` and `explain` take the arguments of a call (on a bound method
-    without the instance). The others concern the whole function, all instances, and its twins. All of them
-    may be used from any thread and event loop. Only `refresh` waits for a flight, and none runs your code
-    under a lock.
+    `invalidate`, `entry`, `put`, `refresh`, `answer` and `explain` take the arguments of a call (on a bound
+    method without the instance). The others concern the whole function, all instances, and its twins. All of
+    them may be used from any thread and event loop. Only `refresh` and `answer` wait for a flight, and none
+    runs your code under a lock.
     """
 
     __slots__ = ()
@@ -104,12 +111,19 @@ class Controls(Generic[P, R]):
         _self_assembly: Any
         _self_cache: Cache
 
+        @property
+        def _self_returned(self) -> R: ...
+
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Return the key and the canonical arguments of a call."""
         raise NotImplementedError
 
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function for this call, whatever is stored."""
+        raise NotImplementedError
+
+    def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Serve this call, and say how that was done."""
         raise NotImplementedError
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -165,6 +179,27 @@ class Controls(Generic[P, R]):
         """
         result: R = self._renew(args, kwargs)
         return result
+
+    @overload
+    def answer(self: Awaits[T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Answer[T]]: ...
+    @overload
+    def answer(self, /, *args: P.args, **kwargs: P.kwargs) -> Answer[R]: ...
+    @looked_through
+    def answer(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function, and return its value with how this very call was served; or await this.
+
+        It counts as a call, and raises what a call raises. Safe to call from any thread.
+
+        >>> from singleflight import single_flight_ttl
+        >>> @single_flight_ttl(ttl=60)
+        ... def rate(currency):
+        ...     return 1.08
+        >>> rate.answer("EUR").served, rate.answer("EUR").served
+        ('fetch', 'hit')
+        >>> rate.answer("EUR").cache_status("rates")
+        'rates; hit; ttl=59'
+        """
+        return self._answer(args, kwargs)
 
     def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Return what this call would do now, and why; `str()` gives a sentence. Does not call or count."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..common import patches
 from ..common.frames import looked_through
+from ..core.answers import Asked
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board
@@ -49,8 +50,12 @@ def call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     renew: bool = False,
+    asked: Asked | None = None,
 ) -> Any:
-    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
+    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy.
+
+    Where somebody has `asked`, how it was served is noted there.
+    """
     off = switch in environment and switched_off()  # a call only where it is set
     if off or cache.bypassed or inside() or cache.store.is_owned():
         return run(*args, **kwargs)
@@ -80,6 +85,8 @@ def call(
                     cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
+                if asked is not None:
+                    asked.flown("wait", call.flight)
                 return call.flight.value
         if decision is LEAD:
             if cache.line is not None:
@@ -94,8 +101,10 @@ def call(
                 else:
                     check_shareable(cache.name, value, references=getrefcount(value))
             land(cache, call.flight, value)
+            if asked is not None:
+                asked.flown("fetch", call.flight)
             return value
-        return _served(cache, run, call, args, kwargs)
+        return _served(cache, run, call, args, kwargs, asked)
     except BaseException as error:
         try:
             give_up(cache, call, error)
@@ -114,7 +123,12 @@ def call(
 
 
 def _served(
-    cache: Cache, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    cache: Cache,
+    run: Callable[..., Any],
+    call: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    asked: Asked | None = None,
 ) -> Any:
     """What is stored, whose renewal this caller may have to see to."""
     record, renewal = call.record, call.renewal
@@ -124,6 +138,8 @@ def _served(
             record = renewal.record
     if record.error is not None:
         raise_shared(bare_copy_of(record.error))
+    if asked is not None:
+        asked.stored(call, record)
     return record.value
 
 

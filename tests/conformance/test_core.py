@@ -15,7 +15,7 @@ import singleflight
 from singleflight import UnhashableKey, caches, report, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder, stampede
 
-from ..drivers import InThread
+from ..drivers import InThread, suspends
 from .conftest import outcomes
 
 
@@ -705,3 +705,25 @@ def test_a_call_is_handed_on_as_it_was_made():
     assert user(1) == user(number=1) == (1, "provided")
     assert user(2, session="mine") == (2, "mine")
     assert user.stats().calls == 2
+
+
+def test_an_answer_says_how_its_own_call_was_served(driver):
+    """`answer` returns the value and how this very call was served, whatever has been stored since."""
+
+    def put(_event):
+        fetch.put("newer")
+
+    put.wants = {"land"}
+
+    async def fetched():
+        return "older"
+
+    async def ask():
+        plain = fetch.coroutine is None or (fetch.plain is not None and not suspends())
+        return fetch.plain.answer() if plain else await fetch.coroutine.answer()
+
+    fetch = driver.decorate(fetched, listener=put)
+    first, second = driver.call(ask), driver.call(ask)
+    assert (first.value, first.served, first.stored) == ("older", "fetch", True)
+    assert (second.value, second.served) == ("newer", "hit")
+    assert first.cache_status("app").startswith("app; fwd=miss; stored; ttl=")
