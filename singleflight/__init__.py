@@ -5,6 +5,7 @@ from .common.keys import InstanceKey
 from .core.answers import Answer
 from .core.current import CurrentFlight, Unchanged, current_flight
 from .core.options import is_not_none
+from .decorator.accelerate import accelerated
 from .decorator.decorate import single_flight_ttl
 from .decorator.function import BoundSingleFlight, SingleFlightFunction, caches
 from .decorator.loader import BoundBulkLoader, BulkLoader
@@ -43,6 +44,7 @@ __all__ = [
     "Stats",
     "Unchanged",
     "UnhashableKey",
+    "accelerated",
     "caches",
     "configure_renewal",
     "current_flight",

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from reprlib import Repr
 
+from .keys import plain
+
 __all__ = ["LONGEST", "Shown", "listed", "shown"]
 
 LONGEST = 200  # characters of one key or argument
@@ -46,7 +48,7 @@ def shown(value: object) -> str:
     True
     """
     try:
-        return _cut(_bounded.repr(value))
+        return _cut(_bounded.repr(plain(value)))
     except Exception as error:
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
 

@@ -326,6 +326,11 @@ class Request:
                     f"cannot have a place in the answer"
                 ) from None
             keyed.append((item, self._key_of(item)))
+        if self.cache.rule.typed and len({item for item, _ in keyed}) < len({key for _, key in keyed}):
+            raise TypeError(
+                f"{self.cache.name}: {self._name}: equal items of different types have one place in the "
+                f"answer, and with typed=True a value each; ask for them in separate calls"
+            )
         return BulkCall(self.cache, keyed, self._key_of, make, self._max_batch)
 
     def chunks(self) -> list[list[Any]] | None:

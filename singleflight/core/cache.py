@@ -41,7 +41,7 @@ class Cache:
         name: the function's, for messages and events.
         options: as they were passed.
         counts: where its calls are counted.
-        own_key: the user's `key`, if any.
+        rule: what makes two calls the same call, for whoever makes the keys.
         unseat, watch: what is asked of its flights while somebody waits (see `coordinator`).
     """
 
@@ -50,14 +50,14 @@ class Cache:
         name: str,
         options: Options,
         counts: Counts,
-        own_key: Callable[..., Hashable] | None,
+        rule: Any,
         *,
         unseat: Callable[[Cache, Flight], bool],
         watch: Callable[[Cache, Flight], float | None],
     ) -> None:
         self._unseat, self._watch = unseat, watch
         self.name = name
-        self.own_key = own_key
+        self.rule = rule
         self.options = options
         self.counts = counts
         self.timer = options.timer
@@ -76,7 +76,7 @@ class Cache:
             tuple[int, object]
         ] = []  # the open `bypass()` blocks: thread and token; under `switching`
         self.switching = new_lock()  # re-entrant: a signal handler may open a block within one
-        self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
+        self.fast_paths: list[Any] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
         self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex
         self.warned = False  # that it blocks an event loop; once

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from math import inf
 from typing import Any
 
+from ..common.keys import plain
 from ..common.messages import shown
 from ..locks.mutex import inside, mutex
 from ..locks.slots import Slot, numbers
@@ -64,8 +65,8 @@ def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
             batch.sealed = True  # what it brings unasked is not known yet, so none of that is stored
     records = cache.store.records()  # second: a flight is stored before it leaves its slot
     keys, spoilt = _keys_of(cache, slots, records)
-    dropped = sum(invalidate(cache, key) for key in keys if predicate(key))
-    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(of.key)])
+    dropped = sum(invalidate(cache, key) for key in keys if predicate(plain(key)))
+    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(plain(of.key))])
 
 
 def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
@@ -154,7 +155,7 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
     check_shareable(cache.name, value, "put was given")
     now = cache.timer()
     old = cache.store.index.get(key)
-    landing = Landing(key, value, previous=None if old is None or old.error else old.snapshot(now))
+    landing = Landing(plain(key), value, previous=None if old is None or old.error else old.snapshot(now))
     ttl = cache.options.ttl_of(landing)
     if ttl == 0:
         invalidate(cache, key)
@@ -212,6 +213,7 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
     settle()
     now = cache.timer()
     record = cache.store.index.get(key)
+    shows = plain(key)
     with mutex:
         slot = cache.locks.slot(key)
         turn = slot.turn if slot is not None else None
@@ -223,9 +225,9 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
         fresh_for = max(0.0, record.fresh_for(now))
         entry = None if record.error is not None else record.snapshot(now)
         would = "hit" if fresh_for else "stale_hit"
-        return Explanation(key, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
+        return Explanation(shows, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
     would = "wait" if busy and not direct else "fetch"
-    return Explanation(key, would, None, flight, 0.0, 0.0)
+    return Explanation(shows, would, None, flight, 0.0, 0.0)
 
 
 def stats(cache: Cache) -> Stats:
@@ -327,7 +329,8 @@ def info(flight: Flight, cache: Cache, now: float) -> FlightInfo:
     leader = name_of(flight.leader)
     queued = cache.line is not None and cache.line.is_queued(flight)
     followers, kind = flight.followers, flight.kind
-    return FlightInfo(cache.name, flight.key, leader, elapsed, followers, kind, flight.detached, queued)
+    key = plain(flight.key)
+    return FlightInfo(cache.name, key, leader, elapsed, followers, kind, flight.detached, queued)
 
 
 def name_of(actor: Actor | None) -> str:

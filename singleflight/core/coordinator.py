@@ -24,7 +24,7 @@ Lock order: the mutex and a store's lock are never held together.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from logging import DEBUG
 from typing import Any
 
@@ -63,11 +63,9 @@ from .transitions import claim, claim_slot, follow, forget_the_dead, new_flight,
 __all__ = ["awake", "board", "look", "may_be_stale", "new_cache", "pauses", "refuse", "unseat", "watch"]
 
 
-def new_cache(
-    name: str, options: Options, counts: Counts, own_key: Callable[..., Hashable] | None = None
-) -> Cache:
+def new_cache(name: str, options: Options, counts: Counts, rule: Any = None) -> Cache:
     """Return the cache of one decorated function, whose flights are decided over here."""
-    return Cache(name, options, counts, own_key, unseat=unseat, watch=watch)
+    return Cache(name, options, counts, rule, unseat=unseat, watch=watch)
 
 
 def board(cache: Cache, call: Call, soft: bool = True) -> Decision:

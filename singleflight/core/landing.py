@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from math import inf
 from typing import Any
 
+from ..common.keys import plain
 from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import is_sound
@@ -199,7 +200,8 @@ def _landing(cache: Cache, flight: Flight, value: object) -> Landing:
     now = cache.timer()
     before = flight.previous
     previous = before.snapshot(now) if before is not None and before.error is None else None
-    return Landing(flight.key, value, None, max(0.0, now - flight.started), flight.followers, previous)
+    duration = max(0.0, now - flight.started)
+    return Landing(plain(flight.key), value, None, duration, flight.followers, previous)
 
 
 def call_off(cache: Cache, flight: Flight) -> None:

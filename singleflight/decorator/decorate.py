@@ -11,10 +11,10 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from ..common.messages import shown
 from ..common.slips import meant_by_option
-from ..core.functions import refuse_coroutine_functions
 from ..core.options import Options, is_not_none
 from ..storage.ttl import TTL, Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
+from .keyforms import KeyRule
 
 __all__ = ["single_flight_ttl"]
 
@@ -48,7 +48,9 @@ def single_flight_ttl(
     /,
     *,
     ttl: TTL,
-    key: Callable[..., Hashable] | None = ...,
+    key: Callable[..., Hashable] | str | tuple[str, ...] | None = ...,
+    ignore: str | Iterable[str] = ...,
+    typed: bool = ...,
     maxsize: int | None = ...,
     max_idle_locks: int | None = ...,
     cache_if: Callable[[Any], object] = ...,
@@ -70,7 +72,9 @@ def single_flight_ttl(
 def single_flight_ttl(
     *,
     ttl: TTL,
-    key: Callable[..., Hashable] | None = ...,
+    key: Callable[..., Hashable] | str | tuple[str, ...] | None = ...,
+    ignore: str | Iterable[str] = ...,
+    typed: bool = ...,
     maxsize: int | None = ...,
     max_idle_locks: int | None = ...,
     cache_if: Callable[[Any], object] = ...,
@@ -94,7 +98,9 @@ def single_flight_ttl(
     /,
     *,
     ttl: TTL,
-    key: Callable[..., Hashable] | None = None,
+    key: Callable[..., Hashable] | str | tuple[str, ...] | None = None,
+    ignore: str | Iterable[str] = (),
+    typed: bool = False,
     maxsize: int | None = 1024,
     max_idle_locks: Any = _AS_MAXSIZE,
     cache_if: Callable[[Any], object] = is_not_none,
@@ -120,7 +126,12 @@ def single_flight_ttl(
             call, and nothing is stored (also if a callable returns less than 0).
         key: called with the function's arguments, defaults filled in. Calls with equal results are the
             same call. By default the key is all arguments; on a method also the instance, by identity and
-            without keeping it alive.
+            without keeping it alive. Or the name of a parameter, or a tuple of names, with attributes after a
+            dot: `"symbol"`, `("self.id", "symbol")`. On a method the instance stays in the key as by default,
+            unless it or an attribute of it is named.
+        ignore: the name of a parameter, or several, that the default key leaves out (default: none).
+        typed: True: equal arguments of different types are different keys, as in `functools.lru_cache` (of a
+            `key` that is a callable: its result, or each item of a tuple; default False).
         maxsize: how many entries are kept, all instances together (default 1024, None: no limit). When it is
             full, an entry that was not used recently is evicted.
         max_idle_locks: how many unused locks are kept (default: as `maxsize`, or 1024 if that is None;
@@ -201,10 +212,8 @@ def single_flight_ttl(
         soft_timeout=soft_timeout,
         max_flights=max_flights,
     )
-    if key is not None and not callable(key):
-        raise TypeError(f"key: expected a callable of the arguments, got {shown(key)}")
-    refuse_coroutine_functions(key=key)
+    rule = KeyRule.checked(key, ignore, typed)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {shown(name)}")
-    decorator = functools.partial(decorate, options=options, key=key, name=name)
+    decorator = functools.partial(decorate, options=options, rule=rule, name=name)
     return decorator if func is None else decorator(func)

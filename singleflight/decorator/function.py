@@ -17,6 +17,7 @@ from ..core.options import Options
 from ..process.registry import functions
 from . import pickles
 from .assembly import Assembly
+from .keyforms import KeyRule
 from .loader import MakesLoaders
 from .surface import MYPY, Controls
 from .wrapt_types import Annotations, FunctionWrapper
@@ -173,7 +174,7 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
         (984.75, 984.75)
         """
         cache = self._self_cache
-        return decorate(func, cache.options, cache.own_key, twin_of=self._self_assembly)
+        return decorate(func, cache.options, cache.rule, twin_of=self._self_assembly)
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_assembly.split(False)(*args, **kwargs)
@@ -253,12 +254,13 @@ class SingleFlightDecorator(Protocol):
 
 
 def decorate(
-    wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Assembly | None = None
+    wrapped: Any, options: Options, rule: KeyRule, name: str | None = None, twin_of: Assembly | None = None
 ) -> SingleFlightFunction[..., Any]:
     """Return the function decorated with these options, or as a twin of another one."""
     patches.tell("decorating")
-    assembly = Assembly(wrapped, options, key, name, twin_of)
+    assembly = Assembly(wrapped, options, rule, name, twin_of)
     _furnish(_new_kind(), assembly)
+    assembly.call_in_c()
     made: SingleFlightFunction[..., Any] = assembly.make()
     return _held(made) if assembly.static or assembly.of_class else made
 
@@ -326,14 +328,15 @@ def _fill(function: Any, state: tuple[Any, ...]) -> None:
         if function._self_waiting is None:  # it is known here, with its values
             return
         if isinstance(shared, dict):
-            own = {"key": shared.pop("key"), "name": shared.pop("name")}
+            rule = KeyRule.checked(**{option: shared.pop(option) for option in ("key", "ignore", "typed")})
+            name = shared.pop("name")
             of_methods = shared.pop("of_methods")
-            assembly = Assembly(wrapped, Options.checked(**shared), **own)
+            assembly = Assembly(wrapped, Options.checked(**shared), rule, name)
             if of_methods:
                 assembly.twins.has_methods()
         else:
             cache = shared._self_cache
-            assembly = Assembly(wrapped, cache.options, cache.own_key, None, shared._self_assembly)
+            assembly = Assembly(wrapped, cache.options, cache.rule, None, shared._self_assembly)
         _furnish(type(function), assembly)
         assembly.fill(function)
         pickles.arrived(function)

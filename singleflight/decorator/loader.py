@@ -15,6 +15,7 @@ from ..drivers import bulk_threads
 from . import pickles
 from .binding import Binder
 from .callforms import CallForms
+from .keyforms import KeyForm
 from .parameters import parameters_of
 from .signatures import check_loader
 from .surface import MYPY
@@ -69,7 +70,7 @@ class Loading:
         if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
             self._exact = parameters.exact
             if self._exact:
-                self._canonical = CallForms(function, parameters, False, False).arguments()
+                self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
             else:
                 self._canonical = _fitting(Binder(parameters, True).bind)
         if is_coroutine_function(function):

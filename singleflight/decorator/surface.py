@@ -135,7 +135,10 @@ class Controls(Generic[P, R]):
         return controls.invalidate(self._self_cache, self._split(args, kwargs)[0])
 
     def invalidate_where(self, predicate: Callable[[Any], object]) -> int:
-        """Invalidate every key for which the predicate is true. Return how many there were."""
+        """Invalidate every key for which the predicate is true. Return how many there were.
+
+        The predicate is called with each key as `entry(...).key` shows it.
+        """
         return controls.invalidate_where(self._self_cache, predicate)
 
     def invalidate_tag(self, *tags: str) -> int:
@@ -228,7 +231,7 @@ class Controls(Generic[P, R]):
         options = self._self_cache.options
         hidden = ("fixed_ttl", "ageing")
         told = {name: getattr(options, name) for name in options.__slots__ if name not in hidden}
-        return {**told, "key": self._self_cache.own_key, "name": self._self_cache.name}
+        return {**told, **self._self_cache.rule.options(), "name": self._self_cache.name}
 
     def bypass(self) -> AbstractContextManager[None]:
         """Return a context manager in which every call, by any caller, runs the function directly.

@@ -24,7 +24,7 @@ from ..locks.mutex import inside
 from ..locks.task_waiters import running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import descends, get_ident
-from .line import Seated
+from .seats import Seated
 from .tasks import TaskCall, Work, start_task, task_call
 from .wait import Wait
 

@@ -22,7 +22,7 @@ from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import current_actor, get_ident
-from .line import Seated
+from .seats import Seated
 from .pool import in_background
 from .threads import ThreadCall, stand
 from .wait import Wait

@@ -32,7 +32,7 @@ from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import Actor, descends, get_ident
-from .line import Seated
+from .seats import Seated
 from .wait import Wait
 
 __all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]

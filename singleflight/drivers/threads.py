@@ -28,7 +28,7 @@ from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
-from .line import Seated
+from .seats import Seated
 from .pool import in_background
 from .wait import Wait
 

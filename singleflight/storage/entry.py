@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from ..common.keys import plain
 from ..common.messages import Shown
 from .freshness import fresh_for
 
@@ -97,7 +98,8 @@ class Record:
     def snapshot(self, now: float) -> Entry:
         """What users see of it."""
         state = "fresh" if self.fresh_for(now) > 0 else "stale" if self.serves_for(now) > 0 else "expired"
-        return Entry(self.key, self.value, max(0.0, now - self.landed), self.ttl, state, int(self.hits))
+        age = max(0.0, now - self.landed)
+        return Entry(plain(self.key), self.value, age, self.ttl, state, int(self.hits))
 
 
 class AgeingRecord(Record):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
+from ..common.keys import plain
 from ..common.messages import shown
 from ..storage.entry import Record
 from .events import (
@@ -82,7 +83,7 @@ class Emitter:
 
     def tell(self, kind: type[Event], key: Hashable, **details: Any) -> None:
         """Build the event and deliver it. Call this only if `wants` returned True, and under no lock."""
-        event = kind(name=self.name, key=key, sequence=next(self._numbers), **details)
+        event = kind(name=self.name, key=plain(key), sequence=next(self._numbers), **details)
         self._telling.active = True
         try:
             if kind.kind in self._log.wants:

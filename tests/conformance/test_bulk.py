@@ -274,3 +274,22 @@ def test_what_single_callers_would_not_store_is_missing(shop):
     until(lambda: one.price.flights() and one.price.flights()[0].followers == 1)
     gate.set()
     assert (leader.outcome(), follower.outcome()) == ("A", {})
+
+
+def test_a_loaders_keys_are_what_the_options_make(driver):
+    """A loader's items have the keys that named, ignored and typed arguments give single calls."""
+
+    async def price(symbol, session=None):
+        return f"one {symbol}"
+
+    async def prices(symbols, session=None):
+        return {symbol: f"many {symbol}" for symbol in symbols}
+
+    for options in ({"key": "symbol"}, {"ignore": "session"}, {"key": "symbol", "typed": True}):
+        one = driver.decorate(price, **options)
+        many = driver.loader(one, prices)
+        assert driver.call(one, 1, "mine") == "one 1"
+        assert driver.call(many, [1, 2], "yours") == {1: "one 1", 2: "many 2"}
+        assert driver.call(one, 2) == "many 2"
+        expected = "one 2.0" if "typed" in options else "many 2"
+        assert driver.call(one, 2.0) == expected

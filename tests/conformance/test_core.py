@@ -173,6 +173,97 @@ def test_ttl_zero_coalesces_and_stores_nothing(scene):
     assert one.call() == 1
 
 
+def test_a_key_by_name_has_what_is_named_and_the_instance(driver):
+    """Calls equal in what is named, or not ignored, are one; a method's instance counts by identity."""
+
+    class Account:
+        def __eq__(self, other):
+            return isinstance(other, Account)
+
+        __hash__ = None
+
+    async def price(self, symbol, price_type="bid", session=None):
+        return object()
+
+    mine, yours = Account(), Account()
+    for options in ({"key": ("symbol", "price_type")}, {"ignore": "session"}):
+        fetch = driver.decorate(price, **options)
+        calls = [(mine, "A"), (mine, "B"), (yours, "A")]
+        first, other_symbol, other_account = (driver.call(fetch.of(of), symbol) for of, symbol in calls)
+        assert driver.call(fetch.of(mine), "A", "bid", []) is first
+        assert len({first, other_symbol, other_account, driver.call(fetch.of(mine), "A", "ask")}) == 4
+    gone = weakref.ref(yours)
+    del yours, calls
+    driver.callers.clear()
+    gc.collect()
+    assert gone() is None
+    assert fetch.stats().entries == 3
+
+
+def test_class_and_static_methods_take_names():
+    """A class method's class counts as an instance does; of a static method what is named alone counts."""
+
+    class Rates:
+        @single_flight_ttl(ttl=60, key="currency")
+        @classmethod
+        def above(cls, currency, day=1):
+            return cls, day
+
+        @classmethod
+        @single_flight_ttl(ttl=60, key="currency")
+        def below(cls, currency, day=1):
+            return cls, day
+
+        @single_flight_ttl(ttl=60, key="currency")
+        @staticmethod
+        def static(day, currency):
+            return day
+
+    class Others(Rates):
+        pass
+
+    for owner in (Rates, Others):
+        assert owner.above("EUR", 1) == owner.above("EUR", 2) == (owner, 1)
+        assert owner.below("EUR", 1) == owner.below("EUR", 2) == (owner, 1)
+        assert owner.static(1, "EUR") == owner.static(2, "EUR") == 1
+
+
+def test_a_key_names_attributes(driver):
+    """A key may name attributes; equal ones are one key, and what reading one raises reaches the caller."""
+
+    class Account:
+        def __init__(self, number):
+            self.number = number
+
+    async def price(self, symbol):
+        return object()
+
+    fetch = driver.decorate(price, key=("self.number", "symbol"))
+    one, same, other = (driver.call(fetch.of(Account(number)), "A") for number in (1, 1, 2))
+    assert one is same is not other
+    with pytest.raises(AttributeError, match="number"):
+        driver.call(fetch.of(object()), "A")
+    assert (fetch.stats().entries, fetch.stats().locks - fetch.stats().idle_locks) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"key": "number"}, {"ignore": "unit"}, {"key": lambda number, unit: number}]
+)
+def test_typed_keys_tell_equal_arguments_apart(driver, options):
+    """With `typed=True` equal arguments of different types are different keys, which are shown plain."""
+
+    async def double(number, unit="EUR"):
+        return number
+
+    double = driver.decorate(double, typed=True, **options)
+    for number in (1, 1.0, True, 1):
+        assert repr(driver.call(double, number)) == repr(number)
+        assert repr(double.explain(number).key) == repr(double.entry(number).key)
+    assert double.invalidate(1.0) is True
+    assert (double.entry(1.0), double.entry(True).value) == (None, True)
+    assert double.stats().calls == 3
+
+
 def test_threads_and_tasks_share_a_run(loops, gate):
     """A plain function and its coroutine twin share one call, whichever is called first.
 
@@ -218,6 +309,22 @@ def test_a_twin_shares_all_but_its_colour():
     assert coroutine.invalidate("A") is True
     assert plain("A") == "plain"
     assert plain.stats() == coroutine.stats()
+
+
+def test_a_twin_needs_the_named_parameters_alone():
+    """Twins need the parameters that the key names, and no others in common; else they are refused."""
+
+    @single_flight_ttl(ttl=60, key="symbol")
+    def plain(symbol):
+        return object()
+
+    @plain.twin
+    async def coroutine(session, symbol):
+        return object()
+
+    assert plain("A") is asyncio.run(coroutine(object(), "A"))
+    with pytest.raises(TypeError, match="symbol, which key= names"):
+        plain.twin(lambda ticker: None)
 
 
 def test_event_loops_share_a_run(loops, gate):

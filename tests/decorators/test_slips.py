@@ -253,7 +253,7 @@ def test_what_the_function_has_goes_on_to_work():
         (lambda: KeyedLocks(max_idle="all"), "max_idle: "),
         (lambda: rates.invalidate_where("a"), "predicate: "),
         (lambda: single_flight_ttl(ttl="long"), "ttl: "),
-        (lambda: single_flight_ttl(ttl=1, key="k"), "key: "),
+        (lambda: single_flight_ttl(ttl=1, key=["k"]), "key: "),
         (lambda: single_flight_ttl(ttl=1, listener=3), "listener: "),
         (lambda: single_flight_ttl(ttl=1, name=3), "name: "),
         (lambda: rates.bulk(max_batch=0), "max_batch: "),

@@ -185,7 +185,12 @@ single_flight_ttl(60)  # error
 single_flight_ttl(ttl=1, shelf_life=3)  # error
 single_flight_ttl(ttl=1, grace="long")  # error
 single_flight_ttl(ttl=1, refresh_ahead="early")  # error
-single_flight_ttl(ttl=1, key="symbol")  # error
+single_flight_ttl(ttl=1, key=1)  # error
+single_flight_ttl(ttl=1, key=["symbol"])  # error
+single_flight_ttl(ttl=1, key=("symbol", 1))  # error
+single_flight_ttl(ttl=1, ignore=1)  # error
+single_flight_ttl(ttl=1, ignore=(1,))  # error
+single_flight_ttl(ttl=1, typed="yes")  # error
 single_flight_ttl(ttl=1, maxsize="many")  # error
 single_flight_ttl(ttl=1, maxsize=1.5)  # error
 single_flight_ttl(ttl=1, follower_retries=0.5)  # error

@@ -127,6 +127,24 @@ def everything(symbol: str) -> list[int]:
 def something(symbol: str) -> None: ...
 
 
+@single_flight_ttl(ttl=60, key="symbol", typed=True)
+def by_name(symbol: str, session: object = None) -> float:
+    return 1.0
+
+
+@single_flight_ttl(ttl=60, key=("symbol", "session.id"))
+async def by_names(symbol: str, session: Any) -> float:
+    return 1.0
+
+
+ignoring = (
+    single_flight_ttl(ttl=60, ignore="session")(by_name.__wrapped__),
+    single_flight_ttl(by_name.__wrapped__, ttl=60, ignore=["session"]),
+    single_flight_ttl(by_name.__wrapped__, ttl=60, ignore={"session"}, typed=False),
+)
+named_price: float = by_name("A", session=1) + ignoring[0]("A") + ignoring[1]("A", 2)
+
+
 @single_flight_ttl(ttl=None, listener=listener)
 def nothing() -> int:
     return 1
