@@ -1,7 +1,8 @@
 """A web service whose pages all want the same price: forty requests at once, one call upstream.
 
 One endpoint awaits a decorated coroutine. The other is a plain function, which FastAPI runs in a thread, and
-calls the coroutine's twin: both share each call. The service, the market it asks and the browsers that ask
+calls the coroutine's twin: both share each call. Each response says in its `Cache-Status` header (RFC 9211)
+how it was served, and the browsers count that. The service, the market it asks and the browsers that ask
 it are real HTTP, and all on loopback. It needs FastAPI, httpx and uvicorn; in a checkout:
 
     pip install -e '.[web]'
@@ -22,12 +23,12 @@ from collections.abc import AsyncIterator, Iterator
 from market_server import MarketServer
 
 import singleflight
-from singleflight import single_flight_ttl
+from singleflight import Answer, single_flight_ttl
 
 try:
     import httpx
     import uvicorn
-    from fastapi import FastAPI, HTTPException
+    from fastapi import FastAPI, HTTPException, Response
 except ImportError as error:
     sys.exit(f"fastapi_prices: {error}; install what it needs: pip install -e '.[web]'")
 
@@ -73,20 +74,22 @@ def make_app(market_url: str) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
 
     @app.get("/prices/{symbol}")
-    async def price(symbol: str) -> dict[str, float | str]:
-        return shown(symbol, await market.aprice(symbol.upper()))
+    async def price(symbol: str, response: Response) -> dict[str, float | str]:
+        return shown(symbol, await market.aprice.answer(symbol.upper()), response)
 
     @app.get("/prices-in-a-thread/{symbol}")
-    def price_in_a_thread(symbol: str) -> dict[str, float | str]:
-        return shown(symbol, market.price(symbol.upper()))
+    def price_in_a_thread(symbol: str, response: Response) -> dict[str, float | str]:
+        return shown(symbol, market.price.answer(symbol.upper()), response)
 
     return app
 
 
-def shown(symbol: str, price: float | None) -> dict[str, float | str]:
-    if price is None:
-        raise HTTPException(404, f"no price for {symbol}")
-    return {"symbol": symbol.upper(), "price": price}
+def shown(symbol: str, answer: Answer[float | None], response: Response) -> dict[str, float | str]:
+    header = {"Cache-Status": answer.cache_status("prices")}
+    if answer.value is None:
+        raise HTTPException(404, f"no price for {symbol}", header)
+    response.headers.update(header)
+    return {"symbol": symbol.upper(), "price": answer.value}
 
 
 @contextlib.contextmanager
@@ -104,13 +107,15 @@ def serving(app: FastAPI) -> Iterator[str]:
             thread.join(15)
 
 
-async def burst(origin: str, browsers: int) -> list[float]:
-    """What so many browsers see that ask at once, every other one at the endpoint in a thread."""
+async def burst(origin: str, browsers: int) -> list[tuple[float, str]]:
+    """The price and status that so many browsers see which ask at once, half of them in a thread."""
     pages = [f"/{'prices-in-a-thread' if number % 2 else 'prices'}/asml" for number in range(browsers)]
     limits = httpx.Limits(max_connections=browsers)
     async with httpx.AsyncClient(base_url=origin, timeout=20, limits=limits, trust_env=False) as client:
         answers = await asyncio.gather(*map(client.get, pages))
-    return [float(answer.raise_for_status().json()["price"]) for answer in answers]
+    return [
+        (float(page.raise_for_status().json()["price"]), page.headers["cache-status"]) for page in answers
+    ]
 
 
 def main(browsers: int = 40) -> None:
@@ -120,10 +125,12 @@ def main(browsers: int = 40) -> None:
             market.reset()
             with Market.aprice.bypass() if name == "undecorated" else contextlib.nullcontext():
                 began = time.perf_counter()
-                prices = asyncio.run(burst(origin, browsers))
+                pages = asyncio.run(burst(origin, browsers))
             took = time.perf_counter() - began
-            ((price, times),) = Counter(prices).items()
+            ((price, times),) = Counter(price for price, _ in pages).items()
             print(f"{name:12} {len(market.requests):3} calls upstream, {times} x ${price:.2f}, {took:.2f} s")
+            for status, times in Counter(status.partition("; ttl=")[0] for _, status in pages).items():
+                print(f"{times:15} x Cache-Status: {status}")
         print(Market.aprice.stats())
 
 

@@ -2,6 +2,7 @@
 
 from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .common.keys import InstanceKey
+from .core.answers import Answer
 from .core.current import CurrentFlight, Unchanged, current_flight
 from .core.options import is_not_none
 from .decorator.accelerate import accelerated
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaptiveTTL",
+    "Answer",
     "BoundBulkLoader",
     "BoundSingleFlight",
     "BulkLoader",

@@ -59,6 +59,7 @@ class Call(Waiter):
         "record",
         "renew",
         "renewal",
+        "served",
         "wants_events",
     )
 
@@ -68,14 +69,15 @@ class Call(Waiter):
     decision: Decision
     before: int | None  # while it is noted as waiting: the waits there were before
     # The other fields are written with the decision that they belong to: `flight` with LEAD, JOIN and SHARE,
-    # `latch`, `place` (how many follow by then) and what an waiter has beside with JOIN, `record` and
-    # `overdue` (a renewal that takes too long) with HIT.
+    # `latch`, `place` (how many follow by then) and what an waiter has beside with JOIN, `record`,
+    # `served` (in which way, as `Answer` has it) and `overdue` (a renewal that takes too long) with HIT.
     flight: Any
     latch: Any
     place: int
     record: Any
     renewal: Call | None  # what this caller is to have renewed in the background, if anything
     overdue: Any
+    served: str
     loop: Any = None  # the event loop that a task runs on
     background = False  # whether nobody waits for what it leads
     follows = False  # whether it waits later, if at all, for the flights that it joins (see `bulk`)

@@ -111,6 +111,7 @@ class Flight(Turn):
         "slot",
         "started",
         "state",
+        "stored",
         "successor",
         "traceback",
         "unbegun",
@@ -143,6 +144,7 @@ class Flight(Turn):
     wants_events: bool  # whether anybody may want its events
     started: float  # when its leader came, by the function's clock
     previous: Record | None  # what was stored then
+    stored: Record  # what it brought, set once that is stored
     successor: Flight | None  # which has its followers now, once it is PASSED or UNSEATED
     landed: float
     value: Any

@@ -79,8 +79,10 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
         if gone is None and record.tags and cache.store.is_cut(record.tags, flight.number):
             storable = None  # a value, but an old one: who came for it after that is to fly again
     stored = gone is not None
-    if stored and cache.batches:
-        cache.spoil(flight.key)
+    if stored:
+        flight.stored = record
+        if cache.batches:
+            cache.spoil(flight.key)
     if flight.renews and not stored and not flight.detached:
         renew_later(cache, flight, now, None)
     if later is not None:

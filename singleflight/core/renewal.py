@@ -50,11 +50,13 @@ def _set_out(cache: Cache, renewal: Call, actor: Hashable, thread: int, now: flo
 def serve(cache: Cache, call: Call, record: Record, now: float) -> None:
     """Serve a record, and have it renewed if it is time; call under the mutex."""
     call.record = record
+    call.served = "hit"
     call.decision = HIT
     if record.error is not None:
         cache.counts.errors += 1
     elif record.fresh_for(now) <= 0:
         cache.counts.stale_hits += 1
+        call.served = "stale_hit"
         record.passed = -1  # it was used, though that is no hit
     see_to_renewal(cache, call, record, now)
 

@@ -268,6 +268,7 @@ def serve_follower(cache: Cache, call: Call, flight: Flight, record: Record, aft
     """A follower takes a value that was put from outside meanwhile."""
     call.record = record
     call.renewal = None
+    call.served = "wait"
     call.decision = HIT
     flight.followers -= 1
     if record.error is None:

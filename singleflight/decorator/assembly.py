@@ -11,6 +11,7 @@ from typing import Any
 
 from ..common.frames import looked_through
 from ..common.keys import InstanceKey, Instances
+from ..core.answers import Asked
 from ..core.cache import Cache
 from ..core.coordinator import new_cache
 from ..core.functions import is_coroutine_function, refuse_unfit
@@ -271,6 +272,24 @@ class Assembly:
         """Call the function now, whatever is stored."""
         run = self.forms.namespace["_sf_run_bound" if bound else "_sf_run"]
         return self._driver()(self.cache, run, key, args, kwargs, renew=True)
+
+    @looked_through
+    def answer(self, bound: bool, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function, and say how the call was served; on a coroutine function, await this."""
+        names, asked = self.forms.namespace, Asked(self.cache)
+        serve = partial(
+            names["_sf_driver"], self.cache, names["_sf_run_bound" if bound else "_sf_run"], key, args, kwargs
+        )
+        if self.coroutine:
+            return self._answer_in_task(asked, key, serve)
+        if not asked.look(names["_sf_lookup"], key):
+            asked.value = serve(asked=asked)
+        return asked.answer(key)
+
+    async def _answer_in_task(self, asked: Asked, key: Any, serve: Callable[..., Any]) -> Any:
+        if not asked.look(self.forms.namespace["_sf_lookup"], key):
+            asked.value = await serve(asked=asked)
+        return asked.answer(key)
 
     def named(self, owner: type[Any]) -> None:
         """It is an attribute of this class: is it a method? Then all plain calls are given instances."""

@@ -191,6 +191,10 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._self_assembly.renew(False, *self._split(args, kwargs))
 
+    @looked_through
+    def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._self_assembly.answer(False, *self._split(args, kwargs))
+
     def _taken_apart(self) -> tuple[Any, ...]:
         """Return how another process decorates the function anew, for `pickle`."""
         if self._self_face is not None:
@@ -486,6 +490,10 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
     @looked_through
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._self_assembly.renew(True, *self._split(args, kwargs))
+
+    @looked_through
+    def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._self_assembly.answer(True, *self._split(args, kwargs))
 
 
 for _name in SLIPS:

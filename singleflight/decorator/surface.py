@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ov
 from ..common.frames import looked_through
 from ..common.keys import InstanceKey
 from ..core import controls
+from ..core.answers import Answer
 from ..locks.keyed import KeyedLocks
 from ..storage.entry import Entry
 from ..storage.ttl import named_tags
@@ -99,10 +100,10 @@ if TYPE_CHECKING:
 class Controls(Generic[P, R]):
     """Control methods, the same on a decorated function and on a bound method.
 
-    `invalidate`, `entry`, `put`, `refresh` and `explain` take the arguments of a call (on a bound method
-    without the instance), and `clear` of a bound method concerns its instance. The others concern the whole
-    function, all instances, and its twins. All of them may be used from any thread and event loop. Only
-    `refresh` waits for a flight, and none runs your code under a lock.
+    `invalidate`, `entry`, `put`, `refresh`, `answer` and `explain` take the arguments of a call (on a bound
+    method without the instance), and `clear` of a bound method concerns its instance. The others concern the
+    whole function, all instances, and its twins. All of them may be used from any thread and event loop. Only
+    `refresh` and `answer` wait for a flight, and none runs your code under a lock.
     """
 
     __slots__ = ()
@@ -120,6 +121,10 @@ class Controls(Generic[P, R]):
 
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function for this call, whatever is stored."""
+        raise NotImplementedError
+
+    def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Serve this call, and say how that was done."""
         raise NotImplementedError
 
     def _owner(self) -> InstanceKey | None:
@@ -221,6 +226,27 @@ class Controls(Generic[P, R]):
         """
         result: R = self._renew(args, kwargs)
         return result
+
+    @overload
+    def answer(self: Awaits[T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Answer[T]]: ...
+    @overload
+    def answer(self, /, *args: P.args, **kwargs: P.kwargs) -> Answer[R]: ...
+    @looked_through
+    def answer(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function, and return its value with how this very call was served; or await this.
+
+        It counts as a call, and raises what a call raises. Safe to call from any thread.
+
+        >>> from singleflight import single_flight_ttl
+        >>> @single_flight_ttl(ttl=60)
+        ... def rate(currency):
+        ...     return 1.08
+        >>> rate.answer("EUR").served, rate.answer("EUR").served
+        ('fetch', 'hit')
+        >>> rate.answer("EUR").cache_status("rates")
+        'rates; hit; ttl=59'
+        """
+        return self._answer(args, kwargs)
 
     def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Return what this call would do now, and why; `str()` gives a sentence. Does not call or count."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..common.errors import FlightTimeout
 from ..core import transitions
+from ..core.answers import Asked
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board
@@ -168,8 +169,12 @@ async def call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     renew: bool = False,
+    asked: Asked | None = None,
 ) -> Any:
-    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
+    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy.
+
+    Where somebody has `asked`, how it was served is noted there.
+    """
     off = switch in environment and switched_off()  # a call only where it is set
     if off or cache.bypassed or inside() or cache.store.is_owned():
         return await run(*args, **kwargs)
@@ -199,15 +204,22 @@ async def call(
             if decision is SHARE:
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
+                if asked is not None:
+                    asked.flown("wait", call.flight)
                 value = call.flight.value
         if decision is LEAD:
+            flight = None if asked is None else call.flight
             value = await _lead(cache, call, run, args, kwargs)
+            if asked is not None and flight is not None:
+                asked.flown("fetch", flight)
         elif decision is not SHARE:
             record = call.record
             if call.renewal is not None:
                 _renew(cache, call, run, args, kwargs)
             if record.error is not None:
                 raise_shared(bare_copy_of(record.error))
+            if asked is not None:
+                asked.stored(call, record)
             value = record.value
     except BaseException as error:
         try:

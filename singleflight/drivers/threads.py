@@ -12,6 +12,7 @@ from typing import Any
 
 from ..common import patches
 from ..common.frames import looked_through
+from ..core.answers import Asked
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board
@@ -50,8 +51,12 @@ def call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     renew: bool = False,
+    asked: Asked | None = None,
 ) -> Any:
-    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy."""
+    """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy.
+
+    Where somebody has `asked`, how it was served is noted there.
+    """
     off = switch in environment and switched_off()  # a call only where it is set
     if off or cache.bypassed or inside() or cache.store.is_owned():
         return run(*args, **kwargs)
@@ -84,6 +89,8 @@ def call(
                     cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
+                if asked is not None:
+                    asked.flown("wait", call.flight)
                 value = call.flight.value
                 return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
@@ -98,10 +105,13 @@ def call(
                     value = kept(cache.name, call.flight)
                 else:
                     check_shareable(cache.name, value, references=getrefcount(value))
-            if renew or not cache.lands_at_once or not land_at_once(cache, call.flight, value):
+            at_once = cache.lands_at_once and not renew and asked is None
+            if not (at_once and land_at_once(cache, call.flight, value)):
                 land(cache, call.flight, value)
+            if asked is not None:
+                asked.flown("fetch", call.flight)
             return value if cache.copy is None else cache.copy(value)
-        return _served(cache, run, call, args, kwargs)
+        return _served(cache, run, call, args, kwargs, asked)
     except BaseException as error:
         try:
             give_up(cache, call, error)
@@ -120,7 +130,12 @@ def call(
 
 
 def _served(
-    cache: Cache, run: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    cache: Cache,
+    run: Callable[..., Any],
+    call: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    asked: Asked | None = None,
 ) -> Any:
     """What is stored, whose renewal this caller may have to see to."""
     record, renewal = call.record, call.renewal
@@ -130,6 +145,8 @@ def _served(
             record = renewal.record
     if record.error is not None:
         raise_shared(bare_copy_of(record.error))
+    if asked is not None:
+        asked.stored(call, record)
     return record.value if cache.copy is None else cache.copy(record.value)
 
 

@@ -16,7 +16,7 @@ import singleflight
 from singleflight import UnhashableKey, caches, report, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder, stampede
 
-from ..drivers import Executions, InThread, until
+from ..drivers import Executions, InThread, suspends, until
 from .conftest import outcomes
 
 
@@ -880,3 +880,25 @@ def test_a_function_shows_its_name_options_and_controls():
     assert "A rate." in told
     assert "prices(ttl=60, grace=5.0)" in told
     assert rate.__doc__ == "A rate."
+
+
+def test_an_answer_says_how_its_own_call_was_served(driver):
+    """`answer` returns the value and how this very call was served, whatever has been stored since."""
+
+    def put(_event):
+        fetch.put("newer")
+
+    put.wants = {"land"}
+
+    async def fetched():
+        return "older"
+
+    async def ask():
+        plain = fetch.coroutine is None or (fetch.plain is not None and not suspends())
+        return fetch.plain.answer() if plain else await fetch.coroutine.answer()
+
+    fetch = driver.decorate(fetched, listener=put)
+    first, second = driver.call(ask), driver.call(ask)
+    assert (first.value, first.served, first.stored) == ("older", "fetch", True)
+    assert (second.value, second.served) == ("newer", "hit")
+    assert first.cache_status("app").startswith("app; fwd=miss; stored; ttl=")

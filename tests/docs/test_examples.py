@@ -209,6 +209,10 @@ def test_the_fastapi_prices(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"^undecorated +40 calls upstream, 40 x \$984\.75, ", done.stdout, re.MULTILINE)
     assert re.search(r"^decorated +1 calls upstream, 40 x \$984\.75, ", done.stdout, re.MULTILINE)
+    seen = dict(re.findall(r"^ +(\d+) x Cache-Status: (.+)$", done.stdout, re.MULTILINE))
+    statuses = {status: int(times) for times, status in seen.items()}
+    assert (statuses["prices; fwd=bypass"], statuses["prices; fwd=miss; stored"]) == (40, 1)
+    assert statuses["prices; fwd=miss; stored; collapsed"] + statuses.get("prices; hit", 0) == 39
     assert done.stderr == ""
 
 

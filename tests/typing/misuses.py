@@ -129,6 +129,7 @@ price.invalidate(1)  # error
 price.invalidate()  # error
 price.entry("A", "B")  # error
 price.refresh("A", exact=1.5)  # error
+price.answer("A", exact=1.5)  # error
 price.put(1.0)  # error
 price.put("1", "A")  # error
 price.name = "other"  # error

@@ -11,6 +11,7 @@ from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
 from alpaca.trading.requests import MarketOrderRequest
 
 from singleflight import (
+    Answer,
     BoundBulkLoader,
     BoundSingleFlight,
     BulkLoader,
@@ -66,6 +67,9 @@ if stored is not None:
     assert_type(price.name, str)
     assert_type(price.clear(), int)
 assert_type(price.refresh("A", exact=True), float)
+assert_type(price.answer("A", exact=True), Answer[float])
+assert_type(price.answer("A").value, float)
+assert_type(price.answer("A").cache_status("app", key=True), str)
 assert_type(price.explain("A"), Explanation)
 assert_type(price.stats(), Stats)
 assert_type(price.stats().hit_rate, float)
@@ -225,6 +229,8 @@ assert_type(Account.get.invalidate(account, "A"), bool)
 assert_type(account.get.entry("A"), Entry[int] | None)
 assert_type(Account.get.entry(account, "A", price_type="ask"), Entry[int] | None)
 assert_type(account.get.refresh("A"), int)
+assert_type(account.get.answer("A"), Answer[int])
+assert_type(Account.get.answer(account, "A"), Answer[int])
 assert_type(Account.get.refresh(account, "A"), int)
 assert_type(account.get.explain("A"), Explanation)
 assert_type(account.get.stats(), Stats)
@@ -423,6 +429,7 @@ by_symbol_later: Callable[[str], Awaitable[int]] = AsyncAccount().get
 async def later(account: AsyncAccount) -> None:
     assert_type(await aprice("A", exact=True), float)
     assert_type(await aprice.refresh("A"), float)
+    assert_type(await aprice.answer("A"), Answer[float])
     assert_type(aprice.entry("A"), Entry[float] | None)
     assert_type(aprice.invalidate("A", exact=True), bool)
     aprice.put(1.0, "A")
@@ -433,6 +440,7 @@ async def later(account: AsyncAccount) -> None:
     assert_type(await account.get("A"), int)
     assert_type(await AsyncAccount.get(account, "A"), int)
     assert_type(await account.get.refresh("A"), int)
+    assert_type(await account.get.answer("A"), Answer[int])
     assert_type(await AsyncAccount.get.refresh(account, "A"), int)
     assert_type(account.get.explain("A"), Explanation)
     assert_type(await AsyncAccount.of_class("A"), bytes)

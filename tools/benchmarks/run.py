@@ -28,7 +28,9 @@ from typing import Any
 import cachetools
 from comparing import page
 
+import singleflight
 from singleflight import single_flight_ttl
+from singleflight.decorator import accelerate
 
 try:
     import cachebox
@@ -47,6 +49,7 @@ except ImportError:
     print("moka-py is not installed: left out")
 
 OURS = "singleflight"
+PURE = "singleflight, hits in pure Python"
 ALL_ON = "singleflight, everything on"
 EVERYTHING: dict[str, Any] = {"grace": 600, "refresh_ahead": 0.9, "jitter": 0.1, "failure_ttl": 5}
 
@@ -57,6 +60,19 @@ def key(symbol, price_type="bid"):
 
 def method_key(self, symbol, price_type="bid"):
     return self.id, symbol, price_type
+
+
+def pure(**options):
+    """The decorator as it is where the hit path in C was not built."""
+
+    def decorate(function):
+        built, accelerate.accelerated = accelerate.accelerated, False
+        try:
+            return single_flight_ttl(**options)(function)
+        finally:
+            accelerate.accelerated = built
+
+    return decorate
 
 
 def best_of(candidates: dict[str, Callable[[int], Any]], rounds: int, size: int) -> dict[str, float]:
@@ -95,6 +111,16 @@ def repeated(call: Callable[..., Any]) -> Callable[[int], None]:
     return run
 
 
+def named(call: Callable[..., Any]) -> Callable[[int], None]:
+    """The same of `call(symbol="ASML")`."""
+
+    def run(size: int) -> None:
+        for _ in range(size):
+            call(symbol="ASML")
+
+    return run
+
+
 def by_hand(function):
     """The same logic with a dictionary, a lock for it, and one lock for each key."""
     values, locks, guard = {}, {}, threading.Lock()
@@ -119,10 +145,44 @@ def function(symbol, price_type="bid"):
     return 984.75
 
 
+def same(symbol):
+    return symbol
+
+
+def single_hits(rounds: int, size: int) -> None:
+    """One argument, by place and by name; whoever takes a key function has the same one."""
+
+    def one(symbol):
+        return 984.75
+
+    candidates = {
+        OURS: single_flight_ttl(key=same, ttl=60)(one),
+        PURE: pure(key=same, ttl=60)(one),
+        'singleflight, key="symbol"': single_flight_ttl(key="symbol", ttl=60)(one),
+        "functools.lru_cache (no ttl)": lru_cache(1024)(one),
+    }
+    if cachebox:
+        candidates["cachebox"] = cachebox.cached(cachebox.TTLCache(1024, 60), key_maker=same)(one)
+    if moka_py:
+        candidates["moka-py (its own key)"] = moka_py.cached(maxsize=1024, ttl=60)(one)
+    targets = {"functools.lru_cache (no ttl)": 2.0, "cachebox": 0.35}
+    for title, form, marks in (
+        ("by place", repeated, targets),
+        ("by name", named, {"functools.lru_cache (no ttl)": 1.0}),
+    ):
+        for call in candidates.values():
+            form(call)(1)
+        best = best_of({name: form(call) for name, call in candidates.items()}, rounds, size)
+        table(
+            f"A hit on a function of one argument, {title}", best, marks if singleflight.accelerated else None
+        )
+
+
 def hits(rounds: int, size: int) -> None:
     timed = cachetools.TTLCache
     candidates = {
         OURS: single_flight_ttl(key=key, ttl=60)(function),
+        PURE: pure(key=key, ttl=60)(function),
         ALL_ON: single_flight_ttl(key=key, ttl=60, **EVERYTHING)(function),
         "cachetools lock=": cachetools.cached(timed(1024, 60), key, lock=threading.Lock(), info=True)(
             function
@@ -143,11 +203,12 @@ def hits(rounds: int, size: int) -> None:
     for call in candidates.values():
         call("ASML")
     best = best_of({name: repeated(call) for name, call in candidates.items()}, rounds, size)
-    table("A hit on a function", best, {"cachebox": 0.6})
+    table("A hit on a function", best, {"cachebox": 0.35 if singleflight.accelerated else 0.6})
 
     class Account:
         id = 1
         ours = single_flight_ttl(key=method_key, ttl=60)(lambda self, symbol, price_type="bid": 984.75)
+        pure = pure(key=method_key, ttl=60)(lambda self, symbol, price_type="bid": 984.75)
         all_on = single_flight_ttl(key=method_key, ttl=60, **EVERYTHING)(
             lambda self, symbol, price_type="bid": 984.75
         )
@@ -174,6 +235,7 @@ def hits(rounds: int, size: int) -> None:
 
     methods = {
         OURS: attribute("ours"),
+        PURE: attribute("pure"),
         ALL_ON: attribute("all_on"),
         "cachetools cachedmethod lock=": attribute("tools"),
     }
@@ -183,7 +245,7 @@ def hits(rounds: int, size: int) -> None:
     table(
         "A hit on a method",
         best_of(methods, rounds, size),
-        {"cachebox": 1.05},
+        {"cachebox": 0.4 if singleflight.accelerated else 1.05},
     )
 
 
@@ -210,6 +272,7 @@ def hits_of_threads(rounds: int, size: int) -> None:
 
     candidates = {
         OURS: single_flight_ttl(key=key, ttl=60)(function),
+        PURE: pure(key=key, ttl=60)(function),
         "cachetools lock=": cachetools.cached(cachetools.TTLCache(1024, 60), key, lock=threading.Lock())(
             function
         ),
@@ -220,7 +283,11 @@ def hits_of_threads(rounds: int, size: int) -> None:
     for call in candidates.values():
         call("ASML")
     best = best_of({name: together(call) for name, call in candidates.items()}, rounds, size)
-    table("A hit on a function, four threads at once, in total", best, {"cachebox": 1.0})
+    table(
+        "A hit on a function, four threads at once, in total",
+        best,
+        {"cachebox": 0.35 if singleflight.accelerated else 0.66},
+    )
 
 
 async def coroutine_function(symbol, price_type="bid"):
@@ -244,6 +311,7 @@ def coroutine_hits(rounds: int, size: int) -> None:
 
     candidates = {
         OURS: single_flight_ttl(key=key, ttl=60)(coroutine_function),
+        PURE: pure(key=key, ttl=60)(coroutine_function),
         ALL_ON: single_flight_ttl(key=key, ttl=60, **EVERYTHING)(coroutine_function),
     }
     if async_lru:
@@ -253,16 +321,13 @@ def coroutine_hits(rounds: int, size: int) -> None:
             cache = cachebox.TTLCache(1024, 60)
             candidates[name] = cachebox.cached(cache, key_maker=key, **extra)(coroutine_function)
     best = best_of({name: awaited(call) for name, call in candidates.items()}, rounds, size)
-    table("A hit on a coroutine function", best, {"async-lru (its own key)": 0.5, "cachebox": 0.7})
+    table("A hit on a coroutine function", best, {"cachebox": 0.42 if singleflight.accelerated else 0.5})
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
 
 
 def misses(rounds: int, size: int) -> None:
     def one(number):
-        return number
-
-    def same(number):
         return number
 
     def stream(call):
@@ -282,6 +347,10 @@ def misses(rounds: int, size: int) -> None:
             cachetools.TTLCache(1024, 60), same, condition=condition(), info=True
         )(one),
     }
+    if cachebox:
+        fixed["cachebox"] = cachebox.cached(cachebox.TTLCache(1024, 60), key_maker=same)(one)
+    if moka_py:
+        fixed["moka-py (its own key)"] = moka_py.cached(maxsize=1024, ttl=60)(one)
     varying = {
         OURS: single_flight_ttl(key=same, ttl=lambda landing: 60)(one),
         "cachetools condition=": cachetools.cached(
@@ -293,7 +362,7 @@ def misses(rounds: int, size: int) -> None:
     }
     for title, candidates in (("fixed", fixed), ("per-entry", varying)):
         best = best_of({name: stream(call) for name, call in candidates.items()}, rounds, size)
-        table(f"A miss with eviction, {title} ttl", best, {"cachetools condition=": 0.8})
+        table(f"A miss with eviction, {title} ttl", best, {"cachetools condition=": 0.85})
 
 
 def _held(go, done):
@@ -434,8 +503,9 @@ def main() -> None:
         end="",
     )
     print(f", cachebox {cachebox.__version__}" if cachebox else "")
+    print("Hits are served in C" if singleflight.accelerated else "Hits are served in Python")
     jobs: dict[str, Callable[[], object]] = {
-        "hits": lambda: (hits(rounds, 2000), coroutine_hits(rounds, 5000)),
+        "hits": lambda: (single_hits(rounds, 2000), hits(rounds, 2000), coroutine_hits(rounds, 5000)),
         "threads": lambda: hits_of_threads(max(5, rounds // 5), 40_000),
         "misses": lambda: misses(rounds, 1000),
         "herd": lambda: herd(3 if options.quick else 8),
