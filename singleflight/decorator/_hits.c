@@ -412,10 +412,11 @@ static PyObject *make(PyObject *module, PyObject *args) {
     PyType_Slot slots[] = {{Py_tp_call, PyVectorcall_Call}, {Py_tp_members, members}, {0, NULL}};
     PyType_Spec spec = {"singleflight.decorator.function.SingleFlightFunction",
                         (int)end + (int)(sizeof(vectorcallfunc) + sizeof(PyObject *)), 0,
-                        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_VECTORCALL
-                            | (method ? Py_TPFLAGS_METHOD_DESCRIPTOR : 0),
-                        slots};
-    return PyType_FromSpecWithBases(&spec, (PyObject *)base);
+                        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_VECTORCALL, slots};
+    PyObject *made = PyType_FromSpecWithBases(&spec, (PyObject *)base);
+    if (made != NULL && method) /* now that it has inherited a `__get__`, without which it may not have this */
+        ((PyTypeObject *)made)->tp_flags |= Py_TPFLAGS_METHOD_DESCRIPTOR;
+    return made;
 }
 
 static int is_made_here(PyObject *type) {

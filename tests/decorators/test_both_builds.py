@@ -320,7 +320,7 @@ def test_calls_are_the_same_in_both_builds(story):
 
 @needs_c
 @pytest.mark.long
-@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(stories())
 def test_calls_are_the_same_in_both_builds_for_long(story):
     """The same for many more functions and calls."""
