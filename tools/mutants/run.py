@@ -141,6 +141,7 @@ TESTS = {
     "function": [*DECORATED, "decorators/test_identity.py", "decorators/test_looked_at.py"],
     "loader": [*BULK, "decorators/test_binding.py"],
     "surface": [*HITS, *DECORATED],
+    "display": ["decorators/test_display.py"],
     "assembly": DECORATED,
     "accelerate": [*DECORATED, *KEYS, "threads/test_hits.py"],
     "callforms": [*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"],
