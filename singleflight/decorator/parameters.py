@@ -36,7 +36,7 @@ if sys.version_info >= (3, 14):
     _AS_TEXT["annotation_format"] = import_module("annotationlib").Format.STRING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Parameters:
     """What is known of a callable's parameters.
 

@@ -22,7 +22,7 @@ def fresh_for(landed: float, ttl: float, now: float) -> float:
     return landed + ttl - now
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Ageing:
     """How the values of one function age beside their ttl.
 
