@@ -15,6 +15,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-q", *session.posargs)
 
 
+@nox.session
+def tests_pure(session: nox.Session) -> None:
+    """Run the test suite without the hit path in C."""
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", "-q", *session.posargs, env={"SINGLEFLIGHT_PURE": "1"})
+
+
 @nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15"])
 def tests_all(session: nox.Session) -> None:
     """Run the test suite on every supported Python that is here."""

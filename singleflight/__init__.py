@@ -7,6 +7,7 @@ from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, Unh
 from .common.keys import InstanceKey
 from .core.current import Unchanged, current_flight
 from .core.options import is_not_none
+from .decorator.accelerate import accelerated
 from .decorator.decorate import single_flight_ttl
 from .decorator.function import BoundSingleFlight, SingleFlightFunction, caches
 from .decorator.loader import BoundBulkLoader, BulkLoader
@@ -45,6 +46,7 @@ __all__ = [
     "Stats",
     "Unchanged",
     "UnhashableKey",
+    "accelerated",
     "caches",
     "configure_renewal",
     "current_flight",

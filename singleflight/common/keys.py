@@ -1,4 +1,4 @@
-"""What stands for an instance in a key, and whether an error is the key's own."""
+"""What stands in a key for an instance, or tells types apart, and whether an error is the key's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import UnhashableKey
 
-__all__ = ["InstanceKey", "Instances", "check_room"]
+__all__ = ["EACH", "LONE", "InstanceKey", "Instances", "check_room", "plain", "typed", "typed_throughout"]
 
 
 def check_room(error: BaseException) -> None:
@@ -87,3 +87,41 @@ class Instances:
         if self.known.get(key.identity) is key:
             del self.known[key.identity]
         self._gone(key)
+
+
+EACH, LONE = type("Each", (), {})(), type("Lone", (), {})()
+"""Last in keys that tell types apart: behind its parts and the type of each, or behind it and its type."""
+
+
+def typed(key: Any) -> tuple[Any, ...]:
+    """A key with its type, or with that of each item of a tuple.
+
+    >>> typed((1, "a")) == typed((1.0, "a"))
+    False
+    """
+    if type(key) is tuple:
+        return *key, *map(type, key), EACH
+    return key, (type(key), *map(type, key)) if isinstance(key, tuple) else type(key), LONE
+
+
+def typed_throughout(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A tuple with the types of its items, and of the items of tuples among them."""
+    return *key, *map(_types_of, key), EACH
+
+
+def _types_of(value: Any) -> Any:
+    return tuple(map(_types_of, value)) if type(value) is tuple else type(value)
+
+
+def plain(key: Any) -> Any:
+    """A key as users know it, without types.
+
+    >>> plain(typed((1, "a"))), plain(typed(1)), plain(1)
+    ((1, 'a'), 1, 1)
+    """
+    if type(key) is tuple and key:
+        if key[-1] is EACH:
+            return key[: len(key) // 2]
+        if key[-1] is LONE:
+            return key[0]
+    return key

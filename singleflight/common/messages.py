@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import fields
 from reprlib import Repr
 
-__all__ = ["LONGEST", "Shown", "listed", "shown"]
+from .keys import plain
+
+__all__ = ["LONGEST", "Shown", "cut", "listed", "shown"]
 
 LONGEST = 200  # characters of one key or argument
 _MOST = 12  # keys in one list
@@ -29,7 +31,7 @@ class _Bounded(Repr):
     def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002
         """Any object that is no built-in container, string or number."""
         try:
-            return _cut(repr(x))
+            return cut(repr(x))
         except Exception as error:
             return f"<{type(x).__name__}, whose repr raised {type(error).__name__}>"
 
@@ -46,7 +48,7 @@ def shown(value: object) -> str:
     True
     """
     try:
-        return _cut(_bounded.repr(value))
+        return cut(_bounded.repr(plain(value)))
     except Exception as error:
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
 
@@ -70,7 +72,8 @@ def listed(values: Iterable[object], between: str = ", ") -> str:
     return between.join(texts)
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text of at most 200 characters, its middle left out."""
     if len(text) <= LONGEST:
         return text
     half = (LONGEST - 3) // 2

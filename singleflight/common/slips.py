@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-__all__ = ["SLIPS", "Slip", "meant_by_option", "no_such_attribute"]
+__all__ = ["SLIPS", "Slip", "meant_by_option", "meant_by_parameter", "no_such_attribute"]
 
 _MEANT_TTL = "'ttl'"
 _OPTIONS = {
@@ -14,6 +14,7 @@ _OPTIONS = {
     "timeout": "'ttl' (of a value), 'wait_timeout' (of who waits) or 'flight_timeout' (of a call)",
     **dict.fromkeys(("max_size", "size", "maxlen", "max_entries", "capacity", "limit"), "'maxsize'"),
     **dict.fromkeys(("key_builder", "key_func", "key_fn", "key_maker", "make_key", "keyfunc"), "'key'"),
+    **dict.fromkeys(("exclude", "exclude_args", "skip_args", "ignore_args", "ignored"), "'ignore'"),
     **dict.fromkeys(("cache_none", "skip_none", "unless", "should_cache", "skip_cache_func"), "'cache_if'"),
     **dict.fromkeys(("stale", "stale_ttl", "swr", "stale_while_revalidate", "stale_if_error"), "'grace'"),
     **dict.fromkeys(("early_expiration", "early_ttl", "beta", "refresh", "prefetch"), "'refresh_ahead'"),
@@ -27,13 +28,13 @@ _NEEDLESS = {
     **dict.fromkeys(("cache", "backend", "info"), "each function has values and stats of its own"),
 }
 
-_CLEAR = "'cache_clear()' (all entries), 'invalidate(...)' (one call's) or 'invalidate_where(predicate)'"
+_CLEAR = "'clear()' (all entries), 'invalidate(...)' (one call's) or 'invalidate_where(predicate)'"
 _DROP = "'invalidate(...)' (with the arguments of a call)"
 _LOOK = "'entry(...)' (with the arguments of a call)"
 _STORE = "'put(value, ...)' (with the arguments of a call)"
 _COUNTS = "'stats()'"
 SLIPS = {
-    **dict.fromkeys(("clear", "clear_cache", "reset", "flush"), _CLEAR),
+    **dict.fromkeys(("clear_cache", "reset", "flush"), _CLEAR),
     **dict.fromkeys(("delete", "remove", "evict", "expire", "forget", "cache_invalidate"), _DROP),
     **dict.fromkeys(("get", "peek", "lookup", "cache_get"), _LOOK),
     **dict.fromkeys(("set", "store", "cache_set"), _STORE),
@@ -53,6 +54,12 @@ def meant_by_option(name: str, known: Collection[str]) -> str:
         return f"; {_NEEDLESS[name]}"
     meant = _OPTIONS.get(name.lower()) or _close(name, known)
     return f"; did you mean {meant}?" if meant else f"; there are {', '.join(known)}"
+
+
+def meant_by_parameter(name: str, known: Collection[str]) -> str:
+    """What the name of a parameter that is not there was probably meant for, as the end of a sentence."""
+    meant = _close(name, known)
+    return f"; did you mean {meant}?" if meant else ""
 
 
 def no_such_attribute(function: str, name: str, known: Iterable[str]) -> str:

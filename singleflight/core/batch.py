@@ -17,7 +17,7 @@ from .cache import Cache
 from .call import NONE, Call, new_call
 from .current import Unchanged, kept
 from .flight import FLYING, UNSEATED, Flight, Work
-from .landing import Ending, call_off, fail, land, renew_later, say_unstored, settle_flight
+from .landing import Ending, Verdict, call_off, fail, judge, land, renew_later, say_unstored, settle_flight
 from .leaving import abandon, desert, done
 from .renewal import begin_renewal, entrust_renewal
 from .shareable import PLAIN, accepted, check_shareable
@@ -124,7 +124,7 @@ class Batch:
         for flight in more:  # more than it was asked for this time
             called[flight] = self._pending.pop(flight)
         endings: list[Ending] = []
-        struck: Exception | None = None
+        struck: BaseException | None = None
         try:
             for flight, key in called.items():
                 brought = _taken(values, key)
@@ -133,8 +133,10 @@ class Batch:
                         value = _checked(cache.name, flight, key, brought[0])
                         land(cache, flight, value, endings)
                     except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
-                        struck = struck or error
-                        fail(cache, flight, error, endings)
+                        ended = fail(cache, flight, error, endings)
+                        if struck is None or not isinstance(ended, Exception):
+                            struck = ended
+                        del ended
                     else:
                         storable = endings[-1][4]
                         if storable or not flight.background:  # else the value that was to be renewed stays
@@ -149,29 +151,45 @@ class Batch:
             del endings, struck
         called.clear()
 
-    def fail(self, error: BaseException, overdue: bool = False) -> None:
+    def fail(self, error: BaseException, overdue: bool = False) -> BaseException | None:
         """Nothing more is loaded: those it was called for end with the error, the rest with none to share.
 
         Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended. An
         error that says that the loader is overdue receives its message once they have ended: that runs the
         keys' `__repr__`.
+
+        Returns an abort of `failure_ttl`, which took the place of the error.
         """
         cache, called = self.cache, self._called or {}
         keys = list((called or self._pending).values())
         rest = uncalled(error)
         endings: list[Ending] = []
         mine = set(called)
+        struck = error
+        judged: dict[Flight, Verdict] = {}
+        if not all(flight.has_ended() for flight in mine):
+            verdict = judge(cache, error)
+            struck = verdict.error
+            judged = dict.fromkeys(mine, verdict._replace(fault=None))
+            judged[next(iter(mine))] = verdict  # a fault of it is logged once
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, [], None))
             else:
-                fail(cache, flight, error if flight in mine else rest, endings)
+                fail(
+                    cache,
+                    flight,
+                    error if flight in mine else rest,
+                    endings,
+                    verdict=judged.pop(flight, None),
+                )
         self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
         if called and isinstance(error, Exception):
             with mutex:
                 cache.counts.failures += 1
         called.clear()
         self._pending.clear()
+        return None if struck is error else struck
 
     def settle(self, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""

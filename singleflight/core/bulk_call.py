@@ -138,7 +138,7 @@ class BulkCall:
     def take(self, call: Call, decision: Decision) -> None:
         """Note what was decided for a key."""
         while decision is NONE:  # its flight was detached and had no outcome to share
-            decision = board(self.cache, call)
+            decision = board(self.cache, call, soft=False)
         if decision is HIT:
             record = call.record
             if call.renewal is not None:
@@ -237,7 +237,9 @@ class BulkCall:
 
     def answer(self) -> dict[Any, Any]:
         """Every item that has a value, as its caller spelt it, in the order asked."""
-        values = self.values
+        values, copy = self.values, self.cache.copy
+        if copy is not None:
+            return {item: copy(values[id(key)]) for item, key in self._items if id(key) in values}
         return {item: values[id(key)] for item, key in self._items if id(key) in values}
 
     def give_up(self, error: BaseException) -> None:
@@ -326,6 +328,11 @@ class Request:
                     f"cannot have a place in the answer"
                 ) from None
             keyed.append((item, self._key_of(item)))
+        if self.cache.rule.typed and len({item for item, _ in keyed}) < len({key for _, key in keyed}):
+            raise TypeError(
+                f"{self.cache.name}: {self._name}: equal items of different types have one place in the "
+                f"answer, and with typed=True a value each; ask for them in separate calls"
+            )
         return BulkCall(self.cache, keyed, self._key_of, make, self._max_batch)
 
     def chunks(self) -> list[list[Any]] | None:

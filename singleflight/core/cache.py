@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable
+from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ class Cache:
         name: the function's, for messages and events.
         options: as they were passed.
         counts: where its calls are counted.
-        own_key: the user's `key`, if any.
+        rule: what makes two calls the same call, for whoever makes the keys.
         unseat, watch: what is asked of its flights while somebody waits (see `coordinator`).
     """
 
@@ -50,23 +51,27 @@ class Cache:
         name: str,
         options: Options,
         counts: Counts,
-        own_key: Callable[..., Hashable] | None,
+        rule: Any,
         *,
         unseat: Callable[[Cache, Flight], bool],
         watch: Callable[[Cache, Flight], float | None],
     ) -> None:
         self._unseat, self._watch = unseat, watch
         self.name = name
-        self.own_key = own_key
+        self.rule = rule
         self.options = options
         self.counts = counts
         self.timer = options.timer
+        copy = options.copy  # what each caller gets is a copy, or (None) the value
+        self.copy = copy if callable(copy) else deepcopy if copy else None
         self.soft_timeout = options.soft_timeout
         waits_for_ever = options.wait_timeout is None and options.flight_timeout is None
         self.is_patient = waits_for_ever and not options.soft_timeout
         self.tags_of = options.tags if callable(options.tags) else None
-        self.is_plain = options.ageing.is_plain and self.tags_of is None
-        self.store = Store(options.maxsize, options.fixed_ttl if options.ageing.is_plain else None)
+        ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
+        self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
+        self.is_plain = ages_alike and self.tags_of is None
+        self.store = Store(options.maxsize, options.fixed_ttl if ages_alike else None)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
@@ -76,7 +81,7 @@ class Cache:
             tuple[int, object]
         ] = []  # the open `bypass()` blocks: thread and token; under `switching`
         self.switching = new_lock()  # re-entrant: a signal handler may open a block within one
-        self.fast_paths: list[dict[str, Any]] = []  # the namespaces in which compiled calls find `lookup`
+        self.fast_paths: list[Any] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
         self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex
         self.warned = False  # that it blocks an event loop; once

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from ..common.keys import InstanceKey, plain
 from ..common.messages import shown
 from ..locks.mutex import inside, mutex
 from ..locks.slots import Slot, numbers
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bypass",
     "clear",
-    "drop_all",
+    "drop",
     "entry",
     "explain",
     "flights",
@@ -64,8 +66,8 @@ def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
             batch.sealed = True  # what it brings unasked is not known yet, so none of that is stored
     records = cache.store.records()  # second: a flight is stored before it leaves its slot
     keys, spoilt = _keys_of(cache, slots, records)
-    dropped = sum(invalidate(cache, key) for key in keys if predicate(key))
-    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(of.key)])
+    dropped = sum(invalidate(cache, key) for key in keys if predicate(plain(key)))
+    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(plain(of.key))])
 
 
 def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
@@ -73,7 +75,7 @@ def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
     settle()
     static = cache.options.tags
     if not callable(static):
-        return drop_all(cache) if any(tag in static for tag in tags) else 0
+        return drop(cache) if any(tag in static for tag in tags) else 0
     number = next(numbers)
     if cache.store.has_many_cuts():
         cache.store.forget_cuts(_oldest_in_flight(cache, number))
@@ -95,22 +97,29 @@ def _oldest_in_flight(cache: Cache, number: int) -> int:
     return min((flight.number for flight in flights), default=number)
 
 
-def drop_all(cache: Cache) -> int:
-    """Drop all entries and detach all flights; how many entries there were."""
+def drop(cache: Cache, owner: InstanceKey | None = None) -> int:
+    """Drop the entries and detach the flights of one instance, or of all; how many entries there were."""
+    settle()
     with mutex:
         slots = cache.locks.live()
         for batch in cache.batches:
-            batch.sealed = True
-    for slot in slots:
-        _detach(cache, slot.key)
-        _detach_slot(cache, slot)  # where its key is spoilt
+            batch.sealed = True  # as in `invalidate_where`
+    detached = [of.key for of in slots if _is_of(of.key, owner) and _detach_slot(cache, of)]
+    # Second: none of these flights can store anything any more.
+    records = cache.store.records() if owner is None else cache.store.records_of(owner)
     now = cache.timer()
-    records = cache.store.discard(cache.store.records())
-    dropped = [record for record in records if record.serves_for(now) > 0]
+    dropped = [of.key for of in cache.store.discard(records) if of.serves_for(now) > 0]
+    with mutex:
+        idle = [cache.locks.forget(key) for key in dropped]  # let go of after the mutex
+    del idle
     if cache.tell.wants("invalidate"):
-        for record in dropped:
-            cache.tell.tell("invalidate", record.key)
+        for key in [*detached, *dropped]:
+            cache.tell.tell("invalidate", key)
     return len(dropped)
+
+
+def _is_of(key: Any, owner: InstanceKey | None) -> bool:
+    return owner is None or (type(key) is tuple and len(key) > 0 and key[0] is owner)
 
 
 def _keys_of(
@@ -152,9 +161,11 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
     if value is Unchanged:
         raise TypeError("put: expected a value; Unchanged is what a function returns")
     check_shareable(cache.name, value, "put was given")
+    if cache.copy is not None:
+        value = cache.copy(value)  # what its caller changes later is not what is stored
     now = cache.timer()
     old = cache.store.index.get(key)
-    landing = Landing(key, value, previous=None if old is None or old.error else old.snapshot(now))
+    landing = Landing(plain(key), value, previous=None if old is None or old.error else old.snapshot(now))
     ttl = cache.options.ttl_of(landing)
     if ttl == 0:
         invalidate(cache, key)
@@ -188,12 +199,15 @@ def clear(cache: Cache) -> None:
         cache.counts.reset()
 
 
-def entry(cache: Cache, key: Hashable) -> Entry | None:
+def entry(cache: Cache, key: Hashable) -> Entry[Any] | None:
     """The entry that would be served now, without calling or counting anything."""
     record = cache.store.index.get(key)
     now = cache.timer()
     served = record is not None and record.error is None and record.serves_for(now) > 0
-    return record.snapshot(now) if record is not None and served else None
+    if record is None or not served:
+        return None
+    found = record.snapshot(now)
+    return found if cache.copy is None else replace(found, value=cache.copy(found.value))
 
 
 def flights(cache: Cache) -> tuple[FlightInfo, ...]:
@@ -214,6 +228,7 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
     settle()
     now = cache.timer()
     record = cache.store.index.get(key)
+    shows = plain(key)
     with mutex:
         slot = cache.locks.slot(key)
         turn = slot.turn if slot is not None else None
@@ -225,9 +240,9 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
         fresh_for = max(0.0, record.fresh_for(now))
         entry = None if record.error is not None else record.snapshot(now)
         would = "hit" if fresh_for else "stale_hit"
-        return Explanation(key, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
+        return Explanation(shows, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
     would = "wait" if busy and not direct else "fetch"
-    return Explanation(key, would, None, flight, 0.0, 0.0)
+    return Explanation(shows, would, None, flight, 0.0, 0.0)
 
 
 def stats(cache: Cache) -> Stats:
@@ -333,7 +348,8 @@ def info(flight: Flight, cache: Cache, now: float) -> FlightInfo:
     leader = name_of(flight.leader)
     queued = cache.line is not None and cache.line.is_queued(flight)
     followers, kind = flight.followers, flight.kind
-    return FlightInfo(cache.name, flight.key, leader, elapsed, followers, kind, flight.detached, queued)
+    key = plain(flight.key)
+    return FlightInfo(cache.name, key, leader, elapsed, followers, kind, flight.detached, queued)
 
 
 def name_of(actor: Actor | None) -> str:

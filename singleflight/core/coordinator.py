@@ -24,7 +24,7 @@ Lock order: the mutex and a store's lock are never held together.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from logging import DEBUG
 from typing import Any
 
@@ -63,17 +63,16 @@ from .transitions import claim, claim_slot, follow, forget_the_dead, new_flight,
 __all__ = ["awake", "board", "look", "may_be_stale", "new_cache", "pauses", "refuse", "unseat", "watch"]
 
 
-def new_cache(
-    name: str, options: Options, counts: Counts, own_key: Callable[..., Hashable] | None = None
-) -> Cache:
+def new_cache(name: str, options: Options, counts: Counts, rule: Any = None) -> Cache:
     """Return the cache of one decorated function, whose flights are decided over here."""
-    return Cache(name, options, counts, own_key, unseat=unseat, watch=watch)
+    return Cache(name, options, counts, rule, unseat=unseat, watch=watch)
 
 
 def board(cache: Cache, call: Call, soft: bool = True) -> Decision:
     """Check again, then join the key's flight or lead a new one.
 
-    A call that is `soft` waits for the renewal of a stale value, where the function has a `soft_timeout`.
+    A call that is `soft` waits for the renewal of a stale value, where the function has a `soft_timeout`; its
+    driver has that renewal run. It is when it boards for the first time.
 
     Raises `FlightDeadlock` if waiting would never end, and `FlightTimeout` if too many executions for
     this key took too long and are still running.
@@ -95,7 +94,7 @@ def board(cache: Cache, call: Call, soft: bool = True) -> Decision:
         else:
             slot = cache.locks.enter(key)
             turn = slot.turn
-            if turn is None or turn.is_over():
+            if turn is None or (turn.state is not FLYING and turn.is_over()):
                 turn = new_flight(cache, slot, cache.options.follower_retries)
                 claim_slot(turn, call, now, record, cache.options.flight_timeout)
             elif turn.leader is None or turn.unbegun:
@@ -104,8 +103,10 @@ def board(cache: Cache, call: Call, soft: bool = True) -> Decision:
                 if type(turn) is not Flight:
                     turn = _queued(cache, slot)
                 work, life = turn.work, turn.life
-                if turn.due is not None or (work and work.loop is not call.loop):
+                if turn.due is not None:
                     due = turn.is_due()
+                elif work is not None:
+                    due = work.loop is not call.loop and turn.is_due()
                 elif life is not None and life() is None:
                     due = turn.is_due()  # the thread that led it has ended without a word
                 if not due:

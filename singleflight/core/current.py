@@ -15,6 +15,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..common.errors import SingleFlightError
+from ..common.keys import plain
 from ..common.messages import shown
 from ..locks.waiters import descends
 from ..storage.entry import Entry
@@ -117,15 +118,15 @@ def _view(flown: Flown | Flight | Call | None) -> CurrentFlight | None:
         return _view(flown.flight if flown.decision is LEAD else None)
     if isinstance(flown, Flight):
         ended = flown.has_ended()
-        return None if ended else CurrentFlight(flown.key, flown.kind, _entry_before(flown), {})
+        return None if ended else CurrentFlight(plain(flown.key), flown.kind, _entry_before(flown), {})
     called = [] if flown is None else flown.called()
     if not called:
         return None
     entries = {item: entry for item, flight in called if (entry := _entry_before(flight)) is not None}
-    return CurrentFlight(tuple(flight.key for _, flight in called), "bulk", None, entries)
+    return CurrentFlight(tuple(plain(flight.key) for _, flight in called), "bulk", None, entries)
 
 
-def _entry_before(flight: Flight) -> Entry | None:
+def _entry_before(flight: Flight) -> Entry[Any] | None:
     record = flight.previous
     if record is None or record.error is not None:
         return None

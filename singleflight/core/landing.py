@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..common.keys import plain
 from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import is_sound
@@ -20,7 +21,18 @@ from .options import is_not_none
 from .outcome import bare_copy_of
 from .transitions import finish, is_unshared
 
-__all__ = ["Ending", "call_off", "fail", "land", "new_record", "renew_later", "say_unstored", "settle_flight"]
+__all__ = [
+    "Ending",
+    "Verdict",
+    "call_off",
+    "fail",
+    "judge",
+    "land",
+    "new_record",
+    "renew_later",
+    "say_unstored",
+    "settle_flight",
+]
 
 # A flight that is about to end together with others: the flight, its value and error, when, whether the value
 # is storable, its ttl if it was stored, the records that went for it, and what kept it from being stored.
@@ -89,30 +101,63 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
         cache.tell.gone(gone or [], now)
 
 
+class Verdict(NamedTuple):
+    """What an execution that failed ends with, and for how many seconds that is stored.
+
+    `fault` is what a callable `failure_ttl` raised, if that is to be logged.
+    """
+
+    error: BaseException
+    ttl: float
+    fault: Exception | None = None
+
+
+def judge(cache: Cache, error: BaseException, flight: Flight | None = None) -> Verdict:
+    """Ask `failure_ttl`, once for each execution that failed; not for a flight that has ended already.
+
+    A fault of a callable must not hide the error of the function: that is not stored then. An abort of it (an
+    interrupt) takes the place of the error.
+    """
+    if is_unshared(error) or (flight is not None and flight.has_ended()):
+        return Verdict(error, 0.0)
+    assert isinstance(error, Exception)
+    try:
+        return Verdict(error, cache.options.failure_ttl_of(error))
+    except Exception as fault:
+        return Verdict(error, 0.0, fault)
+    except BaseException as struck:
+        return Verdict(struck, 0.0)
+
+
 def fail(
     cache: Cache,
     flight: Flight,
     error: BaseException,
     later: list[Ending] | None = None,
     overdue: bool = False,
-) -> None:
+    verdict: Verdict | None = None,
+) -> BaseException:
     """The function raised: an Exception is shared or tried again, anything else is an abort.
 
     Does nothing to a flight that has ended, so that a landing cut short by an interrupt can be mended.
     With `later` it ends nothing, but adds there what is left to be done. An error that says that the flight
     is `overdue` receives its message once that has ended: this runs the key's `__repr__`.
+
+    Returns what the flight ended with: the error, or an abort of `failure_ttl`; without `later` that is
+    raised.
     """
     now = cache.time_or(flight.started)
+    raised, ttl, unstored = error, 0.0, None
+    if cache.stores_failures:
+        error, ttl, unstored = verdict or judge(cache, error, flight)
     if flight.renews and not flight.detached:
-        renew_later(cache, flight, now, error)
-    unstored: Exception | None = None
-    if flight.background:
-        pass
-    elif cache.options.failure_ttl and isinstance(error, Exception) and not is_unshared(error):
-        unstored = _store_failure(cache, flight, error, now)
+        renew_later(cache, flight, now, error, ttl)
+    if ttl and not flight.background:
+        assert isinstance(error, Exception)
+        unstored = _store_failure(cache, flight, error, now, ttl)
     if later is not None:
         later.append((flight, None, error, now, False, None, [], unstored))
-        return
+        return error
     ended = _finish(cache, flight, None, error, now, False, False)
     if overdue:
         limit = cache.options.flight_timeout
@@ -121,6 +166,12 @@ def fail(
         say_unstored(cache, flight, unstored)
     if ended is not None:
         cache.tell.failed(flight, ended, error, now)
+    if error is not raised:
+        try:
+            raise error
+        finally:
+            del error, verdict  # or this frame and the exception would keep each other
+    return error
 
 
 def new_record(
@@ -147,7 +198,9 @@ def new_record(
     return record
 
 
-def _store_failure(cache: Cache, flight: Flight, error: Exception, now: float) -> Exception | None:
+def _store_failure(
+    cache: Cache, flight: Flight, error: Exception, now: float, ttl: float
+) -> Exception | None:
     """Keep an exception for a while, where there is no value and nobody is to try again at once.
 
     Returns what kept it from being stored, if its key raised.
@@ -158,7 +211,6 @@ def _store_failure(cache: Cache, flight: Flight, error: Exception, now: float) -
     served = before is not None and before.error is None and before.serves_for(now) > 0
     if refused or served:
         return None
-    ttl = cache.options.failure_ttl
     kept = bare_copy_of(error)  # no frame is to live as long as it does
     try:
         if not is_sound(flight.slot, cache.locks.by_key):  # see `land`
@@ -171,12 +223,19 @@ def _store_failure(cache: Cache, flight: Flight, error: Exception, now: float) -
 
 
 def say_unstored(cache: Cache, flight: Flight, error: Exception) -> None:
-    """Log that a key, which raised this, kept an outcome from being stored; call after the flight's end."""
-    log.warning("%s: what %s brought could not be stored: %s", cache.name, shown(flight.key), shown(error))
+    """Log that a key or `failure_ttl`, which raised this, kept an outcome from being stored.
+
+    Call after the flight's end.
+    """
+    text = "%s: what %s brought could not be stored: %s"
+    where = error if error.__traceback__ is not None else None  # in a callable of the user's
+    log.warning(text, cache.name, shown(flight.key), shown(error), exc_info=where)
 
 
-def renew_later(cache: Cache, flight: Flight, now: float, error: BaseException | None) -> None:
-    """A renewal brought nothing: the value stays, and is tried again after a while."""
+def renew_later(
+    cache: Cache, flight: Flight, now: float, error: BaseException | None, pause: float = 0.0
+) -> None:
+    """A renewal brought nothing: the value stays, and is tried again after a pause."""
     record = flight.previous
     if not isinstance(record, AgeingRecord) or flight.has_ended():
         return
@@ -185,7 +244,7 @@ def renew_later(cache: Cache, flight: Flight, now: float, error: BaseException |
         first = failed and not record.failed and record.serves_for(now) > 0
         if failed:
             record.failed = True
-        record.renew_at(now + cache.options.ageing.retry_after if failed else now)
+        record.renew_at(now + (pause or cache.options.ageing.retry_after) if failed else now)
     if first:
         why = "it returned what is not stored" if error is None else shown(error)
         key = shown(flight.key)
@@ -197,7 +256,8 @@ def _landing(cache: Cache, flight: Flight, value: object) -> Landing:
     now = cache.timer()
     before = flight.previous
     previous = before.snapshot(now) if before is not None and before.error is None else None
-    return Landing(flight.key, value, None, max(0.0, now - flight.started), flight.followers, previous)
+    duration = max(0.0, now - flight.started)
+    return Landing(plain(flight.key), value, None, duration, flight.followers, previous)
 
 
 def call_off(cache: Cache, flight: Flight) -> None:

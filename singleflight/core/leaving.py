@@ -79,7 +79,7 @@ def abandon(cache: Cache, call: Call, error: BaseException) -> None:
     Does nothing where everything has ended as it should, so that it can stand behind every call.
     """
     if call.decision is LEAD:
-        fail(cache, call.flight, error)
+        fail(cache, call.flight, error)  # raises an abort of `failure_ttl`: then `settle_call` does the rest
     elif call.decision is JOIN:
         leave(cache, call, timed_out=False)
         if call.flight.has_opened(call.latch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +19,12 @@ from ..storage.ttl import TTL, Landing, Tags, checked_tags
 from ..telemetry.kinds import refuse_unknown_kinds
 from .functions import refuse_coroutine_functions
 
-__all__ = ["Options", "environment", "is_not_none", "switch", "switched_off"]
+__all__ = ["Copy", "FailureTTL", "Options", "environment", "is_not_none", "switch", "switched_off"]
+
+FailureTTL = float | timedelta | Callable[[Exception], float | timedelta]
+"""The types that the option `failure_ttl` accepts."""
+Copy = bool | Callable[[Any], Any] | None
+"""The types that the option `copy` accepts."""
 
 _SWITCH = "SINGLEFLIGHT_DISABLED"
 _OFF = frozenset({"", "0", "false", "no", "off"})
@@ -51,10 +57,11 @@ class Options:
     flight_timeout: float | None
     timer: Callable[[], float]
     listener: Callable[[Any], object] | None
-    failure_ttl: float
+    failure_ttl: FailureTTL  # in seconds, where it is no callable
     grace: float
     refresh_ahead: float | str | None
     jitter: float
+    copy: Copy
     ageing: Ageing
     tags: Tags
     max_flights: int | None
@@ -65,18 +72,19 @@ class Options:
         cls,
         *,
         ttl: TTL,
-        maxsize: int | None,
-        max_idle_locks: int | None,
-        cache_if: Callable[[Any], object],
-        follower_retries: int | None,
-        wait_timeout: float | timedelta | None,
+        maxsize: int | None = 1024,
+        max_idle_locks: int | None = 1024,
+        cache_if: Callable[[Any], object] = is_not_none,
+        follower_retries: int | None = 1,
+        wait_timeout: float | timedelta | None = None,
         flight_timeout: float | timedelta | None = None,
         timer: Callable[[], float] = time.monotonic,
-        listener: Callable[[Any], object] | None,
-        failure_ttl: float | timedelta = 0,
+        listener: Callable[[Any], object] | None = None,
+        failure_ttl: FailureTTL = 0,
         grace: float | timedelta = 0,
         refresh_ahead: float | str | None = None,
         jitter: float = 0,
+        copy: Copy = None,
         tags: Any = (),
         max_flights: int | None = None,
         soft_timeout: float | timedelta = 0,
@@ -90,14 +98,17 @@ class Options:
                 raise TypeError(f"{name}: expected a callable, got {shown(function)}")
         if listener is not None and not callable(listener):
             raise TypeError(f"listener: expected a callable or None, got {shown(listener)}")
-        refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener, tags=tags)
+        if not isinstance(copy, bool) and copy is not None and not callable(copy):
+            raise TypeError(f"copy: expected True or a callable of the value, got {shown(copy)}")
+        refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener, copy=copy)
+        refuse_coroutine_functions(failure_ttl=failure_ttl, tags=tags)
         if listener is not None:
             refuse_unknown_kinds(listener)
         ageing = Ageing(
             grace=seconds(grace, "grace"),
             refresh_ahead=_fraction_or_xfetch(refresh_ahead),
             jitter=_fraction(jitter, "jitter", 0.0),
-            failure_ttl=seconds(failure_ttl, "failure_ttl"),
+            failure_ttl=0.0 if callable(failure_ttl) else seconds(failure_ttl, "failure_ttl"),
         )
         return cls(
             ttl=ttl,
@@ -110,10 +121,11 @@ class Options:
             flight_timeout=patience(flight_timeout, "flight_timeout"),
             timer=timer,
             listener=listener,
-            failure_ttl=ageing.failure_ttl,
+            failure_ttl=failure_ttl if callable(failure_ttl) else ageing.failure_ttl,
             grace=ageing.grace,
             refresh_ahead=ageing.refresh_ahead,
             jitter=ageing.jitter,
+            copy=None if copy is False else copy,
             ageing=ageing,
             tags=tags if callable(tags) else checked_tags(tags),
             max_flights=_whole_number(max_flights, "max_flights", 1),
@@ -126,6 +138,28 @@ class Options:
             return self.fixed_ttl
         assert callable(self.ttl)
         return left(self.ttl(landing), "ttl")
+
+    def failure_ttl_of(self, error: Exception) -> float:
+        """For how many seconds an exception is stored; 0 if it is not. Passes on what a callable raises."""
+        ttl = self.failure_ttl
+        if callable(ttl):
+            return seconds(ttl(error), "failure_ttl")
+        assert isinstance(ttl, float)
+        return ttl
+
+    def differing(self) -> dict[str, Any]:
+        """The options that are not at their defaults."""
+        given = {name: getattr(self, name) for name in _DEFAULTS}
+        if given["max_idle_locks"] == (_DEFAULTS["maxsize"] if self.maxsize is None else self.maxsize):
+            del given["max_idle_locks"]
+        return {name: value for name, value in given.items() if not _is_default(value, _DEFAULTS[name])}
+
+
+_DEFAULTS = {name: each.default for name, each in inspect.signature(Options.checked).parameters.items()}
+
+
+def _is_default(value: object, default: object) -> bool:
+    return value is default or (isinstance(value, (int, float)) and value == default)
 
 
 def _soft(value: object, grace: float) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ..common.frames import looked_through
-from ..common.keys import Instances
+from ..common.keys import InstanceKey, Instances
 from ..core.cache import Cache
 from ..core.coordinator import new_cache
 from ..core.functions import is_coroutine_function, refuse_unfit
@@ -19,7 +19,9 @@ from ..drivers import threads
 from ..process.registry import register
 from ..storage.entry import ABSENT
 from ..telemetry.counters import new_counts
+from .accelerate import Accelerator, is_simple
 from .callforms import CallForms, can_bind
+from .keyforms import KeyForm, KeyRule
 from .parameters import ANY, UNKNOWN, Parameters, parameters_of
 from .signatures import check_key_function, explain_unhashable, have_equal_keys, refuse_twin, takes_any_number
 
@@ -43,9 +45,13 @@ class TwinGroup:
 
     def first(self, value: Any) -> Any:
         """What stands for the first argument of a plain call in a default key."""
+        return self.instance(value) or value
+
+    def instance(self, value: Any) -> Any:
+        """What stands for the first argument of a plain call if it is an instance, else None."""
         if self.of_methods or any(owner is not None and isinstance(value, owner) for owner in self.owners()):
             return self.instances.meet(value)
-        return value
+        return None
 
     def owners(self) -> list[type[Any] | None]:
         """The classes that it was seen on; None for those that are gone."""
@@ -82,7 +88,7 @@ class Assembly:
         self,
         wrapped: Any,
         options: Options,
-        key: Callable[..., Hashable] | None,
+        rule: KeyRule,
         name: str | None,
         twin_of: Assembly | None = None,
     ) -> None:
@@ -95,25 +101,29 @@ class Assembly:
         self.parameters = parameters_of(function)
         self.bindable = self.of_class or (can_bind(function, self.parameters) and not self.static)
         self.called = called = getattr(function, "__qualname__", type(function).__qualname__)
-        method = self.of_class or (self.bindable and _looks_like_a_method(function, self.parameters))
+        method = self.of_class or (self.bindable and _looks_like_a_method(function, self.parameters, rule))
         guarded = True
-        if key is not None and self.parameters.signature is not ANY:
-            if not check_key_function(key, called, self.parameters):
+        if rule.own and self.parameters.signature is not ANY:
+            if not check_key_function(rule.key, called, self.parameters):
                 self.parameters = UNKNOWN  # the key is called as the function is
-            guarded = takes_any_number(key)
+            guarded = takes_any_number(rule.key)
         if twin_of is None:
+            self.form = rule.form(called, self.parameters)
             module = getattr(function, "__module__", None)
             known_as = name or (f"{module}.{called}" if module else called)
-            self.twins = TwinGroup(new_cache(known_as, options, new_counts(), key))
+            self.twins = TwinGroup(new_cache(known_as, options, new_counts(), rule))
+            if rule.typed:
+                self.twins.cache.locks.filed = self.form.filing()
         else:
-            self._check_twin(twin_of)
+            self.form = self._form_of_twin(twin_of, rule, method or twin_of.twins.of_methods)
             self.twins = twin_of.twins
         self.cache = self.twins.cache
         driver = self._driver()
+        self.accelerator = Accelerator.of(self.cache)
         self.forms = CallForms(
             function,
-            self.parameters if guarded else replace(self.parameters, certain=True),
-            key is not None,
+            self.parameters if guarded and not self.form.by_name else replace(self.parameters, certain=True),
+            self.form,
             self.coroutine,
             lookup=self.cache.store.lookup,
             absent=ABSENT,
@@ -123,11 +133,15 @@ class Assembly:
             run=function,
             run_bound=self._bound_run(),
             counts=self.cache.counts,
-            make_key=key,
+            copy=self.cache.copy,
+            make_key=rule.key,
+            typed=self.form.typing(),
             known=self.twins.instances.known,
             meet=self.twins.instances.meet,
             first=self.twins.first,
-            unhashable=partial(_unhashable, called, key is not None, _defaults(self.parameters)),
+            instance=self.twins.instance,
+            unhashable=partial(_unhashable, called, self.form, _defaults(self.parameters)),
+            **(self.accelerator.names() if self.accelerator else {}),
         )
         with self.cache.switching:
             self.cache.fast_paths.append(self.forms.namespace)
@@ -139,23 +153,34 @@ class Assembly:
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
         self.by_instance = False  # whether plain calls look for instances
+        self.in_c = False  # whether the function is called in C
         self.twins.add(self, method)
 
-    def _check_twin(self, other: Assembly) -> None:
-        """Refuse a twin that could not have the same keys."""
+    def _form_of_twin(self, other: Assembly, rule: KeyRule, of_methods: bool) -> KeyForm:
+        """How a twin's keys are made; refused if it could not have the same ones."""
         if self.of_class is not other.of_class:
             first, second = (self, other) if self.of_class else (other, self)
             raise TypeError(f"twin: {first.called} is a class method and {second.called} is not")
-        if other.cache.own_key is not None:
-            return
+        if rule.own:
+            return other.form
         ours, theirs = self.parameters, other.parameters
-        if not have_equal_keys(ours.signature, theirs.signature):
+        if rule.names is None:
+            fits = have_equal_keys(ours.signature, theirs.signature, rule.ignore)
+        else:
+            fits = all(name.partition(".")[0] in ours.signature.parameters for name in rule.names)
+        form = rule.form(self.called, ours, is_twin=True) if fits else None
+        if form is not None and form.by_name:
+            as_ours = other.form._replace(left_out=form.left_out, owned=form.owned)
+            fits = form == as_ours and not (of_methods and form.owned is not other.form.owned)
+        if not fits:
             if ours.certain and theirs.certain:
-                refuse_twin(self.called, ours.signature, other.called, theirs.signature)
+                refuse_twin(self.called, ours.signature, other.called, theirs.signature, rule.names)
             # A wrapper may take others than it shows. Twins are called alike: the first one's count.
             self.parameters = replace(theirs, exact=False)
+            form = None
         elif ours.certain is not theirs.certain:
             self.parameters = replace(ours, exact=False, certain=theirs.certain)
+        return form or rule.form(self.called, self.parameters, is_twin=True)
 
     def decorated(self) -> Any:
         """The decorated function; made anew where only bound methods of it are left."""
@@ -168,6 +193,8 @@ class Assembly:
     def fill(self, made: Any) -> Any:
         """Give it its content: what a class or static method holds, so it answers as a function does."""
         self.wrap(made)
+        if self.in_c:
+            self.accelerator.attach(made, self._as_method())  # type: ignore[union-attr]
         self.alive = weakref.ref(made)
         register(made)
         return made
@@ -180,14 +207,56 @@ class Assembly:
         """The compiled form of plain calls."""
         return staticmethod(self.forms.function(self.by_instance))
 
+    def owner_of(self, instance: Any) -> InstanceKey:
+        """What stands for an instance or class in the keys; raises `TypeError` where these are the user's."""
+        if not self.form.owned:
+            raise TypeError(
+                f"clear: the `key` of {self.called} does not tell which instance an entry belongs to; use "
+                f"`invalidate_where(predicate)`, or `clear()` on the function itself for all instances"
+            )
+        known = self.twins.instances
+        return known.known.get(id(instance)) or known.meet(instance)
+
     def see_instances(self) -> None:
         """From now on plain calls look for instances."""
         if self.twins.of_methods:
             self.forms.namespace["_sf_run"] = self.forms.namespace["_sf_run_bound"]
-        if not self.by_instance and self.cache.own_key is None:
+        anew = not self.by_instance and self.form.owned
+        if anew:
             self.by_instance = True
-            if hasattr(self, "kind"):
-                self.kind.__call__ = self.plain_call()
+        if self.in_c:
+            self._describe()
+            made = self.alive()
+            if made is not None:
+                self.accelerator.attach(made, self._as_method())  # type: ignore[union-attr]
+        elif anew and hasattr(self, "kind"):
+            self.kind.__call__ = self.plain_call()
+
+    def call_in_c(self) -> None:
+        """Have the function called in C, where that was built, if its calls are simple; before it is made."""
+        if self.accelerator is None or self.static or self.of_class:
+            return
+        if is_simple(self.parameters, self.form):
+            self.in_c = True
+            self.accelerator.furnish(self.kind)
+            self._describe()
+
+    def _describe(self) -> None:
+        """The function's calls are read in C as they are now."""
+        assert self.accelerator is not None
+        self.accelerator.describe(
+            self.forms.function(self.by_instance),
+            self.parameters,
+            self.form,
+            self.forms.namespace,
+            self.twins.first if self.by_instance else None,
+            self.twins.of_methods,
+        )
+        self.kind = self.accelerator.kind(self._as_method())
+
+    def _as_method(self) -> bool:
+        """Return True if Python may call the function with the instance, without binding it."""
+        return self.twins.of_methods and self.bindable
 
     def split(self, bound: bool) -> Callable[..., tuple[Any, Any, Any]]:
         """What finds the key and canonical arguments of a call."""
@@ -246,11 +315,15 @@ def _defined_in(function: Any) -> str:
     return str(getattr(function, "__qualname__", "")).rpartition(".")[0]
 
 
-def _looks_like_a_method(function: Any, parameters: Parameters) -> bool:
-    """Defined in a class, with `self` first: a property or a wrapper above may hide it from the class."""
+def _looks_like_a_method(function: Any, parameters: Parameters, rule: KeyRule) -> bool:
+    """Defined in a class, with `self` first: a property or a wrapper above may hide it from the class.
+
+    A default key has a class that comes first in any case; one by names only if it is taken for an instance.
+    """
     place = _defined_in(function)
     first = next(iter(parameters.signature.parameters), None)
-    return bool(place) and not place.endswith("<locals>") and first == "self"
+    is_instance = first == "self" or (first == "cls" and rule.names is not None)
+    return bool(place) and not place.endswith("<locals>") and is_instance
 
 
 def _not_called(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
@@ -266,10 +339,10 @@ def _defaults(parameters: Parameters) -> dict[str, Any]:
 
 def _unhashable(
     called: str,
-    own_key: bool,
+    form: KeyForm,
     defaults: dict[str, Any],
     error: TypeError,
     key: Any,
     arguments: dict[str, Any],
 ) -> TypeError:
-    return explain_unhashable(error, called, key, arguments, own_key, defaults)
+    return explain_unhashable(error, called, key, arguments, form, defaults)

@@ -22,8 +22,10 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
+from ..common.keys import typed_throughout
 from ..telemetry.counters import has_global_lock
 from .binding import Binder, Shape, code_of, header, shapes_of, with_defaults
+from .keyforms import KeyForm
 from .parameters import ANY, Parameters
 
 __all__ = ["CallForms", "can_bind"]
@@ -39,6 +41,28 @@ _HIT = """\
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
 """
+# The same where `_hits` was built: `find` does all that without a call of Python's.
+_FOUND = """\
+    try:
+        if (_sf_value := _sf_find(_sf_key)) is not _sf_nowhere:
+            return _sf_value
+    except _sf_TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
+"""
+# With `copy`: what that raises is its own, so it is called outside the guard around the key's hash.
+_COPIED_HIT = """\
+    try:
+        if _sf_timer() < (_sf_record := _sf_lookup(_sf_key, _sf_absent)).deadline:
+            _sf_record.hits += 1.0{count}
+        else:
+            _sf_record = None
+    except _sf_TypeError as _sf_error:
+        raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
+    if _sf_record is None:
+        return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
+    return _sf_copy(_sf_record.value)
+"""
 _SPLIT = """\
     try:
         _sf_hash(_sf_key)
@@ -48,6 +72,9 @@ _SPLIT = """\
 """
 _ARGUMENTS = """\
     return {args}, {kwargs}
+"""
+_KEY = """\
+    return _sf_key
 """
 # A call whose parameters are a guess: what is handed on is what came. `_sf_spelt` is that, with what stands
 # for the instance in its place; only an argument given twice raises in `_sf_bind`.
@@ -59,18 +86,22 @@ _LOOSE_KEY = """\
 """
 _BY_PLACE = """\
     if not {words} and {least} <= _sf_len({spelt}) <= {most}:
-        _sf_key = {spelt} + _sf_tails[_sf_len({spelt})]
+        _sf_key = {typed}{spelt} + _sf_tails[_sf_len({spelt})]{end}
     else:
 """
 _SPELL = """\
     if _sf_key is None:
         _sf_key = _sf_spell{owned}({spelt}, {words})
 """
+_TYPE = """\
+    else:
+        _sf_key = _sf_typed(_sf_key)
+"""
 _ASK = """\
     if _sf_given is None:
-        _sf_key = _sf_make_key(*args, **kwargs)
+        _sf_key = {make}(*args, **kwargs){end}
     else:
-        _sf_key = _sf_make_key(*_sf_given[0], **_sf_given[1])
+        _sf_key = {make}(*_sf_given[0], **_sf_given[1]){end}
 """
 # The clock is read first: with nothing between the look-up and the comparison, CPython has less to do. A
 # value that was fresh at some moment of the call may be served.
@@ -98,16 +129,17 @@ class CallForms:
     Args:
         function: gives the calls its name.
         parameters: what it takes, or is thought to take.
-        own_key: whether the key is the user's.
+        form: how the key is made.
         coroutine: whether the calls are coroutine functions, which await the driver.
         names: what the text refers to: `lookup`, `absent` (what to find where nothing is), `timer`, `counts`
             and `unhashable`; `driver`, `cache`, `run` and `run_bound` for what is not a hit; `make_key` for a
-            key of the user's, or `known`, `meet` and `first` for the keys of instances (`meet`: it is one;
-            `first`: of a first argument that may be one).
+            key of the user's, or `known`, `meet`, `first` and `instance` for the keys of instances (`meet`:
+            it is one; `first`: of a first argument that may be one; `instance`: the same, None if it is
+            none); `typed` for keys that tell types apart; `find` and `nowhere`, where hits are served in C.
     """
 
     def __init__(
-        self, function: Any, parameters: Parameters, own_key: bool, coroutine: bool, **names: Any
+        self, function: Any, parameters: Parameters, form: KeyForm, coroutine: bool, **names: Any
     ) -> None:
         self.namespace = {f"_sf_{name}": value for name, value in {**_BUILTINS, **names}.items()}
         # C functions that import (a key's, a timer's) ask the globals of the frame below them for these.
@@ -116,26 +148,27 @@ class CallForms:
         self._qualname = getattr(function, "__qualname__", self._name)
         self._parameters = tuple(parameters.signature.parameters.values())
         self._shapes = shapes_of(parameters.signature)
-        self._own_key = own_key
+        self._form = form
         self._coroutine = coroutine
+        self._hit = _FOUND if "find" in names else _HIT if names.get("copy") is None else _COPIED_HIT
         self._binder: Binder | None = None
         if not (parameters.exact or parameters.signature is ANY):
-            self._binder = binder = Binder(parameters, own_key)
+            self._binder = binder = Binder(parameters, form.own or form.by_name)
             self.namespace["_sf_bind"] = binder.bind
             self.namespace["_sf_bind_owned"] = binder.bind_owned
             self.namespace["_sf_repeats"] = binder.repeats
             self.namespace["_sf_named"] = binder.named
             self.namespace["_sf_tails"] = binder.tails
-            self.namespace["_sf_spell"] = binder.spell
-            self.namespace["_sf_spell_owned"] = binder.spell_owned
+            for spell in (binder.spell, binder.spell_owned):
+                self.namespace[f"_sf_{spell.__name__}"] = _typing(spell) if form.typed else spell
 
     def function(self, by_instance: bool) -> types.FunctionType:
         """For plain calls; by instance: the first argument may be one."""
-        return self._make(_HIT, "first" if by_instance else "", bound=False)
+        return self._make(self._hit, "first" if by_instance else "", bound=False)
 
     def method(self) -> types.FunctionType:
         """For calls on a bound object, which is the first argument and whose `__self__` replaces it."""
-        return self._make(_HIT, "meet", bound=True)
+        return self._make(self._hit, "meet", bound=True)
 
     def split(self, by_instance: bool, bound: bool) -> types.FunctionType:
         """For the control surface: returns key, args and kwargs of a plain or bound call."""
@@ -146,26 +179,35 @@ class CallForms:
         return self._make(_ARGUMENTS, "", bound=False)
 
     def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
-        waits = self._coroutine and body is _HIT
-        meet = "" if self._own_key else meet
-        if self._binder is None:
-            text = _text(self._shapes, body, meet, self._own_key, bound, waits)
-        else:
-            text = self._loose(self._binder, body, meet, bound, waits)
+        waits = self._coroutine and body is self._hit
+        meet = meet if self._form.owned else ""
+        if self._binder is not None:
+            return self._compiled(self._loose(self._binder, body, meet, bound, waits))
+        return self._exact(_text(self._shapes, body, meet, self._form, bound, waits))
+
+    def _compiled(self, text: str) -> types.FunctionType:
         code = code_of(text).replace(co_name=self._name, co_qualname=self._qualname)
-        made = types.FunctionType(code, self.namespace, self._name)
-        if self._binder is None:
-            with_defaults(made, self._parameters)
+        return types.FunctionType(code, self.namespace, self._name)
+
+    def _exact(self, text: str) -> types.FunctionType:
+        made = self._compiled(text)
+        with_defaults(made, self._parameters)
         return made
 
     def _loose(self, binder: Binder, body: str, meet: str, bound: bool, waits: bool) -> str:
         """The source of a call form that hands on what it is given."""
-        guard = ""
+        guard, form, make = "", self._form, "_sf_make_key"
+        if form.by_name:  # a function makes the key that has the parameters shown
+            make += f"_{meet}"
+            self.namespace[make] = self._exact(_text(self._shapes, _KEY, meet, form, False, False))
+            meet = ""
         if binder.guarded:
             spelt = "_sf_spelt" if meet else "args"
             guard = f"None if _sf_len({spelt}) > {binder.least} and _sf_repeats({spelt}) else "
         places = binder.least, binder.most
-        return _loose_text(body, meet, self._own_key, bound, waits, binder.first, guard, places)
+        asked = make if form.own or form.by_name else ""
+        typed = form.typed and not form.by_name
+        return _loose_text(body, meet, asked, typed, bound, waits, binder.first, guard, places)
 
 
 def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
@@ -183,7 +225,7 @@ def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _text(shapes: tuple[Shape, ...], body: str, meet: str, own_key: bool, bound: bool, waits: bool) -> str:
+def _text(shapes: tuple[Shape, ...], body: str, meet: str, form: KeyForm, bound: bool, waits: bool) -> str:
     """The source of one call form for parameters of these names and kinds."""
     kinds = inspect.Parameter
     positional = [
@@ -195,37 +237,43 @@ def _text(shapes: tuple[Shape, ...], body: str, meet: str, own_key: bool, bound:
 
     call = positional + ([f"*{starred}"] if starred else [])
     passed = call + [f"{name}={name}" for name in named] + ([f"**{extra}"] if extra else [])
-    # The arguments that are part of the key themselves, as the key has them and as an error names them.
-    keyed, told = [*positional, *([starred] if starred else [])], [f"{name!r}: {name}" for name in positional]
-    rest = starred
+    # What the key has of each argument.
+    keyed = {name: name for name, _, _ in shapes}
+    if extra:
+        keyed[extra] = f"_sf_tuple(_sf_sorted({extra}.items())) if {extra} else ()"
+    of_instance = "instance" if form.names is not None and meet == "first" else meet
+    owner: list[str] = []
     lines = []
     if bound and positional:
         lines.append(f"    {positional[0]} = {positional[0]}.__self__")
     elif bound:
         lines.append(f"    {starred} = (_sf_bound.__self__, *{starred})")
     if meet and positional:
-        lines += _instance_key(positional[0], meet)
-        keyed[0] = "_sf_owner"
-        del told[0]
+        lines += _instance_key(positional[0], of_instance)
+        keyed[positional[0]] = "_sf_owner"
     elif meet:  # the instance is the first of `*args`, where there are any
-        rest = f"{starred}[1:]"
         lines += ["    _sf_owner = None", f"    if {starred}:"]
-        lines += [f"    {line}" for line in _instance_key(f"{starred}[0]", meet)]
-        keyed = ["_sf_owner", rest]
-    told += [f"'*{starred}': {rest}"] if starred else []
-    told += [f"{name!r}: {name}" for name in named] + ([f"**{extra}"] if extra else [])
-    if own_key:
-        lines.append(f"    _sf_key = _sf_make_key({', '.join(passed)})")
+        lines += [f"    {line}" for line in _instance_key(f"{starred}[0]", of_instance)]
+        owner, keyed[str(starred)] = ["_sf_owner"], f"{starred}[1:]"
+    if form.own:
+        key = f"_sf_make_key({', '.join(passed)})"
+    elif form.names is None:
+        key = _tuple([*owner, *(part for name, part in keyed.items() if name not in form.left_out)])
     else:
-        parts = keyed + named
-        if extra:
-            parts.append(f"_sf_tuple(_sf_sorted({extra}.items())) if {extra} else ()")
-        lines.append(f"    _sf_key = ({', '.join(parts)}{',' if len(parts) == 1 else ''})")
+        key = _by_name(form, keyed, bool(meet))
+        if meet == "first":
+            key += f" if _sf_owner else {_by_name(form, {**keyed, str(starred): str(starred)}, False)}"
+    lines.append(f"    _sf_key = _sf_typed({key})" if form.typed else f"    _sf_key = {key}")
+    # The arguments as an error names them.
+    told = [f"{name!r}: {name}" for name in positional if keyed[name] == name]
+    told += [f"'*{starred}': {keyed[starred]}"] if starred else []
+    told += [f"{name!r}: {name}" for name in named]
+    told += [f"**{extra}"] if extra and extra not in form.left_out else []
     words = [f"{name!r}: {name}" for name in named]
     more = [f"**{extra}"] if extra else []
     values = {
         "named": "{" + ", ".join(told) + "}",
-        "args": f"({', '.join(call)}{',' if len(call) == 1 else ''})",
+        "args": _tuple(call),
         "kwargs": "{" + ", ".join([*words, *more]) + "}" if words or more else "_sf_nothing",
         "count": _COUNT,
         "call": ("await " if waits else "") + "_sf_driver",
@@ -234,6 +282,23 @@ def _text(shapes: tuple[Shape, ...], body: str, meet: str, own_key: bool, bound:
     first = "_sf_bound, /, " if bound and not positional else ""
     head = f"{'async ' if waits else ''}def call({first}{header(shapes)}):\n"
     return head + "\n".join(lines) + "\n" + body.format(**values)
+
+
+def _by_name(form: KeyForm, keyed: dict[str, str], owned: bool) -> str:
+    """The key of what is named, the instance in front of it where there is one."""
+    parts = ["_sf_owner"] if owned else []
+    for name in form.names or ():
+        root, dot, path = name.partition(".")
+        parts.append(keyed[root] + dot + path)
+    return f"({parts[0]})" if form.lone and not owned else _tuple(parts)
+
+
+def _tuple(parts: list[str]) -> str:
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+
+
+def _typing(spell: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda args, kwargs: typed_throughout(spell(args, kwargs))
 
 
 def _instance_key(instance: str, meet: str) -> list[str]:
@@ -248,7 +313,8 @@ def _instance_key(instance: str, meet: str) -> list[str]:
 def _loose_text(
     body: str,
     meet: str,
-    own_key: bool,
+    make: str,
+    typed: bool,
     bound: bool,
     waits: bool,
     first: str | None,
@@ -273,12 +339,19 @@ def _loose_text(
             met = f"{{**kwargs, {first!r}: _sf_{meet}(kwargs[{first!r}])}}"
             lines += ["    _sf_words = kwargs", f"    if not args and {first!r} in kwargs:"]
             lines.append(f"        _sf_words = {met}")
-    meant = "_sf_given" if own_key else "_sf_key"
+    meant = "_sf_given" if make else "_sf_key"
+    call, end = ("_sf_typed(", ")") if typed else ("", "")
     bind = "_sf_bind_owned" if meet else "_sf_bind"
     made = _LOOSE_KEY.format(meant=meant, guard=guard, bind=bind, spelt=spelt, words=words)
-    made += _ASK if own_key else _SPELL.format(owned="_owned" if meet else "", spelt=spelt, words=words)
-    if not own_key and places[1] >= 0:
-        by_place = _BY_PLACE.format(least=places[0], most=places[1], spelt=spelt, words=words)
+    if make:
+        made += _ASK.format(make=call + make, end=end)
+    else:
+        made += _SPELL.format(owned="_owned" if meet else "", spelt=spelt, words=words)
+        made += _TYPE if typed else ""
+    if not make and places[1] >= 0:
+        by_place = _BY_PLACE.format(
+            least=places[0], most=places[1], spelt=spelt, words=words, typed=call, end=end
+        )
         made = by_place + "".join(f"    {line}\n" for line in made.splitlines())
     values = {
         "named": f"_sf_named({spelt}, {words})",

@@ -11,10 +11,10 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from ..common.messages import shown
 from ..common.slips import meant_by_option
-from ..core.functions import refuse_coroutine_functions
-from ..core.options import Options, is_not_none
+from ..core.options import Copy, FailureTTL, Options, is_not_none
 from ..storage.ttl import TTL, Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
+from .keyforms import KeyRule
 
 __all__ = ["single_flight_ttl"]
 
@@ -48,7 +48,9 @@ def single_flight_ttl(
     /,
     *,
     ttl: TTL,
-    key: Callable[..., Hashable] | None = ...,
+    key: Callable[..., Hashable] | str | tuple[str, ...] | None = ...,
+    ignore: str | Iterable[str] = ...,
+    typed: bool = ...,
     maxsize: int | None = ...,
     max_idle_locks: int | None = ...,
     cache_if: Callable[[Any], object] = ...,
@@ -58,10 +60,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = ...,
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
-    failure_ttl: float | timedelta = ...,
+    failure_ttl: FailureTTL = ...,
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    copy: Copy = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
     soft_timeout: float | timedelta = ...,
     max_flights: int | None = ...,
@@ -70,7 +73,9 @@ def single_flight_ttl(
 def single_flight_ttl(
     *,
     ttl: TTL,
-    key: Callable[..., Hashable] | None = ...,
+    key: Callable[..., Hashable] | str | tuple[str, ...] | None = ...,
+    ignore: str | Iterable[str] = ...,
+    typed: bool = ...,
     maxsize: int | None = ...,
     max_idle_locks: int | None = ...,
     cache_if: Callable[[Any], object] = ...,
@@ -80,10 +85,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = ...,
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
-    failure_ttl: float | timedelta = ...,
+    failure_ttl: FailureTTL = ...,
     grace: float | timedelta = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
+    copy: Copy = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
     soft_timeout: float | timedelta = ...,
     max_flights: int | None = ...,
@@ -94,7 +100,9 @@ def single_flight_ttl(
     /,
     *,
     ttl: TTL,
-    key: Callable[..., Hashable] | None = None,
+    key: Callable[..., Hashable] | str | tuple[str, ...] | None = None,
+    ignore: str | Iterable[str] = (),
+    typed: bool = False,
     maxsize: int | None = 1024,
     max_idle_locks: Any = _AS_MAXSIZE,
     cache_if: Callable[[Any], object] = is_not_none,
@@ -104,10 +112,11 @@ def single_flight_ttl(
     timer: Callable[[], float] = time.monotonic,
     listener: Callable[[Any], object] | None = None,
     name: str | None = None,
-    failure_ttl: float | timedelta = 0,
+    failure_ttl: FailureTTL = 0,
     grace: float | timedelta = 0,
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
+    copy: Copy = None,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
     soft_timeout: float | timedelta = 0,
     max_flights: int | None = None,
@@ -120,7 +129,12 @@ def single_flight_ttl(
             call, and nothing is stored (also if a callable returns less than 0).
         key: called with the function's arguments, defaults filled in. Calls with equal results are the
             same call. By default the key is all arguments; on a method also the instance, by identity and
-            without keeping it alive.
+            without keeping it alive. Or the name of a parameter, or a tuple of names, with attributes after a
+            dot: `"symbol"`, `("self.id", "symbol")`. On a method the instance stays in the key as by default,
+            unless it or an attribute of it is named.
+        ignore: the name of a parameter, or several, that the default key leaves out (default: none).
+        typed: True: equal arguments of different types are different keys, as in `functools.lru_cache` (of a
+            `key` that is a callable: its result, or each item of a tuple; default False).
         maxsize: how many entries are kept, all instances together (default 1024, None: no limit). When it is
             full, an entry that was not used recently is evicted.
         max_idle_locks: how many unused locks are kept (default: as `maxsize`, or 1024 if that is None;
@@ -138,7 +152,9 @@ def single_flight_ttl(
         listener: called with an event for each thing that happens (see `Listener`).
         name: the name of the function in events, log lines and `report()` (default: its qualified name).
         failure_ttl: how many seconds an exception is stored, and a copy raised to later callers, if there is
-            no value (default 0: not at all).
+            no value (default 0: not at all). Or a callable of the exception that returns seconds or a
+            `timedelta`. If it raises or returns something else, that is logged, the exception is not stored,
+            and callers receive the exception.
         grace: how many seconds past its ttl a value is still served at once, while it is renewed in the
             background or while renewal fails (default 0).
         refresh_ahead: fraction of the ttl (0 < x < 1) after which the next read triggers a background
@@ -146,6 +162,8 @@ def single_flight_ttl(
             functions (default None: not ahead of time).
         jitter: the largest fraction of the ttl by which it is randomly shortened (0 <= x < 1, default 0), so
             that values which landed together do not expire together.
+        copy: True (`copy.deepcopy`) or a callable of the value: every caller receives a copy of its own
+            (default None: all receive the same object). What it raises, that caller receives.
         tags: strings by which entries can be removed (see `invalidate_tag`), or a callable that receives the
             `Landing` and returns them. What it raises fails the flight (default: none).
         soft_timeout: with `grace`, how many seconds a caller that finds a stale value waits for its renewal
@@ -155,8 +173,8 @@ def single_flight_ttl(
             `flight_timeout` counts from when they are let in. A bulk call is one execution.
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
-    All callers of a key receive the same object: a mutable value is shared. No value is served past its ttl
-    and grace.
+    Without `copy` all callers of a key receive the same object: a mutable value is shared. No value is served
+    past its ttl and grace.
 
     Raises `TypeError` or `ValueError` at decoration, naming the wrong option. A call raises the function's
     exception (its followers receive a copy), `FlightDeadlock` if waiting would never end, `FlightTimeout`,
@@ -197,14 +215,13 @@ def single_flight_ttl(
         grace=grace,
         refresh_ahead=refresh_ahead,
         jitter=jitter,
+        copy=copy,
         tags=tags,
         soft_timeout=soft_timeout,
         max_flights=max_flights,
     )
-    if key is not None and not callable(key):
-        raise TypeError(f"key: expected a callable of the arguments, got {shown(key)}")
-    refuse_coroutine_functions(key=key)
+    rule = KeyRule.checked(key, ignore, typed)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {shown(name)}")
-    decorator = functools.partial(decorate, options=options, key=key, name=name)
+    decorator = functools.partial(decorate, options=options, rule=rule, name=name)
     return decorator if func is None else decorator(func)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import weakref
 from collections.abc import Callable
@@ -11,17 +12,21 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from ..common import patches
 from ..common.frames import looked_through
+from ..common.keys import InstanceKey
 from ..common.messages import shown
 from ..common.slips import SLIPS, Slip, no_such_attribute
 from ..core.options import Options
 from ..process.registry import functions
 from . import pickles
 from .assembly import Assembly
+from .display import Documented, called, doc_for, public_names
+from .keyforms import KeyRule
 from .loader import MakesLoaders
 from .surface import MYPY, Controls
 from .wrapt_types import Annotations, FunctionWrapper
 
 if TYPE_CHECKING:
+    from ..core.cache import Cache
     from .surface import (
         NamesSelf,
         Returns,
@@ -60,8 +65,6 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
 
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
-        @property
-        def _self_returned(self) -> R: ...
         def _self_keep(self, value: R, /) -> None: ...
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -130,8 +133,14 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
             """The function inside a class or static method; decorators that read it find it decorated."""
             return self.__wrapped__.__func__ if self._self_face is None else self._self_face
 
+        def __dir__(self) -> list[str]:
+            return sorted({*dir(self.__wrapped__), *public_names(type(self))})
+
+        def _self_shared(self) -> Cache:
+            return self._self_cache
+
     def __repr__(self) -> str:
-        return f"<single-flight {shown(self.__wrapped__)}>"
+        return f"<single-flight {called(self._self_cache)}: {shown(self.__wrapped__)}>"
 
     if TYPE_CHECKING and not MYPY:
 
@@ -173,7 +182,7 @@ class SingleFlightFunction(Controls[P, R], MakesLoaders, FunctionWrapper, Generi
         (984.75, 984.75)
         """
         cache = self._self_cache
-        return decorate(func, cache.options, cache.own_key, twin_of=self._self_assembly)
+        return decorate(func, cache.options, cache.rule, twin_of=self._self_assembly)
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_assembly.split(False)(*args, **kwargs)
@@ -249,18 +258,20 @@ class SingleFlightDecorator(Protocol):
 
 
 def decorate(
-    wrapped: Any, options: Options, key: Any, name: str | None = None, twin_of: Assembly | None = None
+    wrapped: Any, options: Options, rule: KeyRule, name: str | None = None, twin_of: Assembly | None = None
 ) -> SingleFlightFunction[..., Any]:
     """Return the function decorated with these options, or as a twin of another one."""
     patches.tell("decorating")
-    assembly = Assembly(wrapped, options, key, name, twin_of)
+    assembly = Assembly(wrapped, options, rule, name, twin_of)
     _furnish(_new_kind(), assembly)
+    assembly.call_in_c()
     made: SingleFlightFunction[..., Any] = assembly.make()
     return _held(made) if assembly.static or assembly.of_class else made
 
 
 def _new_kind() -> Any:
-    return type("SingleFlightFunction", (SingleFlightFunction,), {"__annotations__": Annotations()})
+    members = {"__annotations__": Annotations(), "__doc__": Documented(SingleFlightFunction.__doc__)}
+    return type("SingleFlightFunction", (SingleFlightFunction,), members)
 
 
 def _furnish(kind: Any, assembly: Assembly) -> None:
@@ -322,14 +333,15 @@ def _fill(function: Any, state: tuple[Any, ...]) -> None:
         if function._self_waiting is None:  # it is known here, with its values
             return
         if isinstance(shared, dict):
-            own = {"key": shared.pop("key"), "name": shared.pop("name")}
+            rule = KeyRule.checked(**{option: shared.pop(option) for option in ("key", "ignore", "typed")})
+            name = shared.pop("name")
             of_methods = shared.pop("of_methods")
-            assembly = Assembly(wrapped, Options.checked(**shared), **own)
+            assembly = Assembly(wrapped, Options.checked(**shared), rule, name)
             if of_methods:
                 assembly.twins.has_methods()
         else:
             cache = shared._self_cache
-            assembly = Assembly(wrapped, cache.options, cache.own_key, None, shared._self_assembly)
+            assembly = Assembly(wrapped, cache.options, cache.rule, None, shared._self_assembly)
         _furnish(type(function), assembly)
         assembly.fill(function)
         pickles.arrived(function)
@@ -357,7 +369,7 @@ def caches() -> tuple[SingleFlightFunction[..., Any], ...]:
 
 # What a bound method shows of its function, where the function has it.
 _STANDARD = (
-    *("__doc__", "__name__", "__annotate__", "__dict__"),
+    *("__name__", "__annotate__", "__dict__"),
     *("__defaults__", "__kwdefaults__", "__code__", "__globals__", "__closure__", "__type_params__"),
     *("__signature__", "__text_signature__", "__isabstractmethod__"),
 )
@@ -375,6 +387,15 @@ class Shown:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else getattr(instance.__func__, self.name)
+
+
+class _Doc(Shown):
+    """The function's docstring; see `display.doc_for`."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        return doc_for(sys._getframe(1), instance.__func__.__doc__, instance._self_cache, type(instance))
 
 
 class _Annotations(dict[str, Any]):
@@ -450,7 +471,14 @@ class BoundSingleFlight(Controls[P, R], Generic[P, R], metaclass=_Kind):
         return type(self)(self.__func__, deepcopy(self.__self__, cache))
 
     def __repr__(self) -> str:
-        return f"<bound single-flight method {self.__qualname__} of {shown(self.__self__)}>"
+        whose = f"{self.__qualname__} of {shown(self.__self__)}"
+        return f"<bound single-flight method {whose}: {called(self._self_cache)}>"
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *public_names(type(self))})
+
+    def _owner(self) -> InstanceKey:
+        return self._self_assembly.owner_of(self.__self__)
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         return self._self_assembly.split(True)(self.__self__, *args, **kwargs)
@@ -475,7 +503,7 @@ def binder(assembly: Assembly) -> tuple[type, Callable[..., Any]]:
         "_self_cache": assembly.cache,
         **{name: Shown(name) for name in _STANDARD},
     }
-    members["__annotations__"] = _Annotations()
+    members |= {"__annotations__": _Annotations(), "__doc__": _Doc("__doc__")}
     kind: Any = _Kind("BoundSingleFlight", (BoundSingleFlight,), members)
     for name in getattr(function, "__dict__", ()):
         show(kind, name)

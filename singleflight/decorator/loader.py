@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from ..common.messages import shown
 from . import pickles
+from .display import Documented, called, public_names
 from .surface import MYPY
 from .wrapt_types import Annotations, BoundFunctionWrapper, FunctionWrapper
 
@@ -52,6 +53,8 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
 
         @property
         def max_batch(self) -> int | None: ...
+        @property
+        def name(self) -> str: ...
 
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
@@ -63,6 +66,13 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
         @property
         def max_batch(self):
             return self._self_parent.max_batch
+
+        @property
+        def name(self):
+            return self._self_parent.name
+
+        def _self_shared(self):
+            return self._self_parent._self_shared()
 
         def __reduce__(self):
             owner = self._self_owner if self._self_instance is None else self._self_instance
@@ -80,7 +90,10 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
             return getattr(deepcopy(self._self_instance, cache), self.__name__)
 
         def __repr__(self):
-            return f"<bound bulk loader {shown(self.__wrapped__)}>"
+            return f"<bound bulk loader of {called(self._self_shared())}: {shown(self.__wrapped__)}>"
+
+        def __dir__(self):
+            return sorted({*dir(self.__wrapped__), *public_names(type(self))})
 
 
 class BulkLoader(FunctionWrapper, Generic[P, R]):
@@ -98,6 +111,11 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
         @property
         def max_batch(self) -> int | None:
             """The largest number of items in one call of the loader; None: no limit."""
+
+        @property
+        def name(self) -> str:
+            """The name of the function whose values it loads, in events, log lines and `report()`."""
+            ...
 
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
@@ -127,6 +145,13 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             return self._self_wrapper.max_batch
 
         @property
+        def name(self):
+            return self._self_shared().name
+
+        def _self_shared(self):
+            return self._self_wrapper.assembly.cache
+
+        @property
         def __func__(self):
             """The function inside a class or static method; decorators that read it find a loader."""
             wrapped = self.__wrapped__
@@ -141,12 +166,16 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             return _empty_loader, (pickles.identity_of(self),), state, None, None, _fill_loader
 
         def __repr__(self):
-            return f"<bulk loader {shown(self.__wrapped__)}>"
+            return f"<bulk loader of {called(self._self_shared())}: {shown(self.__wrapped__)}>"
+
+        def __dir__(self):
+            return sorted({*dir(self.__wrapped__), *public_names(type(self))})
 
 
 if not TYPE_CHECKING:
     for _class in (BoundBulkLoader, BulkLoader):
         _class.__annotations__ = Annotations()
+        _class.__doc__ = Documented(_class.__doc__)
 
 
 def _empty_loader(identity: str) -> Any:

@@ -11,6 +11,7 @@ from ..core.functions import is_coroutine_function, refuse_unfit
 from ..drivers import bulk_threads
 from .binding import Binder
 from .callforms import CallForms
+from .keyforms import KeyForm
 from .parameters import parameters_of
 from .signatures import check_loader
 
@@ -46,7 +47,7 @@ class Loading:
         if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
             self._exact = parameters.exact
             if self._exact:
-                self._canonical = CallForms(function, parameters, False, False).arguments()
+                self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
             else:
                 self._canonical = _fitting(Binder(parameters, True).bind)
         if is_coroutine_function(function):

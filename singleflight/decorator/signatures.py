@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from typing import Any
 
 from ..common.errors import UnhashableKey
+from ..common.keys import plain
 from ..common.messages import shown
+from .keyforms import KeyForm
 from .parameters import ANY, Parameters, shown_signature, signature_of
 
 __all__ = [
@@ -25,17 +27,21 @@ def explain_unhashable(
     function: str,
     key: Hashable,
     arguments: Mapping[str, Any],
-    own_key: bool,
+    form: KeyForm,
     defaults: Mapping[str, Any] | None = None,
 ) -> UnhashableKey | TypeError:
     """The error to raise when a key could not be looked up: the argument's name if hashing was the cause."""
-    if own_key:
+    if form.own:
         try:
             hash(key)
         except TypeError:
             return UnhashableKey(f"{function}: the result of key= cannot be hashed: {shown(key)}")
         return error
+    if form.names is not None:
+        arguments = form.parts(plain(key))
     for name, value in _each(arguments):
+        if name.lstrip("*").partition("[")[0] in form.left_out:
+            continue
         try:
             hash(value)
         except TypeError:
@@ -46,6 +52,8 @@ def explain_unhashable(
                     f"so it cannot be part of the key; give it a default that can (None, a tuple), or pass "
                     f"key= to say what makes two calls the same"
                 )
+            if form.names is not None:
+                return UnhashableKey(f"{function}: {name!r}, which key= names, cannot be hashed ({kind})")
             return UnhashableKey(
                 f"{function}: argument {name!r} cannot be hashed ({kind}), so it cannot be "
                 f"part of the key; pass key= to say what makes two calls the same"
@@ -99,13 +107,15 @@ def takes_any_number(key: Callable[..., Hashable]) -> bool:
     return accepts is not None and _shape(accepts)[1]
 
 
-def have_equal_keys(signature: inspect.Signature, other: inspect.Signature) -> bool:
-    """Return True if two functions of these parameters have the same default keys.
+def have_equal_keys(
+    signature: inspect.Signature, other: inspect.Signature, ignored: Collection[str] = ()
+) -> bool:
+    """Return True if two functions of these parameters have the same default keys, some arguments ignored.
 
     Values have their place in a key by the position of their parameter, whatever that is called; where a
     name is used in both, it must have the same place.
     """
-    places, others = _places(signature), _places(other)
+    places, others = _places(signature, ignored), _places(other, ignored)
     if [kind for kind, _ in places] != [kind for kind, _ in others]:
         return False
     return _agree(
@@ -114,8 +124,19 @@ def have_equal_keys(signature: inspect.Signature, other: inspect.Signature) -> b
     )
 
 
-def refuse_twin(function: str, signature: inspect.Signature, first: str, other: inspect.Signature) -> None:
-    """Raise `TypeError` for a twin whose default keys are not those of the first."""
+def refuse_twin(
+    function: str,
+    signature: inspect.Signature,
+    first: str,
+    other: inspect.Signature,
+    names: tuple[str, ...] | None,
+) -> None:
+    """Raise `TypeError` for a twin whose keys, by default or by these names, are not those of the first."""
+    if names is not None:
+        raise TypeError(
+            f"twin: {function}{shown_signature(signature)} and {first}{shown_signature(other)} need the same "
+            f"parameters for {', '.join(names)}, which key= names, and both an instance or neither"
+        )
     raise TypeError(
         f"twin: {function}{shown_signature(signature)} has other parameters than "
         f"{first}{shown_signature(other)}, so equal calls would not have equal keys; give it the same ones "
@@ -167,9 +188,9 @@ def _shape(signature: inspect.Signature) -> tuple[list[str], bool, frozenset[str
     )
 
 
-def _places(signature: inspect.Signature) -> list[tuple[str, str]]:
+def _places(signature: inspect.Signature, ignored: Collection[str]) -> list[tuple[str, str]]:
     """The parts of a default key, in order: what kind of part, and the parameter's name."""
-    parameters = signature.parameters.values()
+    parameters = [p for p in signature.parameters.values() if p.name not in ignored]
     ones = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parts = [("value", p.name) for p in parameters if p.kind in ones]
     parts += [("rest", "") for p in parameters if p.kind is p.VAR_POSITIONAL]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from functools import _CacheInfo
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ..common.frames import looked_through
+from ..common.keys import InstanceKey
 from ..core import controls
 from ..locks.keyed import KeyedLocks
 from ..storage.entry import Entry
@@ -74,6 +75,12 @@ if TYPE_CHECKING:
 
         def _self_keep(self, value: T_contra, /) -> None: ...
 
+    class Awaits(Protocol[R_co]):
+        """A coroutine function."""
+
+        @property
+        def _self_returned(self) -> Coroutine[Any, Any, R_co]: ...
+
     class ReturnsAnything(Protocol):
         """A function that returns an object of any class."""
 
@@ -92,9 +99,9 @@ class Controls(Generic[P, R]):
     """Control methods, the same on a decorated function and on a bound method.
 
     `invalidate`, `entry`, `put`, `refresh` and `explain` take the arguments of a call (on a bound method
-    without the instance). The others concern the whole function, all instances, and its twins. All of them
-    may be used from any thread and event loop. Only `refresh` waits for a flight, and none runs your code
-    under a lock.
+    without the instance), and `clear` of a bound method concerns its instance. The others concern the whole
+    function, all instances, and its twins. All of them may be used from any thread and event loop. Only
+    `refresh` waits for a flight, and none runs your code under a lock.
     """
 
     __slots__ = ()
@@ -103,6 +110,9 @@ class Controls(Generic[P, R]):
         _self_assembly: Any
         _self_cache: Cache
 
+        @property
+        def _self_returned(self) -> R: ...
+
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Return the key and the canonical arguments of a call."""
         raise NotImplementedError
@@ -110,6 +120,15 @@ class Controls(Generic[P, R]):
     def _renew(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function for this call, whatever is stored."""
         raise NotImplementedError
+
+    def _owner(self) -> InstanceKey | None:
+        """Return what stands for the instance in keys; None: all are meant."""
+        return None
+
+    @property
+    def name(self) -> str:
+        """The name of the function in events, log lines and `report()`; a twin has that of its function."""
+        return self._self_cache.name
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the value of this call and detach its flight. Return True if there was either.
@@ -120,8 +139,33 @@ class Controls(Generic[P, R]):
         return controls.invalidate(self._self_cache, self._split(args, kwargs)[0])
 
     def invalidate_where(self, predicate: Callable[[Any], object]) -> int:
-        """Invalidate every key for which the predicate is true. Return how many there were."""
+        """Invalidate every key for which the predicate is true. Return how many there were.
+
+        The predicate is called with each key as `entry(...).key` shows it.
+        """
         return controls.invalidate_where(self._self_cache, predicate)
+
+    def clear(self) -> int:
+        """Drop all entries and detach all flights; on a bound method those of its instance (or class).
+
+        The callers of a flight in progress still get its outcome, but it is not stored. Counts stay as they
+        are (`cache_clear` sets them to zero). Return how many entries were dropped.
+
+        Raises `TypeError` on a bound method if the function has a `key` of its own, which does not tell what
+        belongs to the instance: use `invalidate_where` there. Safe to use from any thread.
+
+        >>> from singleflight import single_flight_ttl
+        >>> class Account:
+        ...     @single_flight_ttl(ttl=60)
+        ...     def price(self, symbol):
+        ...         return 984.75
+        >>> first, second = Account(), Account()
+        >>> first.price("ASML"), second.price("ASML")
+        (984.75, 984.75)
+        >>> first.price.clear(), Account.price.clear()
+        (1, 1)
+        """
+        return controls.drop(self._self_cache, self._owner())
 
     def invalidate_tag(self, *tags: str) -> int:
         """Remove all entries that have one of these tags (option `tags`). Return how many there were.
@@ -132,16 +176,28 @@ class Controls(Generic[P, R]):
         """
         return controls.invalidate_tag(self._self_cache, named_tags(tags))
 
-    def entry(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
-        """Return the stored value of this call with its times, or None. Does not call or count anything."""
+    @overload
+    def entry(self: Awaits[T], /, *args: P.args, **kwargs: P.kwargs) -> Entry[T] | None: ...
+    @overload
+    def entry(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry[R] | None: ...
+    def entry(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry[Any] | None:
+        """Return the stored value of this call with its times, or None. Does not call or count anything.
+
+        With `copy` the entry has a copy of the value.
+        """
         return controls.entry(self._self_cache, self._split(args, kwargs)[0])
 
+    @overload
+    def put(self: Awaits[T], value: T, /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+    @overload
+    def put(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None: ...
     def put(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value for this call as if it had just landed, and detach its flight.
 
         A callable `ttl` receives a landing with a duration of 0 and no followers. With a ttl of 0 this only
-        invalidates. Raises the exceptions of a callable `ttl`, and `TypeError` for a value that one use would
-        spend, such as a generator; nothing has changed then.
+        invalidates. With `copy` a copy of the value is stored. Raises the exceptions of a callable `ttl` or
+        `copy`, and `TypeError` for a value that one use would spend, such as a generator; nothing has changed
+        then.
         """
         controls.put(self._self_cache, self._split(args, kwargs)[0], value)
 
@@ -192,7 +248,7 @@ class Controls(Generic[P, R]):
         options = self._self_cache.options
         hidden = ("fixed_ttl", "ageing")
         told = {name: getattr(options, name) for name in options.__slots__ if name not in hidden}
-        return {**told, "key": self._self_cache.own_key, "name": self._self_cache.name}
+        return {**told, **self._self_cache.rule.options(), "name": self._self_cache.name}
 
     def bypass(self) -> AbstractContextManager[None]:
         """Return a context manager in which every call, by any caller, runs the function directly.

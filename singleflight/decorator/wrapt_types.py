@@ -92,6 +92,7 @@ else:
         _self_face = None  # where this is what a class holds of a class or static method: its function
         _self_identity = None  # see `pickles`
         _self_waiting = None
+        _self_doc = None  # a docstring that it was given, in a tuple; see `display.Documented`
 
         __eq__ = object.__eq__
         __ne__ = object.__ne__
@@ -122,6 +123,8 @@ else:
 
     class BoundFunctionWrapper(_BoundWrapper):
         """Compares by function and instance."""
+
+        _self_doc = None
 
         @property
         def __class__(self):

@@ -24,7 +24,7 @@ from ..locks.mutex import inside
 from ..locks.task_waiters import running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import descends, get_ident
-from .line import Seated
+from .seats import Seated
 from .tasks import TaskCall, Work, start_task, task_call
 from .wait import Wait
 
@@ -207,7 +207,7 @@ def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
         if inside():
             unsettled[batch] = batch.settle, raised
         else:
-            batch.fail(raised, overdue=raised is not error)
+            raised = batch.fail(raised, overdue=raised is not error) or raised
             batch.close()
     except (RecursionError, MemoryError):
         unsettled[batch] = batch.settle, raised

@@ -22,8 +22,8 @@ from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import current_actor, get_ident
-from .line import Seated
 from .pool import in_background
+from .seats import Seated
 from .threads import ThreadCall, stand
 from .wait import Wait
 
@@ -114,8 +114,13 @@ def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
                 batch.land(loaded)
     except BaseException as error:
         try:
-            batch.fail(error)
+            struck = batch.fail(error)
             batch.close()
+            if struck is not None:
+                try:
+                    raise struck
+                finally:
+                    del struck  # or this frame and the exception would keep each other
         except (RecursionError, MemoryError):
             unsettled[batch] = batch.settle, error
         except BaseException:  # an interrupt

@@ -20,18 +20,19 @@ from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board
 from ..core.current import Unchanged, kept, runs
-from ..core.flight import Flight
-from ..core.landing import fail, land, settle_flight
-from ..core.leaving import desert, done, give_up, settle_call
+from ..core.flight import LANDED, Flight
+from ..core.landing import fail, judge, land, settle_flight
+from ..core.leaving import desert, end_wait, give_up, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import entrust_renewal
 from ..core.shareable import PLAIN, accepted, check_shareable
+from ..locks.latch import LOOK
 from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import Actor, descends, get_ident
-from .line import Seated
+from .seats import Seated
 from .wait import Wait
 
 __all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]
@@ -80,17 +81,17 @@ class Work:
         "value",
     )
 
+    value: Any  # what it brings home: these two are there from then on
+    error: BaseException | None
+
     def __init__(self, cache: Cache | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
         self.cache = cache  # these two until the task has ended
         self.flight = flight
         self.loop = loop
         self._thread = threading.current_thread()
-        self.home: asyncio.Future[None] = loop.create_future()
+        self.home: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.task: asyncio.Task[None] | None = None
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.began = False
-        self.overdue = False
+        self.began = self.overdue = False
         self.homeless = False  # nobody waits for it at home: it renews a value
 
     def stop(self) -> None:
@@ -179,15 +180,23 @@ async def call(
     try:
         decision = board(cache, call)
         if decision is JOIN:
-            waited = True
+            waited, opened = True, None
             if call.renewal is not None:
                 _renew(cache, call, run, args, kwargs)
-            wait = Wait(cache, call)
-            while decision is JOIN:
-                decision = wait.woken(await call.sit(*wait.pauses()))
-            if decision is SHARE:
-                if call.wants_events:
+            # Thousands may wait at once. The usual one has no pauses of its own and finds its flight landed.
+            if cache.is_patient and not (call.awaited_outside or call.wants_events):
+                opened = await call.sit(LOOK, None)
+            if opened and call.flight.state is LANDED:
+                decision = call.decision = SHARE  # its wait ends below
+            else:  # also once it woke and found something else
+                wait = Wait(cache, call)
+                if opened is not None:
+                    decision = wait.woken(opened)
+                while decision is JOIN:
+                    decision = wait.woken(await call.sit(*wait.pauses()))
+                if decision is SHARE and call.wants_events:
                     cache.tell.shared(call.flight, cache.timer(), wait.seconds())
+            if decision is SHARE:
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
                 value = call.flight.value
@@ -216,13 +225,13 @@ async def call(
         raise
     else:
         try:
-            done(cache, call)
+            end_wait(call)
         except (RecursionError, MemoryError):
             unsettled[call] = settle_call, cache, call, None
         except BaseException:
             unsettled[call] = settle_call, cache, call, None
             raise
-        return value
+        return value if cache.copy is None else cache.copy(value)
     finally:
         if unsettled:
             try:  # noqa: SIM105  # `suppress` would be a call, for which there may be no room either
@@ -370,7 +379,11 @@ def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool
         if inside():
             unsettled[flight] = settle_flight, cache, flight, raised
         else:
-            fail(cache, flight, raised, overdue=raised is not error)
+            overdue, verdict = raised is not error, None
+            if cache.stores_failures:
+                verdict = judge(cache, raised, flight)
+                raised = verdict.error  # an abort of `failure_ttl` is its caller's
+            fail(cache, flight, raised, overdue=overdue, verdict=verdict)
     except (RecursionError, MemoryError):
         unsettled[flight] = settle_flight, cache, flight, raised
     except BaseException:

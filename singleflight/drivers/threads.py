@@ -26,8 +26,8 @@ from ..locks import waiters
 from ..locks.mutex import inside, inside_other
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import InThread, current_actor, get_ident
-from .line import Seated
 from .pool import in_background
+from .seats import Seated
 from .wait import Wait
 
 __all__ = ["ThreadCall", "call", "stand"]
@@ -79,7 +79,8 @@ def call(
                     cache.tell.shared(call.flight, cache.timer(), wait.seconds())
                 if call.flight.error is not None:
                     raise_shared(call.flight.error, call.flight.traceback)
-                return call.flight.value
+                value = call.flight.value
+                return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
             if cache.line is not None:
                 value = _run_in_line(cache, call.flight, run, args, kwargs)
@@ -93,7 +94,7 @@ def call(
                 else:
                     check_shareable(cache.name, value, references=getrefcount(value))
             land(cache, call.flight, value)
-            return value
+            return value if cache.copy is None else cache.copy(value)
         return _served(cache, run, call, args, kwargs)
     except BaseException as error:
         try:
@@ -123,7 +124,7 @@ def _served(
             record = renewal.record
     if record.error is not None:
         raise_shared(bare_copy_of(record.error))
-    return record.value
+    return record.value if cache.copy is None else cache.copy(record.value)
 
 
 @looked_through

@@ -60,7 +60,7 @@ class Wait:
         else:
             decision = look(cache, call, self.began)
         if decision is NONE and not call.follows:  # its flight was detached and had no outcome to share
-            decision = board(cache, call)
+            decision = board(cache, call, soft=False)
         return decision
 
     def seconds(self) -> float:

@@ -8,7 +8,7 @@ evicted nor doubled. What is evicted is let go of after the mutex is free.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -115,6 +115,7 @@ class KeyedLocks(Slots):
         if max_idle is not None and max_idle < 0:
             raise ValueError(f"max_idle: cannot be negative, got {max_idle}")
         super().__init__(max_idle)
+        self.filed: Callable[[Any], Hashable] | None = None  # makes of a key the one that it is known by
         register(self)
 
     def __call__(self, *keys: Hashable, timeout: float | timedelta | None = None) -> Held:
@@ -135,11 +136,14 @@ class KeyedLocks(Slots):
                 hash(key)
             except TypeError:
                 raise UnhashableKey(f"key {position}: {shown(key)} cannot be hashed") from None
+        if self.filed is not None:
+            keys = tuple(map(self.filed, keys))
         return Held(self, tuple(dict.fromkeys(keys)), patience(timeout, "timeout"))
 
     def held(self, key: Hashable) -> bool:
         """Return True if a thread or task holds this key now."""
         settle()
+        key = key if self.filed is None else self.filed(key)
         with mutex:
             slot = self.by_key.get(key)
             return slot is not None and slot.turn is not None and slot.turn.leader is not None
@@ -147,6 +151,7 @@ class KeyedLocks(Slots):
     def waiting(self, key: Hashable) -> int:
         """Return how many callers wait for this key now."""
         settle()
+        key = key if self.filed is None else self.filed(key)
         with mutex:
             slot = self.by_key.get(key)
             if slot is None:

@@ -31,20 +31,21 @@ class Seat(Hold):
         owner: what it is for, by which it is found.
     """
 
-    __slots__ = ("any_of", "life", "owner")
-    any_of: Line
+    __slots__ = ("any_of", "life", "line", "owner")
+    line: Line
+    any_of: object
 
     def __init__(self, line: Line, key: Hashable, waiter: Waiter, owner: object) -> None:
         super().__init__((key,), waiter, line.release)
         self.key = key
-        self.any_of = line
+        self.any_of = self.line = line
         self.owner = owner
         self.life = life_of_this_thread() if waiter.blocks == waiter.thread else None
 
     @property
     def missing(self) -> bool:
         """Return True if it stands in line."""
-        return self not in self.any_of.taken
+        return self not in self.line.taken
 
     def is_over(self) -> bool:
         """Return True if it was let in, though its owner may not have noticed yet."""
@@ -52,7 +53,7 @@ class Seat(Hold):
 
     def in_the_way(self) -> list[Turn]:
         """Those who have the seats."""
-        return list(self.any_of.taken)
+        return list(self.line.taken)
 
     def is_dead(self) -> bool:
         """Return True if its owner will never give it up: its event loop is gone, or its thread."""
@@ -61,7 +62,7 @@ class Seat(Hold):
     def blockers(self, told: Told) -> Iterator[tuple[Hashable, Turn]]:  # noqa: ARG002
         """Those who have the seats; any of them lets the next one through."""
         if self.missing:
-            for seat in self.any_of.taken:
+            for seat in self.line.taken:
                 yield seat.key, seat
 
 

@@ -75,6 +75,7 @@ class Turn:
     number: int  # when it was claimed, among all turns
     depth: int  # how many waits its leader had begun before; those do not hold this turn up
     latch: Latch | None
+    state: Any = None  # a flight's
     unbegun = False  # whether it is a renewal that nobody runs yet: see `Flight`
     life: Callable[[], object] | None = None  # of the thread that runs it, where that has to end it
     job: Job | None = None  # what its thread was doing when it was taken, where that may be over before it

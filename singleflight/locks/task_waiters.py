@@ -140,7 +140,7 @@ class InTask:
         group: Any = latch.groups.get(loop)
         if group is None:
             group = latch.groups[loop] = LoopWaiters(loop)
-        if watcher is not None and not group.is_watched:  # without one it does not look, as in `drain`
+        if not group.is_watched and watcher is not None:  # without one it does not look, as in `drain`
             group.watch(watcher, watched)
         group.members.append(self)
         self.group = group
@@ -199,10 +199,8 @@ def is_gone(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
 
 def running_task(what: str) -> Any:
     """The task that runs now; raises `NoTask`, naming what needs one, where something else drives this."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no event loop runs on this thread
-        task = None
+    loop = asyncio._get_running_loop()
+    task = None if loop is None else asyncio.current_task(loop)
     if task is None:
         raise NoTask(
             f"{what}: needs an asyncio task, and none runs here; await it inside asyncio.run(...) or "

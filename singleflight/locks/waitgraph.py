@@ -115,10 +115,11 @@ def _search(
             outside = [path[-1], *path[:-1]], through
         for held_up_by, other in _waits_of(turn):
             because = through if other is None or other is waiter else (*through, (other, turn.leader))
-            if held_up_by.any_of is not None:
+            line = held_up_by.any_of
+            if line is not None:
                 if held_up_by.is_over():
                     continue
-                if held_up_by.any_of in within:
+                if line in within:
                     return [path[-1], *path[:-1]], because
                 rest, why = _blocked(waiter, held_up_by, bounded, within)
                 if rest is not None:

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from ..common.keys import plain
 from ..common.messages import Shown
 from .freshness import fresh_for
 
 __all__ = ["ABSENT", "AgeingRecord", "Entry", "Record", "TaggedRecord", "record_of"]
 
 
+V_co = TypeVar("V_co", covariant=True)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
-class Entry(Shown):
+class Entry(Shown, Generic[V_co]):
     """A stored value with its times, as it was at one moment.
 
     `age` and `ttl` are in seconds (`math.inf`: never runs out), `state` is "fresh" or "stale", and `hits`
     counts the callers it has served (on free-threaded builds about: threads at the same time may count as
-    one). The value is the very object that all callers receive.
+    one). The value is the very object that all callers receive. With `copy`, what `entry(...)` returns has a
+    copy of it; landings and explanations show the stored object.
     """
 
     key: Hashable
-    value: Any
+    value: V_co
     age: float
     ttl: float
     state: str
@@ -94,10 +99,11 @@ class Record:
             if self.place is None:  # it left in between, where threads run at the same time
                 self.deadline = -inf
 
-    def snapshot(self, now: float) -> Entry:
+    def snapshot(self, now: float) -> Entry[Any]:
         """What users see of it."""
         state = "fresh" if self.fresh_for(now) > 0 else "stale" if self.serves_for(now) > 0 else "expired"
-        return Entry(self.key, self.value, max(0.0, now - self.landed), self.ttl, state, int(self.hits))
+        age = max(0.0, now - self.landed)
+        return Entry(plain(self.key), self.value, age, self.ttl, state, int(self.hits))
 
 
 class AgeingRecord(Record):

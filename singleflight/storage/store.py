@@ -91,6 +91,11 @@ class Store:
         except Exception:
             return None
 
+    def records_of(self, owner: InstanceKey) -> list[Record]:
+        """Everything that is stored for an instance with the default key, run out or not."""
+        with self._lock:
+            return list(self._of_instance.get(owner, ()))
+
     def hits(self) -> int:
         """How often a stored record has served (with a global interpreter lock; see `Record`)."""
         with self._lock:
@@ -172,7 +177,8 @@ class Store:
     def discard(self, records: list[Record]) -> list[Record]:
         """Take these very records out, whatever their keys have become; returns those that were there."""
         if self.is_owned():
-            return []
+            self._unwanted.extend(record.key for record in records)
+            return [record for record in records if record.place is not None]
         spoilt: list[Record] = []  # destroyed outside the lock
         with self._lock:
             self._begin()

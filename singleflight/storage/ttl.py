@@ -28,7 +28,7 @@ class Landing(Shown):
     error: BaseException | None = None
     duration: float = 0.0
     followers: int = 0
-    previous: Entry | None = None
+    previous: Entry[Any] | None = None
 
 
 class AdaptiveTTL:

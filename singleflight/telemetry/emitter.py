@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
+from ..common.keys import plain
 from ..common.messages import shown
 from ..storage.entry import Record
 from .kinds import ALL_KINDS, log
@@ -68,7 +69,7 @@ class Emitter:
         try:
             from .events import BY_KIND, to_log  # here alone: most programs want no event
 
-            event = BY_KIND[kind](name=self.name, key=key, sequence=next(self._numbers), **details)
+            event = BY_KIND[kind](name=self.name, key=plain(key), sequence=next(self._numbers), **details)
             if kind != "hit" and log.isEnabledFor(logging.DEBUG):
                 to_log(event)
             listener = self._listener

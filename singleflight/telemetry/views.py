@@ -67,8 +67,8 @@ class CurrentFlight(Shown):
 
     key: Hashable
     kind: str
-    previous: Entry | None
-    entries: Mapping[Any, Entry]
+    previous: Entry[Any] | None
+    entries: Mapping[Any, Entry[Any]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -107,7 +107,7 @@ class Explanation(Shown):
 
     key: Hashable
     would: str
-    entry: Entry | None
+    entry: Entry[Any] | None
     flight: FlightInfo | None
     fresh_for: float
     stale_for: float

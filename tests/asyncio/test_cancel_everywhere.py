@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from singleflight import KeyedLocks, single_flight_ttl
+from singleflight.locks.waitgraph import waiting
 
 from ..sampling import one_in
 from . import steps
@@ -84,7 +85,7 @@ class World:
         assert self.wrong == []
         assert self.loop.reports == []
         assert self.fetch.flights() == ()
-        assert (len(self.fetch.locks), self.fetch.locks.idle) == (0, 0)
+        assert (len(self.fetch.locks), self.fetch.locks.idle, waiting) == (0, 0, {})
         assert not any(self.running.values())
         stats = self.fetch.stats()
         counted = stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
@@ -104,6 +105,10 @@ def quiet(recwarn):
     yield
     gc.collect()
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def nobody_cares(_event):
+    """A listener: calls tell their events."""
 
 
 SCENES = {
@@ -127,6 +132,18 @@ def test_one_caller_is_cancelled_at_every_step(scene):
             others = [result for each, result in enumerate(world.results) if each != caller]
             if "fails" not in scene:
                 assert all(isinstance(result, list) for result in others)
+
+
+@pytest.mark.parametrize("scene", one_in(3, SCENES.values(), keep=0), ids=SCENES)
+def test_followers_that_wait_the_longer_way_fare_alike(scene):
+    """With a timeout and a listener each caller gets the same at the same step, whoever is cancelled when."""
+    longer = {"wait_timeout": 1000, "listener": nobody_cares}
+    ends = World(**scene).loop.steps
+    for caller, step in itertools.product(range(len(scene["callers"])), range(ends + 1)):
+        usual, other = (World(**scene, **way, cancels=[(step, caller)]) for way in ({}, longer))
+        for world in (usual, other):
+            world.seen = list(map(repr, world.results)), world.loop.steps, world.fetch.stats()
+        assert usual.seen == other.seen
 
 
 @pytest.mark.parametrize("scene", one_in(5, SCENES.values(), keep=2), ids=SCENES)

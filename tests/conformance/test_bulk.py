@@ -87,6 +87,15 @@ def test_duplicates_collapse_and_the_order_is_kept(shop):
     assert one.loads == ["cab"]
 
 
+def test_with_copy_each_item_is_a_copy(driver):
+    """With `copy` each item of each bulk answer is an object of its own, however it came into the answer."""
+    shop = Shop(driver, lambda items: {item: [item] for item in items}, copy=list)
+    answers = [driver.call(shop.prices, ["a", "b"]) for _ in range(2)]
+    for answer in answers:
+        answer["a"].append("changed")
+    assert driver.call(shop.prices, ["a"]) == {"a": ["a"]}
+
+
 def test_extra_keys_are_stored(shop):
     """Extra items of a loader are not in the answer, and are served to later callers."""
     one = shop(lambda items: {"a": "A", "b": "B"})
@@ -274,3 +283,22 @@ def test_what_single_callers_would_not_store_is_missing(shop):
     until(lambda: one.price.flights() and one.price.flights()[0].followers == 1)
     gate.set()
     assert (leader.outcome(), follower.outcome()) == ("A", {})
+
+
+def test_a_loaders_keys_are_what_the_options_make(driver):
+    """A loader's items have the keys that named, ignored and typed arguments give single calls."""
+
+    async def price(symbol, session=None):
+        return f"one {symbol}"
+
+    async def prices(symbols, session=None):
+        return {symbol: f"many {symbol}" for symbol in symbols}
+
+    for options in ({"key": "symbol"}, {"ignore": "session"}, {"key": "symbol", "typed": True}):
+        one = driver.decorate(price, **options)
+        many = driver.loader(one, prices)
+        assert driver.call(one, 1, "mine") == "one 1"
+        assert driver.call(many, [1, 2], "yours") == {1: "one 1", 2: "many 2"}
+        assert driver.call(one, 2) == "many 2"
+        expected = "one 2.0" if "typed" in options else "many 2"
+        assert driver.call(one, 2.0) == expected

@@ -6,6 +6,7 @@ import functools
 import gc
 import inspect
 import logging
+import pydoc
 import threading
 import weakref
 
@@ -15,7 +16,7 @@ import singleflight
 from singleflight import UnhashableKey, caches, report, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder, stampede
 
-from ..drivers import InThread
+from ..drivers import Executions, InThread, until
 from .conftest import outcomes
 
 
@@ -43,6 +44,33 @@ def test_every_caller_gets_the_same_object(driver):
     first, *others = driver.outcomes()
     assert all(other is first for other in others)
     assert driver.call(fetch) is first
+
+
+def test_with_copy_every_caller_gets_an_object_of_its_own(scene):
+    """With `copy` leader, followers, later callers and `entry` get copies, and none the stored object."""
+    one = scene(copy=list)
+    gate = one.hold(0, ["value"])
+    callers = one.herd(3)
+    gate.set()
+    values = [*outcomes(callers), one.call(), one.fetch.entry().value]
+    assert values == [["value"]] * 5
+    for value in values:
+        value.append("changed")
+    assert len({id(value) for value in values}) == 5
+    assert one.call() == ["value"]
+
+
+def test_what_a_copy_raises_is_its_own_callers_alone(scene):
+    """An exception of `copy` reaches that caller, which counts as served; the value stays."""
+    broken = []
+    one = scene(copy=lambda value: [*value, *(1 / 0 for _ in broken)])
+    one.script[0] = [["value"]]
+    broken.append("once")
+    with pytest.raises(ZeroDivisionError):
+        one.call()
+    broken.clear()
+    assert one.call() == ["value"]
+    assert (one.fetch.stats().fetches, one.fetch.stats().hits, one.clean()) == (1, 1, True)
 
 
 def test_a_caller_between_publishing_and_cleaning_up_finds_the_value(crowd):
@@ -90,6 +118,30 @@ def test_a_value_that_came_between_the_two_checks_is_found():
     meanwhile.append(lambda: fetch.put("put meanwhile"))  # when the first check has read the old entry
     assert fetch() == "put meanwhile"
     assert fetch.stats().calls == 1
+
+
+def test_no_more_executions_than_the_limit_run_at_once(driver):
+    """With `max_flights` leaders of all keys stand in line, first come, first served; nobody else does."""
+    gates, begun = {key: driver.gate() for key in "abc"}, Executions()
+    order = []
+
+    async def fetch(key):
+        order.append(key)
+        begun.begin()
+        await gates[key]
+        return key
+
+    fetch = driver.decorate(fetch, key=lambda key: key, max_flights=1)
+    fetch.put("hit", "stored")
+    callers = [driver.start(fetch, "a")]
+    begun.wait_for(1)
+    for key in "bc":
+        callers.append(driver.start(fetch, key))
+        until(lambda key=key: any(flight.queued and flight.key == key for flight in fetch.flights()))
+    assert (driver.call(fetch, "stored"), order) == ("hit", ["a"])
+    for key in "cba":
+        gates[key].set()
+    assert ([caller.outcome() for caller in callers], order) == (list("abc"), list("abc"))
 
 
 def test_a_later_caller_finds_the_value_for_its_whole_ttl(scene):
@@ -173,6 +225,97 @@ def test_ttl_zero_coalesces_and_stores_nothing(scene):
     assert one.call() == 1
 
 
+def test_a_key_by_name_has_what_is_named_and_the_instance(driver):
+    """Calls equal in what is named, or not ignored, are one; a method's instance counts by identity."""
+
+    class Account:
+        def __eq__(self, other):
+            return isinstance(other, Account)
+
+        __hash__ = None
+
+    async def price(self, symbol, price_type="bid", session=None):
+        return object()
+
+    mine, yours = Account(), Account()
+    for options in ({"key": ("symbol", "price_type")}, {"ignore": "session"}):
+        fetch = driver.decorate(price, **options)
+        calls = [(mine, "A"), (mine, "B"), (yours, "A")]
+        first, other_symbol, other_account = (driver.call(fetch.of(of), symbol) for of, symbol in calls)
+        assert driver.call(fetch.of(mine), "A", "bid", []) is first
+        assert len({first, other_symbol, other_account, driver.call(fetch.of(mine), "A", "ask")}) == 4
+    gone = weakref.ref(yours)
+    del yours, calls
+    driver.callers.clear()
+    gc.collect()
+    assert gone() is None
+    assert fetch.stats().entries == 3
+
+
+def test_class_and_static_methods_take_names():
+    """A class method's class counts as an instance does; of a static method what is named alone counts."""
+
+    class Rates:
+        @single_flight_ttl(ttl=60, key="currency")
+        @classmethod
+        def above(cls, currency, day=1):
+            return cls, day
+
+        @classmethod
+        @single_flight_ttl(ttl=60, key="currency")
+        def below(cls, currency, day=1):
+            return cls, day
+
+        @single_flight_ttl(ttl=60, key="currency")
+        @staticmethod
+        def static(day, currency):
+            return day
+
+    class Others(Rates):
+        pass
+
+    for owner in (Rates, Others):
+        assert owner.above("EUR", 1) == owner.above("EUR", 2) == (owner, 1)
+        assert owner.below("EUR", 1) == owner.below("EUR", 2) == (owner, 1)
+        assert owner.static(1, "EUR") == owner.static(2, "EUR") == 1
+
+
+def test_a_key_names_attributes(driver):
+    """A key may name attributes; equal ones are one key, and what reading one raises reaches the caller."""
+
+    class Account:
+        def __init__(self, number):
+            self.number = number
+
+    async def price(self, symbol):
+        return object()
+
+    fetch = driver.decorate(price, key=("self.number", "symbol"))
+    one, same, other = (driver.call(fetch.of(Account(number)), "A") for number in (1, 1, 2))
+    assert one is same is not other
+    with pytest.raises(AttributeError, match="number"):
+        driver.call(fetch.of(object()), "A")
+    assert (fetch.stats().entries, fetch.stats().locks - fetch.stats().idle_locks) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"key": "number"}, {"ignore": "unit"}, {"key": lambda number, unit: number}]
+)
+def test_typed_keys_tell_equal_arguments_apart(driver, options):
+    """With `typed=True` equal arguments of different types are different keys, which are shown plain."""
+
+    async def double(number, unit="EUR"):
+        return number
+
+    double = driver.decorate(double, typed=True, **options)
+    for number in (1, 1.0, True, 1):
+        assert repr(driver.call(double, number)) == repr(number)
+        assert repr(double.explain(number).key) == repr(double.entry(number).key)
+    assert double.invalidate(1.0) is True
+    assert (double.entry(1.0), double.entry(True).value) == (None, True)
+    assert double.stats().calls == 3
+
+
 def test_threads_and_tasks_share_a_run(loops, gate):
     """A plain function and its coroutine twin share one call, whichever is called first.
 
@@ -218,6 +361,22 @@ def test_a_twin_shares_all_but_its_colour():
     assert coroutine.invalidate("A") is True
     assert plain("A") == "plain"
     assert plain.stats() == coroutine.stats()
+
+
+def test_a_twin_needs_the_named_parameters_alone():
+    """Twins need the parameters that the key names, and no others in common; else they are refused."""
+
+    @single_flight_ttl(ttl=60, key="symbol")
+    def plain(symbol):
+        return object()
+
+    @plain.twin
+    async def coroutine(session, symbol):
+        return object()
+
+    assert plain("A") is asyncio.run(coroutine(object(), "A"))
+    with pytest.raises(TypeError, match="symbol, which key= names"):
+        plain.twin(lambda ticker: None)
 
 
 def test_event_loops_share_a_run(loops, gate):
@@ -705,3 +864,19 @@ def test_a_call_is_handed_on_as_it_was_made():
     assert user(1) == user(number=1) == (1, "provided")
     assert user(2, session="mine") == (2, "mine")
     assert user.stats().calls == 2
+
+
+def test_a_function_shows_its_name_options_and_controls():
+    """`name` is what events and reports call it; `repr` and `help` show the options, `dir` the controls."""
+
+    @single_flight_ttl(ttl=60, grace=5, name="prices")
+    def rate(symbol):
+        """A rate."""
+
+    assert rate.name == "prices"
+    assert "prices(ttl=60, grace=5.0)" in repr(rate)
+    assert {"invalidate", "refresh", "stats"} <= set(dir(rate))
+    told = pydoc.render_doc(rate)
+    assert "A rate." in told
+    assert "prices(ttl=60, grace=5.0)" in told
+    assert rate.__doc__ == "A rate."

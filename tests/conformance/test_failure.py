@@ -240,6 +240,30 @@ def test_failure_ttl_keeps_exceptions_for_a_while(scene):
     assert one.call() == 1
 
 
+def test_failure_ttl_may_judge_each_exception(scene):
+    """A callable `failure_ttl` says for each exception how long it is stored, 0 for not at all."""
+    one = scene(failure_ttl=lambda error: 5 if isinstance(error, LookupError) else 0, follower_retries=0)
+    one.script |= {0: [OSError("busy")], 1: [LookupError("none")]}
+    for error in (OSError, LookupError, LookupError):
+        with pytest.raises(error):
+            one.call()
+    assert one.runs == 2
+    one.clock.advance(5)
+    assert one.call() == 2
+
+
+def test_a_fault_of_failure_ttl_hides_no_error(scene):
+    """If `failure_ttl` raises or returns no duration, callers get the function's error; the key is free."""
+    faults = [lambda error: 1 / 0, lambda error: -1, lambda error: None]
+    for fault in faults:
+        one = scene(failure_ttl=fault)
+        one.script[0] = [OSError("gone")]
+        with pytest.raises(OSError, match="gone"):
+            one.call()
+        assert one.clean()
+        assert one.call() == 1
+
+
 def test_failure_ttl_keeps_no_refused_value(scene):
     """A value that `cache_if` refuses is not stored, whatever `failure_ttl` says."""
     one = scene(failure_ttl=5)

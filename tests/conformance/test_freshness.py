@@ -308,6 +308,35 @@ def test_a_renewal_has_its_triggers_context(loops):
     until(lambda: fetch.entry().value == "Bob")
 
 
+def test_a_caller_may_wait_a_little_for_a_renewal(driver):
+    """With `soft_timeout` callers get the renewed value if it comes in time, else the stale one."""
+    clock, gates, runs = FakeClock(), {1: driver.gate(), 2: driver.gate()}, []
+
+    async def fetch():
+        runs.append(len(runs))
+        number = runs[-1]
+        if number in gates:
+            await gates[number]
+        return number
+
+    options = {"ttl": 10, "grace": 100, "timer": clock}
+    patient = driver.decorate(fetch, soft_timeout=30, **options)
+    assert driver.call(patient) == 0
+    clock.advance(11)
+    caller = driver.start(patient)
+    until(lambda: any(flight.followers for flight in patient.flights()))
+    gates[1].set()
+    assert caller.outcome() == 1
+    clock.advance(11)
+    hasty = driver.decorate(fetch, soft_timeout=0.01, **options)
+    hasty.put("stale")
+    clock.advance(11)
+    assert driver.call(hasty) == "stale"
+    gates[2].set()
+    until(lambda: not hasty.flights())
+    assert driver.call(hasty) == 2
+
+
 def test_an_unchanged_value_is_kept_for_another_ttl(driver):
     """A function that returns `Unchanged` keeps the value that `current_flight().previous` showed it."""
     clock, seen = FakeClock(), []

@@ -107,6 +107,44 @@ def test_cache_clear_forgets_everything(scene):
     assert one.fetch.entry("stored") is None
 
 
+def test_clear_keeps_the_counts(scene):
+    """`clear` drops all values, detaches all flights and leaves the counts; it tells how many values went."""
+    one = scene()
+    one.call("stored")
+    gate = one.hold(1)
+    caller = one.ask()
+    assert one.fetch.clear() == 1
+    gate.set()
+    assert caller.outcome() == 1
+    assert one.fetch.stats().calls == 2
+    assert one.fetch.entry() is one.fetch.entry("stored") is None
+
+
+def test_clear_on_a_bound_method_is_its_instances(driver):
+    """`account.price.clear()` drops the values and detaches the flights of that account alone."""
+    gate, runs = driver.gate(), Executions()
+
+    class Account:
+        pass
+
+    async def price(self, symbol):
+        runs.begin()
+        if symbol == "slow":
+            await gate
+        return symbol
+
+    price, one, other = driver.decorate(price), Account(), Account()
+    for account in (one, other):
+        driver.call(price.of(account), "A")
+    caller = driver.start(price.of(one), "slow")
+    runs.wait_for(3)
+    assert price.of(one).clear() == 1
+    gate.set()
+    assert caller.outcome() == "slow"
+    assert [price.of(one).entry(symbol) for symbol in ("A", "slow")] == [None, None]
+    assert price.of(other).entry("A").value == "A"
+
+
 def test_controls_of_a_bound_method_are_its_instances(driver):
     """`account.price.invalidate("A")` drops the value of that account alone."""
 

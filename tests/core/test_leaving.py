@@ -377,10 +377,10 @@ def test_a_renewal_that_somebody_runs_is_left_alone(make, over):
     assert flight.state is (LANDED if over else FLYING)
 
 
-def test_a_renewal_of_another_decision_is_not_its_own(make):
-    """What it was served before it had to board again."""
+def test_a_renewal_that_nobody_took_over_is_called_off_whatever_was_decided_since(make):
+    """A call that waited for it, and left, is the only one that knows of it."""
     memo, call, _ = served_stale(make)
     flight = call.renewal.flight
     call.decision = NONE
     leaving.done(memo, call)
-    assert flight.state is FLYING
+    assert flight.state is not FLYING

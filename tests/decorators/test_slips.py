@@ -187,7 +187,7 @@ def rates():
 
 
 SLIPS = {
-    "clear": "cache_clear()",
+    "flush": "clear()",
     "cache": "entry(...)",
     "cache_key": "explain(...).key",
     "cache_lock": "locks",
@@ -233,12 +233,12 @@ def test_what_the_function_has_goes_on_to_work():
     def fetch(self):
         return 1
 
-    fetch.clear = "before"
+    fetch.flush = "before"
 
     class Owner:
         price = single_flight_ttl(ttl=60)(fetch)
 
-    assert (Owner.price.clear, Owner().price.clear) == ("before", "before")
+    assert (Owner.price.flush, Owner().price.flush) == ("before", "before")
     Owner.price.cache = "after"
     assert (Owner.price.cache, Owner().price.cache, fetch.cache) == ("after", "after", "after")
     assert asyncio.run(Account().news()) == 1
@@ -253,7 +253,7 @@ def test_what_the_function_has_goes_on_to_work():
         (lambda: KeyedLocks(max_idle="all"), "max_idle: "),
         (lambda: rates.invalidate_where("a"), "predicate: "),
         (lambda: single_flight_ttl(ttl="long"), "ttl: "),
-        (lambda: single_flight_ttl(ttl=1, key="k"), "key: "),
+        (lambda: single_flight_ttl(ttl=1, key=["k"]), "key: "),
         (lambda: single_flight_ttl(ttl=1, listener=3), "listener: "),
         (lambda: single_flight_ttl(ttl=1, name=3), "name: "),
         (lambda: rates.bulk(max_batch=0), "max_batch: "),

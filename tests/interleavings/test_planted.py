@@ -27,8 +27,7 @@ PLANTED = {
         {
             "keyed": {
                 """        with mutex:
-            for key in hold.keys:
-                self.place(hold, self.enter(key))
+            self._take(hold)
 """: """        with mutex:
             looked_up = [self.enter(key) for key in hold.keys]
         with mutex:
@@ -82,7 +81,7 @@ PLANTED = {
     "an invalidation between landing and storing is overlooked": Planted(
         "two threads and an invalidation",
         "which is older than",
-        {"store": {"publisher.detached or (": "False or ("}},
+        {"store": {"                publisher.detached\n": "                False\n"}},
     ),
     "a cancelled follower is still counted": Planted(
         "the other of two tasks is cancelled",

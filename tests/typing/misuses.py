@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol, Self
 
-from singleflight import KeyedLocks, single_flight_ttl
+from singleflight import Entry, KeyedLocks, single_flight_ttl
 from singleflight.testing import FakeClock
 
 
@@ -130,6 +130,12 @@ price.invalidate()  # error
 price.entry("A", "B")  # error
 price.refresh("A", exact=1.5)  # error
 price.put(1.0)  # error
+price.put("1", "A")  # error
+price.name = "other"  # error
+Account().get.put("1", "A")  # error
+Account.get.put("1", Account(), "A")  # error
+single_flight_ttl(price, ttl=60, copy=1)  # error
+single_flight_ttl(price, ttl=60, failure_ttl=lambda error: "60")  # error
 price.explain(b"A")  # error
 price.stats(1)  # error
 price.stats().hit  # error
@@ -150,6 +156,10 @@ async def later(account: AsyncAccount) -> None:
     await aprice.refresh(1)  # error
     _value: float = aprice.refresh("A")  # error
     await aprice.entry("A")  # error
+    aprice.put("1", "A")  # error
+    account.get.put(1.5, "A")  # error
+    account.get.put(1, 2)  # error
+    _entry: Entry[str] | None = aprice.entry("A")  # error
     await account.get(1)  # error
     _word: str = await account.get("A")  # error
     _other: str = await account.get.refresh("A")  # error
@@ -184,7 +194,12 @@ single_flight_ttl(60)  # error
 single_flight_ttl(ttl=1, shelf_life=3)  # error
 single_flight_ttl(ttl=1, grace="long")  # error
 single_flight_ttl(ttl=1, refresh_ahead="early")  # error
-single_flight_ttl(ttl=1, key="symbol")  # error
+single_flight_ttl(ttl=1, key=1)  # error
+single_flight_ttl(ttl=1, key=["symbol"])  # error
+single_flight_ttl(ttl=1, key=("symbol", 1))  # error
+single_flight_ttl(ttl=1, ignore=1)  # error
+single_flight_ttl(ttl=1, ignore=(1,))  # error
+single_flight_ttl(ttl=1, typed="yes")  # error
 single_flight_ttl(ttl=1, maxsize="many")  # error
 single_flight_ttl(ttl=1, maxsize=1.5)  # error
 single_flight_ttl(ttl=1, follower_retries=0.5)  # error

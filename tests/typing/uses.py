@@ -57,7 +57,14 @@ assert_type(price.__name__, str)
 assert_type(price.invalidate("A"), bool)
 assert_type(price.invalidate("A", "ask", exact=True), bool)
 assert_type(price.invalidate_where(lambda key: key[0] == "A"), int)
-assert_type(price.entry("A"), Entry | None)
+assert_type(price.entry("A"), Entry[float] | None)
+stored = price.entry("A")
+if stored is not None:
+    assert_type(stored.value, float)
+    assert_type(stored.hits, int)
+    wider: Entry[float | str] = stored
+    assert_type(price.name, str)
+    assert_type(price.clear(), int)
 assert_type(price.refresh("A", exact=True), float)
 assert_type(price.explain("A"), Explanation)
 assert_type(price.stats(), Stats)
@@ -123,6 +130,24 @@ def everything(symbol: str) -> list[int]:
 def something(symbol: str) -> None: ...
 
 
+@single_flight_ttl(ttl=60, key="symbol", typed=True)
+def by_name(symbol: str, session: object = None) -> float:
+    return 1.0
+
+
+@single_flight_ttl(ttl=60, key=("symbol", "session.id"))
+async def by_names(symbol: str, session: Any) -> float:
+    return 1.0
+
+
+ignoring = (
+    single_flight_ttl(ttl=60, ignore="session")(by_name.__wrapped__),
+    single_flight_ttl(by_name.__wrapped__, ttl=60, ignore=["session"]),
+    single_flight_ttl(by_name.__wrapped__, ttl=60, ignore={"session"}, typed=False),
+)
+named_price: float = by_name("A", session=1) + ignoring[0]("A") + ignoring[1]("A", 2)
+
+
 @single_flight_ttl(ttl=None, listener=listener)
 def nothing() -> int:
     return 1
@@ -136,7 +161,7 @@ assert_type(everything("A"), list[int])
 assert_type(nothing(), int)
 called_directly = single_flight_ttl(undecorated, ttl=timedelta(minutes=1))
 assert_type(called_directly(1), str)
-assert_type(single_flight_ttl(ttl=0)(undecorated).entry(1), Entry | None)
+assert_type(single_flight_ttl(ttl=0)(undecorated).entry(1), Entry[str] | None)
 
 
 @single_flight_ttl(ttl=60)
@@ -197,8 +222,8 @@ bound: BoundSingleFlight[[str], complex] | SingleFlightFunction[[str], complex] 
 
 assert_type(account.get.invalidate("A"), bool)
 assert_type(Account.get.invalidate(account, "A"), bool)
-assert_type(account.get.entry("A"), Entry | None)
-assert_type(Account.get.entry(account, "A", price_type="ask"), Entry | None)
+assert_type(account.get.entry("A"), Entry[int] | None)
+assert_type(Account.get.entry(account, "A", price_type="ask"), Entry[int] | None)
 assert_type(account.get.refresh("A"), int)
 assert_type(Account.get.refresh(account, "A"), int)
 assert_type(account.get.explain("A"), Explanation)
@@ -206,6 +231,10 @@ assert_type(account.get.stats(), Stats)
 account.get.put(1, "A")
 Account.get.put(1, account, "A")
 account.get.cache_clear()
+assert_type(account.get.clear(), int)
+assert_type(Account.get.clear(), int)
+assert_type(account.get.name, str)
+assert_type(Account.get.name, str)
 
 assert_type(Account.of_class("A"), bytes)
 assert_type(account.of_class("A"), bytes)
@@ -215,12 +244,12 @@ assert_type(Account.of_class_below("A"), bytes)
 assert_type(account.of_class_below("A"), bytes)
 assert_type(Account.static("A"), complex)
 assert_type(account.static("A"), complex)
-assert_type(Account.static.entry("A"), Entry | None)
+assert_type(Account.static.entry("A"), Entry[complex] | None)
 assert_type(account.static.refresh("A"), complex)
 assert_type(Account.static_below("A"), complex)
 assert_type(account.static_below("A"), complex)
-assert_type(Account.static_below.entry("A"), Entry | None)
-assert_type(account.static_below.entry("A"), Entry | None)
+assert_type(Account.static_below.entry("A"), Entry[complex] | None)
+assert_type(account.static_below.entry("A"), Entry[complex] | None)
 
 
 class Box(Generic[T]):
@@ -394,9 +423,13 @@ by_symbol_later: Callable[[str], Awaitable[int]] = AsyncAccount().get
 async def later(account: AsyncAccount) -> None:
     assert_type(await aprice("A", exact=True), float)
     assert_type(await aprice.refresh("A"), float)
-    assert_type(aprice.entry("A"), Entry | None)
+    assert_type(aprice.entry("A"), Entry[float] | None)
     assert_type(aprice.invalidate("A", exact=True), bool)
     aprice.put(1.0, "A")
+    assert_type(account.get.entry("A"), Entry[int] | None)
+    assert_type(AsyncAccount.get.entry(account, "A"), Entry[int] | None)
+    account.get.put(1, "A")
+    AsyncAccount.get.put(1, account, "A")
     assert_type(await account.get("A"), int)
     assert_type(await AsyncAccount.get(account, "A"), int)
     assert_type(await account.get.refresh("A"), int)
@@ -523,7 +556,7 @@ assert_type(LinkBelow().itself(), LinkBelow)
 assert_type(LinkBelow().itself.refresh(), LinkBelow)
 assert_type(LinkBelow().itself.invalidate(), bool)
 assert_type(LinkBelow().numbered(2, name="a"), LinkBelow)
-assert_type(LinkBelow().numbered.entry(name="a"), Entry | None)
+assert_type(LinkBelow().numbered.entry(name="a"), Entry[LinkBelow] | None)
 assert_type(Link().of_variable(), Link)
 assert_type(LinkBelow().of_variable(), LinkBelow)
 assert_type(LinkBelow().twin(), LinkBelow)
@@ -545,7 +578,7 @@ assert_type(Link().named_below("a"), Link)
 assert_type(LinkBelow().named_below("a"), Link)
 assert_type(Link().upper("a"), str)
 assert_type(Link().upper_below("a"), str)
-assert_type(Link.upper_below.entry("a"), Entry | None)
+assert_type(Link.upper_below.entry("a"), Entry[str] | None)
 
 
 def links(either: Link | LinkBelow) -> None:
@@ -632,6 +665,23 @@ async def twins(account: TwinAccount) -> None:
 @price.bulk
 def many_prices(symbols: Iterable[str], price_type: str = "bid", *, exact: bool = False) -> dict[str, float]:
     return {}
+
+
+@single_flight_ttl(ttl=60, copy=True, failure_ttl=lambda error: 5 if isinstance(error, KeyError) else 0)
+def copied(symbol: str) -> list[str]:
+    return [symbol]
+
+
+def shallow(value: list[str]) -> list[str]:
+    return value[:]
+
+
+def for_how_long(error: Exception) -> timedelta:
+    return timedelta(seconds=len(error.args))
+
+
+single_flight_ttl(copied, ttl=60, copy=shallow, failure_ttl=for_how_long)
+copied.put(["A"], "A")
 
 
 @price.bulk(max_batch=50)

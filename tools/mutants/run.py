@@ -61,6 +61,7 @@ DECORATED = [
     *("decorators/test_decorated.py", "decorators/test_bound.py", "decorators/test_binding.py"),
     *("decorators/test_coroutines.py", "decorators/test_twin.py", "decorators/test_calls_made.py"),
 ]
+KEYS = ["decorators/test_key_options.py", "decorators/test_key_model.py", "contract/test_key_names.py"]
 TELLING = ["threads/test_told.py", "contract/test_one_call.py"]
 ACCOUNTS = [
     *("accounts/test_alpaca_prices.py", "accounts/test_bulk_prices.py", "accounts/test_trading.py"),
@@ -77,6 +78,7 @@ TESTS = {
     # locks
     "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
     "slots": [*CYCLES, *DEAD, "core/test_turns.py"],
+    "line": ["contract/test_max_flights.py"],
     "table": [*CYCLES, *DEAD, "core/test_idle.py", "core/test_turns.py", "core/test_locks.py"],
     "keyed": [*CYCLES, *DEAD, "core/test_locks.py", "core/test_turns.py"],
     "waiters": [*CYCLES, "core/test_turns.py", "threads/test_jobs.py"],
@@ -99,6 +101,7 @@ TESTS = {
     "counters": [*HITS, "fork"],
     # core
     "cache": ["core/test_remembered.py", *DEAD, *HITS, "freshness/test_grace.py", "bulk/test_joining.py"],
+    "current": ["freshness/test_unchanged.py"],
     "call": [*DECIDING, "core/test_leaving.py"],
     "flight": [*MODELS, *CALLS, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
     "transitions": [
@@ -128,6 +131,7 @@ TESTS = {
     "bulk_threads": [*BULK, "endings"],
     "bulk_tasks": [*BULK, "endings"],
     "wait": [*CALLS, "bulk/test_waiting.py", "bulk/test_told.py"],
+    "seats": ["contract/test_max_flights.py"],
     "pool": ["freshness/test_pool.py", "fork"],
     # process
     "registry": ["threads/test_control.py", "threads/test_told.py", "decorators/test_decorated.py", "fork"],
@@ -137,12 +141,14 @@ TESTS = {
     "loader": [*BULK, "decorators/test_binding.py"],
     "surface": [*HITS, *DECORATED],
     "assembly": DECORATED,
-    "callforms": [*DECORATED, "decorators/test_parameters.py", "threads/test_hits.py"],
+    "accelerate": [*DECORATED, *KEYS, "threads/test_hits.py"],
+    "callforms": [*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"],
+    "keyforms": KEYS,
     "parameters": ["decorators/test_parameters.py", "decorators/test_calls_made.py"],
     "binding": ["decorators/test_parameters.py", "decorators/test_calls_made.py", "core/test_keys.py"],
     "signatures": ["decorators/test_parameters.py", "decorators/test_twin.py", "core/test_keys.py"],
     "pickles": ["decorators/test_pickling.py"],
-    "keys": ["core/test_keys.py", "decorators/test_unweakable.py", "decorators/test_bound.py"],
+    "keys": [*KEYS, "core/test_keys.py", "decorators/test_unweakable.py", "decorators/test_bound.py"],
     # accounts
     "interface": ACCOUNTS,
     "alpaca": ACCOUNTS,

@@ -1,0 +1,169 @@
+"""The hit path in C, where it was built: which calls take it, and how they are described to it.
+
+This is about speed alone. What a call does, and what it raises, is said by the compiled Python call
+(`callforms`). That one serves where `_hits` was not built, where `SINGLEFLIGHT_PURE=1` was set at import, and
+where a function's calls are not simple; and it is what wrong arguments go to.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from ..core.cache import Cache
+from ..storage.entry import Record
+from .keyforms import KeyForm
+from .parameters import Parameters
+
+__all__ = ["Accelerator", "accelerated", "is_simple"]
+
+_hits: Any = None
+if os.environ.get("SINGLEFLIGHT_PURE", "").lower() in ("", "0", "false", "no", "off"):
+    with suppress(ImportError):  # not built, or not for this interpreter
+        from . import _hits  # type: ignore[attr-defined, no-redef]
+
+accelerated: bool = _hits is not None
+"""Whether hits are served in C in this process: built for this interpreter, and not switched off."""
+
+_BY_PLACE_ALONE = inspect.Parameter.POSITIONAL_ONLY
+_PLACED = (_BY_PLACE_ALONE, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_SIMPLE = (*_PLACED, inspect.Parameter.KEYWORD_ONLY)
+_OWNER = -1  # among the parts of a key: what stands for the instance
+
+
+class Accelerator:
+    """What C knows of the calls of one function.
+
+    Its compiled Python calls ask `find`. Beside that the function itself is called in C, if its calls are
+    simple: then its class is one of two that are made below the one that `furnish` is given.
+
+    Args:
+        cache: the function's; `lookup` is what finds a record in its index now.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._finder = self._core(cache.store.lookup.__self__, None)  # type: ignore[attr-defined]
+        self._caller: Any = None
+        self._base: Any = None
+        self._kinds: dict[bool, Any] = {}
+        self._call: Any = None
+        cache.fast_paths.append(self)
+
+    @classmethod
+    def of(cls, cache: Cache) -> Accelerator | None:
+        """One for a function with this cache, or None where hits are not served in C: also with `copy`."""
+        return cls(cache) if accelerated and cache.copy is None else None
+
+    def __setitem__(self, _name: str, lookup: Any) -> None:
+        """The cache's look-up was replaced (see `Cache.fast_paths`): here its dictionary is what counts."""
+        for core in (self._finder, self._caller):
+            if core is not None:
+                core.look_in(lookup.__self__)
+
+    def names(self) -> dict[str, Any]:
+        """What the compiled Python calls refer to."""
+        return {"find": self._finder.find, "nowhere": type(self._finder)}
+
+    def furnish(self, base: Any) -> None:
+        """The function is to be called in C: this class of it has all but that."""
+        self._base = base
+
+    def kind(self, as_method: bool) -> Any:
+        """The class of the function: with `as_method` it is called with the instance, and binds nothing."""
+        if as_method not in self._kinds:
+            self._kinds[as_method] = kind = _hits.make(self._base, as_method)
+            for name in ("__annotations__", "__doc__"):
+                _hits.show(kind, name, vars(self._base)[name])
+            _hits.show(kind, "__call__", self._call)
+        return self._kinds[as_method]
+
+    def describe(
+        self,
+        call: Any,
+        parameters: Parameters,
+        form: KeyForm,
+        names: dict[str, Any],
+        owner: Any = None,
+        sure: bool = False,
+    ) -> None:
+        """Say how calls are read from now on.
+
+        Args:
+            call: the compiled Python call; one that is a coroutine function looks for hits itself (`find`).
+            names: what that refers to.
+            owner: what stands for a first argument that may be an instance; None if there are none.
+            sure: it is one.
+        """
+        with self._cache.switching:
+            self._caller = core = self._core(self._finder.index, call)
+        self._call = staticmethod(call)
+        for kind in self._kinds.values():
+            _hits.show(kind, "__call__", self._call)
+        taken = list(parameters.signature.parameters.values())
+        parts = _parts(form, [parameter.name for parameter in taken], owner is not None, sure)
+        if parts is None or len(taken) > _hits.MOST or inspect.iscoroutinefunction(call):
+            return
+        core.shape(
+            tuple(parameter.name for parameter in taken),
+            tuple(core if parameter.default is parameter.empty else parameter.default for parameter in taken),
+            sum(parameter.kind is _BY_PLACE_ALONE for parameter in taken),
+            sum(parameter.kind in _PLACED for parameter in taken),
+            parts,
+            form.lone and parts != () and parts[0] != _OWNER,
+            names["_sf_make_key"] if form.own else None,
+            names["_sf_known"],
+            owner,
+            names["_sf_driver"],
+            names["_sf_cache"],
+            names["_sf_run"],
+            _refusing(names["_sf_unhashable"], [parameter.name for parameter in taken], owner is not None),
+        )
+
+    def attach(self, made: Any, as_method: bool) -> None:
+        """Have this function called as it was described last."""
+        kind = self.kind(as_method)
+        if type(made) is not kind:
+            _hits.become(made, kind)
+        _hits.attach(made, self._caller)
+
+    def _core(self, index: Any, call: Any) -> Any:
+        timer = self._cache.timer
+        return _hits.Core(Record, index, timer, timer is time.monotonic, call)
+
+
+def is_simple(parameters: Parameters, form: KeyForm) -> bool:
+    """Return True if calls with these parameters, and keys of this form, can be read in C."""
+    taken = parameters.signature.parameters.values()
+    dotted = any("." in name for name in form.names or ())
+    return parameters.exact and not (form.typed or dotted) and all(each.kind in _SIMPLE for each in taken)
+
+
+def _parts(form: KeyForm, known: list[str], owned: bool, sure: bool) -> tuple[int, ...] | None:
+    """What a key is made of: places of parameters, and the instance; None where that depends on the call."""
+    if form.own:
+        return ()
+    if form.names is not None:
+        named = tuple(map(known.index, form.names))
+        if not (owned and form.owned):
+            return named
+        return (_OWNER, *named) if sure else None
+    places = tuple(place for place, name in enumerate(known) if name not in form.left_out)
+    return (_OWNER, *places[1:]) if owned and form.owned and known else places
+
+
+def _refusing(unhashable: Callable[..., TypeError], names: list[str], owned: bool) -> Callable[..., NoReturn]:
+    """What raises in the place of an error that came up while a key was looked for."""
+
+    def refuse(error: TypeError, key: Any, arguments: tuple[Any, ...]) -> NoReturn:
+        named = dict(zip(names[owned:], arguments[owned:], strict=True))
+        raised = unhashable(error, key, named)
+        if raised is not error:
+            raised.__context__ = error
+        raise raised from None
+
+    return refuse

@@ -1,0 +1,62 @@
+"""What decorated functions, their bound methods and loaders show of themselves: `repr`, `dir` and `help`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..common.messages import cut, shown
+from ..common.slips import Slip
+
+if TYPE_CHECKING:
+    from ..core.cache import Cache
+
+__all__ = ["Documented", "called", "doc_for", "public_names"]
+
+
+def called(cache: Cache) -> str:
+    """Return the name of a function and the options that are not at their defaults; bounded and guarded."""
+    key = {name: value for name, value in cache.rule.options().items() if value or callable(value)}
+    options = {**cache.options.differing(), **key}
+    return f"{cut(cache.name)}({', '.join(f'{name}={shown(value)}' for name, value in options.items())})"
+
+
+def public_names(kind: type) -> list[str]:
+    """Return the public attributes of a class: for a decorated function its controls."""
+    return [
+        name
+        for name in dir(kind)
+        if not (name.startswith("_") or isinstance(inspect.getattr_static(kind, name, None), Slip))
+    ]
+
+
+def doc_for(asker: FrameType, doc: str | None, cache: Cache, kind: type) -> str | None:
+    """Return a docstring; where `help` asks (this frame is of pydoc), followed by options and controls."""
+    if asker.f_globals.get("__name__") != "pydoc":
+        return doc
+    controls = textwrap.fill(f"Controls: {', '.join(public_names(kind))}", 80, subsequent_indent="    ")
+    note = f"Single flight: {called(cache)}\n\n{controls}"
+    return f"{inspect.cleandoc(doc)}\n\n{note}" if doc else note
+
+
+class Documented:
+    """The `__doc__` of a proxy: its function's, until it is given another one.
+
+    It is for the class of each instance, since `type` gives every class a `__doc__` of its own.
+    """
+
+    def __init__(self, own: str | None) -> None:
+        self.own = own
+
+    def __get__(self, instance: Any, owner: Any = None) -> str | None:
+        if instance is None:
+            return self.own
+        given = instance._self_doc
+        doc = instance.__wrapped__.__doc__ if given is None else given[0]
+        return doc_for(sys._getframe(1), doc, instance._self_shared(), type(instance))
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance._self_doc = (value,)

@@ -1,0 +1,555 @@
+"""The options `key` by name, `ignore` and `typed`: what is refused, what is shown, and where they work."""
+
+import asyncio
+import collections
+import copy
+import functools
+import inspect
+import pickle
+
+import pytest
+
+from singleflight import UnhashableKey, caches, single_flight_ttl
+
+
+def price(account, symbol, price_type="bid", *args, session=None, **kwargs):
+    return symbol
+
+
+def decorated(**options):
+    return single_flight_ttl(ttl=60, **options)(price)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        (
+            {"key": "symbl"},
+            ValueError,
+            r"key: price\(account, .*\) has no parameter 'symbl'; did you mean 'symbol'\?",
+        ),
+        ({"key": ("symbol", "quux")}, ValueError, r"key: price\(.*\) has no parameter 'quux'$"),
+        ({"key": "acount.id"}, ValueError, r"key: .* no parameter 'acount'; did you mean 'account'\?"),
+        ({"ignore": "sesion"}, ValueError, r"ignore: .* no parameter 'sesion'; did you mean 'session'\?"),
+        ({"ignore": ("session", "x")}, ValueError, r"ignore: .* no parameter 'x'"),
+        ({"key": "symbol", "ignore": "session"}, TypeError, r"ignore: it is what the default key leaves out"),
+        ({"key": lambda *a, **k: a, "ignore": "session"}, TypeError, r"ignore: it is what the default key"),
+        ({"key": ()}, ValueError, r"key: expected at least one name of a parameter, got \(\)"),
+        ({"key": ("symbol", "symbol")}, ValueError, r"key: 'symbol' is there twice"),
+        ({"key": ("account.id", "account.id")}, ValueError, r"key: 'account.id' is there twice"),
+        ({"ignore": ["session", "session"]}, ValueError, r"ignore: 'session' is there twice"),
+        ({"key": ("symbol", 1)}, TypeError, r"key: expected names of parameters, got 1"),
+        ({"key": (None,)}, TypeError, r"key: expected names of parameters, got None"),
+        ({"ignore": (1,)}, TypeError, r"ignore: expected names of parameters, got 1"),
+        ({"ignore": 1}, TypeError, r"ignore: expected a parameter's name or several, got 1"),
+        ({"ignore": None}, TypeError, r"ignore: expected a parameter's name or several, got None"),
+        (
+            {"ignore": b"session"},
+            TypeError,
+            r"ignore: expected a parameter's name or several, got b'session'",
+        ),
+        ({"key": 1}, TypeError, r"key: expected a callable of the arguments, the name .*, got 1"),
+        (
+            {"key": ["symbol"]},
+            TypeError,
+            r"key: expected a callable .* or a tuple of names, got \['symbol'\]",
+        ),
+        ({"key": b"symbol"}, TypeError, r"key: expected a callable"),
+        (
+            {"key": "args.count"},
+            ValueError,
+            r"key: 'args' collects arguments, so 'args.count' is no attribute",
+        ),
+        ({"key": "kwargs.get"}, ValueError, r"key: 'kwargs' collects arguments"),
+        ({"ignore": "account.id"}, ValueError, r"ignore: 'account.id' is an attribute; only whole arguments"),
+        (
+            {"key": "account.__class__"},
+            ValueError,
+            r"key: 'account.__class__' names an attribute that is private",
+        ),
+        ({"key": "account.id.__x"}, ValueError, r"key: 'account.id.__x' names an attribute that is private"),
+        *(
+            ({option: name}, ValueError, rf"{option}: .* is not the name of a parameter")
+            for option in ("key", "ignore")
+            for name in [
+                *("", ".", "account.", ".id", "account..id", "symbol ", "account .id", "1", "class", "None"),
+                *(
+                    "account.class",
+                    "symbol, account",
+                    "symbol or 1",
+                    "symbol)",
+                    "f()",
+                    "symbol\n",
+                    "a-b",
+                    "*args",
+                ),
+                *("account.id()", "account[0]", "(symbol)", "symbol#", "symbol;x", "a\x00b", "**kwargs"),
+            ]
+        ),
+        ({"typed": 1}, TypeError, r"typed: expected True or False, got 1"),
+        ({"typed": None}, TypeError, r"typed: expected True or False, got None"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options, kind, message):
+    """At decoration, by an error that begins with the option's name."""
+    with pytest.raises(kind, match=f"^{message}"):
+        decorated(**options)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda _sf_x: 1, type("C", (), {"__call__": property(lambda _: max)})()],
+    ids=["own", "property"],
+)
+@pytest.mark.parametrize("options", [{"key": "x"}, {"ignore": "x"}])
+def test_unknown_parameters_cannot_be_named(function, options):
+    """Where a callable does not say what it takes, the error at decoration says so."""
+    option = next(iter(options))
+    with pytest.raises(TypeError, match=f"^{option}: the parameters of .* are not known"):
+        single_flight_ttl(ttl=60, **options)(function)
+
+
+def test_typed_keys_need_no_parameters():
+    """A callable that does not say what it takes may have typed keys."""
+    largest = single_flight_ttl(ttl=60, typed=True)(max)
+    assert repr([largest(1, 0), largest(1.0, 0), largest(1, 0.0), largest(1, 0)]) == "[1, 1.0, 1, 1]"
+    assert largest.stats().calls == 3
+
+
+class Name(str):
+    """A name of a class of its own, which would mislead."""
+
+    __slots__ = ()
+
+    def split(self, *_):
+        return ["print('no')"]
+
+    def partition(self, _):
+        return ("print('no')", "", "")
+
+    def __str__(self):
+        return "print('no')"
+
+
+def test_a_names_own_methods_are_not_asked():
+    """A subclass of str counts as the text that it is."""
+    function = decorated(key=(Name("symbol"), Name("account")), typed=True)
+    function(1, "A")
+    assert function.entry(1, "A").key == ("A", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"key": "args"}, (1, 2)),
+        ({"key": "kwargs"}, (("a", 1), ("b", 2))),
+        ({"key": ("args", "kwargs", "symbol")}, ((1, 2), (("a", 1), ("b", 2)), "A")),
+        ({"key": ("session", "account.real")}, (None, 5)),
+        ({"key": ("price_type",)}, ("bid",)),
+        ({"ignore": "args"}, (5, "A", "bid", None, (("a", 1), ("b", 2)))),
+        ({"ignore": ("kwargs", "session", "account")}, ("A", "bid", (1, 2))),
+        ({"ignore": list(inspect.signature(price).parameters)}, ()),
+        ({"ignore": {"kwargs"}}, (5, "A", "bid", (1, 2), None)),
+        ({"ignore": ()}, (5, "A", "bid", (1, 2), None, (("a", 1), ("b", 2)))),
+    ],
+)
+@pytest.mark.parametrize("typed", [False, True])
+def test_what_is_collected_may_be_named(options, key, typed):
+    """`args` is the tuple, `kwargs` the sorted items; a key by names has its parts in the order named."""
+    function = decorated(typed=typed, **options)
+    function(5, "A", "bid", 1, 2, b=2, a=1)
+    assert function.entry(5, "A", "bid", 1, 2, a=1, b=2).key == key
+
+
+def test_the_options_are_shown():
+    """`cache_parameters` tells `key` as it was given, the ignored names as a tuple, and `typed`."""
+    asked = [decorated(**options).cache_parameters() for options in ({}, {"key": "symbol", "typed": True})]
+    asked += [
+        decorated(ignore=["session"]).cache_parameters(),
+        decorated(ignore="session").cache_parameters(),
+    ]
+    assert [(told["key"], told["ignore"], told["typed"]) for told in asked] == [
+        (None, (), False),
+        ("symbol", (), True),
+        (None, ("session",), False),
+        (None, ("session",), False),
+    ]
+
+
+def test_a_misspelt_option():
+    """Names that other libraries use for `ignore` lead to it."""
+    with pytest.raises(TypeError, match="unknown option 'ignore_args'; did you mean 'ignore'"):
+        decorated(ignore_args="session")
+
+
+@pytest.mark.parametrize("loose", [False, True])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": "symbol"}, "price: 'symbol', which key= names, cannot be hashed (list)"),
+        ({"key": ("account", "symbol")}, "price: 'account', which key= names, cannot be hashed (dict)"),
+        ({"key": ("symbol", "account")}, "price: 'symbol', which key= names, cannot be hashed (list)"),
+        ({"key": "args"}, "price: 'args', which key= names, cannot be hashed (tuple)"),
+        (
+            {"ignore": "account"},
+            "price: argument 'symbol' cannot be hashed (list), so it cannot be part of the",
+        ),
+        (
+            {"ignore": ("account", "symbol")},
+            "price: argument '*args[0]' cannot be hashed (set), so it cannot",
+        ),
+    ],
+)
+@pytest.mark.parametrize("typed", [False, True])
+def test_what_cannot_be_hashed_is_named(options, message, typed, loose):
+    """The error names the first part of the key that cannot be hashed, and no ignored argument."""
+    function = price
+    if loose:
+        function = functools.wraps(price)(lambda *args, **kwargs: price(*args, **kwargs))
+    function = single_flight_ttl(ttl=60, typed=typed, **options)(function)
+    for call in (function, function.entry):
+        with pytest.raises(UnhashableKey) as raised:
+            call({}, [], "bid", set())
+        assert str(raised.value).startswith(message)
+
+
+def test_an_attribute_that_cannot_be_hashed_is_named():
+    """With its dots; and in a method behind the instance."""
+
+    class Account:
+        tags = ["x"]
+
+        @single_flight_ttl(ttl=60, key=("self.tags", "symbol"))
+        def price(self, symbol):
+            return 1
+
+        @single_flight_ttl(ttl=60, key="symbol", typed=True)
+        def bid(self, symbol):
+            return 1
+
+    with pytest.raises(UnhashableKey, match=r"'self\.tags', which key= names, cannot be hashed"):
+        Account().price("A")
+    with pytest.raises(UnhashableKey, match="'symbol', which"):
+        Account().bid([])
+
+
+class Rates:
+    """Every kind of method, by name."""
+
+    def __init__(self, number):
+        self.number = number
+
+    @single_flight_ttl(ttl=60, key="currency")
+    def plain(self, currency, day=1):
+        return (self.number, currency, day)
+
+    @single_flight_ttl(ttl=60, key="currency")
+    @classmethod
+    def above(cls, currency, day=1):
+        return (cls.__name__, currency, day)
+
+    @classmethod
+    @single_flight_ttl(ttl=60, key="currency")
+    def below(cls, currency, day=1):
+        return (cls.__name__, currency, day)
+
+    @single_flight_ttl(ttl=60, key=("cls.kind", "currency"))
+    @classmethod
+    def by_kind(cls, currency, day=1):
+        return (cls.kind, currency, day)
+
+    @single_flight_ttl(ttl=60, key="currency")
+    @staticmethod
+    def static(day, currency):
+        return (day, currency)
+
+    @staticmethod
+    @single_flight_ttl(ttl=60, key="currency")
+    def static_above(day, currency):
+        return (day, currency)
+
+    @property
+    @single_flight_ttl(ttl=60, key="self.number")
+    def prop(self):
+        return self
+
+    @single_flight_ttl(ttl=60, ignore="day")
+    def ignoring(self, currency, day=1):
+        return (self.number, currency, day)
+
+    @single_flight_ttl(ttl=60, ignore="self")
+    def shared(self, currency):
+        return (self.number, currency)
+
+    @single_flight_ttl(ttl=60, key="currency")
+    def collected(*args, currency):
+        return (args[0].number, currency)
+
+    kind = "base"
+
+
+class Other(Rates):
+    """Inherits all of them."""
+
+    kind = "other"
+
+
+def test_methods_of_every_kind():
+    """Instances and classes stay apart unless named; what is not named does not count."""
+    one, two = Rates(1), Rates(2)
+    assert [each.plain("EUR", day) for each in (one, two) for day in (1, 2)] == [(1, "EUR", 1)] * 2 + [
+        (2, "EUR", 1)
+    ] * 2
+    assert Rates.plain(one, "EUR", 7) == (1, "EUR", 1)
+    for method in ("above", "below"):
+        for owner in (Rates, Other):
+            found = [getattr(owner, method)("EUR", day) for day in (1, 2)]
+            found.append(getattr(owner(1), method)("EUR", 3))
+            assert found == [(owner.__name__, "EUR", 1)] * 3
+    assert [Rates.by_kind("EUR"), Other.by_kind("EUR", 2), Other.by_kind("EUR")] == [
+        ("base", "EUR", 1),
+        ("other", "EUR", 2),
+        ("other", "EUR", 2),
+    ]
+    for method in ("static", "static_above"):
+        assert [getattr(of, method)(day, "EUR") for of in (Rates, one, Other) for day in (1, 2)] == [
+            (1, "EUR")
+        ] * 6
+    assert (one.prop, Rates(1).prop, two.prop) == (one, one, two)
+    assert [each.ignoring("EUR", day) for each in (one, two) for day in (1, 2)] == [(1, "EUR", 1)] * 2 + [
+        (2, "EUR", 1)
+    ] * 2
+    assert one.shared("EUR") == two.shared("EUR") == (1, "EUR")
+    assert [each.collected(currency="EUR") for each in (one, two, one)] == [
+        (1, "EUR"),
+        (2, "EUR"),
+        (1, "EUR"),
+    ]
+    assert Rates.collected(two, currency="EUR") == (2, "EUR")
+
+
+def test_a_function_that_becomes_a_method():
+    """Calls on the class's instances have these in their keys from then on; others do not."""
+    runs = []
+
+    @single_flight_ttl(ttl=60, key="symbol")
+    def fetch(account, symbol):
+        runs.append(account)
+        return symbol
+
+    for account in (1, 2):
+        fetch(account, "A")
+
+    class Account:
+        price = fetch
+
+    mine, yours = Account(), Account()
+    assert [of.price("A") for of in (mine, yours, mine)] == ["A"] * 3
+    fetch(yours, "A"), fetch(3, "A")
+    assert runs == [1, mine, yours]
+
+
+def test_a_twin_needs_what_is_named_alone():
+    """A twin may have other parameters than the first function, but those of the key."""
+
+    @single_flight_ttl(ttl=60, key="symbol", typed=True)
+    def fetch(symbol):
+        return symbol
+
+    @fetch.twin
+    async def afetch(session, symbol):
+        return symbol
+
+    assert fetch(1) == 1
+    assert asyncio.run(afetch(object(), 1)) == 1
+    assert repr(asyncio.run(afetch(object(), 1.0))) == "1.0"
+    assert fetch.entry(1.0).key == 1.0
+    assert fetch.stats().calls == 2
+
+
+def test_a_twin_without_what_is_ignored():
+    """What the first function ignores its twin need not have; all else it must."""
+
+    @single_flight_ttl(ttl=60, ignore="session")
+    def fetch(symbol, session=None):
+        return symbol
+
+    @fetch.twin
+    async def afetch(symbol):
+        return symbol
+
+    assert (fetch("A", 1), asyncio.run(afetch("A"))) == ("A", "A")
+    assert fetch.stats().calls == 1
+    with pytest.raises(TypeError, match=r"^twin: .* has other parameters"):
+
+        @fetch.twin
+        def other(symbol, http):
+            return symbol
+
+
+def test_a_twin_with_other_keys_is_refused():
+    """Both need the named parameters, collected or not alike, and both an instance or neither."""
+
+    @single_flight_ttl(ttl=60, key=("symbol", "args"))
+    def fetch(symbol, *args):
+        return symbol
+
+    class Account:
+        @single_flight_ttl(ttl=60, key="symbol")
+        def price(self, symbol):
+            return symbol
+
+    for first, twin in (
+        (fetch, lambda symbol: 1),
+        (fetch, lambda symbol, args: 1),
+        (fetch, lambda args, *symbol: 1),
+        (Account.price, lambda symbol, other: 1),
+    ):
+        with pytest.raises(TypeError, match=r"^twin: .* need the same parameters for .*which key= names"):
+            first.twin(twin)
+
+
+def test_a_twin_that_hides_its_parameters_has_those_of_the_first():
+    """As with default keys: twins are called alike."""
+
+    @single_flight_ttl(ttl=60, key="symbol")
+    def fetch(session, symbol="A"):
+        return symbol
+
+    twin = fetch.twin(max)
+    fetch(1, "B")
+    assert twin(2, "B") == "B"
+    assert fetch.stats().calls == 1
+
+
+class Bulk:
+    """Getters by name with their loaders."""
+
+    def __init__(self, number):
+        self.number = number
+        self.loads = []
+
+    @single_flight_ttl(ttl=60, key="symbol")
+    def price(self, symbol, session=None):
+        return (self.number, symbol)
+
+    @price.bulk
+    def prices(self, symbols, session=None):
+        self.loads.append(symbols)
+        return {symbol: (self.number, symbol) for symbol in symbols}
+
+    @single_flight_ttl(ttl=60, key=("self.number", "symbol.real"), typed=True)
+    def real(self, symbol):
+        return symbol
+
+    @real.bulk
+    async def reals(self, symbols):
+        self.loads.append(symbols)
+        return {symbol: symbol for symbol in symbols}
+
+
+def test_loaders():
+    """A loader's keys are what the options make of its items, whatever else it is called with."""
+    one, two = Bulk(1), Bulk(2)
+    one.price("A", 1)
+    assert one.prices(["A", "B"], 2) == {"A": (1, "A"), "B": (1, "B")}
+    assert one.loads == [["B"]]
+    assert two.prices(["A", "B"]) == {"A": (2, "A"), "B": (2, "B")}
+    assert one.price("B", 7) == (1, "B")
+
+
+def test_loaders_tell_types_apart():
+    """Equal items of different types are fetched each; in one answer they have no room."""
+    one = Bulk(1)
+    assert asyncio.run(one.reals([1, 2])) == {1: 1, 2: 2}
+    assert repr(asyncio.run(Bulk(1).reals([1.0, 2.0]))) == "{1.0: 1.0, 2.0: 2.0}"
+    assert repr([one.real(1), one.real(1.0), Bulk(1).real(2.0)]) == "[1, 1.0, 2.0]"
+    assert Bulk.real.stats().calls == 2
+    with pytest.raises(
+        TypeError, match="symbols: equal items of different types have one place in the answer"
+    ):
+        asyncio.run(one.reals([1, 1.0]))
+    assert asyncio.run(one.reals([1, 1])) == {1: 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [({"key": "symbol"}, "AA"), ({"key": ("symbol", "side")}, "AB"), ({"ignore": "extra"}, "AB")],
+)
+def test_wrappers_are_taken_at_their_word(options, same):
+    """Around a wrapper the names are those that it shows; a call that does not fit them raises."""
+    runs = []
+
+    def fetch(symbol, side="bid", extra=None):
+        runs.append(side)
+        return symbol
+
+    wrapper = functools.wraps(fetch)(lambda *args, **kwargs: fetch(*args, **kwargs))
+    shared = single_flight_ttl(ttl=60, **options)(wrapper)
+    for call in (("x",), ("x", "bid"), ("x", "bid", None), ("x", "bid", []), ("x", "ask")):
+        shared(*call)
+    shared(side="ask", symbol="x", extra={})
+    assert len(runs) == len(set(same))
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'symbol'"):
+        shared(side="bid")
+
+
+def test_a_wrappers_instance_stays():
+    """On a method below a wrapper too the instance is in the key, by identity."""
+
+    def tried(function):
+        return functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+
+    class Account:
+        __hash__ = None
+
+        @single_flight_ttl(ttl=60, key="symbol", typed=True)
+        @tried
+        def price(self, symbol, side="bid"):
+            return (self, symbol)
+
+        @single_flight_ttl(ttl=60, typed=True)
+        @tried
+        def typed(self, symbol, side="bid", other=1):
+            return (self, symbol)
+
+    mine, yours = Account(), Account()
+    for method in ("price", "typed"):
+        assert getattr(mine, method)(1)[0] is mine
+        assert getattr(yours, method)(1)[0] is yours
+        assert getattr(mine, method)(1)[0] is mine
+        assert repr([getattr(mine, method)(number)[1] for number in (1, 1.0, True)]) == "[1, 1.0, True]"
+        assert getattr(Account, method)(yours, 1)[0] is yours
+        assert getattr(mine, method).entry(1.0).key[0]() is mine
+    assert mine.typed(1, "bid", 1)[0] is mine  # goes by its spelling
+    assert repr([mine.typed(number, "bid", 1)[1] for number in (1, 1.0)]) == "[1, 1.0]"
+
+
+Point = collections.namedtuple("Point", "x y")  # noqa: PYI024
+
+
+@pytest.mark.parametrize(
+    ("key", "ones", "others"),
+    [
+        (lambda x: x, 1, 1.0),
+        (lambda x: (x, "a"), 1, True),
+        (lambda x: Point(x, 0), 1, 1.0),
+        (lambda x: [x], None, None),
+    ],
+)
+def test_typed_results_of_a_key(key, ones, others):
+    """Of a `key` that is a callable the type of the result counts, or that of each item of a tuple."""
+    function = single_flight_ttl(ttl=60, key=key, typed=True)(lambda x: x)
+    if ones is None:
+        with pytest.raises(UnhashableKey, match=r"the result of key= cannot be hashed: \[1\]"):
+            function(1)
+        return
+    assert repr([function(each) for each in (ones, others, ones)]) == repr([ones, others, ones])
+    assert (function.entry(ones).key, type(function.entry(ones).key)) == (key(ones), type(key(ones)))
+
+
+def test_copies_and_pickles_keep_the_options():
+    """A decorated function that is sent by name is itself; its options do not change."""
+    assert pickle.loads(pickle.dumps(Rates.plain)) is Rates.plain
+    assert copy.deepcopy(Rates.plain) is Rates.plain
+    assert Rates.plain in caches()
