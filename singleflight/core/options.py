@@ -43,7 +43,7 @@ def is_not_none(value: object) -> bool:
     return value is not None
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)  # nobody compares it: less to make
+@dataclass(slots=True, eq=False, repr=False)  # never changed; to be frozen takes as long again to make
 class Options:
     """Checked options. `fixed_ttl` is None where `ttl` is a callable, which `ttl_of` then asks."""
 
