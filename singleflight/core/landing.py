@@ -13,7 +13,7 @@ from ..locks.table import is_sound
 from ..locks.unsettled import After
 from ..storage.entry import AgeingRecord, Record, TaggedRecord, record_of
 from ..storage.ttl import Landing, checked_tags
-from ..telemetry.events import log
+from ..telemetry.kinds import log
 from .cache import Cache
 from .call import Nobody
 from .flight import Flight
