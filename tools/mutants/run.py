@@ -143,6 +143,7 @@ TESTS = {
     "loader": [*BULK, "decorators/test_binding.py"],
     "loading": [*BULK, "decorators/test_binding.py"],
     "surface": [*HITS, *DECORATED],
+    "display": ["decorators/test_display.py"],
     "assembly": DECORATED,
     "accelerate": [*DECORATED, *KEYS, "threads/test_hits.py"],
     "callforms": [*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"],
