@@ -1,9 +1,12 @@
 """One call for many callers: a TTL cache and keyed locks in one decorator."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .common.keys import InstanceKey
 from .core.answers import Answer
-from .core.current import CurrentFlight, Unchanged, current_flight
+from .core.current import Unchanged, current_flight
 from .core.options import is_not_none
 from .decorator.accelerate import accelerated
 from .decorator.decorate import single_flight_ttl
@@ -15,9 +18,10 @@ from .process.drain import drain, drain_sync
 from .process.registry import invalidate_tag, report
 from .storage.entry import Entry
 from .storage.ttl import AdaptiveTTL, Landing
-from .telemetry.counters import Stats
-from .telemetry.events import Event, Listener, LoggingListener
-from .telemetry.views import Explanation, FlightInfo
+
+if _TYPE_CHECKING:
+    from .telemetry.events import Event, Listener, LoggingListener
+    from .telemetry.views import CurrentFlight, Explanation, FlightInfo, Stats
 
 __version__ = "0.1.0"
 
@@ -55,3 +59,17 @@ __all__ = [
     "report",
     "single_flight_ttl",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """The classes of events and views, which take long to make, when somebody asks for them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .telemetry import events, views
+
+    value = globals()[name] = getattr(views if name in views.__all__ else events, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

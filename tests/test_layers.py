@@ -161,7 +161,10 @@ def test_an_account_has_one_base():
 
 
 def test_the_core_has_no_event_loop():
-    """Threads need no asyncio: the modules that import it are loaded by the first coroutine function."""
+    """Threads need no asyncio: the modules that import it are loaded by the first coroutine function.
+
+    `asyncio_edges` names its types alone.
+    """
     program = (
         "import sys, singleflight; print(*[name for name in sys.modules if name.startswith('singleflight.')])"
     )
@@ -170,10 +173,10 @@ def test_the_core_has_no_event_loop():
     )
     loaded = set(done.stdout.split())
     assert "singleflight.drivers.threads" in loaded
-    with_a_loop = {"drivers/tasks", "drivers/bulk_tasks", "locks/asyncio_edges", "locks/task_waiters"}
+    with_a_loop = {"drivers/tasks", "drivers/bulk_tasks", "locks/task_waiters"}
     assert not {f"singleflight.{name.replace('/', '.')}" for name in with_a_loop} & loaded
     users = {name_of(path) for path in EVERYTHING if "asyncio" in map(str, imports(path))}
-    assert users - {"accounts/workers"} == with_a_loop | {"testing/callers"}
+    assert users - {"accounts/workers", "locks/asyncio_edges"} == with_a_loop | {"testing/callers"}
 
 
 def test_importing_is_light():
@@ -187,9 +190,13 @@ def test_importing_is_light():
 
 
 def test_init_only_re_exports():
-    """`__init__` holds a docstring, imports, the version and the list of its names."""
+    """`__init__` holds a docstring, imports, the version, the list of its names, and finds late ones."""
     docstring, *rest = ast.parse((PACKAGE / "__init__.py").read_text()).body
     assert isinstance(docstring, ast.Expr)
+    late = [node for node in rest if isinstance(node, ast.If)]
+    assert [ast.unparse(node.test) for node in late] == ["_TYPE_CHECKING"]
+    assert [node.name for node in rest if isinstance(node, ast.FunctionDef)] == ["__getattr__", "__dir__"]
+    rest = [node for node in rest if not isinstance(node, ast.FunctionDef | ast.If)] + late[0].body
     assert {type(node) for node in rest} == {ast.ImportFrom, ast.Assign}
     assigned = {ast.unparse(node.targets[0]) for node in rest if isinstance(node, ast.Assign)}
     assert assigned == {"__version__", "__all__"}
@@ -198,7 +205,10 @@ def test_init_only_re_exports():
 def test_init_exports_what_it_imports():
     """Every name that `__init__` imports is in `__all__`, and the reverse."""
     body = ast.parse((PACKAGE / "__init__.py").read_text()).body
-    names = [alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    body += [node for each in body if isinstance(each, ast.If) for node in each.body]
+    names = [
+        alias.name for node in body if isinstance(node, ast.ImportFrom) and node.level for alias in node.names
+    ]
     assert sorted(names) == sorted(singleflight.__all__)
 
 

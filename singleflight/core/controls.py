@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.keys import InstanceKey, plain
 from ..common.messages import shown
@@ -16,9 +16,6 @@ from ..locks.unsettled import After, settle
 from ..locks.waiters import Actor, get_ident
 from ..storage.entry import Entry, Record
 from ..storage.ttl import Landing, checked_tags
-from ..telemetry.counters import Stats
-from ..telemetry.events import Invalidate, Put
-from ..telemetry.views import Explanation, FlightInfo
 from .cache import Cache
 from .current import Unchanged
 from .flight import FLYING, Flight
@@ -26,6 +23,9 @@ from .landing import new_record
 from .options import switched_off
 from .shareable import check_shareable
 from .transitions import detach
+
+if TYPE_CHECKING:
+    from ..telemetry.views import Explanation, FlightInfo, Stats
 
 __all__ = [
     "bypass",
@@ -52,7 +52,7 @@ def invalidate(cache: Cache, key: Hashable) -> bool:
     del idle
     dropped = detached or (record is not None and record.serves_for(cache.timer()) > 0)
     if dropped and cache.tell.wants("invalidate"):
-        cache.tell.tell(Invalidate, key)
+        cache.tell.tell("invalidate", key)
     return dropped
 
 
@@ -83,7 +83,7 @@ def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
     dropped = [record for record in cache.store.cut(tags, number) if record.serves_for(now) > 0]
     if cache.tell.wants("invalidate"):
         for record in dropped:
-            cache.tell.tell(Invalidate, record.key)
+            cache.tell.tell("invalidate", record.key)
     return len(dropped)
 
 
@@ -114,7 +114,7 @@ def drop(cache: Cache, owner: InstanceKey | None = None) -> int:
     del idle
     if cache.tell.wants("invalidate"):
         for key in [*detached, *dropped]:
-            cache.tell.tell(Invalidate, key)
+            cache.tell.tell("invalidate", key)
     return len(dropped)
 
 
@@ -152,7 +152,7 @@ def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:
     dropped = detached + [record.key for record in stored if record.serves_for(now) > 0]
     if cache.tell.wants("invalidate"):
         for key in dropped:
-            cache.tell.tell(Invalidate, key)
+            cache.tell.tell("invalidate", key)
     return len(dropped)
 
 
@@ -178,7 +178,7 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
     gone = cache.store.put(record)
     _detach(cache, key)  # a flight that began in between is refused by the store; nobody is to join it now
     if cache.tell.wants("put"):
-        cache.tell.tell(Put, key, value=value)
+        cache.tell.tell("put", key, value=value)
     cache.tell.gone(gone or [], now)
 
 
@@ -223,6 +223,8 @@ def flights(cache: Cache) -> tuple[FlightInfo, ...]:
 
 def explain(cache: Cache, key: Hashable) -> Explanation:
     """What a call with this key would do now."""
+    from ..telemetry.views import Explanation  # here and below: see there
+
     settle()
     now = cache.timer()
     record = cache.store.index.get(key)
@@ -245,6 +247,8 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
 
 def stats(cache: Cache) -> Stats:
     """What was seen and done so far."""
+    from ..telemetry.views import Stats
+
     settle()
     now = cache.timer()
     cache.tell.gone(cache.store.expire(now), now)
@@ -338,6 +342,8 @@ def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
 
 def info(flight: Flight, cache: Cache, now: float) -> FlightInfo:
     """What users see of a flight that has a leader."""
+    from ..telemetry.views import FlightInfo
+
     elapsed = max(0.0, now - flight.started)
     leader = name_of(flight.leader)
     queued = cache.line is not None and cache.line.is_queued(flight)

@@ -50,7 +50,7 @@ from ..locks.waitgraph import (
 )
 from ..storage.entry import Record
 from ..telemetry.counters import Counts
-from ..telemetry.events import is_logging, levels
+from ..telemetry.kinds import is_logging, levels
 from .cache import Cache
 from .call import HIT, JOIN, NONE, SHARE, Call, Decision
 from .flight import FLYING, LANDED, Flight

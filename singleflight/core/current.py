@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..common.errors import SingleFlightError
 from ..common.keys import plain
-from ..common.messages import Shown, shown
+from ..common.messages import shown
 from ..locks.waiters import descends
 from ..storage.entry import Entry
 from .call import LEAD, Call
 from .flight import Flight
 
-__all__ = ["CurrentFlight", "Unchanged", "current_flight", "kept", "runs"]
+if TYPE_CHECKING:
+    from ..telemetry.views import CurrentFlight
+
+__all__ = ["Unchanged", "current_flight", "kept", "runs"]
 
 
 class _Unchanged:
@@ -53,21 +55,6 @@ was none, the flight fails with `SingleFlightError`, which its followers and `fa
 >>> rate("EUR"), rate.refresh("EUR"), rate.stats().calls
 (1.08, 1.08, 2)
 """
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class CurrentFlight(Shown):
-    """The flight that the calling code runs in, as `current_flight` finds it.
-
-    `kind` is "call", "refresh" or "bulk". `previous` is the entry that was stored for `key` when the flight
-    began (perhaps past its ttl), or None. In a loader `key` is the tuple of the keys that this call of it is
-    for, `previous` is None, and `entries` has the entries that were stored, by item.
-    """
-
-    key: Hashable
-    kind: str
-    previous: Entry[Any] | None
-    entries: Mapping[Any, Entry[Any]]
 
 
 def current_flight() -> CurrentFlight | None:
@@ -125,6 +112,8 @@ class Flown(Protocol):
 
 
 def _view(flown: Flown | Flight | Call | None) -> CurrentFlight | None:
+    from ..telemetry.views import CurrentFlight  # only whoever asks needs it
+
     if isinstance(flown, Call):
         return _view(flown.flight if flown.decision is LEAD else None)
     if isinstance(flown, Flight):

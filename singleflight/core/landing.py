@@ -13,7 +13,7 @@ from ..locks.table import is_sound
 from ..locks.unsettled import After
 from ..storage.entry import AgeingRecord, Record, TaggedRecord, record_of
 from ..storage.ttl import Landing, checked_tags
-from ..telemetry.events import log
+from ..telemetry.kinds import log
 from .cache import Cache
 from .call import Nobody
 from .flight import Flight
@@ -76,13 +76,13 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
                 gone = cache.store.put(record, flight)
         except Exception as error:  # the key's own, as when it is hashed
             unstored = error.with_traceback(None)
-        if gone is None and record.tags and cache.store.is_cut(record.tags, flight.number):
+        if gone is not None:
+            flight.stored = record
+        elif record.tags and cache.store.is_cut(record.tags, flight.number):
             storable = None  # a value, but an old one: who came for it after that is to fly again
     stored = gone is not None
-    if stored:
-        flight.stored = record
-        if cache.batches:
-            cache.spoil(flight.key)
+    if stored and cache.batches:
+        cache.spoil(flight.key)
     if flight.renews and not stored and not flight.detached:
         renew_later(cache, flight, now, None)
     if later is not None:

@@ -16,7 +16,7 @@ from ..common.durations import left, lifetime, patience, real, seconds
 from ..common.messages import shown
 from ..storage.freshness import Ageing
 from ..storage.ttl import TTL, Landing, Tags, checked_tags
-from ..telemetry.events import refuse_unknown_kinds
+from ..telemetry.kinds import refuse_unknown_kinds
 from .functions import refuse_coroutine_functions
 
 __all__ = ["Copy", "FailureTTL", "Options", "environment", "is_not_none", "switch", "switched_off"]
@@ -43,7 +43,7 @@ def is_not_none(value: object) -> bool:
     return value is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)  # never changed; to be frozen takes as long again to make
 class Options:
     """Checked options. `fixed_ttl` is None where `ttl` is a callable, which `ttl_of` then asks."""
 

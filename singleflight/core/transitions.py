@@ -40,7 +40,7 @@ from ..locks.slots import Slot, Turn, numbers
 from ..locks.unsettled import After
 from ..locks.waitgraph import begin_waiting, waiting, waits
 from ..storage.entry import Record
-from ..telemetry.events import is_logging, levels
+from ..telemetry.kinds import is_logging, levels
 from .cache import Cache
 from .call import HIT, JOIN, LEAD, NONE, Call
 from .flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, Flight, Owner, State, Work

@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -123,7 +122,7 @@ class Assembly:
         self.accelerator = Accelerator.of(self.cache)
         self.forms = CallForms(
             function,
-            self.parameters if guarded and not self.form.by_name else replace(self.parameters, certain=True),
+            self.parameters if guarded and not self.form.by_name else self.parameters._replace(certain=True),
             self.form,
             self.coroutine,
             lookup=self.cache.store.lookup,
@@ -177,10 +176,10 @@ class Assembly:
             if ours.certain and theirs.certain:
                 refuse_twin(self.called, ours.signature, other.called, theirs.signature, rule.names)
             # A wrapper may take others than it shows. Twins are called alike: the first one's count.
-            self.parameters = replace(theirs, exact=False)
+            self.parameters = theirs._replace(exact=False)
             form = None
         elif ours.certain is not theirs.certain:
-            self.parameters = replace(ours, exact=False, certain=theirs.certain)
+            self.parameters = ours._replace(exact=False, certain=theirs.certain)
         return form or rule.form(self.called, self.parameters, is_twin=True)
 
     def decorated(self) -> Any:

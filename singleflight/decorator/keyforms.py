@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..common.keys import EACH, LONE, InstanceKey, typed
@@ -89,8 +88,7 @@ class KeyForm(NamedTuple):
         return filed
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRule:
+class KeyRule(NamedTuple):
     """The options `key`, `ignore` and `typed`, as they were given and checked."""
 
     key: Any

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from ..common.frames import looked_through
 from ..common.messages import shown
-from ..core.bulk_call import Request
-from ..core.functions import is_coroutine_function, refuse_unfit
-from ..drivers import bulk_threads
 from . import pickles
-from .binding import Binder
-from .callforms import CallForms
 from .display import Documented, called, public_names
-from .keyforms import KeyForm
-from .parameters import parameters_of
-from .signatures import check_loader
 from .surface import MYPY
 from .wrapt_types import Annotations, BoundFunctionWrapper, FunctionWrapper
 
@@ -26,7 +17,7 @@ if TYPE_CHECKING:
     from .assembly import Assembly
     from .surface import NamesSelf, TakesClass, TakesInstance
 
-__all__ = ["BoundBulkLoader", "BulkDecorator", "BulkLoader", "Loading", "MakesLoaders", "check_max_batch"]
+__all__ = ["BoundBulkLoader", "BulkDecorator", "BulkLoader", "MakesLoaders"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -34,7 +25,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-def check_max_batch(max_batch: Any) -> None:
+def _check_max_batch(max_batch: Any) -> None:
     """Raise `TypeError` or `ValueError`, naming the option, if it is not a number of items."""
     if max_batch is None:
         return
@@ -44,104 +35,12 @@ def check_max_batch(max_batch: Any) -> None:
         raise ValueError(f"max_batch: must be at least 1, got {max_batch}")
 
 
-class Loading:
-    """Turns calls of one loader, or of its bound methods, into bulk calls."""
+def _loading(wrapped: Any, assembly: Assembly, max_batch: int | None) -> Any:
+    """What serves the calls of a loader."""
+    from .loading import Loading  # with all that bulk calls need, where there is a loader
 
-    def __init__(self, wrapped: Any, assembly: Assembly, max_batch: int | None) -> None:
-        check_max_batch(max_batch)
-        self.assembly = assembly
-        self.max_batch = max_batch
-        self._static = isinstance(wrapped, staticmethod)
-        of_class = isinstance(wrapped, classmethod)
-        function = wrapped.__func__ if self._static or of_class else wrapped
-        self._is_bound = getattr(function, "__self__", None) is not None  # to another object, for good
-        try:
-            refuse_unfit(function)
-        except TypeError as error:
-            raise TypeError(f"bulk: {error}") from None
-        called = getattr(function, "__qualname__", type(function).__qualname__)
-        parameters = parameters_of(function)
-        self._names = list(parameters.signature.parameters)
-        self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
-        if of_class is not assembly.of_class:
-            raise TypeError(f"bulk: only one of {called} and {assembly.called} is a class method")
-        # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
-        self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
-        self._exact = False
-        if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
-            self._exact = parameters.exact
-            if self._exact:
-                self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
-            else:
-                self._canonical = _fitting(Binder(parameters, True).bind)
-        if is_coroutine_function(function):
-            from ..drivers import bulk_tasks  # with its asyncio only where it is needed
-
-            self._drive: Callable[[Request], Any] = bulk_tasks.call
-        else:
-            self._drive = bulk_threads.call
-
-    @looked_through
-    def __call__(
-        self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Serve a call, as wrapt passes it on."""
-        bound = instance is not None and not self._is_bound
-        given = (instance, *args) if bound else args
-        meant = self._canonical(*given, **kwargs)
-        if meant is not None and self._exact:
-            given, kwargs = meant
-        args, words = (given, kwargs) if meant is None else meant
-        place = 1 if bound or self._has_instance(args) else 0
-        name = self._names[place] if place < len(self._names) else "items"
-        if len(args) > place:
-            before, items, after = args[:place], args[place], args[place + 1 :]
-        elif name in words and len(args) == place:
-            before, items, after = args, words[name], ()
-            words = {word: value for word, value in words.items() if word != name}
-        else:
-            raise TypeError(f"{self.assembly.called}: bulk: the items are missing")
-        split = self.assembly.split(bound)
-
-        def key_of(item: Any) -> Hashable:
-            key: Hashable = split(*before, item, *after, **words)[0]
-            return key
-
-        # The loader itself gets its other arguments as they came.
-        leading = given[1:place] if bound else given[:place]
-        trailing = given[place + 1 :]
-
-        def run(some: Any) -> Any:
-            if len(given) > place:
-                return wrapped(*leading, some, *trailing, **kwargs)
-            return wrapped(*leading, **{**kwargs, name: some})
-
-        return self._drive(Request(self.assembly.cache, items, name, key_of, run, self.max_batch))
-
-    def _has_instance(self, args: tuple[Any, ...]) -> bool:
-        """Return True if the first argument of a plain call is the instance or class of the method."""
-        if self._static or not args:
-            return False
-        twins = self.assembly.twins
-        if self._of_instance or twins.of_methods:
-            return True
-        return any(owner is not None and isinstance(args[0], owner) for owner in twins.owners())
-
-
-def _unknown(*_args: Any, **_kwargs: Any) -> None:
-    """Return None: the parameters of the loader are unknown, so its calls are taken as written."""
-
-
-def _fitting(bind: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a binder that also returns None if an argument is given twice."""
-
-    def canonical(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return bind(*args, **kwargs)
-        except TypeError:
-            return None
-
-    return canonical
+    _check_max_batch(max_batch)
+    return Loading(wrapped, assembly, max_batch)
 
 
 class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
@@ -290,7 +189,7 @@ def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
 
     def fill() -> None:
         if loader._self_waiting is not None:
-            BulkLoader.__init__(loader, wrapped, Loading(wrapped, function._self_assembly, max_batch))
+            BulkLoader.__init__(loader, wrapped, _loading(wrapped, function._self_assembly, max_batch))
             pickles.arrived(loader)
 
     pickles.when_here(function, fill)
@@ -409,7 +308,7 @@ class MakesLoaders:
         asking for ['AAPL']
         (984.75, {'ASML': 984.75, 'AAPL': 984.75})
         """
-        check_max_batch(max_batch)
+        _check_max_batch(max_batch)
         if fn is None:
             return partial(self.bulk, max_batch=max_batch)
-        return BulkLoader(fn, Loading(fn, self._self_assembly, max_batch))
+        return BulkLoader(fn, _loading(fn, self._self_assembly, max_batch))

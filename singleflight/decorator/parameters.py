@@ -12,10 +12,9 @@ import inspect
 import keyword
 import sys
 import types
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..common.messages import shown
 
@@ -36,8 +35,7 @@ if sys.version_info >= (3, 14):
     _AS_TEXT["annotation_format"] = import_module("annotationlib").Format.STRING
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(NamedTuple):
     """What is known of a callable's parameters.
 
     Args:

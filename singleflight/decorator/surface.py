@@ -14,11 +14,10 @@ from ..core.answers import Answer
 from ..locks.keyed import KeyedLocks
 from ..storage.entry import Entry
 from ..storage.ttl import named_tags
-from ..telemetry.counters import Stats
-from ..telemetry.views import Explanation, FlightInfo
 
 if TYPE_CHECKING:
     from ..core.cache import Cache
+    from ..telemetry.views import Explanation, FlightInfo, Stats
 
 __all__ = ["Controls"]
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import pickles
@@ -27,6 +31,43 @@ class Annotations(dict[str, Any]):
         del instance.__wrapped__.__annotations__
 
 
+class _Package(ModuleType):
+    """The package wrapt, not run before somebody asks it for more than its submodules.
+
+    Run, it imports asyncio, zipfile, email and more, for what is not used here: two thirds of the time that
+    importing this library would take. This is the very module that everybody else's `import wrapt` gives.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        with _running:  # other threads wait until it has run; whoever comes from within finds what there is
+            run = vars(self).pop("_run", None)
+            if run is not None:
+                own = {key: value for key, value in vars(self).items() if not key.startswith("__")}
+                try:
+                    run(self)
+                except BaseException:
+                    self._run = run
+                    raise
+                vars(self).update(own)  # what others have set meanwhile stays
+                object.__setattr__(self, "__class__", ModuleType)
+        return ModuleType.__getattribute__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return [*vars(self), *self.__all__]
+
+
+_running = threading.RLock()
+
+
+def _prepare() -> None:
+    """Let the submodules of wrapt be imported without the rest of it, unless it is all there."""
+    spec = None if "wrapt" in sys.modules else find_spec("wrapt")
+    if spec is not None and spec.loader is not None:
+        package = module_from_spec(spec)
+        package.__class__, package._run = _Package, spec.loader.exec_module  # type: ignore[attr-defined]
+        sys.modules.setdefault("wrapt", package)
+
+
 if TYPE_CHECKING:
 
     class FunctionWrapper:
@@ -41,9 +82,11 @@ if TYPE_CHECKING:
         """The same, bound."""
 
 else:
-    import wrapt
+    _prepare()
+    from wrapt.__wrapt__ import BoundFunctionWrapper as _BoundWrapper
+    from wrapt.__wrapt__ import FunctionWrapper as _Wrapper
 
-    class FunctionWrapper(wrapt.FunctionWrapper):
+    class FunctionWrapper(_Wrapper):
         """Compares by identity, copies as itself, is pickled by reference or taken apart."""
 
         _self_face = None  # where this is what a class holds of a class or static method: its function
@@ -78,7 +121,7 @@ else:
         def __deepcopy__(self, cache):
             return self
 
-    class BoundFunctionWrapper(wrapt.BoundFunctionWrapper):
+    class BoundFunctionWrapper(_BoundWrapper):
         """Compares by function and instance."""
 
         _self_doc = None

@@ -8,10 +8,13 @@ exit for what has begun.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from ..common.messages import shown
 from ..locks.mutex import new_lock, with_sections
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["after_fork", "configure_renewal", "in_background"]
 
@@ -34,6 +37,12 @@ class _Pool:
 
     def submit(self, run: Callable[[], object]) -> bool:
         """Have it run by a thread; False where there is no place, or no more at all."""
+        try:
+            from concurrent.futures import (
+                ThreadPoolExecutor,
+            )  # under no lock, and only where values are renewed
+        except (ImportError, RuntimeError):  # the interpreter shuts down
+            return False
         with self.lock:
             if self.under_way >= self.threads + self.queued:
                 return False

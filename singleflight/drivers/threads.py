@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -232,8 +231,7 @@ def warn_of_blocking(cache: Cache) -> None:
     patches.tell("waiting")
     if cache.warned:
         return
-    events = sys.modules.get("asyncio.events")
-    loop = None if events is None else events._get_running_loop()
+    loop = waiters.running_loop()
     if loop is not None and loop.get_debug():
         cache.warned = True
         warnings.warn(

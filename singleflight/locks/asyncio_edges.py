@@ -9,22 +9,28 @@ caller waits that might have been refused. Only those count that cannot go on be
 
 This is a walk over private attributes on purpose. Python 3.14 has `asyncio.capture_call_graph`, which tells
 direct awaiters only.
+
+Callers in threads ask this too, under the mutex. So nothing is imported here: where there is a task or an
+executor's job to walk from, the modules that know them are there.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future as ThreadFuture
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .jobs import future_of_this_thread
 
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future as ThreadFuture
+
 __all__ = ["above_job", "above_task", "job_of_this_thread"]
 
-_AT_ONCE = (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION)
+_AT_ONCE = ("FIRST_COMPLETED", "FIRST_EXCEPTION")  # asyncio's constants
 _WAKE_UPS = ("task_wakeup", "__wakeup")  # of tasks written in C, and of those written in Python
 
 
@@ -36,7 +42,8 @@ def above_task(task: asyncio.Task[Any]) -> set[Any]:
 def job_of_this_thread() -> ThreadFuture[Any] | None:
     """The future of what an executor runs on this thread, or None where none does."""
     future = future_of_this_thread()
-    return future if isinstance(future, ThreadFuture) else None
+    futures: Any = sys.modules.get("concurrent.futures")
+    return future if future is not None and isinstance(future, futures.Future) else None
 
 
 def above_job(future: ThreadFuture[Any]) -> set[Any]:
@@ -61,14 +68,15 @@ def _climb(todo: list[Any]) -> set[Any]:
 
 def _awaiters(future: asyncio.Future[Any]) -> Iterator[Any]:
     """Whatever cannot be done before this future is."""
+    asyncio: Any = sys.modules["asyncio"]
     for callback, *_ in getattr(future, "_callbacks", None) or ():
-        owner = getattr(callback, "__self__", None)
+        owner: Any = getattr(callback, "__self__", None)
         if asyncio.isfuture(owner):
             if getattr(callback, "__name__", "") in _WAKE_UPS:  # and not, say, its `cancel`
                 yield owner  # a task that awaits it
         elif isinstance(owner, asyncio.TaskGroup):
-            if owner._on_completed_fut is not None:  # type: ignore[attr-defined]
-                yield owner._on_completed_fut  # type: ignore[attr-defined]
+            if owner._on_completed_fut is not None:
+                yield owner._on_completed_fut
         elif isinstance(callback, functools.partial):
             if getattr(callback.func, "__module__", "") == "asyncio.tasks":
                 yield from _futures(callback.args)  # wait_for, Python 3.11
@@ -99,7 +107,7 @@ def _closure(callback: Any) -> list[Any]:
 
 
 def _futures(values: Iterable[Any]) -> Iterator[Any]:
-    return (value for value in values if asyncio.isfuture(value))
+    return (value for value in values if sys.modules["asyncio"].isfuture(value))
 
 
 def _of_thread_future(future: ThreadFuture[Any]) -> Iterator[Any]:

@@ -107,7 +107,7 @@ class Idle:
                 lock = self._older.pop(key, None)
         except Exception:  # a key's own
             return None
-        return (key, lock) if isinstance(lock, float) else lock
+        return lock if lock is None or isinstance(lock, tuple) else (key, lock)
 
     def put_aside(self, lock: IdleLock) -> None:
         """Its key was found spoilt: it is one of the next to go."""
@@ -125,7 +125,7 @@ class Idle:
             key, lock = self._older.popitem()
         except KeyError:  # there was none, or a handler has just forgotten it
             return None
-        return (key, lock) if isinstance(lock, float) else lock
+        return lock if lock is None or isinstance(lock, tuple) else (key, lock)
 
     def pop_older(self, since: float) -> list[IdleLock]:
         """Take out those that have been idle since then or longer, and those that are spoilt."""
@@ -165,7 +165,7 @@ class Idle:
             kept = set(map(id, turned.values()))
             for key, lock in younger.items():
                 if id(lock) not in kept:
-                    self.put_aside((key, lock) if isinstance(lock, float) else lock)
+                    self.put_aside(lock if isinstance(lock, tuple) else (key, lock))
 
 
 class Slots:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from .asyncio_edges import above_job, job_of_this_thread
 from .latch import Latch
 
 __all__ = [
@@ -30,12 +31,15 @@ Actor = Hashable
 
 
 def _running_loop_if_any() -> Any:
-    """The event loop that runs on this thread; where nobody imported asyncio there is none."""
+    """The event loop that runs on this thread; where nobody has imported asyncio there is none.
+
+    Nor while somebody imports it: it lists its names last, when its functions are what they are to be.
+    """
     global running_loop
-    events = sys.modules.get("asyncio.events")
-    if events is None:
+    asyncio: Any = sys.modules.get("asyncio")
+    if not hasattr(asyncio, "__all__"):
         return None
-    running_loop = events._get_running_loop  # from now on without this detour
+    running_loop = asyncio._get_running_loop  # from now on without this detour
     return running_loop()
 
 
@@ -138,8 +142,6 @@ class InThread:
         """Who waits for this thread, where it works for an executor."""
         if "concurrent.futures.thread" not in sys.modules:
             return frozenset()
-        from .asyncio_edges import job_of_this_thread
-
         self.job = job_of_this_thread()
         self.awaited_outside = self.job is not None
         return self.climb()
@@ -148,8 +150,6 @@ class InThread:
         """The same, as it is now; asked by anybody."""
         if not self.awaited_outside:
             return frozenset()
-        from .asyncio_edges import above_job
-
         return above_job(self.job)
 
 

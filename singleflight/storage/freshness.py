@@ -22,7 +22,7 @@ def fresh_for(landed: float, ttl: float, now: float) -> float:
     return landed + ttl - now
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)  # never changed: see `Options`
 class Ageing:
     """How the values of one function age beside their ttl.
 

@@ -9,10 +9,9 @@ lost). On free-threaded builds every thread counts for itself as well, and the s
 
 from __future__ import annotations
 
-import sysconfig
+import sys
 import threading
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..locks.mutex import new_lock
@@ -21,47 +20,7 @@ if TYPE_CHECKING:
     from ..storage.entry import Record
     from ..storage.store import Store
 
-__all__ = ["Counts", "Stats", "ThreadedHits", "has_global_lock", "new_counts"]
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """The counts of one decorated function; exact once no call is running.
-
-    `hits`, `stale_hits`, `waits`, `fetches`, `errors` and `timeouts` sum to the calls received. `timeouts`
-    counts callers that received a `FlightTimeout`, `errors` those that received any other exception,
-    cancellation included. `calls` counts executions (refreshes included), `failures` those that raised an
-    Exception, and `uncached` those whose value was not stored. `evictions` and `expirations` count entries
-    that were removed. `in_flight`, `entries`, `locks` and `idle_locks` are current numbers.
-    """
-
-    hits: int
-    stale_hits: int
-    waits: int
-    fetches: int
-    errors: int
-    timeouts: int
-    calls: int
-    failures: int
-    uncached: int
-    evictions: int
-    expirations: int
-    refreshes: int
-    in_flight: int
-    entries: int
-    locks: int
-    idle_locks: int
-
-    @property
-    def misses(self) -> int:
-        """The number of callers that no stored value could serve: waits and fetches."""
-        return self.waits + self.fetches
-
-    @property
-    def hit_rate(self) -> float:
-        """The fraction of the calls received that a stored value served; 0.0 before the first call."""
-        received = self.hits + self.stale_hits + self.misses + self.errors + self.timeouts
-        return (self.hits + self.stale_hits) / received if received else 0.0
+__all__ = ["Counts", "ThreadedHits", "has_global_lock", "new_counts"]
 
 
 class Counts:
@@ -160,7 +119,7 @@ class ThreadedHits(Counts):
         return cell
 
 
-_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+_FREE_THREADED = "free-threading build" in sys.version  # as `sysconfig` says, which takes long to import
 
 
 def has_global_lock() -> bool:

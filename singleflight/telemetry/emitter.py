@@ -11,24 +11,7 @@ from typing import Any, Protocol
 from ..common.keys import plain
 from ..common.messages import shown
 from ..storage.entry import Record
-from .events import (
-    ALL_KINDS,
-    Abort,
-    Deadlock,
-    Event,
-    Evict,
-    Expire,
-    Fetch,
-    Hit,
-    Land,
-    LoggingListener,
-    Share,
-    StaleHit,
-    Timeout,
-    Unseat,
-    Wait,
-    log,
-)
+from .kinds import ALL_KINDS, log
 
 __all__ = ["Emitter"]
 
@@ -48,13 +31,12 @@ class Emitter:
     """Delivers one function's events to its listener and to the library's log."""
 
     # `_telling.active` is per thread; the other fields are written once, `_blamed` by whoever is first.
-    __slots__ = ("_blamed", "_listener", "_log", "_numbers", "_telling", "has_listener", "name")
+    __slots__ = ("_blamed", "_listener", "_numbers", "_telling", "has_listener", "name")
 
     def __init__(self, name: str, listener: Callable[[Any], object] | None) -> None:
         self.name = name
         self._listener = listener
         self.has_listener = listener is not None
-        self._log = LoggingListener()
         self._numbers = itertools.count(1)
         self._telling = threading.local()
         self._blamed = False
@@ -66,7 +48,7 @@ class Emitter:
             return log.isEnabledFor(logging.DEBUG) and kind != "hit"
         if getattr(self._telling, "active", False):
             return False
-        return self._listens(kind) or (kind != "hit" and kind in self._log.wants)
+        return self._listens(kind) or (kind != "hit" and log.isEnabledFor(logging.DEBUG))
 
     def _listens(self, kind: str) -> bool:
         """Return True if the listener wants this kind. If its `wants` raises, log that once; return False."""
@@ -81,15 +63,17 @@ class Emitter:
             self._blamed = True
             log.exception("%s: its listener %s failed; told once", self.name, shown(self._listener))
 
-    def tell(self, kind: type[Event], key: Hashable, **details: Any) -> None:
+    def tell(self, kind: str, key: Hashable, **details: Any) -> None:
         """Build the event and deliver it. Call this only if `wants` returned True, and under no lock."""
-        event = kind(name=self.name, key=plain(key), sequence=next(self._numbers), **details)
         self._telling.active = True
         try:
-            if kind.kind in self._log.wants:
-                self._log(event)
+            from .events import BY_KIND, to_log  # here alone: most programs want no event
+
+            event = BY_KIND[kind](name=self.name, key=plain(key), sequence=next(self._numbers), **details)
+            if kind != "hit" and log.isEnabledFor(logging.DEBUG):
+                to_log(event)
             listener = self._listener
-            if listener is not None and self._listens(kind.kind):
+            if listener is not None and self._listens(kind):
                 listener(event)
         except Exception:
             self._blame()
@@ -102,40 +86,40 @@ class Emitter:
         """Emit a hit that took the longer path. Return True if it was wanted."""
         wanted = self.wants("hit")
         if wanted:
-            self.tell(Hit, record.key, value=record.value, age=max(0.0, now - record.landed))
+            self.tell("hit", record.key, value=record.value, age=max(0.0, now - record.landed))
         return wanted
 
     def stale_hit(self, record: Record, now: float) -> None:
         """Emit that a caller was served a value past its ttl."""
         if self.wants("stale_hit"):
-            self.tell(StaleHit, record.key, value=record.value, age=max(0.0, now - record.landed))
+            self.tell("stale_hit", record.key, value=record.value, age=max(0.0, now - record.landed))
 
     def refused(self, key: Hashable, cycle: str) -> None:
         """Emit that a caller would have closed a cycle."""
         if self.wants("deadlock"):
-            self.tell(Deadlock, key, cycle=cycle)
+            self.tell("deadlock", key, cycle=cycle)
 
     def fetching(self, flight: Reported) -> None:
         """Emit that a leader is about to run the function."""
         if self.wants("fetch"):
-            self.tell(Fetch, flight.key, flight=flight.kind)
+            self.tell("fetch", flight.key, flight=flight.kind)
 
     def waiting(self, flight: Reported, followers: int) -> None:
         """Emit that a follower begins to wait, as one of `followers`."""
         if self.wants("wait"):
-            self.tell(Wait, flight.key, followers=followers)
+            self.tell("wait", flight.key, followers=followers)
 
     def shared(self, flight: Reported, now: float, waited: float) -> None:
         """Emit that a follower has its flight's outcome."""
         if self.wants("share"):
             value, error = flight.value, flight.error
             age = max(0.0, now - flight.landed)
-            self.tell(Share, flight.key, value=value, error=error, age=age, waited=waited)
+            self.tell("share", flight.key, value=value, error=error, age=age, waited=waited)
 
     def timed_out(self, key: Hashable, waited: float) -> None:
         """Emit that a follower gave up."""
         if self.wants("timeout"):
-            self.tell(Timeout, key, waited=waited)
+            self.tell("timeout", key, waited=waited)
 
     def landed(
         self, flight: Reported, ended: tuple[int, bool], value: Any, now: float, ttl: float | None
@@ -144,7 +128,7 @@ class Emitter:
         if self.wants("land"):
             told = _told(flight, ended, now)
             self.tell(
-                Land, flight.key, value=value, stored=ttl is not None, ttl=ttl, retried=ended[1], **told
+                "land", flight.key, value=value, stored=ttl is not None, ttl=ttl, retried=ended[1], **told
             )
 
     def failed(self, flight: Reported, ended: tuple[int, bool], error: BaseException, now: float) -> None:
@@ -152,20 +136,20 @@ class Emitter:
         told = _told(flight, ended, now)
         if not isinstance(error, Exception):
             if self.wants("abort"):
-                self.tell(Abort, flight.key, error=error, **told)
+                self.tell("abort", flight.key, error=error, **told)
         elif self.wants("land"):
-            self.tell(Land, flight.key, error=error, stored=False, retried=ended[1], **told)
+            self.tell("land", flight.key, error=error, stored=False, retried=ended[1], **told)
 
     def unseated(self, flight: Reported) -> None:
         """Emit that a flight took too long, or could not end, and has lost its key."""
         if self.wants("unseat"):
-            self.tell(Unseat, flight.key)
+            self.tell("unseat", flight.key)
 
     def gone(self, records: list[Record], now: float) -> None:
         """Emit that these records were evicted or have expired."""
         for record in records:
-            kind = Evict if record.fresh_for(now) > 0 else Expire
-            if self.wants(kind.kind):
+            kind = "evict" if record.fresh_for(now) > 0 else "expire"
+            if self.wants(kind):
                 self.tell(kind, record.key)
 
 

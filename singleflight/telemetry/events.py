@@ -3,19 +3,23 @@
 Events are delivered after the transition that they describe is complete, and outside every lock. Each has a
 sequence number of its function, taken at the transition: several threads may deliver their events out of
 order, and sorting by `sequence` restores it.
+
+These classes take long to make, and most programs want no event: only `Emitter.tell` imports this module, and
+whoever names one of its classes.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from ..common.messages import Shown, listed, shown
+from ..common.messages import Shown, shown
+from .kinds import ALL_KINDS, check_kinds, log
 
 __all__ = [
-    "ALL_KINDS",
+    "BY_KIND",
     "Abort",
     "Deadlock",
     "Event",
@@ -33,16 +37,8 @@ __all__ = [
     "Timeout",
     "Unseat",
     "Wait",
-    "check_kinds",
-    "refuse_unknown_kinds",
+    "to_log",
 ]
-
-log = logging.getLogger("singleflight")
-log.addHandler(logging.NullHandler())
-is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss asks
-"""Returns True if the library's own log lines of this level are wanted now."""
-levels: dict[int, bool] = getattr(log, "_cache", {})
-"""The logger's cache of enabled levels. A miss asks the logger, in Python code, unless this is False."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -187,34 +183,7 @@ class Expire(Event):
     kind: ClassVar[str] = "expire"
 
 
-ALL_KINDS = frozenset(kind.kind for kind in Event.__subclasses__())
-"""Every kind of event; a listener without `wants` receives all of them."""
-
-
-def check_kinds(wanted: Any, whose: str = "wants") -> None:
-    """Raise `TypeError` if it is not a collection of kinds, and `ValueError` for unknown kinds.
-
-    A string is refused because `in` would look for its parts, an iterator because the first `in` uses it up.
-    """
-    if isinstance(wanted, (str, bytes, Iterator)):
-        raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
-    if not isinstance(wanted, Iterable):
-        if hasattr(type(wanted), "__contains__"):
-            return  # it answers for itself, and cannot be asked for what it has
-        raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
-    unknown = [kind for kind in wanted if not (isinstance(kind, str) and kind in ALL_KINDS)]
-    if unknown:
-        known = ", ".join(sorted(ALL_KINDS))
-        raise ValueError(f"{whose}: no such kinds of events: {listed(unknown)}; there are {known}")
-
-
-def refuse_unknown_kinds(listener: Callable[[Any], object]) -> None:
-    """Raise an error if a listener wants unknown kinds, as far as it says so at decoration."""
-    try:
-        wanted = getattr(listener, "wants", ALL_KINDS)
-    except Exception:
-        return  # it is blamed for that when there is something to tell
-    check_kinds(wanted, "listener: wants")
+BY_KIND: dict[str, type[Event]] = {kind.kind: kind for kind in Event.__subclasses__()}
 
 
 @runtime_checkable
@@ -264,3 +233,7 @@ class LoggingListener:
         name, key, _ = told.pop("name"), told.pop("key"), told.pop("sequence")
         extra = " ".join(f"{field}={shown(value)}" for field, value in told.items() if value is not None)
         self._logger.log(self._level, "%s %s %s %s", name, event.kind, shown(key), extra)
+
+
+to_log = LoggingListener()
+"""Writes the lines of the library's own log."""

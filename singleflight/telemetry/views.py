@@ -1,15 +1,74 @@
-"""Views for users: a flight in progress, and what a call would do now."""
+"""Views for users: counts, flights, and what a call would do now.
+
+These classes take long to make. So this module is imported by the functions that make views, when they are
+called, and by whoever names one of its classes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..common.messages import Shown, shown
 from ..storage.entry import Entry
 
-__all__ = ["Explanation", "FlightInfo"]
+__all__ = ["CurrentFlight", "Explanation", "FlightInfo", "Stats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The counts of one decorated function; exact once no call is running.
+
+    `hits`, `stale_hits`, `waits`, `fetches`, `errors` and `timeouts` sum to the calls received. `timeouts`
+    counts callers that received a `FlightTimeout`, `errors` those that received any other exception,
+    cancellation included. `calls` counts executions (refreshes included), `failures` those that raised an
+    Exception, and `uncached` those whose value was not stored. `evictions` and `expirations` count entries
+    that were removed. `in_flight`, `entries`, `locks` and `idle_locks` are current numbers.
+    """
+
+    hits: int
+    stale_hits: int
+    waits: int
+    fetches: int
+    errors: int
+    timeouts: int
+    calls: int
+    failures: int
+    uncached: int
+    evictions: int
+    expirations: int
+    refreshes: int
+    in_flight: int
+    entries: int
+    locks: int
+    idle_locks: int
+
+    @property
+    def misses(self) -> int:
+        """The number of callers that no stored value could serve: waits and fetches."""
+        return self.waits + self.fetches
+
+    @property
+    def hit_rate(self) -> float:
+        """The fraction of the calls received that a stored value served; 0.0 before the first call."""
+        received = self.hits + self.stale_hits + self.misses + self.errors + self.timeouts
+        return (self.hits + self.stale_hits) / received if received else 0.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CurrentFlight(Shown):
+    """The flight that the calling code runs in, as `current_flight` finds it.
+
+    `kind` is "call", "refresh" or "bulk". `previous` is the entry that was stored for `key` when the flight
+    began (perhaps past its ttl), or None. In a loader `key` is the tuple of the keys that this call of it is
+    for, `previous` is None, and `entries` has the entries that were stored, by item.
+    """
+
+    key: Hashable
+    kind: str
+    previous: Entry[Any] | None
+    entries: Mapping[Any, Entry[Any]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

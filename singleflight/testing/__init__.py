@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Hashable
+from typing import TYPE_CHECKING
 
-from ..telemetry.events import ALL_KINDS, Event, check_kinds
+from ..telemetry.kinds import ALL_KINDS, check_kinds
 from .callers import Caller
 from .stampede import Stampede, stampede
+
+if TYPE_CHECKING:
+    from ..telemetry.events import Event
 
 __all__ = ["Caller", "FakeClock", "Recorder", "Stampede", "stampede"]
 

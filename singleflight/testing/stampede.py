@@ -16,7 +16,7 @@ from ..common.messages import shown
 from ..core.controls import stats
 from ..core.functions import is_coroutine_function
 from ..process.registry import all_caches
-from ..telemetry.counters import Stats
+from ..telemetry.views import Stats
 from .callers import Caller, in_tasks, in_threads
 
 __all__ = ["Caller", "Stampede", "stampede"]

@@ -46,7 +46,7 @@ def test_who_acts():
     asyncio.run(run())
     with patch.object(waiters, "running_loop", detour):
         with patch.dict(sys.modules):
-            del sys.modules["asyncio.events"]
+            del sys.modules["asyncio"]
             assert current_actor() == get_ident()
             assert waiters.running_loop is detour
         assert current_actor() == get_ident()

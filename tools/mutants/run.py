@@ -98,6 +98,7 @@ TESTS = {
     # telemetry
     "emitter": TELLING,
     "events": [*TELLING, "threads/test_told.py"],
+    "kinds": ["decorators/test_slips.py", "decorators/test_light_imports.py"],
     "counters": [*HITS, "fork"],
     # core
     "cache": ["core/test_remembered.py", *DEAD, *HITS, "freshness/test_grace.py", "bulk/test_joining.py"],
@@ -140,6 +141,7 @@ TESTS = {
     # decorator
     "function": [*DECORATED, "decorators/test_identity.py", "decorators/test_looked_at.py"],
     "loader": [*BULK, "decorators/test_binding.py"],
+    "loading": [*BULK, "decorators/test_binding.py"],
     "surface": [*HITS, *DECORATED],
     "display": ["decorators/test_display.py"],
     "assembly": DECORATED,

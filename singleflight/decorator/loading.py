@@ -1,0 +1,120 @@
+"""How a call of a bulk loader becomes a bulk call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+from ..common.frames import looked_through
+from ..core.bulk_call import Request
+from ..core.functions import is_coroutine_function, refuse_unfit
+from ..drivers import bulk_threads
+from .binding import Binder
+from .callforms import CallForms
+from .keyforms import KeyForm
+from .parameters import parameters_of
+from .signatures import check_loader
+
+if TYPE_CHECKING:
+    from .assembly import Assembly
+
+__all__ = ["Loading"]
+
+
+class Loading:
+    """Turns calls of one loader, or of its bound methods, into bulk calls."""
+
+    def __init__(self, wrapped: Any, assembly: Assembly, max_batch: int | None) -> None:
+        self.assembly = assembly
+        self.max_batch = max_batch
+        self._static = isinstance(wrapped, staticmethod)
+        of_class = isinstance(wrapped, classmethod)
+        function = wrapped.__func__ if self._static or of_class else wrapped
+        self._is_bound = getattr(function, "__self__", None) is not None  # to another object, for good
+        try:
+            refuse_unfit(function)
+        except TypeError as error:
+            raise TypeError(f"bulk: {error}") from None
+        called = getattr(function, "__qualname__", type(function).__qualname__)
+        parameters = parameters_of(function)
+        self._names = list(parameters.signature.parameters)
+        self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
+        if of_class is not assembly.of_class:
+            raise TypeError(f"bulk: only one of {called} and {assembly.called} is a class method")
+        # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
+        self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
+        self._exact = False
+        if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
+            self._exact = parameters.exact
+            if self._exact:
+                self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
+            else:
+                self._canonical = _fitting(Binder(parameters, True).bind)
+        if is_coroutine_function(function):
+            from ..drivers import bulk_tasks  # with its asyncio only where it is needed
+
+            self._drive: Callable[[Request], Any] = bulk_tasks.call
+        else:
+            self._drive = bulk_threads.call
+
+    @looked_through
+    def __call__(
+        self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Serve a call, as wrapt passes it on."""
+        bound = instance is not None and not self._is_bound
+        given = (instance, *args) if bound else args
+        meant = self._canonical(*given, **kwargs)
+        if meant is not None and self._exact:
+            given, kwargs = meant
+        args, words = (given, kwargs) if meant is None else meant
+        place = 1 if bound or self._has_instance(args) else 0
+        name = self._names[place] if place < len(self._names) else "items"
+        if len(args) > place:
+            before, items, after = args[:place], args[place], args[place + 1 :]
+        elif name in words and len(args) == place:
+            before, items, after = args, words[name], ()
+            words = {word: value for word, value in words.items() if word != name}
+        else:
+            raise TypeError(f"{self.assembly.called}: bulk: the items are missing")
+        split = self.assembly.split(bound)
+
+        def key_of(item: Any) -> Hashable:
+            key: Hashable = split(*before, item, *after, **words)[0]
+            return key
+
+        # The loader itself gets its other arguments as they came.
+        leading = given[1:place] if bound else given[:place]
+        trailing = given[place + 1 :]
+
+        def run(some: Any) -> Any:
+            if len(given) > place:
+                return wrapped(*leading, some, *trailing, **kwargs)
+            return wrapped(*leading, **{**kwargs, name: some})
+
+        return self._drive(Request(self.assembly.cache, items, name, key_of, run, self.max_batch))
+
+    def _has_instance(self, args: tuple[Any, ...]) -> bool:
+        """Return True if the first argument of a plain call is the instance or class of the method."""
+        if self._static or not args:
+            return False
+        twins = self.assembly.twins
+        if self._of_instance or twins.of_methods:
+            return True
+        return any(owner is not None and isinstance(args[0], owner) for owner in twins.owners())
+
+
+def _unknown(*_args: Any, **_kwargs: Any) -> None:
+    """Return None: the parameters of the loader are unknown, so its calls are taken as written."""
+
+
+def _fitting(bind: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a binder that also returns None if an argument is given twice."""
+
+    def canonical(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return bind(*args, **kwargs)
+        except TypeError:
+            return None
+
+    return canonical

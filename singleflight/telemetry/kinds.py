@@ -1,0 +1,52 @@
+"""The kinds of events, and the log of the library: what each function needs to know if an event is wanted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..common.messages import listed, shown
+
+__all__ = ["ALL_KINDS", "check_kinds", "is_logging", "levels", "log", "refuse_unknown_kinds"]
+
+log = logging.getLogger("singleflight")
+log.addHandler(logging.NullHandler())
+is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss asks
+"""Returns True if the library's own log lines of this level are wanted now."""
+levels: dict[int, bool] = getattr(log, "_cache", {})
+"""The logger's cache of enabled levels. A miss asks the logger, in Python code, unless this is False."""
+
+ALL_KINDS = frozenset(
+    (
+        *("hit", "stale_hit", "wait", "share", "fetch", "land", "abort", "timeout", "unseat", "deadlock"),
+        *("invalidate", "put", "evict", "expire"),
+    )
+)
+"""Every kind of event; a listener without `wants` receives all of them."""
+
+
+def check_kinds(wanted: Any, whose: str = "wants") -> None:
+    """Raise `TypeError` if it is not a collection of kinds, and `ValueError` for unknown kinds.
+
+    A string is refused because `in` would look for its parts, an iterator because the first `in` uses it up.
+    """
+    if isinstance(wanted, (str, bytes, Iterator)):
+        raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
+    if not isinstance(wanted, Iterable):
+        if hasattr(type(wanted), "__contains__"):
+            return  # it answers for itself, and cannot be asked for what it has
+        raise TypeError(f"{whose}: expected a collection of kinds of events, got {shown(wanted)}")
+    unknown = [kind for kind in wanted if not (isinstance(kind, str) and kind in ALL_KINDS)]
+    if unknown:
+        known = ", ".join(sorted(ALL_KINDS))
+        raise ValueError(f"{whose}: no such kinds of events: {listed(unknown)}; there are {known}")
+
+
+def refuse_unknown_kinds(listener: Callable[[Any], object]) -> None:
+    """Raise an error if a listener wants unknown kinds, as far as it says so at decoration."""
+    try:
+        wanted = getattr(listener, "wants", ALL_KINDS)
+    except Exception:
+        return  # it is blamed for that when there is something to tell
+    check_kinds(wanted, "listener: wants")
