@@ -176,8 +176,8 @@ def test_on_bound_methods_the_instance_is_applied(driver):
         async def aprice(self, symbol):
             return symbol.lower()
 
+        @single_flight_ttl(ttl=60)  # above: since Python 3.13 a class method binds what is below it itself
         @classmethod
-        @single_flight_ttl(ttl=60)
         def fees(cls):
             return 1
 
