@@ -58,7 +58,7 @@ from .landing import renew_later
 from .leaving import end_wait, leave
 from .options import Options
 from .renewal import see_to_renewal, serve, served
-from .transitions import claim, claim_slot, follow, forget_the_dead, new_flight, serve_follower, take_key
+from .transitions import claim, claim_slot, follow, forget_the_dead, new_flight, serve_follower, take_back, take_key
 
 __all__ = ["awake", "board", "look", "may_be_stale", "new_cache", "pauses", "refuse", "unseat", "watch"]
 
@@ -139,7 +139,7 @@ def _board_after(cache: Cache, call: Call) -> Decision:
 def awake(cache: Cache, call: Call) -> Decision:
     """Decide again for a follower whose latch has opened."""
     before = call.flight  # let go of after the mutex
-    if cache.soft_timeout and (before.state is not LANDED or before.error is not None):
+    if cache.soft_timeout:
         decision = _served_stale(cache, call, before)
         if decision is not None:
             return decision
@@ -181,10 +181,9 @@ def _served_stale(cache: Cache, call: Call, before: Flight) -> Decision | None:
     if not over or not may_be_stale(cache, call):
         return None
     if not leave(cache, call, timed_out=None):
+        if not take_back(cache, call):
+            return None  # it has landed with a value, perhaps only just now
         end_wait(call)
-        call.decision = NONE
-        with mutex:
-            cache.counts.errors -= 1  # it landed with an error, which this call does not take
     return board(cache, call, soft=False)
 
 

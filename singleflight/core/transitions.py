@@ -72,6 +72,7 @@ __all__ = [
     "serve_follower",
     "set_out",
     "stop_following",
+    "take_back",
     "take_key",
 ]
 
@@ -276,6 +277,24 @@ def serve_follower(cache: Cache, call: Call, flight: Flight, record: Record, aft
     else:
         cache.counts.errors += 1
     release_if_unwanted(cache, flight, after)  # last: see `stop_following`
+
+
+def take_back(cache: Cache, call: Call) -> bool:
+    """A follower does not take what its flight has landed with, for it is no value; False if it is one.
+
+    The landing has counted it among those who do. Takes the mutex.
+    """
+    with mutex:
+        flight = call.flight.latest()
+        failed, taken = flight.error is not None, flight.error is None and not flight.missing
+        if not taken:
+            # No call stands between these: an interrupt finds it counted as a follower, or not at all.
+            if failed:
+                cache.counts.errors -= 1
+            else:
+                cache.counts.waits -= 1
+            call.decision = NONE
+    return not taken
 
 
 def release_if_unwanted(cache: Cache, flight: Flight, after: After) -> None:

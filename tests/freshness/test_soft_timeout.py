@@ -8,10 +8,11 @@ import pytest
 
 import singleflight
 from singleflight import single_flight_ttl
+from singleflight.core import coordinator
 from singleflight.testing import FakeClock
 
 from ..bulk.conftest import BulkDriver
-from ..drivers import until
+from ..drivers import InThread, until
 
 LONG = 30  # seconds that no test waits
 CALLERS = 4
@@ -269,3 +270,58 @@ def test_a_bad_soft_timeout_is_named(bad):
         single_flight_ttl(ttl=60, grace=60, soft_timeout=bad)(len)
     with pytest.raises(ValueError, match="soft_timeout: needs `grace`"):
         single_flight_ttl(ttl=60, soft_timeout=timedelta(seconds=1))(len)
+
+
+@pytest.mark.parametrize("outcome", ["a value", "nothing to store", "another error"])
+def test_what_lands_before_a_caller_has_left_is_counted_once(monkeypatch, outcome):
+    """A renewal failed; before its caller leaves, a refresh takes its place and lands: the counts still sum."""
+    clock, gate, runs, refreshed = FakeClock(), threading.Event(), [], []
+
+    @single_flight_ttl(ttl=10, grace=100, soft_timeout=LONG, follower_retries=2, timer=clock)
+    def fetch():
+        runs.append(len(runs))
+        if len(runs) == 2:
+            assert gate.wait(10)
+            raise ValueError("down")
+        if len(runs) > 2 and outcome == "another error":
+            raise ValueError("no")
+        return None if len(runs) > 2 and outcome == "nothing to store" else len(runs)
+
+    leave = coordinator.leave
+
+    def late(cache, call, timed_out):
+        if not refreshed:
+            refreshed.append(InThread(refresh, ()))
+            refreshed[0].outcome()
+        return leave(cache, call, timed_out)
+
+    async def refresh():
+        return fetch.refresh()
+
+    async def call():
+        return fetch()
+
+    assert fetch() == 1
+    clock.advance(11)
+    monkeypatch.setattr(coordinator, "leave", late)
+    caller = InThread(call, ())
+    until(lambda: sum(flight.followers for flight in fetch.flights()) == 1)
+    gate.set()
+    assert caller.outcome() == (3 if outcome == "a value" else 1)
+    stats = fetch.stats()
+    six = (stats.hits, stats.stale_hits, stats.waits, stats.fetches, stats.errors, stats.timeouts)
+    assert sum(six) == 3
+    assert min(six) >= 0
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_renewal_that_brings_nothing_serves_the_stale_value(stale, retries):
+    """A value that `cache_if` refuses is no renewal: whoever waited for it is served what is there."""
+    made = stale(None, follower_retries=retries)
+    callers = [made.driver.start(made.fetch) for _ in range(CALLERS)]
+    waiting(made, CALLERS)
+    made.gate.set()
+    assert [caller.outcome() for caller in callers] == [0] * CALLERS
+    stats = made.fetch.stats()
+    assert (stats.stale_hits, stats.waits, stats.errors) == (CALLERS, 0, 0)
+    assert made.sums()
