@@ -15,12 +15,12 @@ from ..locks.waitgraph import waiting, waits
 from . import transitions
 from .cache import Cache
 from .call import NONE, Call, new_call
-from .current import Unchanged, kept
+from .current import landing_value
 from .flight import FLYING, UNSEATED, Flight, Work
 from .landing import Ending, Verdict, call_off, fail, judge, land, renew_later, say_unstored, settle_flight
 from .leaving import abandon, desert, done
 from .renewal import begin_renewal, entrust_renewal
-from .shareable import PLAIN, accepted, check_shareable
+from .shareable import PLAIN, accepted
 from .transitions import claim, doom, finish, free, is_unclaimed, new_flight, occupy
 
 __all__ = ["Batch", "uncalled"]
@@ -370,9 +370,7 @@ class Batch:
 def _checked(name: str, flight: Flight, key: Hashable, value: Any) -> Any:
     """What the loader brought for a key, if it can be shared."""
     if type(value) not in PLAIN and id(type(value)) not in accepted:
-        if value is Unchanged:
-            return kept(name, flight)
-        check_shareable(name, value, f"its loader's value for {shown(key)} is")
+        return landing_value(name, flight, value, how=f"its loader's value for {shown(key)} is")
     return value
 
 

@@ -58,7 +58,16 @@ from .landing import renew_later
 from .leaving import end_wait, leave
 from .options import Options
 from .renewal import see_to_renewal, serve, served
-from .transitions import claim, claim_slot, follow, forget_the_dead, new_flight, serve_follower, take_back, take_key
+from .transitions import (
+    claim,
+    claim_slot,
+    follow,
+    forget_the_dead,
+    new_flight,
+    serve_follower,
+    take_back,
+    take_key,
+)
 
 __all__ = ["awake", "board", "look", "may_be_stale", "new_cache", "pauses", "refuse", "unseat", "watch"]
 

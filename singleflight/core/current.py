@@ -21,11 +21,12 @@ from ..locks.waiters import descends
 from ..storage.entry import Entry
 from .call import LEAD, Call
 from .flight import Flight
+from .shareable import check_shareable
 
 if TYPE_CHECKING:
     from ..telemetry.views import CurrentFlight
 
-__all__ = ["Unchanged", "current_flight", "kept", "runs"]
+__all__ = ["Unchanged", "current_flight", "landing_value", "runs"]
 
 
 class _Unchanged:
@@ -77,7 +78,19 @@ def current_flight() -> CurrentFlight | None:
     return _view(None if work is None else getattr(work, "batch", work.flight))
 
 
-def kept(name: str, flight: Flight) -> Any:
+def landing_value(name: str, flight: Flight, value: Any, references: int = 0, how: str = "returned") -> Any:
+    """Return what lands: the value, or what is there already; drivers ask where its type is not `accepted`.
+
+    Raises what `check_shareable` does, which has the other arguments, and `SingleFlightError` if there is
+    nothing to keep.
+    """
+    if value is Unchanged:
+        return _kept(name, flight)
+    check_shareable(name, value, how, references)
+    return value
+
+
+def _kept(name: str, flight: Flight) -> Any:
     """Return the value that `Unchanged` stands for."""
     record = flight.previous
     if record is None or record.error is not None:

@@ -62,9 +62,8 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
         if cache.is_plain:
             record = record_of(key, value, now, ttl)
         else:
-            tags = (
-                () if cache.tags_of is None else checked_tags(cache.tags_of(_landing(cache, flight, value)))
-            )
+            tags_of = cache.tags_of
+            tags = () if tags_of is None else checked_tags(tags_of(_landing(cache, flight, value)))
             record = new_record(cache, key, value, now, ttl, now - flight.started, tags)
         if flight.wants_events and cache.tell.wants("hit"):
             record.deadline = -inf

@@ -19,7 +19,7 @@ from ..storage.ttl import TTL, Landing, Tags, checked_tags
 from ..telemetry.kinds import refuse_unknown_kinds
 from .functions import refuse_coroutine_functions
 
-__all__ = ["Copy", "FailureTTL", "Options", "environment", "is_not_none", "switch", "switched_off"]
+__all__ = ["OFF", "Copy", "FailureTTL", "Options", "environment", "is_not_none", "switch", "switched_off"]
 
 FailureTTL = float | timedelta | Callable[[Exception], float | timedelta]
 """The types that the option `failure_ttl` accepts."""
@@ -27,7 +27,7 @@ Copy = bool | Callable[[Any], Any] | None
 """The types that the option `copy` accepts."""
 
 _SWITCH = "SINGLEFLIGHT_DISABLED"
-_OFF = frozenset({"", "0", "false", "no", "off"})
+OFF = frozenset({"", "0", "false", "no", "off"})
 # The dictionary behind os.environ: asking os.environ itself for a missing name takes half a microsecond.
 environment: Any = getattr(os.environ, "_data", os.environ)
 switch: Any = os.environ.encodekey(_SWITCH) if hasattr(os.environ, "encodekey") else _SWITCH
@@ -35,7 +35,7 @@ switch: Any = os.environ.encodekey(_SWITCH) if hasattr(os.environ, "encodekey") 
 
 def switched_off() -> bool:
     """Return True if the environment says that every call is to run its function directly."""
-    return switch in environment and os.environ.get(_SWITCH, "").lower() not in _OFF
+    return switch in environment and os.environ.get(_SWITCH, "").lower() not in OFF
 
 
 def is_not_none(value: object) -> bool:

@@ -15,6 +15,7 @@ from math import inf
 from typing import Any, NoReturn
 
 from ..core.cache import Cache
+from ..core.options import OFF
 from ..storage.entry import Record, record_of
 from ..telemetry.counters import has_global_lock
 from .keyforms import KeyForm
@@ -25,7 +26,7 @@ __all__ = ["Accelerator", "accelerated", "is_simple"]
 
 def _built() -> Any:
     """The extension; None where it was not built, is not wanted, or does not find its way here."""
-    if os.environ.get("SINGLEFLIGHT_PURE", "").lower() not in ("", "0", "false", "no", "off"):
+    if os.environ.get("SINGLEFLIGHT_PURE", "").lower() not in OFF:
         return None
     if not has_global_lock():
         return None

@@ -38,9 +38,8 @@ class _Pool:
     def submit(self, run: Callable[[], object]) -> bool:
         """Have it run by a thread; False where there is no place, or no more at all."""
         try:
-            from concurrent.futures import (
-                ThreadPoolExecutor,
-            )  # under no lock, and only where values are renewed
+            # Under no lock, and only where values are renewed.
+            from concurrent.futures import ThreadPoolExecutor
         except (ImportError, RuntimeError):  # the interpreter shuts down
             return False
         with self.lock:

@@ -20,14 +20,14 @@ from ..core.answers import Asked
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board
-from ..core.current import Unchanged, kept, runs
+from ..core.current import landing_value, runs
 from ..core.flight import LANDED, Flight
 from ..core.landing import fail, judge, land, settle_flight
 from ..core.leaving import desert, end_wait, give_up, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import entrust_renewal
-from ..core.shareable import PLAIN, accepted, check_shareable
+from ..core.shareable import PLAIN, accepted
 from ..locks.latch import LOOK
 from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
@@ -356,10 +356,7 @@ async def _fly(
                 cache.tell.fetching(flight)
             value = await run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            if value is Unchanged:
-                value = kept(cache.name, flight)
-            else:
-                check_shareable(cache.name, value, references=getrefcount(value))
+            value = landing_value(cache.name, flight, value, getrefcount(value))
         land(cache, flight, value)
         work.bring_home(value, None)
     except BaseException as error:

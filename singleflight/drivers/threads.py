@@ -15,14 +15,14 @@ from ..core.answers import Asked
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board
-from ..core.current import Unchanged, kept, runs
+from ..core.current import landing_value, runs
 from ..core.flight import Flight
 from ..core.landing import call_off, land, settle_flight
 from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import begin_renewal
-from ..core.shareable import PLAIN, accepted, check_shareable
+from ..core.shareable import PLAIN, accepted
 from ..core.transitions import land_at_once, lead_at_once
 from ..locks import waiters
 from ..locks.mutex import inside, inside_other
@@ -100,10 +100,7 @@ def call(
                     cache.tell.fetching(call.flight)
                 value = run(*args, **kwargs) if kwargs else run(*args)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
-                if value is Unchanged:
-                    value = kept(cache.name, call.flight)
-                else:
-                    check_shareable(cache.name, value, references=getrefcount(value))
+                value = landing_value(cache.name, call.flight, value, getrefcount(value))
             at_once = cache.lands_at_once and not renew and asked is None
             if not (at_once and land_at_once(cache, call.flight, value)):
                 land(cache, call.flight, value)
@@ -191,10 +188,7 @@ def _renew(
                 cache.tell.fetching(flight)
             value = run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
-            if value is Unchanged:
-                value = kept(cache.name, flight)
-            else:
-                check_shareable(cache.name, value, references=getrefcount(value))
+            value = landing_value(cache.name, flight, value, getrefcount(value))
         land(cache, flight, value)
     except BaseException as error:
         try:

@@ -344,9 +344,8 @@ class Held:
         hold = Hold(self._keys, task_waiter("async with locks(...)"), self._locks.release)
         hold.job = job_of_loop()
         await self._locks.acquire_in_task(hold, self._timeout)
-        hold.token = descends.set(
-            descends.get() or True
-        )  # tasks that begin inside may come to be waited for by this one
+        # Tasks that begin inside may come to be waited for by this one.
+        hold.token = descends.set(descends.get() or True)
         self._hold = hold
 
     async def __aexit__(self, *_: object) -> None:

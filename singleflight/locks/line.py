@@ -77,7 +77,7 @@ class Line(KeyedLocks):
 
     def is_queued(self, owner: object) -> bool:
         """Return True if somebody stands in line for this."""
-        return any(seat.owner is owner for seat in list(self.queue))
+        return any(seat.owner is owner for seat in self.queue.copy())  # a copy is one operation
 
     def _take(self, hold: Any) -> None:
         if len(self.taken) < self._seats and not self.queue:

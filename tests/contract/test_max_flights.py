@@ -5,11 +5,10 @@ import threading
 
 import pytest
 
-import singleflight
 from singleflight import FlightDeadlock, FlightTimeout, report, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
 
-from ..bulk.conftest import BulkDriver
+from ..bulk.conftest import driving
 from ..drivers import Executions, until
 from .conftest import TURNS
 
@@ -17,13 +16,7 @@ from .conftest import TURNS
 @pytest.fixture(params=TURNS.values(), ids=TURNS)
 def driver(request):
     """Threads, tasks or both; with loaders."""
-    driver = BulkDriver(*request.param)
-    try:
-        yield driver
-    finally:
-        driver.close()
-        assert singleflight.drain_sync(timeout=10)
-    assert driver.reports() == []
+    yield from driving(*request.param)
 
 
 class Desk:

@@ -6,11 +6,10 @@ import weakref
 
 import pytest
 
-import singleflight
 from singleflight import invalidate_tag, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
 
-from ..bulk.conftest import BulkDriver
+from ..bulk.conftest import driving
 from ..drivers import Executions, until
 from .conftest import TURNS
 
@@ -18,13 +17,7 @@ from .conftest import TURNS
 @pytest.fixture(params=TURNS.values(), ids=TURNS)
 def driver(request):
     """Threads, tasks or both; with loaders."""
-    driver = BulkDriver(*request.param)
-    try:
-        yield driver
-    finally:
-        driver.close()
-        assert singleflight.drain_sync(timeout=10)
-    assert driver.reports() == []
+    yield from driving(*request.param)
 
 
 class Users:

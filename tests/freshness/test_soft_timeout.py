@@ -274,7 +274,7 @@ def test_a_bad_soft_timeout_is_named(bad):
 
 @pytest.mark.parametrize("outcome", ["a value", "nothing to store", "another error"])
 def test_what_lands_before_a_caller_has_left_is_counted_once(monkeypatch, outcome):
-    """A renewal failed; before its caller leaves, a refresh takes its place and lands: the counts still sum."""
+    """A renewal failed, and before its caller leaves a refresh takes its place and lands."""
     clock, gate, runs, refreshed = FakeClock(), threading.Event(), [], []
 
     @single_flight_ttl(ttl=10, grace=100, soft_timeout=LONG, follower_retries=2, timer=clock)

@@ -11,7 +11,7 @@ import singleflight
 from singleflight import CurrentFlight, SingleFlightError, Unchanged, current_flight, single_flight_ttl
 from singleflight.testing import FakeClock
 
-from ..bulk.conftest import BulkDriver
+from ..bulk.conftest import driving
 from ..drivers import until
 
 CALLERS = 4
@@ -59,13 +59,7 @@ class Feed:
 @pytest.fixture(params=[("thread",), (0,), ("thread", 0, "thread", 1)], ids=["threads", "tasks", "mixed"])
 def driver(request):
     """Threads, tasks, or both; with loaders."""
-    driver = BulkDriver(*request.param)
-    try:
-        yield driver
-    finally:
-        driver.close()
-        assert singleflight.drain_sync(timeout=10)
-    assert driver.reports() == []
+    yield from driving(*request.param)
 
 
 @pytest.fixture
