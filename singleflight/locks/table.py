@@ -69,9 +69,8 @@ class Idle:
     def __init__(self, limit: int | None) -> None:
         self._room = inf if limit is None else limit  # what the limit leaves for these two
         self._younger: dict[Hashable, IdleLock | float] = {}  # the oldest first
-        self._older: dict[
-            Hashable, IdleLock | float
-        ] = {}  # the oldest last; all older than any of `_younger`
+        # The oldest last; all older than any of `_younger`.
+        self._older: dict[Hashable, IdleLock | float] = {}
         self._spoilt: list[IdleLock] = []  # whose keys were found spoilt
 
     def __len__(self) -> int:
