@@ -38,15 +38,14 @@ class _Pool:
     def submit(self, run: Callable[[], object]) -> bool:
         """Have it run by a thread; False where there is no place, or no more at all."""
         try:
-            # Under no lock, and only where values are renewed.
-            from concurrent.futures import ThreadPoolExecutor
+            kind = executor_kind()  # under no lock
         except (ImportError, RuntimeError):  # the interpreter shuts down
             return False
         with self.lock:
             if self.under_way >= self.threads + self.queued:
                 return False
             if self.executor is None:
-                self.executor = ThreadPoolExecutor(self.threads, thread_name_prefix="singleflight-renewal")
+                self.executor = kind(self.threads, thread_name_prefix="singleflight-renewal")
             return self._hand_over([run], self.executor)
 
     def _hand_over(self, job: list[Callable[[], object]], executor: ThreadPoolExecutor) -> bool:
@@ -70,6 +69,13 @@ class _Pool:
         finally:
             with self.lock:
                 del self._jobs[id(job)]
+
+
+def executor_kind() -> type[ThreadPoolExecutor]:
+    """What has the threads: imported where a value is to be renewed, and not before."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor
 
 
 _pool = _Pool(threads=4, queued=60)

@@ -67,7 +67,7 @@ class Library:
             importlib.import_module(place)
         missed = set(self._mutation) - set(self._codes)
         assert not missed, f"no such modules: {missed}"
-        self.module("pool").ThreadPoolExecutor = Pool
+        self.module("pool").executor_kind = lambda: Pool
 
     def forget(self) -> None:
         """It is not used any more."""
