@@ -32,6 +32,19 @@ if os.environ.get("LONG_WAY"):
     Cache.__init__ = _make_long  # type: ignore[method-assign]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """Collections, and walks over all objects, leave out what was there before this file's tests.
+
+    In a long run that is nearly everything, and hundreds of tests collect.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 class Crowd:
     """Threads that each run something; `outcomes` holds what they returned or raised, in order."""
 

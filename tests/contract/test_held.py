@@ -29,16 +29,6 @@ def lives(request):
     return request.param
 
 
-@pytest.fixture(autouse=True)
-def little_to_look_at():
-    """What was there before a test is not among `gc.get_objects()`: none of it holds what the test stores."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
 def holds_them(fetch):
     """Of all caches made meanwhile, one holds the records of this function, and nothing else."""
     entries = fetch.stats().entries

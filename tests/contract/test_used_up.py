@@ -122,14 +122,10 @@ class Thrower:
 @pytest.fixture(autouse=True)
 def never_awaited():
     """What Python says of coroutines that nobody awaits."""
-    gc.freeze()  # what was there before is not looked at by each collection
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield caught
-            gc.collect()
-    finally:
-        gc.unfreeze()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+        gc.collect()
 
 
 @pytest.mark.parametrize("kind", ONCE_ONLY)
