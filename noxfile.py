@@ -64,6 +64,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Run the page for those who come from another library, together with those libraries."""
+    session.install("-q", "-e", ".[test,bench]")
+    session.run("pytest", "-q", "docs/howto/migrate.md", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install("-q", "-e", ".[docs]")
