@@ -65,9 +65,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Run the page for those who come from another library, together with those libraries."""
-    session.install("-q", "-e", ".[test,bench]")
-    session.run("pytest", "-q", "docs/howto/migrate.md", *session.posargs)
+    """Run the how-to guides together with the libraries that they speak of."""
+    session.install("-q", "-e", ".[test,bench]", "aiohttp", "temporalio")
+    session.run("pytest", "-q", "docs/howto", *session.posargs)
 
 
 @nox.session
