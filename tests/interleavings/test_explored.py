@@ -30,7 +30,7 @@ def test_every_schedule_of_the_long_way(long_way, setting):
     assert explored(long_way, scene, preemptions + FURTHER, **options) > 10
 
 
-@pytest.mark.parametrize("setting", one_in(3, FEATURES.values(), packed=False), ids=FEATURES)
+@pytest.mark.parametrize("setting", one_in(4, FEATURES.values(), packed=False), ids=FEATURES)
 def test_every_single_switch_where_a_feature_is_in_use(library, setting):
     """Tags, `max_flights`, `soft_timeout`, `Unchanged`, `clear`, answers and copies: one preemption."""
     scene, preemptions, options = setting

@@ -74,7 +74,10 @@ TESTS = {
     "ttl": ["contract/test_callable_ttl.py", "bulk/test_callable_ttl.py", "core/test_options.py"],
     "entry": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
     "expiry": [*STORE, "core/test_expiry.py"],
-    "store": [*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"],
+    "store": [
+        *(*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"),
+        *("contract/test_tags.py", "contract/test_clear.py"),
+    ],
     # locks
     "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
     "slots": [*CYCLES, *DEAD, "core/test_turns.py"],
