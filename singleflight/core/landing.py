@@ -11,7 +11,8 @@ from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import is_sound
 from ..locks.unsettled import After
-from ..storage.entry import AgeingRecord, Record, TaggedRecord, record_of
+from ..storage.entry import AgeingRecord, Record, TaggedRecord, WeighedRecord, record_of
+from ..storage.policy import weight_from
 from ..storage.ttl import Landing, checked_tags
 from ..telemetry.kinds import log
 from .cache import Cache
@@ -26,6 +27,7 @@ __all__ = [
     "Verdict",
     "call_off",
     "fail",
+    "fits",
     "judge",
     "land",
     "new_record",
@@ -44,8 +46,8 @@ Ending = tuple[
 def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None = None) -> None:
     """The function returned: publish the value, then free the key, then tell.
 
-    Passes on what `cache_if` and `ttl` raise: the flight has not ended then, and is to `fail` with it.
-    With `later` it only publishes, and adds there what is left to be done.
+    Passes on what `cache_if`, `ttl`, `tags` and `weigh` raise: the flight has not ended then, and is to
+    `fail` with it. With `later` it only publishes, and adds there what is left to be done.
     """
     options = cache.options
     cache_if = options.cache_if
@@ -71,7 +73,8 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
             # A key that has changed must not be filed as what it is now: the value is its callers' alone.
             slot, by_key = flight.slot, cache.locks.by_key
             # In line: `is_sound`.
-            if by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash:
+            sound = by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash
+            if sound and (cache.weigh is None or fits(cache, record)):
                 gone = cache.store.put(record, flight)
         except Exception as error:  # the key's own, as when it is hashed
             unstored = error.with_traceback(None)
@@ -192,11 +195,21 @@ def new_record(
     refresh_at = ageing.refresh_at(now, ttl, duration)
     if ageing.grace:
         refresh_at = min(refresh_at, now + ttl)  # the first who finds it stale has it renewed
-    if not tags:
+    if cache.weigh is not None:
+        record: TaggedRecord = WeighedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+        record.weight = weight_from(cache.weigh(value))
+    elif tags:
+        record = TaggedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+    else:
         return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
-    record = TaggedRecord(key, value, now, ttl, ageing.grace, refresh_at)
     record.tags = tags
     return record
+
+
+def fits(cache: Cache, record: Record) -> bool:
+    """Return True if a record is not too heavy to be stored at all."""
+    maxsize = cache.options.maxsize
+    return maxsize is None or bool(record.weight <= maxsize)
 
 
 def _store_failure(
