@@ -19,7 +19,7 @@ from ..storage.ttl import Landing, checked_tags
 from .cache import Cache
 from .current import Unchanged
 from .flight import FLYING, Flight
-from .landing import new_record
+from .landing import fits, new_record
 from .options import switched_off
 from .shareable import check_shareable
 from .transitions import detach
@@ -171,11 +171,18 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
         invalidate(cache, key)
         return
     tags = () if cache.tags_of is None else checked_tags(cache.tags_of(landing))
-    _detach(cache, key)
     record = new_record(cache, key, value, now, ttl, 0.0, tags)
+    if not fits(cache, record):
+        invalidate(cache, key)
+        return
+    _detach(cache, key)
     if cache.tell.wants("hit"):
         record.deadline = -inf
-    gone = cache.store.put(record)
+    try:
+        gone = cache.store.put(record)
+    except Exception:  # of a policy: what it took the place of goes all the same
+        cache.store.forget(key)
+        raise
     _detach(cache, key)  # a flight that began in between is refused by the store; nobody is to join it now
     if cache.tell.wants("put"):
         cache.tell.tell("put", key, value=value)
@@ -271,6 +278,7 @@ def stats(cache: Cache) -> Stats:
             refreshes=counts.refreshes,
             in_flight=in_flight,
             entries=len(cache.store.index),
+            weight=cache.store.weight(),
             locks=len(locks),
             idle_locks=locks.idle,
         )

@@ -11,7 +11,8 @@ from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import is_sound
 from ..locks.unsettled import After
-from ..storage.entry import AgeingRecord, Record, TaggedRecord, record_of
+from ..storage.entry import AgeingRecord, Record, TaggedRecord, WeighedRecord, record_of
+from ..storage.policy import weight_from
 from ..storage.ttl import Landing, checked_tags
 from ..telemetry.kinds import log
 from .cache import Cache
@@ -28,6 +29,7 @@ __all__ = [
     "appraise",
     "call_off",
     "fail",
+    "fits",
     "judge",
     "land",
     "new_record",
@@ -49,7 +51,7 @@ Arrival = tuple[bool | None, float, float, Record | None]
 
 
 def appraise(cache: Cache, flight: Flight, value: object) -> Arrival:
-    """The function returned: ask `cache_if`, `ttl` and `tags` what is to become of the value.
+    """The function returned: ask `cache_if`, `ttl`, `tags` and `weigh` what is to become of the value.
 
     Passes on what they raise: the flight has not ended then, and is to `fail` with it.
     """
@@ -95,7 +97,8 @@ def land(
             # A key that has changed must not be filed as what it is now: the value is its callers' alone.
             slot, by_key = flight.slot, cache.locks.by_key
             # In line: `is_sound`.
-            if by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash:
+            sound = by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash
+            if sound and (cache.weigh is None or fits(cache, record)):
                 gone = cache.store.put(record, flight)
         except Exception as error:  # the key's own, as when it is hashed
             unstored = error.with_traceback(None)
@@ -216,11 +219,21 @@ def new_record(
     refresh_at = ageing.refresh_at(now, ttl, duration)
     if ageing.grace:
         refresh_at = min(refresh_at, now + ttl)  # the first who finds it stale has it renewed
-    if not tags:
+    if cache.weigh is not None:
+        record: TaggedRecord = WeighedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+        record.weight = weight_from(cache.weigh(value))
+    elif tags:
+        record = TaggedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+    else:
         return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
-    record = TaggedRecord(key, value, now, ttl, ageing.grace, refresh_at)
     record.tags = tags
     return record
+
+
+def fits(cache: Cache, record: Record) -> bool:
+    """Return True if a record is not too heavy to be stored at all."""
+    maxsize = cache.options.maxsize
+    return maxsize is None or bool(record.weight <= maxsize)
 
 
 def _store_failure(

@@ -134,6 +134,7 @@ class Assembly:
             run_bound=self._bound_run(),
             counts=self.cache.counts,
             copy=self.cache.copy,
+            told=self.cache.told if self.cache.tells_hits else None,
             make_key=rule.key,
             typed=self.form.typing(),
             known=self.twins.instances.known,

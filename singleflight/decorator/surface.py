@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from functools import _CacheInfo
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ..common.frames import looked_through
 from ..common.keys import InstanceKey
@@ -262,8 +262,8 @@ class Controls(Generic[P, R]):
     def cache_info(self) -> _CacheInfo:
         """Return hits, misses, maxsize and current size, as `functools.lru_cache` does."""
         stats = self.stats()
-        hits, size = stats.hits + stats.stale_hits, stats.entries
-        return _CacheInfo(hits, stats.misses, self._self_cache.options.maxsize, size)
+        hits, size = stats.hits + stats.stale_hits, stats.weight
+        return _CacheInfo(hits, stats.misses, self._self_cache.options.maxsize, cast("int", size))
 
     def cache_clear(self) -> None:
         """Remove all entries, detach all flights and set the counts to zero."""

@@ -24,7 +24,8 @@ class Stats:
     counts callers that received a `FlightTimeout`, `errors` those that received any other exception,
     cancellation included. `calls` counts executions (refreshes included), `failures` those that raised an
     Exception, and `uncached` those whose value was not stored. `evictions` and `expirations` count entries
-    that were removed. `in_flight`, `entries`, `locks` and `idle_locks` are current numbers.
+    that were removed. `in_flight`, `entries`, `locks` and `idle_locks` are current numbers. `weight` is the
+    sum of what `weigh` returned for the entries (without it their number).
     """
 
     hits: int
@@ -43,6 +44,7 @@ class Stats:
     entries: int
     locks: int
     idle_locks: int
+    weight: float = 0
 
     @property
     def misses(self) -> int:

@@ -38,7 +38,12 @@ def test_every_public_name_is_in_the_reference():
 def test_the_reference_shows_the_options_there_are():
     """Names, order and defaults in the reference are those of the decorator."""
     (shown,) = re.findall(r"single_flight_ttl\((func=.*)\)$", REFERENCE, re.MULTILINE)
-    written = {"max_idle_locks": "<maxsize>", "cache_if": "is_not_none", "timer": "time.monotonic"}
+    written = {
+        "max_idle_locks": "<maxsize>",
+        "cache_if": "is_not_none",
+        "timer": "time.monotonic",
+        "policy": "TTLCache",
+    }
     expected = []
     for name, parameter in inspect.signature(single_flight_ttl).parameters.items():
         default = "" if parameter.default is parameter.empty else f"={written.get(name, parameter.default)}"

@@ -74,6 +74,7 @@ TESTS = {
     "ttl": ["contract/test_callable_ttl.py", "bulk/test_callable_ttl.py", "core/test_options.py"],
     "entry": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
     "expiry": [*STORE, "core/test_expiry.py"],
+    "policy": ["core/test_policy.py", "contract/test_policy.py"],
     "store": [
         *(*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"),
         *("contract/test_tags.py", "contract/test_clear.py"),
