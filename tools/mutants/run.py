@@ -107,7 +107,7 @@ TESTS = {
     # core
     "cache": ["core/test_remembered.py", *DEAD, *HITS, "freshness/test_grace.py", "bulk/test_joining.py"],
     "answers": ["contract/test_answer.py"],
-    "current": ["freshness/test_unchanged.py", "contract/test_used_up.py", "bulk/test_used_up.py"],
+    "current": ["freshness/test_unchanged.py"],
     "call": [*DECIDING, "core/test_leaving.py"],
     "flight": [*MODELS, *CALLS, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
     "transitions": [
