@@ -361,10 +361,11 @@ def finish(
         cache.adrift.discard(flight)
     if not flight.counted:
         count_execution(cache, flight, error, stored)
-    again = unshared = False
+    again = unshared = old = False
     if followers:
+        if error is None and (flight.stored.tags if stored else flight.detached):
+            old = _is_old(cache, flight, stored)
         unshared = flight.doomed or (error is not None and is_unshared(error))
-        old = error is None and _is_old(cache, flight, stored)
         again = unshared or (flight.retries != 0 and (old or (current and not storable)))
     if state is UNSEATED:
         flight.state = PASSED
@@ -395,8 +396,8 @@ def _is_old(cache: Cache, flight: Flight, stored: bool) -> bool:
     That is asked where `store.put` was not, or cannot have seen it: it lost its key before, or it was stored.
     """
     if stored:
-        return bool(flight.stored.tags) and cache.store.is_cut(flight.stored.tags, flight.number)
-    return flight.detached and flight.number < cache.store.last_cut
+        return cache.store.is_cut(flight.stored.tags, flight.number)
+    return flight.number < cache.store.last_cut
 
 
 def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
