@@ -64,6 +64,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Run the how-to guides together with the libraries that they speak of."""
+    session.install("-q", "-e", ".[test,bench]", "aiohttp", "temporalio")
+    session.run("pytest", "-q", "docs/howto", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install("-q", "-e", ".[docs]")

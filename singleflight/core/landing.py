@@ -23,8 +23,10 @@ from .outcome import bare_copy_of
 from .transitions import finish, is_unshared
 
 __all__ = [
+    "Arrival",
     "Ending",
     "Verdict",
+    "appraise",
     "call_off",
     "fail",
     "fits",
@@ -43,30 +45,52 @@ Ending = tuple[
 ]
 
 
-def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None = None) -> None:
-    """The function returned: publish the value, then free the key, then tell.
+# What is to become of a value that has come: whether it is storable, its ttl, when it came, and the record
+# that is to be stored, if any.
+Arrival = tuple[bool | None, float, float, Record | None]
 
-    Passes on what `cache_if`, `ttl`, `tags` and `weigh` raise: the flight has not ended then, and is to
-    `fail` with it. With `later` it only publishes, and adds there what is left to be done.
+
+def appraise(cache: Cache, flight: Flight, value: object) -> Arrival:
+    """The function returned: ask `cache_if`, `ttl`, `tags` and `weigh` what becomes of the value.
+
+    Passes on what they raise: the flight has not ended then, and is to `fail` with it.
     """
     options = cache.options
     cache_if = options.cache_if
-    storable: bool | None = value is not None if cache_if is is_not_none else bool(cache_if(value))
+    storable = value is not None if cache_if is is_not_none else bool(cache_if(value))
     ttl = options.fixed_ttl
     if ttl is None:
         ttl = cache.options.ttl_of(_landing(cache, flight, value)) if storable else 0.0
     timer = cache.timer
     now = timer()
-    gone: list[Record] | None = None
-    unstored: Exception | None = None
+    record: Record | None = None
     if storable and ttl > 0.0 and not flight.detached:
-        key: Any = flight.key
         if cache.is_plain:
-            record = record_of(key, value, now, ttl)
+            record = record_of(flight.key, value, now, ttl)
         else:
             tags_of = cache.tags_of
             tags = () if tags_of is None else checked_tags(tags_of(_landing(cache, flight, value)))
-            record = new_record(cache, key, value, now, ttl, now - flight.started, tags)
+            record = new_record(cache, flight.key, value, now, ttl, now - flight.started, tags)
+    return storable, ttl, now, record
+
+
+def land(
+    cache: Cache,
+    flight: Flight,
+    value: object,
+    later: list[Ending] | None = None,
+    arrival: Arrival | None = None,
+) -> None:
+    """A value has come: publish it, then free the key, then tell.
+
+    It is appraised, unless its `arrival` is known; what that raises is passed on (see `appraise`). With
+    `later` it only publishes, and adds there what is left to be done.
+    """
+    storable, ttl, now, record = arrival or appraise(cache, flight, value)
+    gone: list[Record] | None = None
+    unstored: Exception | None = None
+    if record is not None:
+        key: Any = flight.key
         if flight.wants_events and cache.tell.wants("hit"):
             record.deadline = -inf
         try:
