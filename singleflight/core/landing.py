@@ -51,7 +51,7 @@ Arrival = tuple[bool | None, float, float, Record | None]
 
 
 def appraise(cache: Cache, flight: Flight, value: object) -> Arrival:
-    """The function returned: ask `cache_if`, `ttl`, `tags` and `weigh` what becomes of the value.
+    """The function returned: ask `cache_if`, `ttl`, `tags` and `weigh` what is to become of the value.
 
     Passes on what they raise: the flight has not ended then, and is to `fail` with it.
     """

@@ -364,7 +364,8 @@ def finish(
     again = unshared = False
     if followers:
         unshared = flight.doomed or (error is not None and is_unshared(error))
-        again = unshared or (current and not storable and flight.retries != 0)
+        old = error is None and _is_old(cache, flight, stored)
+        again = unshared or (flight.retries != 0 and (old or (current and not storable)))
     if state is UNSEATED:
         flight.state = PASSED
     elif again:
@@ -386,6 +387,16 @@ def finish(
     if latch is not None:
         after.append(latch.open)
     return followers, again
+
+
+def _is_old(cache: Cache, flight: Flight, stored: bool) -> bool:
+    """Return True if a tag was invalidated, perhaps one of its own, and followers may have come after that.
+
+    That is asked where `store.put` was not, or cannot have seen it: it lost its key before, or it was stored.
+    """
+    if stored:
+        return bool(flight.stored.tags) and cache.store.is_cut(flight.stored.tags, flight.number)
+    return flight.detached and flight.number < cache.store.last_cut
 
 
 def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:

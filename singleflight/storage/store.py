@@ -84,6 +84,7 @@ class Store:
         self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
         self._of_tag: dict[str, set[Record]] = {}
         self._cuts: dict[str, int] = {}  # tags that were invalidated, and when; written under the lock
+        self.last_cut = 0  # the number of the last of these; written under the lock
         self._most_cuts = _MANY_CUTS
         self._rebuild()
 
@@ -392,6 +393,7 @@ class Store:
         self._remove_all(records, gone)
 
     def _cut(self, tags: tuple[str, ...], number: int, gone: list[Record]) -> None:
+        self.last_cut = max(number, self.last_cut)
         for tag in tags:
             self._cuts[tag] = max(number, self._cuts.get(tag, 0))
             self._remove_all(list(self._of_tag.get(tag, ())), gone)

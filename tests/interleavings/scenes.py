@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import calls, combined
-from .settings import FORKS, SCENES, Setting
+from . import calls, combined, dropped, limited
+from .settings import FEATURES, FORKS, SCENES, Setting
 
-__all__ = ["FORKS", "SCENES", "Setting", "calls", "combined"]
+__all__ = ["FEATURES", "FORKS", "SCENES", "Setting", "calls", "combined", "dropped", "limited"]

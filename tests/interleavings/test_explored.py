@@ -8,7 +8,7 @@ import os
 import pytest
 
 from ..sampling import one_in
-from .scenes import FORKS, SCENES
+from .scenes import FEATURES, FORKS, SCENES
 from .world import explored
 
 FURTHER = int(os.environ.get("EXPLORE_FURTHER", "0"))
@@ -28,6 +28,22 @@ def test_every_schedule_of_the_long_way(long_way, setting):
     """The same where the usual miss takes no short way."""
     scene, preemptions, options = setting
     assert explored(long_way, scene, preemptions + FURTHER, **options) > 10
+
+
+@pytest.mark.parametrize("setting", one_in(4, FEATURES.values(), packed=False), ids=FEATURES)
+def test_every_single_switch_where_a_feature_is_in_use(library, setting):
+    """Tags, `max_flights`, `soft_timeout`, `Unchanged`, `clear`, answers and copies: one preemption."""
+    scene, preemptions, options = setting
+    assert explored(library, scene, min(preemptions, 1) + FURTHER, **options) > 5
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300 + 3600 * FURTHER)
+@pytest.mark.parametrize("setting", FEATURES.values(), ids=FEATURES)
+def test_every_schedule_where_a_feature_is_in_use(library, setting):
+    """The same with as many as there may be."""
+    scene, preemptions, options = setting
+    assert explored(library, scene, preemptions + FURTHER, **options) > 5
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -75,11 +75,14 @@ TESTS = {
     "entry": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
     "expiry": [*STORE, "core/test_expiry.py"],
     "policy": ["core/test_policy.py", "contract/test_policy.py"],
-    "store": [*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"],
+    "store": [
+        *(*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"),
+        *("contract/test_tags.py", "contract/test_clear.py"),
+    ],
     # locks
     "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
     "slots": [*CYCLES, *DEAD, "core/test_turns.py"],
-    "line": ["contract/test_max_flights.py"],
+    "line": ["core/test_line.py", "contract/test_max_flights.py"],
     "table": [*CYCLES, *DEAD, "core/test_idle.py", "core/test_turns.py", "core/test_locks.py"],
     "keyed": [*CYCLES, *DEAD, "core/test_locks.py", "core/test_turns.py"],
     "waiters": [*CYCLES, "core/test_turns.py", "threads/test_jobs.py"],
@@ -104,7 +107,7 @@ TESTS = {
     # core
     "cache": ["core/test_remembered.py", *DEAD, *HITS, "freshness/test_grace.py", "bulk/test_joining.py"],
     "answers": ["contract/test_answer.py"],
-    "current": ["freshness/test_unchanged.py"],
+    "current": ["freshness/test_unchanged.py", "contract/test_used_up.py", "bulk/test_used_up.py"],
     "call": [*DECIDING, "core/test_leaving.py"],
     "flight": [*MODELS, *CALLS, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
     "transitions": [
