@@ -98,6 +98,10 @@ class HoldingCache(Cache[object, Record]):
         """The same for one that is in the index: the cache is being made anew."""
         return self.hold(record)
 
+    def use(self, record: Record) -> list[Record]:  # noqa: ARG002
+        """A record has served, which its `hits` say already; returns those that went for it."""
+        return []
+
     def _next_to_go(self) -> Record:
         """The one to evict next, which is still held."""
         looks = _LOOKS

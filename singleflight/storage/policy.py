@@ -143,10 +143,15 @@ class ChosenCache:
             return [record]
 
     def use(self, record: Record) -> list[Record]:
-        """A record has served; returns those that went for it."""
-        if Cache.__contains__(self._order, record.place):
-            self._order[record.place]
-        return self._let_go()
+        """A record has served; returns those that went for it, as far as that is seen at once."""
+        order = self._order
+        try:
+            order[record.place]
+        except KeyError:
+            if Cache.__contains__(order, record.place):
+                raise
+            return self._let_go()  # it has been taken out in a way of its own
+        return self._let_go() if order._sf_left else []
 
     def __delitem__(self, place: object) -> None:
         if Cache.__contains__(self._lives, place):

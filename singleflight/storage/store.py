@@ -185,10 +185,11 @@ class Store:
         gone: list[Record] = []
         if not self.is_owned():
             with self._lock:
-                cache = self._cache
-                if record.place is not None and isinstance(cache, ChosenCache) and not self._torn:
+                if record.place is not None and not self._torn:
                     self._torn = True
-                    self._evict(cache.use(record), gone)
+                    evicted = self._cache.use(record)
+                    if evicted:
+                        self._evict(evicted, gone)
                     self._torn = False
             if self._unwanted:
                 self.settle()
