@@ -151,7 +151,13 @@ LINE = {
     "a bulk call needs no seat": Planted(
         "one seat, two bulk calls",
         "2 run at once",
-        {"bulk_threads": {"if batch.cache.line is None else": "if True else"}},
+        {
+            "bulk_threads": {
+                "is None else Seated(batch.cache, batch.flights):\n                while": (
+                    "or True else Seated(batch.cache, batch.flights):\n                while"
+                )
+            }
+        },
     ),
     "a renewal needs no seat": Planted(
         "one seat, a renewal stands in line",
