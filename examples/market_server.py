@@ -1,12 +1,19 @@
-"""A broker's server on loopback that speaks Alpaca's wire format, for the price board and the tests."""
+"""A broker's server on loopback that speaks Alpaca's wire format, for the price board and the tests.
+
+It is as strict as the real one: symbols must fit the pattern of their kind, positions are spelt without a
+slash, a login may be checked, feeds may need a subscription, and each key may have a limit of requests.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,6 +24,22 @@ __all__ = ["DROP", "MarketServer"]
 DROP = (0, b"")  # as an answer: close the connection without one
 
 _TIME = "2026-01-02T15:04:05.123456789Z"
+_PATTERNS = {  # a symbol of each kind; what does not fit is answered 400
+    "stocks": r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z]{1,3})?$",
+    "crypto": r"^[A-Z]+/[A-Z]+$",
+    "options": r"^[A-Z]{1,6}\d{6}[CP]\d{8}$",
+}
+_FEEDS = {
+    "stocks": ("iex", "sip", "delayed_sip", "otc", "boats", "overnight"),
+    "options": ("indicative", "opra"),
+    "crypto": (),
+}
+_DATA = re.compile(r"/(?:v2|v1beta[13])/(stocks|options|crypto)(?:/us)?/(.*)")
+_WHAT = {
+    **dict.fromkeys(("quotes/latest", "latest/quotes"), "quotes"),
+    **dict.fromkeys(("trades/latest", "latest/trades"), "trades"),
+    "snapshots": "snapshots",
+}
 _CLOCK = {  # in Alpaca's time zone, as Alpaca sends it: the moment above
     "timestamp": "2026-01-02T10:04:05.123456789-05:00",
     "next_open": "2026-01-05T09:30:00-05:00",
@@ -25,18 +48,39 @@ _CLOCK = {  # in Alpaca's time zone, as Alpaca sends it: the moment above
 
 
 class MarketServer:
-    """Answers latest quotes and trades for stocks and crypto, and trades for one account.
+    """Answers latest quotes, trades and snapshots of stocks, crypto and options, and trades for one account.
 
-    Orders are filled at once, at the market's price. While `outage` is set every answer is 503.
+    Orders are filled at once, at the market's price. Faults to switch on:
+
+    - `outage`: every answer is 503;
+    - `weekend`: no stock has a bid, and the market is closed;
+    - `sides`: bid and ask of single symbols, zero for none;
+    - `secrets`: who may log in, others get 401; `feeds`: those of the subscription, others get 403;
+    - `broken`: symbols whose quotes and trades lack their sizes;
+    - `unknown_is_400`: an unknown symbol is refused by name, not left out;
+    - `stamp`: the time that quotes and trades have (None: now);
+    - `before_answer`: called first; it may wait, or answer itself.
 
     Args:
         latency: seconds that each answer takes.
-        rate_limit: requests per second after which the answer is 429; None for no limit.
+        rate_limit: requests of one key to one service (data or trading) in each window, after which the
+            answer is 429, with Retry-After; None for no limit.
         failures: the part of all requests, 0 to 1, that is answered 500, evenly spread.
+        window: seconds of the limit's window.
+        counts_refused: whether a request that is answered 429 counts, too, and keeps the window shut.
     """
 
-    def __init__(self, latency: float = 0.0, rate_limit: int | None = None, failures: float = 0.0) -> None:
+    def __init__(
+        self,
+        latency: float = 0.0,
+        rate_limit: int | None = None,
+        failures: float = 0.0,
+        *,
+        window: float = 1.0,
+        counts_refused: bool = False,
+    ) -> None:
         self.latency, self.rate_limit, self.failures = latency, rate_limit, failures
+        self.window, self.counts_refused = window, counts_refused
         self.prices = {
             "ASML": 984.75,
             "AAPL": 190.5,
@@ -44,15 +88,26 @@ class MarketServer:
             "NVDA": 875.3,
             "TSLA": 242.1,
             "BTC/USD": 64000.5,
+            "AAPL261218C00200000": 12.35,
         }
         self.cash = 100_000.0  # guarded by `lock`, as all that follows
         self.held: dict[str, float] = {}  # shares by symbol
         self.orders: list[dict[str, Any]] = []
         self.requests: list[str] = []
+        self.refused = 0  # requests answered 429
         self.lock = threading.Lock()
         self.is_open = True  # the market: what its clock says
         self.outage = False
-        self._seconds: dict[int, int] = {}
+        self.weekend = False
+        self.sides: dict[str, tuple[float | None, float | None]] = {}
+        self.secrets: dict[str, str] | None = None  # by key; None: anybody
+        self.feeds = {"iex", "delayed_sip", "otc", "boats", "overnight", "indicative"}
+        self.broken: set[str] = set()
+        self.unknown_is_400 = False
+        self.stamp: str | None = None
+        self._windows: dict[
+            tuple[str, str], tuple[int, int]
+        ] = {}  # by key and service: which one, and its count
         # Called with path and symbols in the request's thread, under no lock; may wait, may answer itself.
         self.before_answer: Callable[[str, list[str]], tuple[int, bytes] | None] | None = None
         self._http = _Http(("127.0.0.1", 0), _Handler)
@@ -73,36 +128,94 @@ class MarketServer:
         """Forget the requests seen so far."""
         with self.lock:
             self.requests.clear()
-            self._seconds.clear()
+            self._windows.clear()
+            self.refused = 0
 
-    def answer(self, target: str, sent: bytes | None = None) -> tuple[int, bytes]:
-        """The status and body for one request; `sent` is what was posted."""
+    def answer(
+        self, target: str, sent: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """The status, body and headers for one request; `sent` is what was posted."""
         parts = urlsplit(target)
-        symbols = unquote(parse_qs(parts.query).get("symbols", [""])[0]).split(",")
+        query = parse_qs(parts.query)
+        symbols = unquote(query.get("symbols", [""])[0]).split(",")
+        login = {name.upper(): value for name, value in (headers or {}).items()}
         with self.lock:
             self.requests.append(target)
             seen = len(self.requests)
-            second = int(time.monotonic())
-            self._seconds[second] = in_second = self._seconds.get(second, 0) + 1
+            is_admitted, extra = self._counted(login.get("APCA-API-KEY-ID") or "", _DATA.match(parts.path))
         if self.before_answer is not None:
             special = self.before_answer(parts.path, symbols)
             if special is not None:
-                return special
+                return *special, extra
         if self.latency:
             time.sleep(self.latency)
         if self.outage:
-            return 503, b'{"message":"service unavailable"}'
-        if self.rate_limit is not None and in_second > self.rate_limit:
-            return 429, b'{"message":"too many requests"}'
+            return 503, b'{"message":"service unavailable"}', extra
+        if not is_admitted:
+            return 429, b'{"message":"too many requests."}', extra
         if self.failures and int(seen * self.failures) > int((seen - 1) * self.failures):
-            return 500, b'{"message":"internal server error"}'
-        if parts.path.endswith(("/trades/latest", "/latest/trades")):
-            return 200, json.dumps({"trades": self._each(symbols, self._trade)}).encode()
-        if parts.path.endswith(("/quotes/latest", "/latest/quotes")):
-            return 200, json.dumps({"quotes": self._each(symbols, self._quote)}).encode()
-        with self.lock:
-            status, found = self._traded(parts.path, sent)
-        return status, json.dumps(found).encode()
+            return 500, b'{"message":"internal server error"}', extra
+        if not self._is_login(parts.path, login):
+            return 401, b'{"message":"unauthorized."}', extra
+        data = _DATA.match(parts.path)
+        if data is not None:
+            status, found = self._data(data[1], data[2], symbols, query)
+        else:
+            with self.lock:
+                status, found = self._traded(parts.path, sent)
+        return status, json.dumps(found).encode(), extra
+
+    def _counted(self, key: str, data: object) -> tuple[bool, dict[str, str]]:
+        """Count one request of a key, and say whether it is admitted; call under the lock."""
+        if self.rate_limit is None:
+            return True, {}
+        now = time.time()
+        window = int(now / self.window)
+        who = key, "data" if data else "trading"
+        which, count = self._windows.get(who, (window, 0))
+        if which != window:
+            count = 0
+        is_admitted = count < self.rate_limit
+        if is_admitted or self.counts_refused:
+            count += 1
+        self._windows[who] = window, count
+        reset = (window + 1) * self.window
+        headers = {
+            "X-Ratelimit-Limit": str(self.rate_limit),
+            "X-Ratelimit-Remaining": str(max(0, self.rate_limit - count)),
+            "X-Ratelimit-Reset": str(math.ceil(reset)),
+        }
+        if not is_admitted:
+            self.refused += 1
+            headers["Retry-After"] = str(math.ceil(reset - now))
+        return is_admitted, headers
+
+    def _is_login(self, path: str, headers: Mapping[str, str]) -> bool:
+        if self.secrets is None or "/crypto/" in path:  # crypto needs no keys
+            return True
+        key = headers.get("APCA-API-KEY-ID")
+        return key in self.secrets and self.secrets[key] == headers.get("APCA-API-SECRET-KEY")
+
+    def _data(
+        self, kind: str, path: str, symbols: list[str], query: Mapping[str, list[str]]
+    ) -> tuple[int, dict[str, Any]]:
+        """What the data service answers."""
+        what = _WHAT.get(path)
+        if what is None:
+            return 404, {"message": "not found"}
+        feed = query.get("feed", [None])[0]
+        if feed is not None and feed not in _FEEDS[kind]:
+            return 400, {"message": f"invalid feed: {feed}"}
+        if feed is not None and feed not in self.feeds:
+            return 403, {"message": f"subscription does not permit querying recent {feed.upper()} data"}
+        for symbol in symbols:
+            if not re.match(_PATTERNS[kind], symbol):
+                return 400, {"message": f"invalid symbol: {symbol} does not match {_PATTERNS[kind]}"}
+            if self.unknown_is_400 and symbol not in self.prices:
+                return 400, {"message": f"invalid symbol: {symbol}"}
+        make = {"quotes": self._quote, "trades": self._trade, "snapshots": self._snapshot}[what]
+        found = {symbol: make(symbol) for symbol in symbols if symbol in self.prices}
+        return 200, found if (kind, what) == ("stocks", "snapshots") else {what: found}
 
     def _traded(self, path: str, sent: bytes | None) -> tuple[int, Any]:
         """What the trading service answers; call under the lock."""
@@ -113,16 +226,16 @@ class MarketServer:
         if sent is None and path == "/v2/positions":
             return 200, [self._position(symbol, shares) for symbol, shares in self.held.items()]
         if sent is None and path == "/v2/clock":
-            return 200, {**_CLOCK, "is_open": self.is_open}
+            return 200, {**_CLOCK, "is_open": self.is_open and not self.weekend}
         if sent is None and path.startswith("/v2/assets/"):
-            symbol = unquote(path.removeprefix("/v2/assets/"))
+            symbol = self._listed(unquote(path.removeprefix("/v2/assets/")))
             if symbol in self.prices:
                 return 200, self._asset(symbol)
             return 404, {"code": 40410000, "message": f"asset not found for {symbol}"}
         return 404, {"message": "not found"}
 
     def _order(self, asked: dict[str, Any]) -> tuple[int, Any]:
-        symbol = asked.get("symbol")
+        symbol = self._listed(asked.get("symbol", ""))
         if symbol not in self.prices:
             return 422, {"code": 42210000, "message": f"asset {symbol!r} not found"}
         if any(order["client_order_id"] == asked.get("client_order_id") for order in self.orders):
@@ -169,7 +282,7 @@ class MarketServer:
         return {
             **self._kind_of(symbol),
             "asset_id": _uuid(symbol),
-            "symbol": symbol,
+            "symbol": symbol.replace("/", ""),
             "qty": f"{shares:g}",
             "side": "long" if shares > 0 else "short",
             "avg_entry_price": str(price),
@@ -194,29 +307,60 @@ class MarketServer:
     def _kind_of(symbol: str) -> dict[str, str]:
         if "/" in symbol:
             return {"asset_class": "crypto", "exchange": "CRYPTO"}
+        if re.match(_PATTERNS["options"], symbol):
+            return {"asset_class": "us_option", "exchange": ""}
         return {"asset_class": "us_equity", "exchange": "NASDAQ"}
 
-    def _each(self, symbols: list[str], make: Any) -> dict[str, Any]:
-        return {symbol: make(self.prices[symbol]) for symbol in symbols if symbol in self.prices}
+    def _listed(self, symbol: str) -> str:
+        """A symbol as the market lists it: the trading service takes crypto without the slash, too."""
+        return next((listed for listed in self.prices if listed.replace("/", "") == symbol), symbol)
 
-    @staticmethod
-    def _trade(price: float) -> dict[str, Any]:
-        return {"t": _TIME, "x": "V", "p": price, "s": 100, "c": ["@"], "i": 1, "z": "C"}
+    def _time(self) -> str:
+        return self.stamp or datetime.now(UTC).isoformat().replace("+00:00", "789Z")
 
-    @staticmethod
-    def _quote(price: float) -> dict[str, Any]:
-        ask = round(price + 0.5, 2)
-        return {
-            "t": _TIME,
+    def _trade(self, symbol: str) -> dict[str, Any]:
+        price = self.prices[symbol]
+        trade = {"t": self._time(), "x": "V", "p": price, "s": 100, "c": ["@"], "i": 1, "z": "C"}
+        if symbol in self.broken:
+            trade["s"] = None
+        return trade
+
+    def _quote(self, symbol: str) -> dict[str, Any]:
+        price = self.prices[symbol]
+        bid, ask = self.sides.get(symbol, (price, round(price + 0.5, 2)))
+        if self.weekend and self._kind_of(symbol)["asset_class"] == "us_equity":
+            bid = 0
+        quote = {
+            "t": self._time(),
             "ax": "V",
             "ap": ask,
-            "as": 1,
+            "as": 1 if ask else 0,
             "bx": "V",
-            "bp": price,
-            "bs": 2,
+            "bp": bid,
+            "bs": 2 if bid else 0,
             "c": ["R"],
             "z": "C",
         }
+        if symbol in self.broken:
+            quote["bs"] = None
+        return quote
+
+    def _snapshot(self, symbol: str) -> dict[str, Any]:
+        found = {"latestTrade": self._trade(symbol), "latestQuote": self._quote(symbol)}
+        if self._kind_of(symbol)["asset_class"] != "us_option":
+            price = self.prices[symbol]
+            bar = {
+                "t": self._time(),
+                "o": price,
+                "h": price,
+                "l": price,
+                "c": price,
+                "v": 100,
+                "n": 1,
+                "vw": price,
+            }
+            found.update(minuteBar=bar, dailyBar=bar, prevDailyBar=bar)
+        return found
 
 
 def _uuid(name: str) -> str:
@@ -247,13 +391,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, sent: bytes | None) -> None:
         server: Any = self.server
-        status, body = server.market.answer(self.path, sent)
+        status, body, extra = server.market.answer(self.path, sent, self.headers)
         if (status, body) == DROP:
             self.close_connection = True
             return
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in extra.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
