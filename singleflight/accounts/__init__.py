@@ -2,5 +2,6 @@
 
 from .alpaca import AlpacaAccount
 from .interface import PRICE_TYPES, AccountInterface, price_cache_time
+from .readings import Quote
 
-__all__ = ["PRICE_TYPES", "AccountInterface", "AlpacaAccount", "price_cache_time"]
+__all__ = ["PRICE_TYPES", "AccountInterface", "AlpacaAccount", "Quote", "price_cache_time"]

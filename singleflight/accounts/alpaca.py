@@ -10,7 +10,8 @@ from .alpaca_clients import Clients
 from .alpaca_data import AlpacaPrices
 from .alpaca_settings import Settings
 from .alpaca_trading import ACCOUNT_GRACE, ACCOUNT_TTL, ASSET_TTL, AlpacaTrading, until_the_bell
-from .interface import LONGEST_FLIGHT, MOST_KEPT, AccountInterface, normal_symbol
+from .interface import AccountInterface, normal_symbol, price_cache_time
+from .readings import LONGEST_FLIGHT, MOST_KEPT, Quote, Rules
 
 if TYPE_CHECKING:
     from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
@@ -43,11 +44,17 @@ class AlpacaAccount(AccountInterface):
             (default 10; alpaca-py itself would wait for ever).
         retries: how often a request that is answered 429 or 504 is sent again (default 3).
         retry_wait: seconds between these attempts (default 3).
+        no_price_ttl: for how many seconds the broker's word that there is no price is believed, in which no
+            request is made for it (default 5, at most the ttl of prices; 0: not at all). That is a side of
+            the quote that is empty, an unknown or refused symbol, or a login that is refused.
+        max_price_age: how many seconds old a price may be by the broker's own time (default None: any age).
+            One that is older is no price.
 
     Raises `TypeError` or `ValueError`, naming the argument, for what cannot be right.
 
-    Whatever the broker does wrong makes the price None, is logged once at WARNING with its cause, and is
-    not kept. What is wrong on this side raises when a price is asked for: `ValueError` for a stock without
+    Whatever the broker does wrong makes the price None and is logged at WARNING with its cause. A failure is
+    not kept; the broker's word that there is no price is, for `no_price_ttl`, and is logged once until it
+    changes. What is wrong on this side raises when a price is asked for: `ValueError` for a stock without
     credentials, `ImportError` without alpaca-py, `RuntimeError` with one that cannot be given a timeout.
 
     Safe to use from any thread, and from tasks: alpaca-py has no client to await, so that
@@ -75,6 +82,8 @@ class AlpacaAccount(AccountInterface):
         timeout: float = 10.0,
         retries: int = 3,
         retry_wait: float = 3.0,
+        no_price_ttl: float = 5.0,
+        max_price_age: float | None = None,
     ) -> None:
         super().__init__(id)
         settings = Settings.checked(
@@ -85,10 +94,13 @@ class AlpacaAccount(AccountInterface):
             timeout=timeout,
             retries=retries,
             retry_wait=retry_wait,
+            no_price_ttl=no_price_ttl,
+            max_price_age=max_price_age,
         )
         self.paper = settings.paper
         self._clients = Clients(id, settings)
-        self._prices = AlpacaPrices(id, self._clients)
+        rules = Rules(price_cache_time, settings.no_price_ttl, settings.max_price_age)
+        self._prices = AlpacaPrices(id, self._clients, rules)
         self._trading = AlpacaTrading(self._clients)
 
     def __repr__(self) -> str:
@@ -103,6 +115,24 @@ class AlpacaAccount(AccountInterface):
         self, symbols: Sequence[str], price_type: str
     ) -> dict[str, float]:
         return self._prices.many(symbols, price_type)
+
+    def get_quote(self, symbol: str) -> Quote | None:
+        """The bid and the ask of one moment, with the broker's own time.
+
+        Args:
+            symbol: the instrument; white space around it and its case do not matter.
+
+        Prices of type "bid", "ask" and "mid" come from this quote, and it lives as long as they do. Returns
+        a `Quote` with None for a side that is empty; None where there is no quote, for the reasons for which
+        `get_instrument_current_price` gives None, and raises what that raises.
+
+        Safe to use from any thread. On an event loop's thread await `aget_quote` instead.
+        """
+        return self._prices.quote(normal_symbol(symbol))
+
+    async def aget_quote(self, symbol: str) -> Quote | None:
+        """`get_quote` for tasks."""
+        return await self._workers.run(self._prices.quote, normal_symbol(symbol))
 
     # -- the account --------------------------------------------------------------------------------
 

@@ -14,8 +14,19 @@ __all__ = ["MISSING", "Clients", "cause_of", "set_limits"]
 
 MISSING = "AlpacaAccount needs alpaca-py; install the extra: pip install 'singleflight-kit[alpaca]'"
 
-_LOGGED_AS = {"stock": "data", "crypto": "crypto data", "trading": "trading", "orders": "order"}
-_NEED_KEYS = {"stock": "stock prices", "trading": "balances and assets", "orders": "orders"}
+_LOGGED_AS = {
+    "stock": "data",
+    "crypto": "crypto data",
+    "option": "option data",
+    "trading": "trading",
+    "orders": "order",
+}
+_NEED_KEYS = {
+    "stock": "stock prices",
+    "option": "option prices",
+    "trading": "balances and assets",
+    "orders": "orders",
+}
 _CONNECTIONS = 64  # kept open per client; requests' own ten are fewer than a dashboard's threads
 _RETRIED = (429, 504)  # too many requests; the gateway had no answer in time
 _LONGEST_CAUSE = 300  # characters of a server's answer that are worth a log line

@@ -5,96 +5,171 @@ alpaca-py is imported inside `open_feed`, when the first price is asked for: it 
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
-from .. import SingleFlightError
+from .. import SingleFlightError, current_flight
 from .alpaca_clients import MISSING, Clients, cause_of, set_limits
 from .alpaca_settings import Settings
-from .interface import in_line, log
+from .interface import AccountInterface, in_line, log
+from .readings import MOST_KEPT, NoPrice, Quote, Reading, Readings, Rules, kind_of
 
 __all__ = ["AlpacaPrices"]
+
+_getter: Any = AccountInterface.get_instrument_current_price  # whose keys begin with an account's id
 
 _AROUND = re.compile(r"[\s\"'`{}\[\]():;,]+")  # what may stand around a symbol in a server's text
 
 
-class AlpacaPrices:
-    """The part of an account that asks for prices: of crypto where the symbol has a slash, else of stocks.
+class AlpacaPrices(Readings):
+    """The part of an account that asks for prices: of stocks, of crypto and of options.
 
     Safe to use from any thread.
     """
 
-    def __init__(self, account: Hashable, clients: Clients) -> None:
-        self._account = account  # as log lines name it
+    def __init__(self, account: Hashable, clients: Clients, rules: Rules) -> None:
+        super().__init__(account, rules)
         self._clients = clients
+        # By price type and symbol: why there was no price when it was last said. Written by the flights of
+        # these prices; what is lost or said twice where several threads write is a log line.
+        self._said: dict[tuple[str, str], str] = {}
 
     def feed(self, kind: str) -> Feed:
-        """The client for the prices of "stock" or "crypto"."""
+        """The client for the prices of "stock", "crypto" or "option"."""
         return self._clients.get(kind, open_feed)
 
     def one(self, symbol: str, price_type: str) -> float | None:
-        """Ask for one price. What the broker does wrong is logged and gives None; what we do wrong raises."""
-        feed = self.feed("crypto" if "/" in symbol else "stock")
-        try:
-            return price_in(found_by(feed, [symbol], price_type), symbol, price_type)
-        except SingleFlightError:
-            raise  # ours, not the broker's
-        except Exception as error:
-            self._complain(price_type, in_line(symbol), error)
-            return None
+        """A price, of a reading that is there or is asked for now.
+
+        What the broker does wrong is logged and gives None; what we do wrong raises.
+        """
+        if current_flight() is None:  # bypassed, or switched off: nothing is to be shared
+            return self._price(symbol, price_type, self.ask([symbol], price_type).get(symbol))
+        self._forget_spent([symbol], price_type)
+        return self._price(symbol, price_type, self.reading(symbol, price_type))
 
     def many(self, symbols: Sequence[str], price_type: str) -> dict[str, float]:
-        """Ask for many prices: one request for the stocks among the symbols and one for the crypto.
+        """Many prices: one request for each kind of instrument among them.
 
         What has no price is left out: each such symbol is logged as `one` would log it, and a request that
-        fails is logged once and leaves out its own symbols, not those of the other one. A symbol that the
+        fails is logged once and leaves out its own symbols, not those of another one. A symbol that the
         broker refuses by name (HTTP 400) is set aside, and the others are asked for again: one that is
         misspelt is not to blank a whole screen.
         """
-        asked: dict[str, list[str]] = {"stock": [], "crypto": []}
+        kinds: dict[str, list[str]] = {}
         for symbol in symbols:
-            asked["crypto" if "/" in symbol else "stock"].append(symbol)
-        feeds = {kind: self.feed(kind) for kind, some in asked.items() if some}  # what is wrong here raises
-        prices: dict[str, float] = {}
-        for kind, feed in feeds.items():
-            prices.update(self._prices_from(feed, asked[kind], price_type))
-        return {symbol: prices[symbol] for symbol in symbols if symbol in prices}
+            kinds.setdefault(kind_of(symbol)[0], []).append(symbol)
+        for kind in kinds:
+            self.feed(kind)  # what is wrong on this side raises before anything is asked
+        readings: dict[str, Reading] = {}
+        for some in kinds.values():
+            if current_flight() is None:
+                readings.update(self.ask(some, price_type))
+            else:
+                self._forget_spent(some, price_type)
+                readings.update(self.readings(some, price_type))
+        found = {symbol: self._price(symbol, price_type, readings.get(symbol)) for symbol in symbols}
+        return {symbol: price for symbol, price in found.items() if price is not None}
 
-    def _prices_from(self, feed: Feed, symbols: list[str], price_type: str) -> dict[str, float]:
+    def quote(self, symbol: str) -> Quote | None:
+        """Both sides with their time."""
+        reading = self.reading(symbol, "bid")
+        return None if reading is None else reading.quote()
+
+    def ask(self, symbols: list[str], price_type: str) -> dict[str, Reading]:
+        """Make one request, and more where the broker refuses symbols by name; see `Readings.ask`."""
+        kind = kind_of(symbols[0])[0]
+        feed = self.feed(kind)
+        asked = {symbol: kind_of(symbol)[1] for symbol in symbols}
         found: Any = None
-        while found is None and symbols:
+        readings: dict[str, Reading] = {}
+        while found is None and asked:
             try:
-                found = found_by(feed, symbols, price_type)
+                found = found_by(feed, list(dict.fromkeys(asked.values())), price_type)
             except SingleFlightError:
                 raise  # ours, not the broker's
             except Exception as error:
-                refused = refused_by(error, symbols)
-                self._complain(price_type, _named(refused or symbols), error)
-                symbols = [symbol for symbol in symbols if symbol not in refused] if refused else []
-        prices: dict[str, float] = {}
-        for symbol in symbols:
+                cause = cause_of(error)
+                refused = {
+                    symbol: one for symbol, one in asked.items() if one in refused_by(error, asked.values())
+                }
+                if not refused:
+                    self._complain(price_type, list(asked), cause)
+                    return readings
+                self._say(price_type, list(refused), cause)
+                for symbol, one in refused.items():
+                    readings[symbol] = Reading(one, {}, self.rules, problem=cause)
+                    del asked[symbol]
+        for symbol, one in asked.items():
             try:
-                prices[symbol] = price_in(found, symbol, price_type)
+                readings[symbol] = reading_in(found.get(one), one, price_type, self.rules)
             except Exception as error:
-                self._complain(price_type, in_line(symbol), error)
-        return prices
+                self._complain(price_type, [symbol], cause_of(error))
+        return readings
 
-    def _complain(self, price_type: str, what: str, error: Exception) -> None:
-        cause = str(error) if isinstance(error, NoPrice) else cause_of(error)
+    def _price(self, symbol: str, price_type: str, reading: Reading | None) -> float | None:
+        """Take a price from a reading; say why there is none, once until that changes."""
+        if reading is None:  # it failed, and that was logged
+            return None
+        try:
+            price = reading.price(price_type)
+        except NoPrice as cause:
+            self._say(price_type, [symbol], str(cause))
+            return None
+        reading.taken.add((symbol, price_type))
+        self._said.pop((price_type, symbol), None)
+        return price
+
+    def _forget_spent(self, symbols: Iterable[str], price_type: str) -> None:
+        """Drop the readings that are not to be believed any more about this type of price.
+
+        A reading without such a price is believed for `no_price_ttl`, by the account that asked. One with it
+        gives it once, and as long as the getter has another price of it: where a price was invalidated a new
+        one is wanted, and the others of its quote go with it.
+        """
+        for symbol in symbols:
+            entry = self.reading.entry(symbol, price_type)
+            reading = None if entry is None else entry.value
+            if entry is None or reading is None:
+                continue
+            is_mine = reading.rules is self.rules
+            if reading.problem is not None:
+                spent = not is_mine
+            elif not reading.has(price_type):
+                spent = not is_mine or entry.age >= min(self.rules.no_price_ttl, entry.ttl)
+            else:
+                taken = reading.taken
+                spent = (symbol, price_type) in taken or (
+                    bool(taken) and not any(map(self._is_stored, taken))
+                )
+            if spent:
+                self.reading.invalidate(symbol, price_type)
+                for other, its_type in reading.taken - {(symbol, price_type)}:
+                    _getter.invalidate(SimpleNamespace(id=self.account), other, its_type)
+
+    def _is_stored(self, taken: tuple[str, str]) -> bool:
+        return _getter.entry(SimpleNamespace(id=self.account), *taken) is not None
+
+    def _say(self, price_type: str, symbols: list[str], cause: str) -> None:
+        """Log why there is no price, but not again for those of which it was the last thing said."""
+        new = [symbol for symbol in symbols if self._said.get((price_type, symbol)) != cause]
+        if new:
+            if len(self._said) > MOST_KEPT:
+                self._said.clear()
+            self._said.update(dict.fromkeys(((price_type, symbol) for symbol in new), cause))
+            self._complain(price_type, new, cause)
+
+    def _complain(self, price_type: str, symbols: list[str], cause: str) -> None:
         text = "[Account %s] Failed to fetch %s price for %s: %s"
-        log.warning(text, self._account, price_type, what, cause)
+        log.warning(text, self.account, price_type, _named(symbols), cause)
 
 
 def _named(symbols: list[str]) -> str:
     shown = in_line(", ".join(symbols))
     return shown if len(symbols) == 1 else f"{len(symbols)} symbols ({shown})"
-
-
-class NoPrice(Exception):
-    """The broker answered, but not with a price; the message says with what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,30 +191,20 @@ def open_feed(kind: str, settings: Settings) -> Feed:
         from alpaca.data import historical, requests
     except ImportError as error:
         raise ImportError(f"{MISSING} ({error})") from error
-    keys = settings.api_key, settings.secret_key
-    if kind == "crypto":
-        crypto = historical.CryptoHistoricalDataClient(*keys, url_override=settings.url)
-        set_limits(crypto, settings.limits)
-        return Feed(
-            crypto,
-            lambda symbols: crypto.get_crypto_latest_quote(
-                requests.CryptoLatestQuoteRequest(symbol_or_symbols=symbols)
-            ),
-            lambda symbols: crypto.get_crypto_latest_trade(
-                requests.CryptoLatestTradeRequest(symbol_or_symbols=symbols)
-            ),
-        )
-    stock = historical.StockHistoricalDataClient(*keys, url_override=settings.url)
-    set_limits(stock, settings.limits)
-    return Feed(
-        stock,
-        lambda symbols: stock.get_stock_latest_quote(
-            requests.StockLatestQuoteRequest(symbol_or_symbols=symbols)
-        ),
-        lambda symbols: stock.get_stock_latest_trade(
-            requests.StockLatestTradeRequest(symbol_or_symbols=symbols)
-        ),
-    )
+    made = {
+        "stock": historical.StockHistoricalDataClient,
+        "crypto": historical.CryptoHistoricalDataClient,
+        "option": historical.OptionHistoricalDataClient,
+    }[kind]
+    client: Any = made(settings.api_key, settings.secret_key, url_override=settings.url, raw_data=True)
+    set_limits(client, settings.limits)
+
+    def asking(what: str) -> Callable[[list[str]], Any]:
+        request = getattr(requests, f"{kind.capitalize()}Latest{what.capitalize()}Request")
+        name = f"get_{kind}_latest_{what}"
+        return lambda symbols: getattr(client, name)(request(symbol_or_symbols=symbols))
+
+    return Feed(client, asking("quote"), asking("trade"))
 
 
 def found_by(feed: Feed, symbols: list[str], price_type: str) -> Any:
@@ -147,33 +212,31 @@ def found_by(feed: Feed, symbols: list[str], price_type: str) -> Any:
     return (feed.trades if price_type == "last" else feed.quotes)(symbols)
 
 
-def refused_by(error: Exception, symbols: list[str]) -> list[str]:
-    """Which of several symbols the broker refuses by name, having answered 400; empty if it names none.
+def refused_by(error: Exception, symbols: Iterable[str]) -> Collection[str]:
+    """Which symbols the broker refuses: all by 401 or 403, those that it names by 400; empty if it failed.
 
     >>> error = Exception("invalid symbol: AS.ML")
     >>> error.status_code = 400
     >>> refused_by(error, ["AS", "AS.ML", "AAPL"])
     ['AS.ML']
     """
-    if getattr(error, "status_code", None) != 400 or len(symbols) < 2:
+    status = getattr(error, "status_code", None)
+    if status in (401, 403):
+        return list(symbols)
+    if status != 400:
         return []
     named = {word.rstrip(".") for word in _AROUND.split(str(error))}
     return [symbol for symbol in symbols if symbol in named]
 
 
-def price_in(found: Any, symbol: str, price_type: str) -> float:
-    """The price in what was found: a positive finite number. Raises `NoPrice`, and much else."""
-    one = found.get(symbol)
-    if one is None:
-        raise NoPrice("unknown symbol")
+def reading_in(raw: Any, symbol: str, price_type: str, rules: Rules) -> Reading:
+    """What the broker's answer says of one symbol. Raises `ValidationError` where it makes no sense."""
+    from alpaca.data import models
+
+    if raw is None:
+        return Reading(symbol, {}, rules, problem="unknown symbol")
     if price_type == "last":
-        quoted = {"last": one.price}
-    else:
-        quoted = {
-            side: getattr(one, f"{side}_price") for side in ("bid", "ask") if price_type in (side, "mid")
-        }
-    sides = [float(side) for side in quoted.values()]
-    price = sum(side / len(sides) for side in sides)
-    if all(math.isfinite(side) and side > 0 for side in sides) and price > 0:
-        return price
-    raise NoPrice("not a price: " + ", ".join(f"{side} {number!r}" for side, number in quoted.items()))
+        trade: Any = models.Trade(symbol, raw)
+        return Reading(symbol, {"last": trade.price}, rules, trade.timestamp)
+    quote: Any = models.Quote(symbol, raw)
+    return Reading(symbol, {"bid": quote.bid_price, "ask": quote.ask_price}, rules, quote.timestamp)

@@ -30,6 +30,8 @@ class Settings:
     url: str | None
     paper: bool
     limits: Limits
+    no_price_ttl: float
+    max_price_age: float | None
 
     @classmethod
     def checked(
@@ -42,6 +44,8 @@ class Settings:
         timeout: float,
         retries: int,
         retry_wait: float,
+        no_price_ttl: float = 5.0,
+        max_price_age: float | None = None,
     ) -> Settings:
         """The arguments of `AlpacaAccount`; `TypeError` or `ValueError` names the one that is wrong."""
         api_key = _credential("api_key", api_key, "APCA_API_KEY_ID")
@@ -60,7 +64,12 @@ class Settings:
         limits = Limits(_wait("timeout", timeout), retries, _wait("retry_wait", retry_wait))
         if limits.timeout == 0:
             raise ValueError("timeout: must be more than 0 seconds")
-        return cls(api_key, secret_key, url, paper, limits)
+        if max_price_age is not None:
+            max_price_age = _wait("max_price_age", max_price_age)
+            if max_price_age == 0:
+                raise ValueError("max_price_age: must be more than 0 seconds; None for any age")
+        no_price_ttl = _wait("no_price_ttl", no_price_ttl)
+        return cls(api_key, secret_key, url, paper, limits, no_price_ttl, max_price_age)
 
 
 def _credential(argument: str, value: str | None, variable: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import Landing, single_flight_ttl
+from .readings import LONGEST_FLIGHT, MOST_AT_ONCE, MOST_KEPT, left_of
 from .workers import Workers
 
 __all__ = [
@@ -27,9 +28,6 @@ log = logging.getLogger("singleflight.accounts")
 PRICE_TYPES = ("bid", "ask", "mid", "last")
 DEFAULT_PRICE_CACHE_TIME = 60.0
 _LONGEST_SYMBOL = 64  # characters that a log line shows
-MOST_KEPT = 16_384  # values of all accounts together: a market's symbols, not only a screen's
-MOST_AT_ONCE = 50  # symbols in one request
-LONGEST_FLIGHT = 60.0  # seconds: no healthy request takes that long, and its price would be a minute old
 
 _complained: set[str] = set()  # values of PRICE_CACHE_TIME that were logged; guarded by `_complaining`
 _complaining = threading.Lock()
@@ -101,8 +99,9 @@ def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -
     return account.id, normal, price_type
 
 
-def _price_ttl(_landing: Landing) -> float:
-    return price_cache_time()
+def _price_ttl(landing: Landing) -> float:
+    key: Any = landing.key
+    return min(price_cache_time(), left_of(key, landing.value))
 
 
 class PriceLog:

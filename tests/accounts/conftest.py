@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from singleflight.accounts import AccountInterface, AlpacaAccount
+from singleflight.accounts.readings import Readings
 
 from ..drivers import LoopThread
 
@@ -15,6 +16,7 @@ PATIENCE = 20.0
 getter = AccountInterface.get_instrument_current_price
 DECORATED = (
     getter,
+    Readings.reading,
     AlpacaAccount.get_account,
     AlpacaAccount.get_positions,
     AlpacaAccount.get_clock,

@@ -31,13 +31,13 @@ class TestPrices:
         assert len(server.requests) == 1
 
     def test_each_price_type_is_its_own(self, account, server):
-        """bid, ask, mid and last never serve one another: the quote for three, the trade for last."""
+        """bid, ask, mid and last never serve one another: one quote has three of them, the trade the last."""
         kinds = ("bid", "ask", "mid", "last")
         for _ in range(2):
             prices = [account.get_instrument_current_price("ASML", kind) for kind in kinds]
             assert prices == [984.75, 985.25, 985.0, 984.75]
         paths = [urlsplit(request).path for request in server.requests]
-        assert paths == ["/v2/stocks/quotes/latest"] * 3 + ["/v2/stocks/trades/latest"]
+        assert paths == ["/v2/stocks/quotes/latest", "/v2/stocks/trades/latest"]
 
     def test_crypto(self, account, server):
         """A symbol with a slash is asked for at the crypto endpoint, by its whole name."""
@@ -94,8 +94,9 @@ class TestFailures:
             (0, b"", "ConnectionError: "),
         ],
     )
-    def test_each_kind(self, account, server, caplog, status, body, cause):
-        """One WARNING with the cause, in one line; the next caller asks again."""
+    def test_each_kind(self, open_account, server, caplog, status, body, cause):
+        """One WARNING with the cause, in one line; the next caller asks again, if none is to be believed."""
+        account = open_account(no_price_ttl=0)
         server.before_answer = lambda path, symbols: (status, body)
         assert account.get_instrument_current_price("ASML") is None
         (line,) = warnings(caplog)
@@ -115,8 +116,9 @@ class TestFailures:
         assert account.get_instrument_current_price("ASML", kind) is None
         assert "not a price: " in caplog.text
 
-    def test_each_side_stands_alone(self, account, server):
+    def test_each_side_stands_alone(self, open_account, server):
         """A quote without a bid still has an ask; mid needs both."""
+        account = open_account(no_price_ttl=0)
         server.before_answer = lambda path, symbols: (200, QUOTE % (b"0", b"10"))
         assert account.get_instrument_current_price("ASML", "ask") == 10
         server.before_answer = lambda path, symbols: (200, QUOTE % (b"10", b"0"))

@@ -66,7 +66,7 @@ TELLING = ["threads/test_told.py", "contract/test_one_call.py"]
 SHARED = ["redis/test_functions.py", "redis/test_faults.py", "redis/test_bulk.py"]
 ACCOUNTS = [
     *("accounts/test_alpaca_prices.py", "accounts/test_bulk_prices.py", "accounts/test_trading.py"),
-    *("accounts/test_interface.py", "accounts/test_tasks.py"),
+    *("accounts/test_interface.py", "accounts/test_tasks.py", "accounts/test_readings.py"),
 ]
 
 TESTS = {
@@ -191,6 +191,7 @@ TESTS = {
     "alpaca": ACCOUNTS,
     "alpaca_data": ACCOUNTS,
     "alpaca_trading": ACCOUNTS,
+    "readings": ACCOUNTS,
 }
 """The tests that are run for each module: quick ones that look at what it does."""
 

@@ -1,0 +1,210 @@
+"""What a broker said about one instrument, and the prices in it.
+
+A *reading* is one answer: the two sides of a quote, or a trade, with the time that the broker gave it. Bid,
+ask and mid come from one reading, so that they are of one moment and never cross. A reading is stored beside
+the prices, and for as long as they are. Each kind of price is taken from it once: a price that was
+invalidated is asked for anew.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+from .. import Landing, single_flight_ttl
+
+__all__ = ["LONGEST_FLIGHT", "MOST_AT_ONCE", "MOST_KEPT", "NoPrice", "Quote", "Reading", "Readings", "Rules"]
+
+MOST_KEPT = 16_384  # values of all accounts together: a market's symbols, not only a screen's
+MOST_AT_ONCE = 50  # symbols in one request
+LONGEST_FLIGHT = 60.0  # seconds: no healthy request takes that long, and its price would be a minute old
+
+_CONTRACT = re.compile(r"[A-Z]{1,6}\d{6}[CP]\d{8}")  # an option: root, day, call or put, strike
+_PAIR = re.compile(r"([A-Z]{2,}?)(USD[CT]?|BTC)")  # crypto as positions spell it; a stock has five letters
+_SHARE_CLASS = re.compile(r"([A-Z]{1,5})[/-]([A-Z])")
+
+
+def kind_of(symbol: str) -> tuple[str, str]:
+    """The kind of an instrument ("stock", "crypto" or "option"), and its symbol as the data service lists it.
+
+    >>> kind_of("AAPL"), kind_of("BRK/B"), kind_of("BRK-B")
+    (('stock', 'AAPL'), ('stock', 'BRK.B'), ('stock', 'BRK.B'))
+    >>> kind_of("BTC/USD"), kind_of("BTCUSD"), kind_of("AAPL261218C00200000")
+    (('crypto', 'BTC/USD'), ('crypto', 'BTC/USD'), ('option', 'AAPL261218C00200000'))
+    """
+    if found := _SHARE_CLASS.fullmatch(symbol):
+        return "stock", f"{found[1]}.{found[2]}"
+    if "/" in symbol:
+        return "crypto", symbol
+    if _CONTRACT.fullmatch(symbol):
+        return "option", symbol
+    if len(symbol) > 5 and (found := _PAIR.fullmatch(symbol)):
+        return "crypto", f"{found[1]}/{found[2]}"
+    return "stock", symbol
+
+
+class NoPrice(Exception):
+    """The broker answered, but not with a price; the message says with what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Both sides of one quote, None where a side is empty.
+
+    `time` is the broker's own, of the quote and not of the request; `feed` the feed that was asked for, None
+    for the one that the service chooses.
+    """
+
+    symbol: str
+    bid: float | None
+    ask: float | None
+    time: datetime | None
+    feed: str | None = None
+
+    @property
+    def mid(self) -> float | None:
+        """The middle of both sides, None without one of them."""
+        return None if self.bid is None or self.ask is None else self.bid / 2 + self.ask / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """An account's rules about prices; all in seconds.
+
+    `ttl` gives the lifetime of a price that lands now. `no_price_ttl` is for how long the broker's word that
+    there is no price is believed; `max_price_age` how old a price may be by its own time, None for any age.
+    """
+
+    ttl: Callable[[], float]
+    no_price_ttl: float = 5.0
+    max_price_age: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """One answer about one instrument.
+
+    Args:
+        symbol: as the data service lists it.
+        numbers: what stands for each side ("bid", "ask", "last"), as it came.
+        rules: those of the account that asked.
+        time: the broker's own.
+        feed: which was asked for.
+        problem: why there is no price at all, if so: the broker does not know the symbol, or refuses it.
+    """
+
+    symbol: str
+    numbers: Mapping[str, Any]
+    rules: Rules
+    time: datetime | None = None
+    feed: str | None = None
+    problem: str | None = None
+    # The prices that were taken from it, by symbol (as asked) and type; added to by the flights of these.
+    taken: set[tuple[str, str]] = field(default_factory=set)
+
+    def price(self, price_type: str) -> float:
+        """A positive finite number, or `NoPrice`."""
+        if self.problem is not None:
+            raise NoPrice(self.problem)
+        sides = ("bid", "ask") if price_type == "mid" else (price_type,)
+        quoted = {side: self.numbers[side] for side in sides}
+        price = (
+            sum(number / len(sides) for number in quoted.values())
+            if all(map(is_price, quoted.values()))
+            else 0
+        )
+        if price <= 0:
+            raise NoPrice(
+                "not a price: " + ", ".join(f"{side} {number!r}" for side, number in quoted.items())
+            )
+        if self.good_for() <= 0:
+            raise NoPrice(f"too old: of {self.time}")
+        return price
+
+    def has(self, price_type: str) -> bool:
+        """Return True if it holds a price of this type."""
+        try:
+            self.price(price_type)
+        except NoPrice:
+            return False
+        return True
+
+    def good_for(self) -> float:
+        """For how many more seconds its own time is recent enough."""
+        if self.rules.max_price_age is None or self.time is None:
+            return math.inf
+        return self.rules.max_price_age - (datetime.now(UTC) - self.time).total_seconds()
+
+    def lifetime(self) -> float:
+        """For how many seconds it is stored, from now."""
+        ttl = self.rules.ttl()
+        return min(ttl, self.rules.no_price_ttl) if self.problem is not None else ttl
+
+    def quote(self) -> Quote | None:
+        """Both sides; None where there is no quote that is recent enough."""
+        if self.problem is not None or self.good_for() <= 0:
+            return None
+        bid, ask = (self.price(side) if self.has(side) else None for side in ("bid", "ask"))
+        return Quote(self.symbol, bid, ask, self.time, self.feed)
+
+
+def is_price(number: Any) -> bool:
+    """Return True for a positive finite number."""
+    return isinstance(number, (int, float)) and math.isfinite(number) and number > 0
+
+
+def _reading_key(readings: Any, symbol: str, price_type: str) -> tuple[Hashable, str, str]:
+    return readings.account, kind_of(symbol)[1], "trade" if price_type == "last" else "quote"
+
+
+def _reading_ttl(landing: Landing) -> float:
+    reading: Any = landing.value
+    return float(reading.lifetime())
+
+
+class Readings(ABC):
+    """The part of an account that asks for readings, and shares them by the account's id.
+
+    Args:
+        account: the account's id.
+        rules: for the readings that it asks for.
+
+    Safe to use from any thread.
+    """
+
+    def __init__(self, account: Hashable, rules: Rules) -> None:
+        self.account = account
+        self.rules = rules
+
+    @single_flight_ttl(
+        key=_reading_key, ttl=_reading_ttl, maxsize=MOST_KEPT, flight_timeout=LONGEST_FLIGHT, name="readings"
+    )
+    def reading(self, symbol: str, price_type: str) -> Reading | None:
+        """The reading that has prices of this type; None where it could not be had, which was logged."""
+        return self.ask([symbol], price_type).get(symbol)
+
+    @reading.bulk(max_batch=MOST_AT_ONCE)
+    def readings(self, symbols: Iterable[str], price_type: str) -> dict[str, Reading]:
+        """Many of one kind of instrument; without those that could not be had."""
+        return self.ask(list(symbols), price_type)
+
+    @abstractmethod
+    def ask(self, symbols: list[str], price_type: str) -> dict[str, Reading]:
+        """Ask the broker about instruments of one kind; log what fails, and leave it out."""
+
+
+def left_of(key: tuple[Hashable, str, str], price: Any) -> float:
+    """For how many more seconds the reading with this price is stored; infinite without such a reading."""
+    account, symbol, price_type = key
+    of_all: Any = Readings.reading
+    entry = of_all.entry(SimpleNamespace(account=account), symbol, price_type)
+    if entry is None or not entry.value.has(price_type) or entry.value.price(price_type) != price:
+        return math.inf
+    left: float = min(entry.ttl - entry.age, entry.value.good_for())
+    return max(0.0, left)

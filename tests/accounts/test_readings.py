@@ -1,0 +1,292 @@
+"""What the broker answers, and what fails: what is remembered, what is shared, what is logged."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from singleflight.accounts import Quote
+
+SYMBOLS = [f"S{number}" for number in range(50)]
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def asked(server):
+    """The symbols of each request."""
+    return [parse_qs(urlsplit(target).query)["symbols"][0] for target in server.requests]
+
+
+@pytest.fixture
+def refresh(server):
+    """Ten threads ask for fifty prices each, one by one or at once; gives the number of requests."""
+    server.prices.update(dict.fromkeys(SYMBOLS, 100.0))
+
+    def run(account, kinds=("bid",), bulk=False):
+        server.reset()
+
+        def widget():
+            if bulk:
+                return [account.get_instrument_current_prices(SYMBOLS, kind) for kind in kinds]
+            return [
+                account.get_instrument_current_price(symbol, kind) for kind in kinds for symbol in SYMBOLS
+            ]
+
+        with ThreadPoolExecutor(10) as pool:
+            for done in [pool.submit(widget) for _ in range(10)]:
+                done.result(timeout=50)
+        return len(server.requests)
+
+    return run
+
+
+def requests_of(account, refresh, **options):
+    return [refresh(account, **options) for _ in range(3)]
+
+
+class TestRefreshes:
+    """Three of them inside one ttl, each by ten widgets that ask for fifty prices."""
+
+    def test_priced(self, account, refresh):
+        """A request for each price, once."""
+        assert requests_of(account, refresh) == [50, 0, 0]
+
+    @pytest.mark.parametrize("bulk", [False, True])
+    def test_a_weekend(self, account, server, refresh, caplog, bulk):
+        """No bid is an answer: as few requests, and one WARNING for each price."""
+        server.weekend = True
+        first, *others = requests_of(account, refresh, bulk=bulk)
+        assert first == (1 if bulk else 50)
+        assert others == [0, 0]
+        assert len(warnings(caplog)) == 50
+
+    @pytest.mark.parametrize("bulk", [False, True])
+    def test_wrong_keys(self, account, server, refresh, caplog, bulk):
+        """A login that is refused is an answer too."""
+        server.secrets = {}
+        first, *others = requests_of(account, refresh, bulk=bulk)
+        assert first == (1 if bulk else 50)
+        assert others == [0, 0]
+        assert len(warnings(caplog)) == (1 if bulk else 50)
+
+    def test_three_types(self, account, refresh):
+        """One quote has three of them."""
+        assert requests_of(account, refresh, kinds=("bid", "ask", "mid")) == [50, 0, 0]
+
+
+class TestNoPrice:
+    """The broker's word that there is none is believed for a while; a failure never is."""
+
+    @pytest.mark.parametrize(
+        "fault", ["zero", "unknown", "refused", "login", "subscription", "many", "null side"]
+    )
+    def test_it_is_believed(self, account, server, caplog, fault):
+        """One request and one WARNING, however often it is asked for; in bulk, too."""
+        symbol = "XYZ" if fault in ("unknown", "refused") else "ASML"
+        if fault == "zero":
+            server.sides["ASML"] = (0, 985.25)
+        elif fault == "null side":
+            server.sides["ASML"] = (-1, 985.25)
+        elif fault == "refused":
+            server.unknown_is_400 = True
+        elif fault == "login":
+            server.secrets = {}
+        elif fault == "subscription":
+            server.before_answer = lambda path, symbols: (403, b'{"message":"no subscription"}')
+        elif fault == "many":
+            server.sides["ASML"] = (0, 985.25)
+            assert account.get_instrument_current_prices([symbol]) == {}
+        for _ in range(3):
+            assert account.get_instrument_current_price(symbol) is None
+            assert account.get_instrument_current_prices([symbol]) == {}
+        assert len(server.requests) == 1
+        assert len(warnings(caplog)) == 1
+        assert account.get_instrument_current_price.entry(symbol) is None
+
+    def test_only_for_a_while(self, open_account, server, until):
+        """Then the next caller asks, and finds the price that has come."""
+        account = open_account(no_price_ttl=0.05)
+        server.weekend = True
+        assert account.get_instrument_current_price("ASML") is None
+        server.weekend = False
+        until(lambda: account.get_instrument_current_price("ASML") == 984.75)
+        server.weekend = True
+        assert account.get_instrument_current_price("AAPL") is None
+        server.weekend = False
+        until(lambda: account.get_instrument_current_prices(["AAPL"]) == {"AAPL": 190.5})
+        assert len(server.requests) == 4
+
+    def test_never_longer_than_a_price(self, account, server, monkeypatch):
+        """With no ttl nothing is believed."""
+        monkeypatch.setenv("PRICE_CACHE_TIME", "0")
+        server.weekend = True
+        for _ in range(2):
+            assert account.get_instrument_current_price("ASML") is None
+            assert account.get_instrument_current_price("XYZ") is None
+        assert len(server.requests) == 4
+
+    def test_by_the_account_that_asked(self, open_account, server):
+        """Another one with the same id makes its own request."""
+        server.weekend = True
+        for account in (open_account(1), open_account(1)):
+            assert account.get_instrument_current_price("ASML") is None
+            assert account.get_instrument_current_price("XYZ") is None
+        assert len(server.requests) == 4
+
+    @pytest.mark.parametrize(
+        "answer", [(429, b"{}"), (500, b"{}"), (503, b""), (400, b'{"message":"malformed"}'), (0, b"")]
+    )
+    def test_a_failure_is_not(self, account, server, caplog, answer):
+        """The next caller asks, and each failure is logged."""
+        server.before_answer = lambda path, symbols: answer
+        for _ in range(2):
+            assert account.get_instrument_current_price("ASML") is None
+            assert account.get_instrument_current_prices(["ASML"]) == {}
+        assert len(server.requests) == len(warnings(caplog)) == 4
+
+    def test_logged_once_a_change(self, open_account, server, caplog):
+        """A new cause is a change, and so is a price in between."""
+        account = open_account(no_price_ttl=0)
+        get = account.get_instrument_current_price
+        for sides in [(0, 10), (0, 11), (-1, 11), (5, 11), (0, 11)]:
+            server.sides["ASML"] = sides
+            get("ASML")
+            get.invalidate("ASML")
+        assert [line.rpartition(": ")[2] for line in warnings(caplog)] == ["bid 0.0", "bid -1.0", "bid 0.0"]
+
+    def test_one_bad_quote_costs_one_price(self, account, server, caplog):
+        """The others of its request are there, and a bad one is a failure: asked for again."""
+        server.broken = {"AAPL"}
+        symbols = ["ASML", "AAPL", "MSFT"]
+        for _ in range(2):
+            assert account.get_instrument_current_prices(symbols) == {"ASML": 984.75, "MSFT": 410.2}
+        assert asked(server) == ["ASML,AAPL,MSFT", "AAPL"]
+        assert [line.partition(": ")[0] for line in warnings(caplog)] == [
+            "[Account 1] Failed to fetch bid price for AAPL"
+        ] * 2
+
+    def test_refused_symbols_are_remembered(self, account, server):
+        """A bulk call does not find them one by one again."""
+        server.unknown_is_400 = True
+        symbols = ["ASML", "X", "Y", "Z"]
+        for _ in range(2):
+            assert account.get_instrument_current_prices(symbols) == {"ASML": 984.75}
+        assert asked(server) == ["ASML,X,Y,Z", "ASML,Y,Z", "ASML,Z", "ASML"]
+
+    @pytest.mark.parametrize(("option", "value"), [("no_price_ttl", -1), ("max_price_age", 0)])
+    def test_bad_options(self, open_account, option, value):
+        """They are named."""
+        with pytest.raises(ValueError, match=f"^{option}: "):
+            open_account(**{option: value})
+
+
+class TestOneQuote:
+    """bid, ask and mid are of one moment."""
+
+    def test_they_do_not_cross(self, account, server):
+        """A price that falls between two questions does not make the bid higher than the ask."""
+        assert account.get_instrument_current_price("ASML", "bid") == 984.75
+        server.prices["ASML"] = 900.0
+        assert account.get_instrument_current_price("ASML", "ask") == 985.25
+        assert account.get_instrument_current_prices(["ASML"], "mid") == {"ASML": 985.0}
+        assert len(server.requests) == 1
+
+    def test_they_end_together(self, account, server, monkeypatch):
+        """A price that was taken later does not live longer."""
+        get = account.get_instrument_current_price
+        get("ASML", "bid")
+        get("ASML", "ask")
+        reading = account._prices.reading.entry("ASML", "bid")
+        bid, ask = (get.entry("ASML", side) for side in ("bid", "ask"))
+        assert bid.ttl - bid.age <= reading.ttl - reading.age + 0.001
+        assert ask.ttl - ask.age <= reading.ttl - reading.age + 0.001
+        assert ask.ttl < bid.ttl < 60
+
+    @pytest.mark.parametrize("forget", ["invalidate", "refresh", "clear", "cache_clear", "put"])
+    def test_the_controls_ask_anew(self, account, server, forget):
+        """What is forgotten of the getter is asked for, and the others of its quote follow."""
+        get = account.get_instrument_current_price
+        assert (get("ASML", "bid"), get("ASML", "ask")) == (984.75, 985.25)
+        server.prices["ASML"] = 900.0
+        if forget == "put":
+            get.put(77.0, "ASML", "bid")
+            assert get("ASML", "bid") == 77.0
+            return
+        control = getattr(type(account).get_instrument_current_price if forget == "clear" else get, forget)
+        control(*(("ASML", "bid") if forget in ("invalidate", "refresh") else ()))
+        assert (get("ASML", "bid"), get("ASML", "ask")) == (900.0, 900.5)
+        assert len(server.requests) == 2
+
+    def test_two_types_at_the_same_time(self, account, server, crowd, gate, until):
+        """One request for both, though they are two flights."""
+        server.before_answer = lambda path, symbols: gate.pass_()
+        crowd.add(account.get_instrument_current_price, "ASML", "bid")
+        crowd.add(account.get_instrument_current_price, "ASML", "ask")
+        until(lambda: sum(flight.followers for flight in type(account._prices).reading.flights()) == 1)
+        gate.set()
+        assert sorted(crowd.join()) == [984.75, 985.25]
+        assert len(server.requests) == 1
+
+    def test_a_side_that_comes_back_takes_the_others_along(self, open_account, server):
+        """The ask of the quote without a bid is not shown beside the bid of a later one."""
+        account = open_account(no_price_ttl=0)
+        get = account.get_instrument_current_price
+        server.sides["ASML"] = (0, 10)
+        assert (get("ASML", "ask"), get("ASML", "bid")) == (10, None)
+        server.sides["ASML"] = (20, 21)
+        assert (get("ASML", "bid"), get("ASML", "ask")) == (20, 21)
+
+    def test_the_quote_itself(self, account, server, loop):
+        """With the broker's own time; without a request where its prices are there."""
+        server.stamp = "2026-01-02T15:04:05.123456789Z"
+        account.get_instrument_current_price("ASML")
+        quote = account.get_quote(" asml")
+        time = datetime(2026, 1, 2, 15, 4, 5, 123456, UTC)
+        assert quote == Quote("ASML", 984.75, 985.25, time, None) == loop.run(account.aget_quote, "ASML")
+        assert quote.mid == 985.0
+        assert account.get_quote("XYZ") is None
+        server.sides["AAPL"] = (0, 191)
+        assert (account.get_quote("AAPL").bid, account.get_quote("AAPL").mid) == (None, None)
+        assert len(server.requests) == 3
+
+    def test_the_quote_first(self, account, server):
+        """Prices are taken from it."""
+        account.get_quote("ASML")
+        assert account.get_instrument_current_price("ASML", "mid") == 985.0
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("kind", ["bid", "last"])
+    def test_an_old_price_is_none(self, open_account, server, caplog, kind):
+        """By the broker's own time; said once."""
+        account = open_account(max_price_age=60)
+        server.stamp = "2026-01-02T15:04:05Z"
+        for _ in range(2):
+            assert account.get_instrument_current_price("ASML", kind) is None
+        assert account.get_instrument_current_prices(["ASML"], kind) == {}
+        assert account.get_quote("ASML") is None
+        (line,) = warnings(caplog)
+        assert line.endswith(": too old: of 2026-01-02 15:04:05+00:00")
+
+    def test_a_price_ends_when_it_is_too_old(self, open_account, server):
+        """Before its ttl, if its own time says so."""
+        account = open_account(max_price_age=60)
+        server.stamp = (datetime.now(UTC) - timedelta(seconds=40)).isoformat()
+        assert account.get_instrument_current_price("ASML") == 984.75
+        assert 10 < account.get_instrument_current_price.entry("ASML").ttl <= 20
+
+    @pytest.mark.parametrize("way", ["bypass", "switched off"])
+    def test_bypassed(self, account, server, monkeypatch, way):
+        """Nothing is shared, and nothing believed."""
+        server.weekend = True
+        get = account.get_instrument_current_price
+        if way == "bypass":
+            with get.bypass():
+                assert [get("ASML"), get("ASML", "ask"), get("ASML")] == [None, 985.25, None]
+        else:
+            monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
+            assert [get("ASML"), get("ASML", "ask"), get("ASML")] == [None, 985.25, None]
+        assert len(server.requests) == 3
