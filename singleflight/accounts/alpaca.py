@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import single_flight_ttl
@@ -49,6 +49,9 @@ class AlpacaAccount(AccountInterface):
             the quote that is empty, an unknown or refused symbol, or a login that is refused.
         max_price_age: how many seconds old a price may be by the broker's own time (default None: any age).
             One that is older is no price.
+        fallback: what stands in for a price that there is none of, in this order: "last" (trade), "close" (of
+            the latest day), "bid", "ask", "mid". Prices come from snapshots then, one request for all types
+            (default: nothing stands in).
 
     Raises `TypeError` or `ValueError`, naming the argument, for what cannot be right.
 
@@ -84,6 +87,7 @@ class AlpacaAccount(AccountInterface):
         retry_wait: float = 3.0,
         no_price_ttl: float = 5.0,
         max_price_age: float | None = None,
+        fallback: Iterable[str] = (),
     ) -> None:
         super().__init__(id)
         settings = Settings.checked(
@@ -96,10 +100,11 @@ class AlpacaAccount(AccountInterface):
             retry_wait=retry_wait,
             no_price_ttl=no_price_ttl,
             max_price_age=max_price_age,
+            fallback=fallback,
         )
         self.paper = settings.paper
         self._clients = Clients(id, settings)
-        rules = Rules(price_cache_time, settings.no_price_ttl, settings.max_price_age)
+        rules = Rules(price_cache_time, settings.no_price_ttl, settings.max_price_age, settings.fallback)
         self._prices = AlpacaPrices(id, self._clients, rules)
         self._trading = AlpacaTrading(self._clients)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,7 +89,7 @@ class AlpacaPrices(Readings):
         readings: dict[str, Reading] = {}
         while found is None and asked:
             try:
-                found = found_by(feed, list(dict.fromkeys(asked.values())), price_type)
+                found = feed.asking(self.what(price_type))(list(dict.fromkeys(asked.values())))
             except SingleFlightError:
                 raise  # ours, not the broker's
             except Exception as error:
@@ -105,7 +106,7 @@ class AlpacaPrices(Readings):
                     del asked[symbol]
         for symbol, one in asked.items():
             try:
-                readings[symbol] = reading_in(found.get(one), one, price_type, self.rules)
+                readings[symbol] = reading_in(found.get(one), one, self.what(price_type), self.rules)
             except Exception as error:
                 self._complain(price_type, [symbol], cause_of(error))
         return readings
@@ -115,12 +116,17 @@ class AlpacaPrices(Readings):
         if reading is None:  # it failed, and that was logged
             return None
         try:
-            price = reading.price(price_type)
+            price, its_type = reading.best(price_type)
         except NoPrice as cause:
             self._say(price_type, [symbol], str(cause))
             return None
         reading.taken.add((symbol, price_type))
-        self._said.pop((price_type, symbol), None)
+        if its_type == price_type:
+            self._said.pop((price_type, symbol), None)
+        elif self._said.get((price_type, symbol)) != its_type:
+            self._said[price_type, symbol] = its_type
+            text = "[Account %s] No %s price for %s: its %s price stands in"
+            log.info(text, self.account, price_type, in_line(symbol), its_type)
         return price
 
     def _forget_spent(self, symbols: Iterable[str], price_type: str) -> None:
@@ -174,11 +180,21 @@ def _named(symbols: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One of alpaca-py's data clients. Each call is one request and gives a mapping from symbols."""
+    """One of alpaca-py's data clients."""
 
+    kind: str
     client: Any
-    quotes: Callable[[list[str]], Any]
-    trades: Callable[[list[str]], Any]
+    requests: Any  # alpaca-py's module of them
+
+    def asking(self, what: str) -> Callable[[list[str]], Any]:
+        """What makes one request for a "quote", "trade" or "snapshot" of each symbol.
+
+        It gives a mapping from symbols, without those that the broker left out, of what it sent.
+        """
+        latest = "" if what == "snapshot" else "latest_"
+        request = getattr(self.requests, f"{self.kind}_{latest}{what}_request".title().replace("_", ""))
+        method = getattr(self.client, f"get_{self.kind}_{latest}{what}")
+        return lambda symbols: method(request(symbol_or_symbols=symbols))
 
 
 def open_feed(kind: str, settings: Settings) -> Feed:
@@ -199,17 +215,7 @@ def open_feed(kind: str, settings: Settings) -> Feed:
     client: Any = made(settings.api_key, settings.secret_key, url_override=settings.url, raw_data=True)
     set_limits(client, settings.limits)
 
-    def asking(what: str) -> Callable[[list[str]], Any]:
-        request = getattr(requests, f"{kind.capitalize()}Latest{what.capitalize()}Request")
-        name = f"get_{kind}_latest_{what}"
-        return lambda symbols: getattr(client, name)(request(symbol_or_symbols=symbols))
-
-    return Feed(client, asking("quote"), asking("trade"))
-
-
-def found_by(feed: Feed, symbols: list[str], price_type: str) -> Any:
-    """Make one request: quotes or trades by symbol, without those that the broker left out."""
-    return (feed.trades if price_type == "last" else feed.quotes)(symbols)
+    return Feed(kind, client, requests)
 
 
 def refused_by(error: Exception, symbols: Iterable[str]) -> Collection[str]:
@@ -229,14 +235,45 @@ def refused_by(error: Exception, symbols: Iterable[str]) -> Collection[str]:
     return [symbol for symbol in symbols if symbol in named]
 
 
-def reading_in(raw: Any, symbol: str, price_type: str, rules: Rules) -> Reading:
+def reading_in(raw: Any, symbol: str, what: str, rules: Rules) -> Reading:
     """What the broker's answer says of one symbol. Raises `ValidationError` where it makes no sense."""
-    from alpaca.data import models
-
     if raw is None:
         return Reading(symbol, {}, rules, problem="unknown symbol")
-    if price_type == "last":
-        trade: Any = models.Trade(symbol, raw)
-        return Reading(symbol, {"last": trade.price}, rules, trade.timestamp)
-    quote: Any = models.Quote(symbol, raw)
-    return Reading(symbol, {"bid": quote.bid_price, "ask": quote.ask_price}, rules, quote.timestamp)
+    numbers: dict[str, Any] = {}
+    times: dict[str, datetime] = {}
+    if what == "snapshot":
+        parts = {"quote": raw.get("latestQuote"), "trade": raw.get("latestTrade")}
+        parts["bar"] = raw.get("dailyBar") or raw.get("prevDailyBar")
+    else:
+        parts = {what: raw}
+    wrong: Exception | None = None
+    for part, sent in parts.items():
+        if sent is not None:
+            try:
+                read_into(numbers, times, part, symbol, sent)
+            except ValueError as error:
+                wrong = error
+    if wrong is not None and not numbers:
+        raise wrong
+    return Reading(symbol, numbers, rules, times)
+
+
+def read_into(numbers: dict[str, Any], times: dict[str, datetime], part: str, symbol: str, sent: Any) -> None:
+    """Add the numbers of a quote, trade or bar, and their times, as alpaca-py understands them."""
+    from alpaca.data.models.bars import Bar
+    from alpaca.data.models.quotes import Quote as AlpacaQuote
+    from alpaca.data.models.trades import Trade
+
+    if part == "quote":
+        quote = AlpacaQuote(symbol, sent)
+        new: dict[str, float] = {"bid": quote.bid_price, "ask": quote.ask_price}
+        time = quote.timestamp
+    elif part == "trade":
+        trade = Trade(symbol, sent)
+        new, time = {"last": trade.price}, trade.timestamp
+    else:
+        bar = Bar(symbol, sent)
+        new, time = {"close": bar.close}, bar.timestamp
+    numbers.update(new)
+    # A time without a zone is taken for UTC.
+    times.update(dict.fromkeys(new, time if time.tzinfo else time.replace(tzinfo=UTC)))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
 from urllib.parse import urlsplit
 
 __all__ = ["Limits", "Settings"]
+
+_STAND_INS = ("bid", "ask", "mid", "last", "close")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Settings:
     limits: Limits
     no_price_ttl: float
     max_price_age: float | None
+    fallback: tuple[str, ...]
 
     @classmethod
     def checked(
@@ -46,6 +50,7 @@ class Settings:
         retry_wait: float,
         no_price_ttl: float = 5.0,
         max_price_age: float | None = None,
+        fallback: Iterable[str] = (),
     ) -> Settings:
         """The arguments of `AlpacaAccount`; `TypeError` or `ValueError` names the one that is wrong."""
         api_key = _credential("api_key", api_key, "APCA_API_KEY_ID")
@@ -69,7 +74,8 @@ class Settings:
             if max_price_age == 0:
                 raise ValueError("max_price_age: must be more than 0 seconds; None for any age")
         no_price_ttl = _wait("no_price_ttl", no_price_ttl)
-        return cls(api_key, secret_key, url, paper, limits, no_price_ttl, max_price_age)
+        fallback = _stand_ins(fallback)
+        return cls(api_key, secret_key, url, paper, limits, no_price_ttl, max_price_age, fallback)
 
 
 def _credential(argument: str, value: str | None, variable: str) -> str | None:
@@ -103,6 +109,16 @@ def _origin(url: str) -> str:
     if path.rstrip("/").endswith(("/v2", "/v1beta3")):
         raise ValueError(f"url: leave the version out, alpaca-py adds it; got {url!r}")
     return url.rstrip("/")
+
+
+def _stand_ins(types: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(types, str) or not isinstance(types, Iterable):
+        raise TypeError(f"fallback: expected price types such as ('last', 'close'), got {types!r}")
+    found = tuple(types)
+    for one in found:
+        if one not in _STAND_INS:
+            raise ValueError(f"fallback: expected some of {', '.join(_STAND_INS)}, got {one!r}")
+    return found
 
 
 def _wait(argument: str, value: float) -> float:

@@ -12,6 +12,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -78,12 +79,14 @@ class Rules:
     """An account's rules about prices; all in seconds.
 
     `ttl` gives the lifetime of a price that lands now. `no_price_ttl` is for how long the broker's word that
-    there is no price is believed; `max_price_age` how old a price may be by its own time, None for any age.
+    there is no price is believed; `max_price_age` how old a price may be by its own time, None for any age;
+    `fallback` names the types that stand in, in this order, for one that has no price.
     """
 
     ttl: Callable[[], float]
     no_price_ttl: float = 5.0
     max_price_age: float | None = None
+    fallback: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -92,9 +95,9 @@ class Reading:
 
     Args:
         symbol: as the data service lists it.
-        numbers: what stands for each side ("bid", "ask", "last"), as it came.
+        numbers: what stands for each type but "mid", as it came.
         rules: those of the account that asked.
-        time: the broker's own.
+        times: the broker's own, for each of the numbers.
         feed: which was asked for.
         problem: why there is no price at all, if so: the broker does not know the symbol, or refuses it.
     """
@@ -102,44 +105,50 @@ class Reading:
     symbol: str
     numbers: Mapping[str, Any]
     rules: Rules
-    time: datetime | None = None
+    times: Mapping[str, datetime] = field(default_factory=dict)
     feed: str | None = None
     problem: str | None = None
     # The prices that were taken from it, by symbol (as asked) and type; added to by the flights of these.
     taken: set[tuple[str, str]] = field(default_factory=set)
 
     def price(self, price_type: str) -> float:
-        """A positive finite number, or `NoPrice`."""
+        """A positive finite number of just this type, or `NoPrice`."""
         if self.problem is not None:
             raise NoPrice(self.problem)
         sides = ("bid", "ask") if price_type == "mid" else (price_type,)
-        quoted = {side: self.numbers[side] for side in sides}
-        price = (
-            sum(number / len(sides) for number in quoted.values())
-            if all(map(is_price, quoted.values()))
-            else 0
-        )
+        quoted: dict[str, Any] = {side: self.numbers.get(side) for side in sides}
+        price = sum(number / len(sides) if is_price(number) else -math.inf for number in quoted.values())
         if price <= 0:
-            raise NoPrice(
-                "not a price: " + ", ".join(f"{side} {number!r}" for side, number in quoted.items())
-            )
-        if self.good_for() <= 0:
-            raise NoPrice(f"too old: of {self.time}")
+            shown = ", ".join(f"{side} {number!r}" for side, number in quoted.items())
+            raise NoPrice(f"not a price: {shown}")
+        if self.good_for(price_type) <= 0:
+            raise NoPrice(f"too old: of {self.times[sides[0]]}")
         return price
 
-    def has(self, price_type: str) -> bool:
-        """Return True if it holds a price of this type."""
+    def best(self, price_type: str) -> tuple[float, str]:
+        """A price of this type or of the first that stands in for it, and its type; or `NoPrice`."""
         try:
-            self.price(price_type)
+            return self.price(price_type), price_type
+        except NoPrice as cause:
+            for other in self.rules.fallback:
+                with suppress(NoPrice):
+                    return self.price(other), other
+            raise cause
+
+    def has(self, price_type: str) -> bool:
+        """Return True if it holds a price of this type, or one that stands in for it."""
+        try:
+            self.best(price_type)
         except NoPrice:
             return False
         return True
 
-    def good_for(self) -> float:
-        """For how many more seconds its own time is recent enough."""
-        if self.rules.max_price_age is None or self.time is None:
+    def good_for(self, price_type: str) -> float:
+        """For how many more seconds the own time of a price is recent enough."""
+        time = self.times.get("bid" if price_type == "mid" else price_type)
+        if self.rules.max_price_age is None or time is None:
             return math.inf
-        return self.rules.max_price_age - (datetime.now(UTC) - self.time).total_seconds()
+        return self.rules.max_price_age - (datetime.now(UTC) - time).total_seconds()
 
     def lifetime(self) -> float:
         """For how many seconds it is stored, from now."""
@@ -148,10 +157,11 @@ class Reading:
 
     def quote(self) -> Quote | None:
         """Both sides; None where there is no quote that is recent enough."""
-        if self.problem is not None or self.good_for() <= 0:
+        if self.problem is not None or self.good_for("bid") <= 0:
             return None
-        bid, ask = (self.price(side) if self.has(side) else None for side in ("bid", "ask"))
-        return Quote(self.symbol, bid, ask, self.time, self.feed)
+        sides: list[Any] = [self.numbers.get(side) for side in ("bid", "ask")]
+        bid, ask = (number if is_price(number) else None for number in sides)
+        return Quote(self.symbol, bid, ask, self.times.get("bid"), self.feed)
 
 
 def is_price(number: Any) -> bool:
@@ -160,7 +170,12 @@ def is_price(number: Any) -> bool:
 
 
 def _reading_key(readings: Any, symbol: str, price_type: str) -> tuple[Hashable, str, str]:
-    return readings.account, kind_of(symbol)[1], "trade" if price_type == "last" else "quote"
+    return readings.account, kind_of(symbol)[1], readings.what(price_type)
+
+
+def what_of(price_type: str) -> str:
+    """The answer that has prices of this type."""
+    return "trade" if price_type == "last" else "quote"
 
 
 def _reading_ttl(landing: Landing) -> float:
@@ -182,6 +197,10 @@ class Readings(ABC):
         self.account = account
         self.rules = rules
 
+    def what(self, price_type: str) -> str:
+        """The answer to ask for: where other types may stand in, one that has them all."""
+        return "snapshot" if self.rules.fallback else what_of(price_type)
+
     @single_flight_ttl(
         key=_reading_key, ttl=_reading_ttl, maxsize=MOST_KEPT, flight_timeout=LONGEST_FLIGHT, name="readings"
     )
@@ -202,9 +221,12 @@ class Readings(ABC):
 def left_of(key: tuple[Hashable, str, str], price: Any) -> float:
     """For how many more seconds the reading with this price is stored; infinite without such a reading."""
     account, symbol, price_type = key
-    of_all: Any = Readings.reading
-    entry = of_all.entry(SimpleNamespace(account=account), symbol, price_type)
-    if entry is None or not entry.value.has(price_type) or entry.value.price(price_type) != price:
-        return math.inf
-    left: float = min(entry.ttl - entry.age, entry.value.good_for())
-    return max(0.0, left)
+    readings: Any = Readings.reading
+    for what in (what_of, lambda _: "snapshot"):
+        entry = readings.entry(SimpleNamespace(account=account, what=what), symbol, price_type)
+        if entry is not None and entry.value.has(price_type):
+            its_price, its_type = entry.value.best(price_type)
+            if its_price == price:
+                left: float = min(entry.ttl - entry.age, entry.value.good_for(its_type))
+                return max(0.0, left)
+    return math.inf

@@ -1,5 +1,6 @@
 """What the broker answers, and what fails: what is remembered, what is shared, what is logged."""
 
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -290,3 +291,74 @@ class TestOneQuote:
             monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
             assert [get("ASML"), get("ASML", "ask"), get("ASML")] == [None, 985.25, None]
         assert len(server.requests) == 3
+
+
+class TestStandIns:
+    """Prices when the market is shut: of another type, where the account says so."""
+
+    def test_one_request_has_them_all(self, open_account, server, refresh, caplog):
+        """A weekend's widgets have numbers, from one snapshot each; said once a change."""
+        account = open_account(fallback=("last", "close"))
+        server.weekend = True
+        with caplog.at_level(logging.INFO, logger="singleflight.accounts"):
+            assert requests_of(account, refresh, kinds=("bid", "ask", "last")) == [50, 0, 0]
+        assert account.get_instrument_current_price("S1", "bid") == 100.0
+        assert account.get_instrument_current_price("S1", "ask") == 100.5
+        assert warnings(caplog) == []
+        lines = [line for line in caplog.messages if "S1:" in line]
+        assert lines == ["[Account 1] No bid price for S1: its last price stands in"]
+
+    @pytest.mark.parametrize(
+        ("symbol", "path"),
+        [
+            ("ASML", "/v2/stocks/snapshots"),
+            ("BTC/USD", "/v1beta3/crypto/us/snapshots"),
+            ("AAPL261218C00200000", "/v1beta1/options/snapshots"),
+        ],
+    )
+    def test_each_kind_has_snapshots(self, open_account, server, symbol, path):
+        """Stocks, crypto and options."""
+        account = open_account(fallback=["last"])
+        server.sides[symbol] = (0, 0)
+        assert account.get_instrument_current_price(symbol) == server.prices[symbol]
+        assert account.get_instrument_current_prices([symbol], "mid") == {symbol: server.prices[symbol]}
+        assert [urlsplit(target).path for target in server.requests] == [path]
+
+    def test_in_their_order(self, open_account, server):
+        """The close where there is no trade; nothing where nothing is."""
+        account = open_account(fallback=("last", "close"), no_price_ttl=0)
+        snapshot = server._snapshot("ASML")
+        snapshot["latestQuote"].update(bp=0, bs=0)
+        snapshot["latestTrade"] = None
+        snapshot["dailyBar"] = None
+        snapshot["prevDailyBar"]["c"] = 77.0
+        server.before_answer = lambda path, symbols: (200, json.dumps({"ASML": snapshot}).encode())
+        assert account.get_instrument_current_price("ASML") == 77.0
+        assert account.get_instrument_current_price("ASML", "last") == 77.0
+        snapshot["prevDailyBar"] = None
+        account.get_instrument_current_price.invalidate("ASML")
+        assert account.get_instrument_current_price("ASML") is None
+
+    def test_a_quote_that_makes_no_sense_leaves_the_trade(self, open_account, server):
+        """And a snapshot without any sense is a failure."""
+        account = open_account(fallback=("close",))
+        server.broken = {"ASML"}
+        assert account.get_instrument_current_price("ASML") == 984.75
+        server.before_answer = lambda path, symbols: (200, b'{"AAPL":{"latestTrade":{"p":1}}}')
+        for _ in range(2):
+            assert account.get_instrument_current_price("AAPL") is None
+        assert len(server.requests) == 3
+
+    def test_the_price_itself_comes_first(self, open_account):
+        """Nothing stands in for what is there."""
+        account = open_account(fallback=("last",))
+        assert account.get_instrument_current_price("ASML", "ask") == 985.25
+        assert account.get_instrument_current_price("ASML", "mid") == 985.0
+
+    @pytest.mark.parametrize(
+        ("value", "error"), [("last", TypeError), (5, TypeError), (["best"], ValueError), ([[]], ValueError)]
+    )
+    def test_bad_ones(self, open_account, value, error):
+        """They are named."""
+        with pytest.raises(error, match=r"^fallback: "):
+            open_account(fallback=value)
