@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from .. import KeyedLocks
-from .alpaca_settings import Limits, Settings
+from .alpaca_settings import Settings
+from .gate import gate_of
 from .interface import log
 
 __all__ = ["MISSING", "Clients", "cause_of", "set_limits"]
@@ -72,27 +73,45 @@ class Clients:
         return client
 
 
-def set_limits(client: Any, limits: Limits, retried: tuple[int, ...] = _RETRIED) -> None:
-    """Set what alpaca-py's constructors do not take, or raise `RuntimeError` where it cannot be set."""
-    for name in ("_session", "_retry", "_retry_wait", "_retry_codes"):
+def set_limits(
+    client: Any,
+    settings: Settings,
+    service: str,
+    retried: tuple[int, ...] = _RETRIED,
+    urgent: bool = False,
+) -> None:
+    """Set what alpaca-py's constructors do not take, or raise `RuntimeError` where it cannot be set.
+
+    Its requests pass the gate that all clients of one `service` ("data" or "trading") and key pair share;
+    `urgent` ones go first, and wait no longer than for an answer.
+    """
+    for name in ("_session", "_base_url", "_retry", "_retry_wait", "_retry_codes"):
         if not hasattr(client, name):
             raise RuntimeError(
                 f"alpaca-py has changed: its {type(client).__name__} has no {name}, so that timeout, retries "
                 f"and retry_wait cannot be set; please report this"
             )
+    limits = settings.limits
     client._retry = limits.retries
     client._retry_wait = limits.retry_wait
     client._retry_codes = list(retried)
 
     from requests.adapters import HTTPAdapter
 
+    origin = str(getattr(client._base_url, "value", client._base_url))
+    gate = gate_of(service, origin, settings.api_key, limits.retry_wait)
+    patience = {"patience": limits.timeout} if urgent else {}
+
     class TimeoutAdapter(HTTPAdapter):
-        """Supplies the timeout that alpaca-py never sends."""
+        """Supplies the timeout that alpaca-py never sends, and waits at the gate."""
 
         def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
             if kwargs.get("timeout") is None:
                 kwargs["timeout"] = limits.timeout
-            return super().send(request, *args, **kwargs)
+            with gate.passing(urgent, **patience) as answered:
+                response = super().send(request, *args, **kwargs)
+                answered(response.status_code, response.headers)
+            return response
 
     for scheme in ("https://", "http://"):
         client._session.mount(scheme, TimeoutAdapter(pool_maxsize=_CONNECTIONS))

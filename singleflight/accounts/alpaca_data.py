@@ -106,7 +106,7 @@ class AlpacaPrices(Readings):
                     del asked[symbol]
         for symbol, one in asked.items():
             try:
-                readings[symbol] = reading_in(found.get(one), one, self.what(price_type), self.rules)
+                readings[symbol] = reading_in((found or {}).get(one), one, self.what(price_type), self.rules)
             except Exception as error:
                 self._complain(price_type, [symbol], cause_of(error))
         return readings
@@ -213,7 +213,7 @@ def open_feed(kind: str, settings: Settings) -> Feed:
         "option": historical.OptionHistoricalDataClient,
     }[kind]
     client: Any = made(settings.api_key, settings.secret_key, url_override=settings.url, raw_data=True)
-    set_limits(client, settings.limits)
+    set_limits(client, settings, "data")
 
     return Feed(kind, client, requests)
 

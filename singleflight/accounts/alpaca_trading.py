@@ -78,9 +78,9 @@ def open_trading(kind: str, settings: Settings) -> Any:
         settings.api_key, settings.secret_key, paper=settings.paper, url_override=settings.url
     )
     if kind == "orders":
-        set_limits(client, settings.limits, retried=(429,))
+        set_limits(client, settings, "trading", retried=(429,), urgent=True)
     else:
-        set_limits(client, settings.limits)
+        set_limits(client, settings, "trading")
     return client
 
 

@@ -64,7 +64,9 @@ def open_account(server):
     pytest.importorskip("alpaca")
 
     def make(name=1, **options):
-        return AlpacaAccount(name, "key", "secret", **{"url": server.url, "retries": 0, **options})
+        return AlpacaAccount(
+            name, "key", "secret", **{"url": server.url, "retries": 0, "retry_wait": 0, **options}
+        )
 
     return make
 

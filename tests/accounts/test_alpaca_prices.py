@@ -8,6 +8,7 @@ import pytest
 
 from singleflight import FlightDeadlock
 from singleflight.accounts import AccountInterface
+from singleflight.accounts.gate import Gate
 
 getter = AccountInterface.get_instrument_current_price
 QUOTE = b'{"quotes":{"ASML":{"t":"2026-01-02T15:04:05Z","bp":%b,"bs":1,"ap":%b,"as":1}}}'
@@ -238,6 +239,7 @@ class TestRetries:
 
         slept = []
         monkeypatch.setattr(rest.time, "sleep", slept.append)
+        monkeypatch.setattr("singleflight.accounts.alpaca_clients.gate_of", lambda *which: Gate(pause=0))
         server.before_answer = lambda path, symbols: (429, b"{}")
         open_account(retries=2, retry_wait=7.5).get_instrument_current_price("ASML")
         assert slept == [7.5, 7.5]

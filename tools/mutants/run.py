@@ -192,6 +192,7 @@ TESTS = {
     "alpaca_data": ACCOUNTS,
     "alpaca_trading": ACCOUNTS,
     "readings": ACCOUNTS,
+    "gate": ["accounts/test_gate.py"],
 }
 """The tests that are run for each module: quick ones that look at what it does."""
 
