@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import single_flight_ttl
 from .alpaca_clients import Clients
 from .alpaca_data import AlpacaPrices
 from .alpaca_settings import Settings
-from .alpaca_trading import ACCOUNT_GRACE, ACCOUNT_TTL, ASSET_TTL, AlpacaTrading, until_the_bell
+from .alpaca_trading import ACCOUNT_GRACE, ACCOUNT_TTL, ASSET_TTL, AlpacaTrading, listed, until_the_bell
 from .interface import AccountInterface, normal_symbol, price_cache_time
-from .readings import LONGEST_FLIGHT, MOST_KEPT, Quote, Rules
+from .readings import LONGEST_FLIGHT, MOST_KEPT, Quote, Rules, by_kind
+from .workers import Workers, together
 
 if TYPE_CHECKING:
     from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
@@ -29,7 +30,9 @@ def _asset_key(account: AccountInterface, symbol: str) -> tuple[Hashable, str]:
 
 
 class AlpacaAccount(AccountInterface):
-    """An account at Alpaca: prices of stocks, and of crypto where the symbol has a slash, and trading.
+    """An account at Alpaca: prices of stocks, crypto and options, and trading.
+
+    Crypto is spelt BTC/USD or, as positions do, BTCUSD, an option AAPL261218C00200000; all else is a stock.
 
     Args:
         id: names the account in keys and log lines. Accounts with the same id share their prices and
@@ -107,6 +110,7 @@ class AlpacaAccount(AccountInterface):
         rules = Rules(price_cache_time, settings.no_price_ttl, settings.max_price_age, settings.fallback)
         self._prices = AlpacaPrices(id, self._clients, rules)
         self._trading = AlpacaTrading(self._clients)
+        self._apart = Workers()  # for the other kinds of instruments in a call for many prices
 
     def __repr__(self) -> str:
         return f"AlpacaAccount({self.id!r}, paper={self.paper})"
@@ -120,6 +124,71 @@ class AlpacaAccount(AccountInterface):
         self, symbols: Sequence[str], price_type: str
     ) -> dict[str, float]:
         return self._prices.many(symbols, price_type)
+
+    def get_instrument_current_prices(  # type: ignore[override]  # pyright: ignore
+        self, symbols: Iterable[str], price_type: str = "bid"
+    ) -> dict[str, float]:
+        """See `AccountInterface.get_instrument_current_prices`.
+
+        Stocks, crypto and options are asked for at the same time, and do not wait for one another.
+        """
+        symbols, kinds = self._kinds(symbols)
+        one = super().get_instrument_current_prices
+        if len(kinds) < 2:
+            return one(symbols, price_type)
+        first, *others = kinds.values()
+        started = [self._apart.start(one, some, price_type) for some in others]
+        found = one(first, price_type)
+        for other in started:
+            found.update(other.result())
+        return {symbol: found[symbol] for symbol in symbols if symbol in found}
+
+    async def aget_instrument_current_prices(  # type: ignore[override]  # pyright: ignore
+        self, symbols: Iterable[str], price_type: str = "bid"
+    ) -> dict[str, float]:
+        """`get_instrument_current_prices` for tasks."""
+        symbols, kinds = self._kinds(symbols)
+        one = super().aget_instrument_current_prices
+        if len(kinds) < 2:
+            return await one(symbols, price_type)
+        found: dict[str, float] = {}
+        for part in await together(one(some, price_type) for some in kinds.values()):
+            found.update(part)
+        return {symbol: found[symbol] for symbol in symbols if symbol in found}
+
+    def _kinds(self, symbols: Any) -> tuple[Any, dict[str, list[str]]]:
+        """The symbols, and those of each kind of instrument; none where the loader is to refuse them."""
+        if isinstance(symbols, (str, bytes)) or not isinstance(symbols, Iterable):
+            return symbols, {}
+        symbols = list(symbols)
+        if not all(isinstance(symbol, str) and symbol.strip() for symbol in symbols):
+            return symbols, {}
+        kinds = by_kind(symbols)
+        for kind in kinds:
+            self._clients.require(kind)  # before any of them is asked for
+        return symbols, kinds
+
+    def get_position_prices(self, price_type: str = "bid") -> dict[str, float]:
+        """The current prices of all that is held.
+
+        Args:
+            price_type: "bid" (the default), "ask", "mid" or "last".
+
+        Returns the prices by the positions' symbols as the broker spells them, such as "BTCUSD"; a position
+        without a price is missing. They are those of `get_instrument_current_price`. Raises what
+        `get_positions` and `get_instrument_current_prices` raise.
+
+        Safe to use from any thread. On an event loop's thread await `aget_position_prices` instead.
+        """
+        held = {position.symbol: listed(position) for position in self.get_positions()}
+        found = self.get_instrument_current_prices(list(held.values()), price_type)
+        return {symbol: found[one] for symbol, one in held.items() if one in found}
+
+    async def aget_position_prices(self, price_type: str = "bid") -> dict[str, float]:
+        """`get_position_prices` for tasks."""
+        held = {position.symbol: listed(position) for position in await self.aget_positions()}
+        found = await self.aget_instrument_current_prices(list(held.values()), price_type)
+        return {symbol: found[one] for symbol, one in held.items() if one in found}
 
     def get_quote(self, symbol: str) -> Quote | None:
         """The bid and the ask of one moment, with the broker's own time.

@@ -50,6 +50,14 @@ class Clients:
         # forked child, and the parent's stay referenced there, since closing them would say goodbye for it.
         self._made: dict[tuple[str, int], Any] = {}
 
+    def require(self, kind: str) -> None:
+        """Raise `ValueError` where a client of this kind needs credentials and the account has none."""
+        if kind in _NEED_KEYS and not self.settings.api_key:
+            raise ValueError(
+                f"api_key and secret_key: {_NEED_KEYS[kind]} need them; pass them or set APCA_API_KEY_ID and "
+                f"APCA_API_SECRET_KEY"
+            )
+
     def get(self, kind: str, make: Callable[[str, Settings], T]) -> T:
         """The client of this kind in this process; the first caller makes it.
 
@@ -59,11 +67,7 @@ class Clients:
         client: T | None = self._made.get(here)
         if client is not None:
             return client
-        if kind in _NEED_KEYS and not self.settings.api_key:
-            raise ValueError(
-                f"api_key and secret_key: {_NEED_KEYS[kind]} need them; pass them or set APCA_API_KEY_ID and "
-                f"APCA_API_SECRET_KEY"
-            )
+        self.require(kind)
         with self.opening(here):
             made: T | None = self._made.get(here)  # by another thread, while this one waited
             if made is not None:

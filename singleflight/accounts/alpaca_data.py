@@ -16,7 +16,7 @@ from .. import SingleFlightError, current_flight
 from .alpaca_clients import MISSING, Clients, cause_of, set_limits
 from .alpaca_settings import Settings
 from .interface import AccountInterface, in_line, log
-from .readings import MOST_KEPT, NoPrice, Quote, Reading, Readings, Rules, kind_of
+from .readings import MOST_KEPT, NoPrice, Quote, Reading, Readings, Rules, by_kind, kind_of
 
 __all__ = ["AlpacaPrices"]
 
@@ -60,9 +60,7 @@ class AlpacaPrices(Readings):
         broker refuses by name (HTTP 400) is set aside, and the others are asked for again: one that is
         misspelt is not to blank a whole screen.
         """
-        kinds: dict[str, list[str]] = {}
-        for symbol in symbols:
-            kinds.setdefault(kind_of(symbol)[0], []).append(symbol)
+        kinds = by_kind(symbols)
         for kind in kinds:
             self.feed(kind)  # what is wrong on this side raises before anything is asked
         readings: dict[str, Reading] = {}

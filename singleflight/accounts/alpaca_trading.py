@@ -6,18 +6,20 @@ the same as positions that could not be had.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .. import Landing
 from .alpaca_clients import MISSING, Clients, set_limits
 from .alpaca_settings import Settings
+from .interface import log
 from .workers import Workers
 
 if TYPE_CHECKING:
     from alpaca.trading.models import Asset, Clock, Position, TradeAccount
 
-__all__ = ["ACCOUNT_GRACE", "ACCOUNT_TTL", "ASSET_TTL", "AlpacaTrading", "until_the_bell"]
+__all__ = ["ACCOUNT_GRACE", "ACCOUNT_TTL", "ASSET_TTL", "AlpacaTrading", "listed", "until_the_bell"]
 
 ACCOUNT_TTL = 5.0
 ACCOUNT_GRACE = 25.0  # so that no balance is older than half a minute
@@ -47,7 +49,10 @@ class AlpacaTrading:
 
     def positions(self) -> tuple[Position, ...]:
         """Ask for all open positions."""
-        return tuple(self.client("trading").get_all_positions())
+        sent = self.client("trading").get("/positions")
+        if not isinstance(sent, list):
+            raise TypeError(f"positions: expected a list, got a {type(sent).__name__}")
+        return tuple(map(position_in, sent))
 
     def clock(self) -> Clock:
         """Ask whether the market is open."""
@@ -82,6 +87,28 @@ def open_trading(kind: str, settings: Settings) -> Any:
     else:
         set_limits(client, settings, "trading")
     return client
+
+
+def position_in(sent: Any) -> Position:
+    """One position. An exchange that alpaca-py has never heard of does not cost it."""
+    from alpaca.trading.models import Position
+
+    try:
+        return Position(**sent)
+    except ValueError as error:  # pydantic's
+        told: Any = error
+        if {each["loc"] for each in told.errors()} != {("exchange",)}:
+            raise
+        log.info("exchange %r of a position is unknown to alpaca-py", sent["exchange"])
+        return Position(**{**sent, "exchange": ""})
+
+
+def listed(position: Position) -> str:
+    """A position's symbol as the data service lists it: crypto has a slash there."""
+    symbol = position.symbol
+    if position.asset_class.value != "crypto" or "/" in symbol:
+        return symbol
+    return re.sub(r"(USD[CT]?|BTC)$", r"/\1", symbol)
 
 
 def until_the_bell(landing: Landing) -> float:

@@ -50,6 +50,14 @@ def kind_of(symbol: str) -> tuple[str, str]:
     return "stock", symbol
 
 
+def by_kind(symbols: Iterable[str]) -> dict[str, list[str]]:
+    """The symbols of each kind of instrument among them, in their order."""
+    kinds: dict[str, list[str]] = {}
+    for symbol in symbols:
+        kinds.setdefault(kind_of(symbol.strip().upper())[0], []).append(symbol)
+    return kinds
+
+
 class NoPrice(Exception):
     """The broker answered, but not with a price; the message says with what."""
 

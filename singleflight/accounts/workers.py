@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "together"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _MOST = 64  # threads at a time; those that are idle are kept
+
+
+async def together(calls: Iterable[Awaitable[R]]) -> list[R]:
+    """Await all of them at the same time; the first that fails is what this raises."""
+    return list(await asyncio.gather(*calls))
 
 
 class Workers:
@@ -37,6 +42,10 @@ class Workers:
         A request cannot be taken back: where the task is cancelled, the thread goes on to the call's end, and
         what it brings is dropped.
         """
+        return await asyncio.wrap_future(self.start(call, *args, **kwargs))
+
+    def start(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Call it in a thread, in a copy of this context, and give the future of what it returns."""
         context = copy_context()
 
         def work() -> R:
@@ -45,7 +54,7 @@ class Workers:
             except StopIteration as error:  # a future cannot carry it: whoever awaits would hang
                 raise RuntimeError(f"{call!r} raised StopIteration") from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool(), work)
+        return self._pool().submit(work)
 
     def _pool(self) -> ThreadPoolExecutor:
         here = os.getpid()
