@@ -47,6 +47,9 @@ _CLOCK = {  # in Alpaca's time zone, as Alpaca sends it: the moment above
 }
 
 
+Special = tuple[int, bytes] | tuple[int, bytes, dict[str, str]]  # status and body, and headers
+
+
 class MarketServer:
     """Answers latest quotes, trades and snapshots of stocks, crypto and options, and trades for one account.
 
@@ -109,7 +112,7 @@ class MarketServer:
             tuple[str, str], tuple[int, int]
         ] = {}  # by key and service: which one, and its count
         # Called with path and symbols in the request's thread, under no lock; may wait, may answer itself.
-        self.before_answer: Callable[[str, list[str]], tuple[int, bytes] | None] | None = None
+        self.before_answer: Callable[[str, list[str]], Special | None] | None = None
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.market = self
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -146,7 +149,7 @@ class MarketServer:
         if self.before_answer is not None:
             special = self.before_answer(parts.path, symbols)
             if special is not None:
-                return *special, extra
+                return special[0], special[1], {**extra, **(special[2] if len(special) == 3 else {})}
         if self.latency:
             time.sleep(self.latency)
         if self.outage:
@@ -396,7 +399,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        extra.setdefault("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         for name, value in extra.items():
             self.send_header(name, value)

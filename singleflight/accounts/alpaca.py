@@ -55,6 +55,12 @@ class AlpacaAccount(AccountInterface):
         fallback: what stands in for a price that there is none of, in this order: "last" (trade), "close" (of
             the latest day), "bid", "ask", "mid". Prices come from snapshots then, one request for all types
             (default: nothing stands in).
+        oauth_token: a login in place of `api_key` and `secret_key`.
+        data_url, trading_url: replace one service origin each (default: `url`).
+        sandbox: whether market data comes from the broker's sandbox (default False).
+        feed: where prices of stocks come from: "iex", "sip", "delayed_sip", "otc", "boats" or "overnight"
+            (default None: the best of the subscription); `option_feed`: "indicative" or "opra".
+        currency: of the prices of stocks, such as "EUR" (default None: US dollars).
 
     Raises `TypeError` or `ValueError`, naming the argument, for what cannot be right.
 
@@ -91,6 +97,13 @@ class AlpacaAccount(AccountInterface):
         no_price_ttl: float = 5.0,
         max_price_age: float | None = None,
         fallback: Iterable[str] = (),
+        oauth_token: str | None = None,
+        data_url: str | None = None,
+        trading_url: str | None = None,
+        sandbox: bool = False,
+        feed: str | None = None,
+        option_feed: str | None = None,
+        currency: str | None = None,
     ) -> None:
         super().__init__(id)
         settings = Settings.checked(
@@ -104,6 +117,13 @@ class AlpacaAccount(AccountInterface):
             no_price_ttl=no_price_ttl,
             max_price_age=max_price_age,
             fallback=fallback,
+            oauth_token=oauth_token,
+            data_url=data_url,
+            trading_url=trading_url,
+            sandbox=sandbox,
+            feed=feed,
+            option_feed=option_feed,
+            currency=currency,
         )
         self.paper = settings.paper
         self._clients = Clients(id, settings)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+import warnings
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .. import KeyedLocks
@@ -11,7 +13,7 @@ from .alpaca_settings import Settings
 from .gate import gate_of
 from .interface import log
 
-__all__ = ["MISSING", "Clients", "cause_of", "set_limits"]
+__all__ = ["Clients", "cause_of", "importing", "set_limits"]
 
 MISSING = "AlpacaAccount needs alpaca-py; install the extra: pip install 'singleflight-kit[alpaca]'"
 
@@ -28,7 +30,6 @@ _NEED_KEYS = {
     "trading": "balances and assets",
     "orders": "orders",
 }
-_CONNECTIONS = 64  # kept open per client; requests' own ten are fewer than a dashboard's threads
 _RETRIED = (429, 504)  # too many requests; the gateway had no answer in time
 _LONGEST_CAUSE = 300  # characters of a server's answer that are worth a log line
 
@@ -50,9 +51,12 @@ class Clients:
         # forked child, and the parent's stay referenced there, since closing them would say goodbye for it.
         self._made: dict[tuple[str, int], Any] = {}
 
+    def __reduce__(self) -> tuple[type[Clients], tuple[Hashable, Settings]]:
+        return Clients, (self._account, self.settings)  # a copy makes its own, when it needs them
+
     def require(self, kind: str) -> None:
         """Raise `ValueError` where a client of this kind needs credentials and the account has none."""
-        if kind in _NEED_KEYS and not self.settings.api_key:
+        if kind in _NEED_KEYS and not (self.settings.api_key or self.settings.oauth_token):
             raise ValueError(
                 f"api_key and secret_key: {_NEED_KEYS[kind]} need them; pass them or set APCA_API_KEY_ID and "
                 f"APCA_API_SECRET_KEY"
@@ -75,6 +79,20 @@ class Clients:
             client = self._made[here] = make(kind, self.settings)
         log.info("Alpaca %s client initialized for account %s.", _LOGGED_AS[kind], self._account)
         return client
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For an import of alpaca-py: its warnings are not for those who ask for a price, least of all as errors.
+
+    Raises `ImportError`, naming the extra, where it is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    except ImportError as error:
+        raise ImportError(f"{MISSING} ({error})") from error
 
 
 def set_limits(
@@ -100,25 +118,13 @@ def set_limits(
     client._retry_wait = limits.retry_wait
     client._retry_codes = list(retried)
 
-    from requests.adapters import HTTPAdapter
+    from .alpaca_adapter import Adapter, leave_alone
 
     origin = str(getattr(client._base_url, "value", client._base_url))
-    gate = gate_of(service, origin, settings.api_key, limits.retry_wait)
-    patience = {"patience": limits.timeout} if urgent else {}
-
-    class TimeoutAdapter(HTTPAdapter):
-        """Supplies the timeout that alpaca-py never sends, and waits at the gate."""
-
-        def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-            if kwargs.get("timeout") is None:
-                kwargs["timeout"] = limits.timeout
-            with gate.passing(urgent, **patience) as answered:
-                response = super().send(request, *args, **kwargs)
-                answered(response.status_code, response.headers)
-            return response
-
+    gate = gate_of(service, origin, settings.api_key or settings.oauth_token, limits.retry_wait)
+    client._session.auth = leave_alone
     for scheme in ("https://", "http://"):
-        client._session.mount(scheme, TimeoutAdapter(pool_maxsize=_CONNECTIONS))
+        client._session.mount(scheme, Adapter(limits, gate, urgent))
 
 
 def cause_of(error: Exception) -> str:

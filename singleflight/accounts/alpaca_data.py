@@ -6,14 +6,14 @@ alpaca-py is imported inside `open_feed`, when the first price is asked for: it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 from .. import SingleFlightError, current_flight
-from .alpaca_clients import MISSING, Clients, cause_of, set_limits
+from .alpaca_clients import Clients, cause_of, importing, set_limits
 from .alpaca_settings import Settings
 from .interface import AccountInterface, in_line, log
 from .readings import MOST_KEPT, NoPrice, Quote, Reading, Readings, Rules, by_kind, kind_of
@@ -83,11 +83,12 @@ class AlpacaPrices(Readings):
         kind = kind_of(symbols[0])[0]
         feed = self.feed(kind)
         asked = {symbol: kind_of(symbol)[1] for symbol in symbols}
+        what = self.what(price_type)
         found: Any = None
         readings: dict[str, Reading] = {}
         while found is None and asked:
             try:
-                found = feed.asking(self.what(price_type))(list(dict.fromkeys(asked.values())))
+                found = feed.asking(what)(list(dict.fromkeys(asked.values())))
             except SingleFlightError:
                 raise  # ours, not the broker's
             except Exception as error:
@@ -104,7 +105,9 @@ class AlpacaPrices(Readings):
                     del asked[symbol]
         for symbol, one in asked.items():
             try:
-                readings[symbol] = reading_in((found or {}).get(one), one, self.what(price_type), self.rules)
+                readings[symbol] = reading_in(
+                    (found or {}).get(one), one, self.what(price_type), self.rules, feed.terms.get("feed")
+                )
             except Exception as error:
                 self._complain(price_type, [symbol], cause_of(error))
         return readings
@@ -183,6 +186,7 @@ class Feed:
     kind: str
     client: Any
     requests: Any  # alpaca-py's module of them
+    terms: Mapping[str, str]  # feed and currency, for each request
 
     def asking(self, what: str) -> Callable[[list[str]], Any]:
         """What makes one request for a "quote", "trade" or "snapshot" of each symbol.
@@ -192,7 +196,7 @@ class Feed:
         latest = "" if what == "snapshot" else "latest_"
         request = getattr(self.requests, f"{self.kind}_{latest}{what}_request".title().replace("_", ""))
         method = getattr(self.client, f"get_{self.kind}_{latest}{what}")
-        return lambda symbols: method(request(symbol_or_symbols=symbols))
+        return lambda symbols: method(request(symbol_or_symbols=symbols, **self.terms))
 
 
 def open_feed(kind: str, settings: Settings) -> Feed:
@@ -201,19 +205,28 @@ def open_feed(kind: str, settings: Settings) -> Feed:
     Raises `ImportError`, naming the extra, without alpaca-py, and `RuntimeError` with an alpaca-py whose
     limits cannot be set.
     """
-    try:
+    with importing():
         from alpaca.data import historical, requests
-    except ImportError as error:
-        raise ImportError(f"{MISSING} ({error})") from error
     made = {
         "stock": historical.StockHistoricalDataClient,
         "crypto": historical.CryptoHistoricalDataClient,
         "option": historical.OptionHistoricalDataClient,
     }[kind]
-    client: Any = made(settings.api_key, settings.secret_key, url_override=settings.url, raw_data=True)
+    client: Any = made(
+        settings.api_key,
+        settings.secret_key,
+        settings.oauth_token,
+        raw_data=True,
+        url_override=settings.data_url,
+        sandbox=settings.sandbox,
+    )
     set_limits(client, settings, "data")
 
-    return Feed(kind, client, requests)
+    terms = {
+        "stock": {"feed": settings.feed, "currency": settings.currency},
+        "option": {"feed": settings.option_feed},
+    }.get(kind, {})
+    return Feed(kind, client, requests, {name: value for name, value in terms.items() if value})
 
 
 def refused_by(error: Exception, symbols: Iterable[str]) -> Collection[str]:
@@ -233,7 +246,7 @@ def refused_by(error: Exception, symbols: Iterable[str]) -> Collection[str]:
     return [symbol for symbol in symbols if symbol in named]
 
 
-def reading_in(raw: Any, symbol: str, what: str, rules: Rules) -> Reading:
+def reading_in(raw: Any, symbol: str, what: str, rules: Rules, feed: str | None = None) -> Reading:
     """What the broker's answer says of one symbol. Raises `ValidationError` where it makes no sense."""
     if raw is None:
         return Reading(symbol, {}, rules, problem="unknown symbol")
@@ -253,7 +266,7 @@ def reading_in(raw: Any, symbol: str, what: str, rules: Rules) -> Reading:
                 wrong = error
     if wrong is not None and not numbers:
         raise wrong
-    return Reading(symbol, numbers, rules, times)
+    return Reading(symbol, numbers, rules, times, feed)
 
 
 def read_into(numbers: dict[str, Any], times: dict[str, datetime], part: str, symbol: str, sent: Any) -> None:

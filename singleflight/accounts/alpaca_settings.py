@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 
 __all__ = ["Limits", "Settings"]
 
+_FEEDS = ("iex", "sip", "delayed_sip", "otc", "boats", "overnight")
+_OPTION_FEEDS = ("indicative", "opra")
 _STAND_INS = ("bid", "ask", "mid", "last", "close")
 
 
@@ -30,8 +33,14 @@ class Settings:
 
     api_key: str | None
     secret_key: str | None
-    url: str | None
+    oauth_token: str | None
+    data_url: str | None
+    trading_url: str | None
     paper: bool
+    sandbox: bool
+    feed: str | None
+    option_feed: str | None
+    currency: str | None
     limits: Limits
     no_price_ttl: float
     max_price_age: float | None
@@ -51,17 +60,35 @@ class Settings:
         no_price_ttl: float = 5.0,
         max_price_age: float | None = None,
         fallback: Iterable[str] = (),
+        oauth_token: str | None = None,
+        data_url: str | None = None,
+        trading_url: str | None = None,
+        sandbox: bool = False,
+        feed: str | None = None,
+        option_feed: str | None = None,
+        currency: str | None = None,
     ) -> Settings:
         """The arguments of `AlpacaAccount`; `TypeError` or `ValueError` names the one that is wrong."""
-        api_key = _credential("api_key", api_key, "APCA_API_KEY_ID")
-        secret_key = _credential("secret_key", secret_key, "APCA_API_SECRET_KEY")
+        if oauth_token is not None:
+            if api_key is not None or secret_key is not None:
+                raise ValueError("oauth_token: stands in place of api_key and secret_key, not beside them")
+            oauth_token = _credential("oauth_token", oauth_token, "")
+        else:
+            api_key = _credential("api_key", api_key, "APCA_API_KEY_ID")
+            secret_key = _credential("secret_key", secret_key, "APCA_API_SECRET_KEY")
         if api_key and not secret_key:
             raise ValueError("secret_key: missing beside api_key; pass it or set APCA_API_SECRET_KEY")
         if secret_key and not api_key:
             raise ValueError("api_key: missing beside secret_key; pass it or set APCA_API_KEY_ID")
-        url = None if url is None else _origin(url)
-        if not isinstance(paper, bool):
-            raise TypeError(f"paper: expected True or False, got {paper!r}")
+        url = _origin("url", url)
+        for name, flag in (("paper", paper), ("sandbox", sandbox)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name}: expected True or False, got {flag!r}")
+        for name, value, known in (("feed", feed, _FEEDS), ("option_feed", option_feed, _OPTION_FEEDS)):
+            if value is not None and value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        if currency is not None and not (isinstance(currency, str) and re.fullmatch("[A-Z]{3}", currency)):
+            raise ValueError(f"currency: expected a code such as 'EUR', got {currency!r}")
         if isinstance(retries, bool) or not isinstance(retries, int):
             raise TypeError(f"retries: expected a whole number, got {retries!r}")
         if retries < 0:
@@ -74,8 +101,22 @@ class Settings:
             if max_price_age == 0:
                 raise ValueError("max_price_age: must be more than 0 seconds; None for any age")
         no_price_ttl = _wait("no_price_ttl", no_price_ttl)
-        fallback = _stand_ins(fallback)
-        return cls(api_key, secret_key, url, paper, limits, no_price_ttl, max_price_age, fallback)
+        return cls(
+            api_key=api_key,
+            secret_key=secret_key,
+            oauth_token=oauth_token,
+            data_url=_origin("data_url", data_url) or url,
+            trading_url=_origin("trading_url", trading_url) or url,
+            paper=paper,
+            sandbox=sandbox,
+            feed=feed,
+            option_feed=option_feed,
+            currency=currency,
+            limits=limits,
+            no_price_ttl=no_price_ttl,
+            max_price_age=max_price_age,
+            fallback=_stand_ins(fallback),
+        )
 
 
 def _credential(argument: str, value: str | None, variable: str) -> str | None:
@@ -94,10 +135,12 @@ def _credential(argument: str, value: str | None, variable: str) -> str | None:
     return value
 
 
-def _origin(url: str) -> str:
+def _origin(argument: str, url: str | None) -> str | None:
     """The URL without a slash at its end; alpaca-py adds the version and the path."""
+    if url is None:
+        return None
     if not isinstance(url, str):
-        raise TypeError(f"url: expected a string, got {url!r}")
+        raise TypeError(f"{argument}: expected a string, got {url!r}")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -105,9 +148,9 @@ def _origin(url: str) -> str:
     except ValueError:
         usable, path, beyond = False, "", ""
     if not usable or beyond or any(letter.isspace() for letter in url):
-        raise ValueError(f"url: expected an origin such as 'http://127.0.0.1:8000', got {url!r}")
+        raise ValueError(f"{argument}: expected an origin such as 'http://127.0.0.1:8000', got {url!r}")
     if path.rstrip("/").endswith(("/v2", "/v1beta3")):
-        raise ValueError(f"url: leave the version out, alpaca-py adds it; got {url!r}")
+        raise ValueError(f"{argument}: leave the version out, alpaca-py adds it; got {url!r}")
     return url.rstrip("/")
 
 

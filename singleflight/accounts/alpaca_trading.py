@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .. import Landing
-from .alpaca_clients import MISSING, Clients, set_limits
+from .alpaca_clients import Clients, importing, set_limits
 from .alpaca_settings import Settings
 from .interface import log
 from .workers import Workers
@@ -75,12 +75,14 @@ def open_trading(kind: str, settings: Settings) -> Any:
     Raises `ImportError`, naming the extra, without alpaca-py, and `RuntimeError` with an alpaca-py whose
     limits cannot be set.
     """
-    try:
+    with importing():
         from alpaca.trading.client import TradingClient
-    except ImportError as error:
-        raise ImportError(f"{MISSING} ({error})") from error
     client = TradingClient(
-        settings.api_key, settings.secret_key, paper=settings.paper, url_override=settings.url
+        settings.api_key,
+        settings.secret_key,
+        settings.oauth_token,
+        paper=settings.paper,
+        url_override=settings.trading_url,
     )
     if kind == "orders":
         set_limits(client, settings, "trading", retried=(429,), urgent=True)
