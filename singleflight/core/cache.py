@@ -23,6 +23,7 @@ from ..telemetry.emitter import Emitter
 from ..telemetry.kinds import log
 from .flight import Flight
 from .options import Options, is_not_none, switched_off
+from .tier import Tier
 
 __all__ = ["Cache"]
 
@@ -76,8 +77,9 @@ class Cache:
         self.tags_of = options.tags if callable(options.tags) else None
         ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
         self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
+        self.tier: Tier | None = None  # set before the first call, where there is a `store`
         self.weigh = options.weigh
-        self.is_plain = ages_alike and self.tags_of is None and self.weigh is None
+        self.is_plain = ages_alike and self.tags_of is None and self.weigh is None and options.store is None
         self.fixed_ttl = options.fixed_ttl or 0.0
         # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done
         # when a flight begins, or when a value has come, switches that off here.
@@ -88,6 +90,7 @@ class Cache:
             and options.cache_if is is_not_none
             and options.listener is None
         )
+        ages_alike = ages_alike and options.store is None  # what others stored has lived for a while
         self.store = Store(
             options.maxsize,
             options.fixed_ttl if ages_alike else None,
@@ -187,6 +190,8 @@ class Cache:
         self.batches.clear()
         self.counts.after_fork()
         self.store.after_fork()
+        if self.tier is not None:
+            self.tier.after_fork()
         if self.renews:
             for record in self.store.records():  # what was being renewed is not, here
                 if isinstance(record, AgeingRecord):

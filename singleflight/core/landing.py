@@ -33,6 +33,7 @@ __all__ = [
     "judge",
     "land",
     "new_record",
+    "postpone",
     "renew_later",
     "say_unstored",
     "settle_flight",
@@ -132,12 +133,13 @@ def land(
 class Verdict(NamedTuple):
     """What an execution that failed ends with, and for how many seconds that is stored.
 
-    `fault` is what a callable `failure_ttl` raised, if that is to be logged.
+    `fault` is what a callable `failure_ttl` raised, if that is to be logged; by `marks`, its tags, it goes.
     """
 
     error: BaseException
     ttl: float
     fault: Exception | None = None
+    marks: tuple[str, ...] = ()
 
 
 def judge(cache: Cache, error: BaseException, flight: Flight | None = None) -> Verdict:
@@ -176,13 +178,14 @@ def fail(
     """
     now = cache.time_or(flight.started)
     raised, ttl, unstored = error, 0.0, None
+    marks: tuple[str, ...] = ()
     if cache.stores_failures:
-        error, ttl, unstored = verdict or judge(cache, error, flight)
+        error, ttl, unstored, marks = verdict or judge(cache, error, flight)
     if flight.renews and not flight.detached:
         renew_later(cache, flight, now, error, ttl)
     if ttl and not flight.background:
         assert isinstance(error, Exception)
-        unstored = _store_failure(cache, flight, error, now, ttl)
+        unstored = _store_failure(cache, flight, error, now, ttl, marks)
     if later is not None:
         later.append((flight, None, error, now, False, None, [], unstored))
         return error
@@ -237,7 +240,7 @@ def fits(cache: Cache, record: Record) -> bool:
 
 
 def _store_failure(
-    cache: Cache, flight: Flight, error: Exception, now: float, ttl: float
+    cache: Cache, flight: Flight, error: Exception, now: float, ttl: float, marks: tuple[str, ...] = ()
 ) -> Exception | None:
     """Keep an exception for a while, where there is no value and nobody is to try again at once.
 
@@ -253,7 +256,9 @@ def _store_failure(
     try:
         if not is_sound(flight.slot, cache.locks.by_key):  # see `land`
             return None
-        gone = cache.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
+        record = TaggedRecord(flight.key, None, now, ttl, error=kept)
+        record.tags = marks
+        gone = cache.store.put(record, flight)
     except Exception as raised:  # the key's own
         return raised.with_traceback(None)
     cache.tell.gone(gone or [], now)
@@ -310,6 +315,17 @@ def call_off(cache: Cache, flight: Flight) -> None:
     if not flight.detached:
         renew_later(cache, flight, now, called_off)
     _finish(cache, flight, None, called_off, now, False, False)
+
+
+def postpone(cache: Cache, flight: Flight, pause: float) -> None:
+    """A renewal is not run here: another process does that. It is looked at again after a pause."""
+    now = cache.time_or(flight.started)
+    with mutex:
+        record = flight.previous
+        if isinstance(record, AgeingRecord) and not flight.has_ended():
+            record.renew_at(now + pause)
+        flight.counted = True
+    _finish(cache, flight, None, KeyboardInterrupt(), now, False, False)
 
 
 def settle_flight(cache: Cache, flight: Flight, error: BaseException, after: After) -> None:

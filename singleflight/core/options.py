@@ -19,6 +19,7 @@ from ..storage.policy import USUAL, checked_policy
 from ..storage.ttl import TTL, Landing, Tags, checked_tags
 from ..telemetry.kinds import refuse_unknown_kinds
 from .functions import refuse_coroutine_functions
+from .tier import Backend
 
 __all__ = [
     "OFF",
@@ -80,6 +81,7 @@ class Options:
     soft_timeout: float
     policy: Any
     weigh: Callable[[Any], float] | None
+    store: Backend | None
 
     @classmethod
     def checked(
@@ -104,6 +106,7 @@ class Options:
         soft_timeout: float | timedelta = 0,
         policy: Any = USUAL,
         weigh: Callable[[Any], float] | None = None,
+        store: Any = None,
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         maxsize = _whole_number(maxsize, "maxsize", 1)
@@ -122,6 +125,8 @@ class Options:
         refuse_coroutine_functions(failure_ttl=failure_ttl, tags=tags, weigh=weigh)
         if weigh is not None and maxsize is None:
             raise ValueError("weigh: needs `maxsize`: without a limit nothing is evicted")
+        if store is not None and not callable(getattr(store, "tier_for", None)):
+            raise TypeError(f"store: expected a RedisStore or None, got {shown(store)}")
         if listener is not None:
             refuse_unknown_kinds(listener)
         ageing = Ageing(
@@ -152,6 +157,7 @@ class Options:
             soft_timeout=_soft(soft_timeout, ageing.grace),
             policy=checked_policy(policy, maxsize, weigh is not None),
             weigh=weigh,
+            store=store,
         )
 
     def ttl_of(self, landing: Landing) -> float:

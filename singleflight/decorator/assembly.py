@@ -67,6 +67,11 @@ class TwinGroup:
 
     def has_methods(self) -> None:
         """All plain calls are given the instance first."""
+        cache = self.cache
+        if cache.tier is not None and self.assemblies and self.assemblies[0].form.owned:
+            raise TypeError(
+                f"store: {cache.name} is a method, and other processes cannot tell its instances: pass key="
+            )
         self.of_methods = True
         for assembly in self.assemblies:
             assembly.see_instances()
@@ -114,6 +119,8 @@ class Assembly:
             self.twins = TwinGroup(new_cache(known_as, options, new_counts(), rule))
             if rule.typed:
                 self.twins.cache.locks.filed = self.form.filing()
+            if options.store is not None:
+                self.twins.cache.tier = options.store.tier_for(self.twins.cache, function)
         else:
             self.form = self._form_of_twin(twin_of, rule, method or twin_of.twins.of_methods)
             self.twins = twin_of.twins

@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from ..common.messages import shown
 from ..common.slips import meant_by_option
 from ..core.options import Copy, FailureTTL, Options, is_not_none, usual_idle
+from ..core.tier import Backend
 from ..storage.policy import USUAL, Policy
 from ..storage.ttl import TTL, Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
@@ -70,6 +71,7 @@ def single_flight_ttl(
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
     soft_timeout: float | timedelta = ...,
     max_flights: int | None = ...,
+    store: Backend | None = ...,
 ) -> SingleFlightFunction[P, R]: ...
 @overload
 def single_flight_ttl(
@@ -97,6 +99,7 @@ def single_flight_ttl(
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
     soft_timeout: float | timedelta = ...,
     max_flights: int | None = ...,
+    store: Backend | None = ...,
 ) -> SingleFlightDecorator: ...
 @_naming_unknown
 def single_flight_ttl(
@@ -126,6 +129,7 @@ def single_flight_ttl(
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
     soft_timeout: float | timedelta = 0,
     max_flights: int | None = None,
+    store: Backend | None = None,
 ) -> Any:
     """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
@@ -183,6 +187,8 @@ def single_flight_ttl(
         max_flights: how many executions of the function may run at once, over all keys (default None: no
             limit). Further leaders wait in line, first come, first served, for at most `wait_timeout`; their
             `flight_timeout` counts from when they are let in. A bulk call is one execution.
+        store: a `singleflight.redis.RedisStore`, through which all processes that have the function share its
+            values and flights (default None: this process alone). A method needs `key` then.
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
     Without `copy` all callers of a key receive the same object: a mutable value is shared. No value is served
@@ -233,6 +239,7 @@ def single_flight_ttl(
         tags=tags,
         soft_timeout=soft_timeout,
         max_flights=max_flights,
+        store=store,
     )
     rule = KeyRule.checked(key, ignore, typed)
     if name is not None and not isinstance(name, str):

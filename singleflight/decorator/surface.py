@@ -251,6 +251,17 @@ class Controls(Generic[P, R]):
         """Return what this call would do now, and why; `str()` gives a sentence. Does not call or count."""
         return controls.explain(self._self_cache, self._split(args, kwargs)[0])
 
+    def explain_fleet(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Ask the server what it has for the key of these arguments, with `store=`.
+
+        Returns a `FleetExplanation`; on the thread of an event loop an awaitable of one. Changes and counts
+        nothing. Raises `TypeError` without `store=`. `explain` says what is known here, without asking.
+        """
+        tier = self._self_cache.tier
+        if tier is None:
+            raise TypeError(f"explain_fleet: {self._self_cache.name} has no store=")
+        return tier.explain(self._split(args, kwargs)[0])
+
     def stats(self) -> Stats:
         """Return the counts so far; exact once no call is running."""
         return controls.stats(self._self_cache)

@@ -93,17 +93,20 @@ def call(
                 value = call.flight.value
                 return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
-            if cache.line is not None:
-                value = _run_in_line(cache, call.flight, run, args, kwargs)
+            if cache.tier is not None:
+                value = cache.tier.lead(call.flight, partial(_run, cache, call.flight, run, args, kwargs))
             else:
-                if call.flight.wants_events:
-                    cache.tell.fetching(call.flight)
-                value = run(*args, **kwargs) if kwargs else run(*args)
-            if type(value) not in PLAIN and id(type(value)) not in accepted:
-                value = landing_value(cache.name, call.flight, value, getrefcount(value))
-            at_once = cache.lands_at_once and not renew and asked is None
-            if not (at_once and land_at_once(cache, call.flight, value)):
-                land(cache, call.flight, value)
+                if cache.line is not None:
+                    value = _run_in_line(cache, call.flight, run, args, kwargs)
+                else:
+                    if call.flight.wants_events:
+                        cache.tell.fetching(call.flight)
+                    value = run(*args, **kwargs) if kwargs else run(*args)
+                if type(value) not in PLAIN and id(type(value)) not in accepted:
+                    value = landing_value(cache.name, call.flight, value, getrefcount(value))
+                at_once = cache.lands_at_once and not renew and asked is None
+                if not (at_once and land_at_once(cache, call.flight, value)):
+                    land(cache, call.flight, value)
             if asked is not None:
                 asked.flown("fetch", call.flight)
             return value if cache.copy is None else cache.copy(value)
@@ -147,6 +150,22 @@ def _served(
 
 
 @looked_through
+def _run(
+    cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run the function; return its value, if it can be shared."""
+    if cache.line is not None:
+        value = _run_in_line(cache, flight, run, args, kwargs)
+    else:
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        value = run(*args, **kwargs)
+    if type(value) not in PLAIN and id(type(value)) not in accepted:
+        value = landing_value(cache.name, flight, value, getrefcount(value))
+    return value
+
+
+@looked_through
 def _run_in_line(
     cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -181,15 +200,11 @@ def _renew(
     try:
         if not begin_renewal(cache, renewal, get_ident()):
             return
-        if cache.line is not None:
-            value = _run_in_line(cache, flight, run, args, kwargs)
+        execute = partial(_run, cache, flight, run, args, kwargs)
+        if cache.tier is not None:
+            cache.tier.lead(flight, execute)
         else:
-            if flight.wants_events:
-                cache.tell.fetching(flight)
-            value = run(*args, **kwargs)
-        if type(value) not in PLAIN and id(type(value)) not in accepted:
-            value = landing_value(cache.name, flight, value, getrefcount(value))
-        land(cache, flight, value)
+            land(cache, flight, execute())
     except BaseException as error:
         try:
             call_off(cache, flight)  # an interrupt: it has not begun

@@ -104,6 +104,11 @@ class Store:
         with self._lock:
             return list(self._of_instance.get(owner, ()))
 
+    def tagged(self, tag: str) -> list[Record]:
+        """Everything that is stored with this tag, run out or not."""
+        with self._lock:
+            return list(self._of_tag.get(tag, ()))
+
     def weight(self) -> float:
         """How much all that is stored weighs; without weights the number of records."""
         weight = sum(record.weight for record in self.records())

@@ -237,7 +237,7 @@ def test_a_cut_amid_a_section_is_made_by_that_section():
     """It tells what there is with the tag, and takes that out once the section is over."""
     store, first = Store(10), tagged("k", "t")
     store.put(first)
-    assert amid(store._lock, lambda: (store.cut(("t",), 5), store.find("k"))) == ([first], first)
+    assert amid(store._lock, lambda: (store.cut(("t", "none"), 5), store.find("k"))) == ([first], first)
     store.settle()
     assert (store.records(), store.put(tagged("k", "t"), old(4))) == ([], None)
 

@@ -9,6 +9,7 @@ import pytest
 
 import singleflight
 from singleflight import CurrentFlight, SingleFlightError, Unchanged, current_flight, single_flight_ttl
+from singleflight.core import current
 from singleflight.testing import FakeClock
 
 from ..bulk.conftest import driving
@@ -391,6 +392,15 @@ def test_a_thread_that_a_plain_function_starts_has_none():
 
     fetch()
     assert seen == [None]
+
+
+def test_what_lands_is_looked_at(monkeypatch):
+    """Anything but `Unchanged` is checked, by its function's name and by how it came, and lands itself."""
+    seen, value = [], object()
+    monkeypatch.setattr(current, "check_shareable", lambda *args: seen.append(args))
+    assert current.landing_value("fetch", None, value) is value
+    assert current.landing_value("fetch", None, value, 3, "its loader brought") is value
+    assert seen == [("fetch", value, "returned", 0), ("fetch", value, "its loader brought", 3)]
 
 
 def test_unchanged_is_one_object_and_no_value():

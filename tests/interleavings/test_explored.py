@@ -47,7 +47,13 @@ def test_every_schedule_where_a_feature_is_in_use(library, setting):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("setting", one_in(3, FORKS.values(), packed=False), ids=FORKS)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param(setting, marks=pytest.mark.long if "max_flights" in setting[2] else (), id=name)
+        for name, setting in FORKS.items()
+    ],
+)
 def test_every_moment_of_a_fork(library, setting):
     """Wherever the others are, the child gets its values and hangs nowhere."""
     scene, preemptions, options = setting

@@ -34,16 +34,16 @@ TAGS = {
     "a tag is invalidated unseen between a landing and its end": Planted(
         "two threads, and their tag is invalidated",
         "which is older than",
-        {"transitions": {"    if stored:\n        return bool": "    if False:\n        return bool"}},
+        {
+            "transitions": {
+                "return cache.store.is_cut(flight.stored.tags,": "return False and (flight.stored.tags,"
+            }
+        },
     ),
     "a flight that has lost its key is shared with who came after its tag went": Planted(
         "a tag is invalidated, and a key",
         "which is older than",
-        {
-            "transitions": {
-                "    return flight.detached and flight.number < cache.store.last_cut\n": "    return False\n"
-            }
-        },
+        {"transitions": {"    return flight.number < cache.store.last_cut\n": "    return False\n"}},
     ),
     "an invalidated tag is forgotten while a flight from before goes on": Planted(
         "tags are invalidated, and forgotten",
@@ -151,7 +151,13 @@ LINE = {
     "a bulk call needs no seat": Planted(
         "one seat, two bulk calls",
         "2 run at once",
-        {"bulk_threads": {"if batch.cache.line is None else": "if True else"}},
+        {
+            "bulk_threads": {
+                "is None else Seated(batch.cache, batch.flights):\n                while": (
+                    "or True else Seated(batch.cache, batch.flights):\n                while"
+                )
+            }
+        },
     ),
     "a renewal needs no seat": Planted(
         "one seat, a renewal stands in line",
