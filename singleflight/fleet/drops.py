@@ -99,5 +99,8 @@ class Drops:
         """Return all that is to be sent, in order."""
         return sorted((drop for kept in self._of.values() for drop in kept.values()), key=_number)
 
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))

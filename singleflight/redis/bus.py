@@ -35,21 +35,20 @@ _chance = random.Random().random  # not the shared one: programs seed that, and 
 class Bell:
     """What a thread waits for; its `ring` is that of a `fleet.mailboxes.Mailbox`."""
 
-    __slots__ = ("_rung",)
+    __slots__ = ("_silent",)
 
     def __init__(self) -> None:
-        self._rung = threading.Event()
+        self._silent = threading.Lock()  # made faster than an event, and most flights do not wait
+        self._silent.acquire()
 
     def ring(self) -> None:
         """Wake whoever waits, or who comes next; any thread."""
-        self._rung.set()
+        with suppress(RuntimeError):  # it was rung before
+            self._silent.release()
 
     def wait(self, seconds: float) -> bool:
         """Return True if it was rung since the last wait, as soon as that is so; False if the time ended."""
-        if not self._rung.wait(seconds):
-            return False
-        self._rung.clear()
-        return True
+        return self._silent.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
 
 
 class TaskBell:

@@ -88,6 +88,10 @@ class Entries:
         """Return what a drop of a key is known by, whatever the epoch."""
         return digest(self.cache.name, key_bytes(key))
 
+    def place_of(self, key: Hashable) -> scripts.Place:
+        """Return where a key's entry is on the server."""
+        return scripts.place(entry_name(self.link.prefix, self.cache.name, key_bytes(key), self.epoch or 0))
+
     def tag_digest(self, tag: str) -> bytes:
         """Return what a tag of this function is known by."""
         return digest(self.cache.name, b"tag" + tag.encode("utf-8", "surrogatepass"))

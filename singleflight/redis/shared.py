@@ -19,7 +19,7 @@ from ..fleet import claims
 from ..fleet.drops import Drop
 from ..fleet.keybytes import key_bytes
 from ..fleet.mailboxes import Mailbox
-from ..fleet.names import digest, entry_name
+from ..fleet.names import digest
 from ..fleet.serializers import Codec
 from ..locks.mutex import inside, inside_other, mutex
 from ..locks.waiters import running_loop
@@ -208,8 +208,7 @@ class SharedFunction(Entries):
 
     def _questions(self, key: Hashable) -> list[scripts.Call]:
         self.settle()
-        name = entry_name(self.link.prefix, self.cache.name, key_bytes(key), self.epoch or 0)
-        return scripts.looks(scripts.place(name), self.version)
+        return scripts.looks(self.place_of(key), self.version)
 
     def _explanation(self, key: Hashable, replies: list[Any]) -> FleetExplanation:
         for reply in replies:

@@ -169,7 +169,7 @@ def test_drops_of_an_outage_are_replayed_before_the_server_is_asked(own_server, 
     a.put(70, "SAP")
     assert state_of(own_fleet, a).startswith("degraded")
     own_server.resume()
-    until(lambda: state_of(own_fleet, a) == "connected")
+    until(lambda: state_of(own_fleet, a) == state_of(own_fleet, b) == "connected")
     until(lambda: b.entry("ASML") is None)
     assert b("ASML") == 2
     assert b("SAP") == 70
