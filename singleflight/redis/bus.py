@@ -123,13 +123,21 @@ class Bus:
 
     def start(self) -> None:
         """Have the thread run; nothing if it does. Never waits."""
-        if self._thread is None:
+        if not self._runs():
             with self._starting:
-                if self._thread is None and not self._stopped:
+                if not self._runs() and not self._stopped:
                     thread = threading.Thread(target=self._run, name="singleflight-bus", daemon=True)
                     with suppress(RuntimeError):  # the interpreter ends, or it cannot have one more
                         thread.start()
                         self._thread = thread
+
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def hears(self) -> bool:
+        """Return True if what is waited for on this thread is heard: on the bus's own nothing would be."""
+        return self.up and threading.current_thread() is not self._thread
 
     def ready(self, timeout: float) -> bool:
         """Start it and wait until it listens, but no longer than its first attempt; return `up`."""
