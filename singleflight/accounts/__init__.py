@@ -1,7 +1,14 @@
 """Broker accounts whose price getters apply the decorator; `AlpacaAccount` needs the extra `alpaca`."""
 
 from .alpaca import AlpacaAccount
-from .interface import PRICE_TYPES, AccountInterface, price_cache_time
+from .interface import PRICE_TYPES, AccountInterface, price_cache_grace, price_cache_time
 from .readings import Quote
 
-__all__ = ["PRICE_TYPES", "AccountInterface", "AlpacaAccount", "Quote", "price_cache_time"]
+__all__ = [
+    "PRICE_TYPES",
+    "AccountInterface",
+    "AlpacaAccount",
+    "Quote",
+    "price_cache_grace",
+    "price_cache_time",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import single_flight_ttl
@@ -10,7 +11,7 @@ from .alpaca_clients import Clients
 from .alpaca_data import AlpacaPrices
 from .alpaca_settings import Settings
 from .alpaca_trading import ACCOUNT_GRACE, ACCOUNT_TTL, ASSET_TTL, AlpacaTrading, listed, until_the_bell
-from .interface import AccountInterface, normal_symbol, price_cache_time
+from .interface import AccountInterface, normal_symbol, price_cache_grace, price_cache_time
 from .readings import LONGEST_FLIGHT, MOST_KEPT, Quote, Rules, by_kind
 from .workers import Workers, together
 
@@ -60,6 +61,8 @@ class AlpacaAccount(AccountInterface):
         sandbox: whether market data comes from the broker's sandbox (default False).
         feed: where prices of stocks come from: "iex", "sip", "delayed_sip", "otc", "boats" or "overnight"
             (default None: the best of the subscription); `option_feed`: "indicative" or "opra".
+        price_grace: for how many seconds past its ttl a price is served at once while it is renewed, and
+            while that fails (default None: `PRICE_CACHE_GRACE`, or 0). `entry` shows its age and state.
         currency: of the prices of stocks, such as "EUR" (default None: US dollars).
 
     Raises `TypeError` or `ValueError`, naming the argument, for what cannot be right.
@@ -104,6 +107,7 @@ class AlpacaAccount(AccountInterface):
         feed: str | None = None,
         option_feed: str | None = None,
         currency: str | None = None,
+        price_grace: float | None = None,
     ) -> None:
         super().__init__(id)
         settings = Settings.checked(
@@ -124,10 +128,17 @@ class AlpacaAccount(AccountInterface):
             feed=feed,
             option_feed=option_feed,
             currency=currency,
+            price_grace=price_grace,
         )
         self.paper = settings.paper
         self._clients = Clients(id, settings)
-        rules = Rules(price_cache_time, settings.no_price_ttl, settings.max_price_age, settings.fallback)
+        rules = Rules(
+            price_cache_time,
+            settings.no_price_ttl,
+            settings.max_price_age,
+            settings.fallback,
+            price_cache_grace if settings.price_grace is None else partial(float, settings.price_grace),
+        )
         self._prices = AlpacaPrices(id, self._clients, rules)
         self._trading = AlpacaTrading(self._clients)
         self._apart = Workers()  # for the other kinds of instruments in a call for many prices

@@ -45,6 +45,7 @@ class Settings:
     no_price_ttl: float
     max_price_age: float | None
     fallback: tuple[str, ...]
+    price_grace: float | None
 
     @classmethod
     def checked(
@@ -67,6 +68,7 @@ class Settings:
         feed: str | None = None,
         option_feed: str | None = None,
         currency: str | None = None,
+        price_grace: float | None = None,
     ) -> Settings:
         """The arguments of `AlpacaAccount`; `TypeError` or `ValueError` names the one that is wrong."""
         if oauth_token is not None:
@@ -116,6 +118,7 @@ class Settings:
             no_price_ttl=no_price_ttl,
             max_price_age=max_price_age,
             fallback=_stand_ins(fallback),
+            price_grace=None if price_grace is None else _wait("price_grace", price_grace),
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import Landing, single_flight_ttl
-from .readings import LONGEST_FLIGHT, MOST_AT_ONCE, MOST_KEPT, left_of
+from .readings import LONGEST_FLIGHT, MOST_AT_ONCE, MOST_KEPT, source_of
 from .workers import Workers
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "PRICE_TYPES",
     "AccountInterface",
     "normal_symbol",
+    "price_cache_grace",
     "price_cache_time",
 ]
 
@@ -39,21 +40,33 @@ def price_cache_time() -> float:
     Read whenever a price lands, so that a change applies to the prices that land after it. 0 keeps nothing.
     A value that is not a number of seconds (or negative, or NaN) is logged once, and 60 is used.
     """
-    text = os.environ.get("PRICE_CACHE_TIME")
+    return _seconds_in("PRICE_CACHE_TIME", DEFAULT_PRICE_CACHE_TIME)
+
+
+def price_cache_grace() -> float:
+    """How long past that a price may be served, in seconds: the variable `PRICE_CACHE_GRACE`, or 0.
+
+    Read whenever a price lands, as `price_cache_time` is.
+    """
+    return _seconds_in("PRICE_CACHE_GRACE", 0.0)
+
+
+def _seconds_in(variable: str, usual: float) -> float:
+    text = os.environ.get(variable)
     if text is None:
-        return DEFAULT_PRICE_CACHE_TIME
+        return usual
     try:
-        lifetime = float(text)
+        number = float(text)
     except ValueError:
-        lifetime = math.nan
-    if lifetime >= 0:
-        return lifetime
+        number = math.nan
+    if number >= 0:
+        return number
     with _complaining:
         new = text not in _complained
         _complained.add(text)
     if new:
-        log.warning("PRICE_CACHE_TIME is no number of seconds: %r; using %g", text, DEFAULT_PRICE_CACHE_TIME)
-    return DEFAULT_PRICE_CACHE_TIME
+        log.warning("%s is no number of seconds: %r; using %g", variable, text, usual)
+    return usual
 
 
 def money(price: float) -> str:
@@ -101,7 +114,14 @@ def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -
 
 def _price_ttl(landing: Landing) -> float:
     key: Any = landing.key
-    return min(price_cache_time(), left_of(key, landing.value))
+    source = source_of(key, landing.value)
+    return price_cache_time() if source is None else min(price_cache_time(), source.left)
+
+
+def _price_grace(landing: Landing) -> float:
+    key: Any = landing.key
+    source = source_of(key, landing.value)
+    return price_cache_grace() if source is None else source.rules.grace()
 
 
 class PriceLog:
@@ -173,6 +193,7 @@ class AccountInterface(ABC):
     @single_flight_ttl(
         key=price_key,
         ttl=_price_ttl,
+        grace=_price_grace,
         maxsize=MOST_KEPT,
         flight_timeout=LONGEST_FLIGHT,
         listener=PriceLog(),
@@ -185,7 +206,8 @@ class AccountInterface(ABC):
             symbol: the instrument; white space around it and its case do not matter.
             price_type: "bid" (the default), "ask", "mid" or "last"; these never serve one another.
 
-        Returns a price that landed at most `PRICE_CACHE_TIME` seconds ago (default 60), or None where the
+        Returns a price that landed at most `PRICE_CACHE_TIME` seconds ago (default 60), with
+        `PRICE_CACHE_GRACE` (default 0) so many more while it is renewed or cannot be, or None where the
         broker has none or could not be asked. None is not kept: of those who waited, one tries once more
         for all of them, and the next caller asks again.
 

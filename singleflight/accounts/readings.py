@@ -88,13 +88,15 @@ class Rules:
 
     `ttl` gives the lifetime of a price that lands now. `no_price_ttl` is for how long the broker's word that
     there is no price is believed; `max_price_age` how old a price may be by its own time, None for any age;
-    `fallback` names the types that stand in, in this order, for one that has no price.
+    `fallback` names the types that stand in, in this order, for one that has no price. `grace` gives for how
+    long past its ttl a price that lands now may be served while it cannot be renewed.
     """
 
     ttl: Callable[[], float]
     no_price_ttl: float = 5.0
     max_price_age: float | None = None
     fallback: tuple[str, ...] = ()
+    grace: Callable[[], float] = lambda: 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -226,8 +228,16 @@ class Readings(ABC):
         """Ask the broker about instruments of one kind; log what fails, and leave it out."""
 
 
-def left_of(key: tuple[Hashable, str, str], price: Any) -> float:
-    """For how many more seconds the reading with this price is stored; infinite without such a reading."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The stored reading that a price is of: for how many more seconds it is stored, and by which rules."""
+
+    left: float
+    rules: Rules
+
+
+def source_of(key: tuple[Hashable, str, str], price: Any) -> Source | None:
+    """The source of a price of the getter; None where its account has no readings, or another one by now."""
     account, symbol, price_type = key
     readings: Any = Readings.reading
     for what in (what_of, lambda _: "snapshot"):
@@ -235,6 +245,6 @@ def left_of(key: tuple[Hashable, str, str], price: Any) -> float:
         if entry is not None and entry.value.has(price_type):
             its_price, its_type = entry.value.best(price_type)
             if its_price == price:
-                left: float = min(entry.ttl - entry.age, entry.value.good_for(its_type))
-                return max(0.0, left)
-    return math.inf
+                left = min(entry.ttl - entry.age, entry.value.good_for(its_type))
+                return Source(max(0.0, left), entry.value.rules)
+    return None

@@ -99,6 +99,7 @@ class Cache:
         )
         self.tells_hits = wants_hits(options.policy)
         self._blamed = False  # that its policy failed; told once
+        self.varies_grace = callable(options.grace)
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)

@@ -207,7 +207,8 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
         invalidate(cache, key)
         return
     tags = () if cache.tags_of is None else checked_tags(cache.tags_of(landing))
-    record = new_record(cache, key, value, now, ttl, 0.0, tags)
+    grace = cache.options.grace_of(landing) if cache.varies_grace else None
+    record = new_record(cache, key, value, now, ttl, 0.0, tags, grace)
     if not fits(cache, record):
         invalidate(cache, key)
         return

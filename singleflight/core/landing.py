@@ -71,7 +71,8 @@ def appraise(cache: Cache, flight: Flight, value: object) -> Arrival:
         else:
             tags_of = cache.tags_of
             tags = () if tags_of is None else checked_tags(tags_of(_landing(cache, flight, value)))
-            record = new_record(cache, flight.key, value, now, ttl, now - flight.started, tags)
+            grace = options.grace_of(_landing(cache, flight, value)) if cache.varies_grace else None
+            record = new_record(cache, flight.key, value, now, ttl, now - flight.started, tags, grace)
     return storable, ttl, now, record
 
 
@@ -213,22 +214,25 @@ def new_record(
     ttl: float,
     duration: float,
     tags: tuple[str, ...] = (),
+    grace: float | None = None,
 ) -> Record:
-    """A value that has just landed, with the times that it ages by."""
+    """A value that has just landed, with the times that it ages by; `grace` where it is its own."""
     ageing = cache.options.ageing
     if cache.is_plain:
         return record_of(key, value, now, ttl)
     ttl = ageing.shortened(ttl)
     refresh_at = ageing.refresh_at(now, ttl, duration)
-    if ageing.grace:
+    if grace is None:
+        grace = ageing.grace
+    if grace:
         refresh_at = min(refresh_at, now + ttl)  # the first who finds it stale has it renewed
     if cache.weigh is not None:
-        record: TaggedRecord = WeighedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+        record: TaggedRecord = WeighedRecord(key, value, now, ttl, grace, refresh_at)
         record.weight = weight_from(cache.weigh(value))
     elif tags:
-        record = TaggedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+        record = TaggedRecord(key, value, now, ttl, grace, refresh_at)
     else:
-        return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
+        return AgeingRecord(key, value, now, ttl, grace, refresh_at)
     record.tags = tags
     return record
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from numbers import Integral
 from operator import index
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = [
     "OFF",
     "Copy",
     "FailureTTL",
+    "Grace",
     "Options",
     "environment",
     "is_not_none",
@@ -35,6 +37,9 @@ __all__ = [
 
 FailureTTL = float | timedelta | Callable[[Exception], float | timedelta]
 """The types that the option `failure_ttl` accepts."""
+
+Grace = float | timedelta | Callable[[Landing], float | timedelta]
+"""The types that the option `grace` accepts."""
 Copy = bool | Callable[[Any], Any] | None
 """The types that the option `copy` accepts."""
 
@@ -71,7 +76,7 @@ class Options:
     timer: Callable[[], float]
     listener: Callable[[Any], object] | None
     failure_ttl: FailureTTL  # in seconds, where it is no callable
-    grace: float
+    grace: float | Callable[[Landing], float | timedelta]  # in seconds, where it is no callable
     refresh_ahead: float | str | None
     jitter: float
     copy: Copy
@@ -97,7 +102,7 @@ class Options:
         timer: Callable[[], float] = time.monotonic,
         listener: Callable[[Any], object] | None = None,
         failure_ttl: FailureTTL = 0,
-        grace: float | timedelta = 0,
+        grace: Grace = 0,
         refresh_ahead: float | str | None = None,
         jitter: float = 0,
         copy: Copy = None,
@@ -122,7 +127,7 @@ class Options:
         refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener, copy=copy)
         if weigh is not None and not callable(weigh):
             raise TypeError(f"weigh: expected a callable of the value or None, got {shown(weigh)}")
-        refuse_coroutine_functions(failure_ttl=failure_ttl, tags=tags, weigh=weigh)
+        refuse_coroutine_functions(failure_ttl=failure_ttl, grace=grace, tags=tags, weigh=weigh)
         if weigh is not None and maxsize is None:
             raise ValueError("weigh: needs `maxsize`: without a limit nothing is evicted")
         if store is not None and not callable(getattr(store, "tier_for", None)):
@@ -130,7 +135,7 @@ class Options:
         if listener is not None:
             refuse_unknown_kinds(listener)
         ageing = Ageing(
-            grace=seconds(grace, "grace"),
+            grace=inf if callable(grace) else seconds(grace, "grace"),  # inf: some have one
             refresh_ahead=_fraction_or_xfetch(refresh_ahead),
             jitter=_fraction(jitter, "jitter", 0.0),
             failure_ttl=0.0 if callable(failure_ttl) else seconds(failure_ttl, "failure_ttl"),
@@ -147,7 +152,7 @@ class Options:
             timer=timer,
             listener=listener,
             failure_ttl=failure_ttl if callable(failure_ttl) else ageing.failure_ttl,
-            grace=ageing.grace,
+            grace=grace if callable(grace) else ageing.grace,
             refresh_ahead=ageing.refresh_ahead,
             jitter=ageing.jitter,
             copy=None if copy is False else copy,
@@ -166,6 +171,11 @@ class Options:
             return self.fixed_ttl
         assert callable(self.ttl)
         return left(self.ttl(landing), "ttl")
+
+    def grace_of(self, landing: Landing) -> float:
+        """The grace, in seconds, of what has just landed; callable options alone are asked."""
+        assert callable(self.grace)
+        return seconds(self.grace(landing), "grace")
 
     def failure_ttl_of(self, error: Exception) -> float:
         """For how many seconds an exception is stored; 0 if it is not. Passes on what a callable raises."""

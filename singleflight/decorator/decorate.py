@@ -11,7 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from ..common.messages import shown
 from ..common.slips import meant_by_option
-from ..core.options import Copy, FailureTTL, Options, is_not_none, usual_idle
+from ..core.options import Copy, FailureTTL, Grace, Options, is_not_none, usual_idle
 from ..core.tier import Backend
 from ..storage.policy import USUAL, Policy
 from ..storage.ttl import TTL, Landing
@@ -62,7 +62,7 @@ def single_flight_ttl(
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
     failure_ttl: FailureTTL = ...,
-    grace: float | timedelta = ...,
+    grace: Grace = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
     copy: Copy = ...,
@@ -90,7 +90,7 @@ def single_flight_ttl(
     listener: Callable[[Any], object] | None = ...,
     name: str | None = ...,
     failure_ttl: FailureTTL = ...,
-    grace: float | timedelta = ...,
+    grace: Grace = ...,
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
     copy: Copy = ...,
@@ -120,7 +120,7 @@ def single_flight_ttl(
     listener: Callable[[Any], object] | None = None,
     name: str | None = None,
     failure_ttl: FailureTTL = 0,
-    grace: float | timedelta = 0,
+    grace: Grace = 0,
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
     copy: Copy = None,
@@ -166,7 +166,8 @@ def single_flight_ttl(
             `timedelta`. If it raises or returns something else, that is logged, the exception is not stored,
             and callers receive the exception.
         grace: how many seconds past its ttl a value is still served at once, while it is renewed in the
-            background or while renewal fails (default 0).
+            background or while renewal fails (default 0). Or a callable that receives the `Landing` and
+            returns seconds or a `timedelta`. What it raises fails the flight.
         refresh_ahead: fraction of the ttl (0 < x < 1) after which the next read triggers a background
             refresh; readers still get the current value. "xfetch": at a random moment, earlier for slow
             functions (default None: not ahead of time).

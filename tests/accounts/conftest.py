@@ -41,7 +41,13 @@ def market_server():
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     """Each test begins without prices, without settings from outside and without a proxy."""
-    for name in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY", "PRICE_CACHE_TIME", "SINGLEFLIGHT_DISABLED"):
+    for name in (
+        "APCA_API_KEY_ID",
+        "APCA_API_SECRET_KEY",
+        "PRICE_CACHE_TIME",
+        "PRICE_CACHE_GRACE",
+        "SINGLEFLIGHT_DISABLED",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     for function in DECORATED:

@@ -362,3 +362,46 @@ class TestStandIns:
         """They are named."""
         with pytest.raises(error, match=r"^fallback: "):
             open_account(fallback=value)
+
+
+class TestGrace:
+    """A price that cannot be renewed is shown with its age."""
+
+    def test_the_last_price_is_served(self, open_account, server, monkeypatch, until):
+        """Past its ttl, while the broker is away, with its age; and the new one when the broker is back."""
+        monkeypatch.setenv("PRICE_CACHE_TIME", "0.05")
+        account = open_account(price_grace=60)
+        get = account.get_instrument_current_price
+        assert get("ASML") == 984.75
+        server.outage = True
+        until(lambda: get.entry("ASML").state == "stale")
+        assert get("ASML") == 984.75
+        until(lambda: len(server.requests) > 1)
+        assert get("ASML") == 984.75
+        assert account.get_instrument_current_prices(["ASML"]) == {"ASML": 984.75}
+        assert get.entry("ASML").age > 0.05
+        server.outage = False
+        server.prices["ASML"] = 900.0
+        until(lambda: get("ASML") == 900.0)
+
+    def test_none_is_the_default(self, account, monkeypatch, until):
+        """Past its ttl a price is gone."""
+        monkeypatch.setenv("PRICE_CACHE_TIME", "0.05")
+        account.get_instrument_current_price("ASML")
+        until(lambda: account.get_instrument_current_price.entry("ASML") is None)
+
+    @pytest.mark.parametrize(
+        ("variable", "option", "grace"), [(None, None, 0), ("7", None, 7), ("7", 3, 3), (None, 3, 3)]
+    )
+    def test_which_one(self, open_account, monkeypatch, variable, option, grace):
+        """The account's, else the environment's, read when a price lands."""
+        account = open_account(price_grace=option)
+        if variable is not None:
+            monkeypatch.setenv("PRICE_CACHE_GRACE", variable)
+        account.get_instrument_current_price("ASML")
+        assert account.get_instrument_current_price.explain("ASML").stale_for == grace
+
+    def test_a_bad_one(self, open_account):
+        """It is named."""
+        with pytest.raises(ValueError, match=r"^price_grace: "):
+            open_account(price_grace=-1)
