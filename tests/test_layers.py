@@ -191,7 +191,9 @@ def test_the_core_has_no_event_loop():
     assert not {f"singleflight.{name.replace('/', '.')}" for name in with_a_loop} & loaded
     users = {name_of(path) for path in EVERYTHING if "asyncio" in map(str, imports(path))}
     others = {"testing/callers", "redis/bus", "redis/clients"}
-    assert users - {"accounts/workers", "locks/asyncio_edges"} == with_a_loop | others
+    assert (
+        users - {"accounts/workers", "accounts/alpaca_stream", "locks/asyncio_edges"} == with_a_loop | others
+    )
 
 
 def test_importing_is_light():

@@ -1,6 +1,7 @@
 """Broker accounts whose price getters apply the decorator; `AlpacaAccount` needs the extra `alpaca`."""
 
 from .alpaca import AlpacaAccount
+from .alpaca_stream import PriceStream, StreamRefused
 from .interface import PRICE_TYPES, AccountInterface, price_cache_grace, price_cache_time
 from .readings import Quote
 
@@ -8,7 +9,9 @@ __all__ = [
     "PRICE_TYPES",
     "AccountInterface",
     "AlpacaAccount",
+    "PriceStream",
     "Quote",
+    "StreamRefused",
     "price_cache_grace",
     "price_cache_time",
 ]

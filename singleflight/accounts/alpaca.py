@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ from .. import single_flight_ttl
 from .alpaca_clients import Clients
 from .alpaca_data import AlpacaPrices
 from .alpaca_settings import Settings
+from .alpaca_stream import PriceStream
 from .alpaca_trading import ACCOUNT_GRACE, ACCOUNT_TTL, ASSET_TTL, AlpacaTrading, listed, until_the_bell
 from .interface import AccountInterface, normal_symbol, price_cache_grace, price_cache_time
-from .readings import LONGEST_FLIGHT, MOST_KEPT, Quote, Rules, by_kind
+from .readings import LONGEST_FLIGHT, MOST_KEPT, Quote, Rules, by_kind, kind_of
 from .workers import Workers, together
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class AlpacaAccount(AccountInterface):
             (default None: the best of the subscription); `option_feed`: "indicative" or "opra".
         price_grace: for how many seconds past its ttl a price is served at once while it is renewed, and
             while that fails (default None: `PRICE_CACHE_GRACE`, or 0). `entry` shows its age and state.
+        stream_url: replaces the origin of the streams, such as `ws://127.0.0.1:8001`.
         currency: of the prices of stocks, such as "EUR" (default None: US dollars).
 
     Raises `TypeError` or `ValueError`, naming the argument, for what cannot be right.
@@ -108,6 +111,7 @@ class AlpacaAccount(AccountInterface):
         option_feed: str | None = None,
         currency: str | None = None,
         price_grace: float | None = None,
+        stream_url: str | None = None,
     ) -> None:
         super().__init__(id)
         settings = Settings.checked(
@@ -129,6 +133,7 @@ class AlpacaAccount(AccountInterface):
             option_feed=option_feed,
             currency=currency,
             price_grace=price_grace,
+            stream_url=stream_url,
         )
         self.paper = settings.paper
         self._clients = Clients(id, settings)
@@ -238,6 +243,75 @@ class AlpacaAccount(AccountInterface):
     async def aget_quote(self, symbol: str) -> Quote | None:
         """`get_quote` for tasks."""
         return await self._workers.run(self._prices.quote, normal_symbol(symbol))
+
+    def put_quote(
+        self,
+        symbol: str,
+        bid: float | None,
+        ask: float | None,
+        *,
+        time: datetime | None = None,
+        feed: str | None = None,
+    ) -> bool:
+        """Store a quote that came another way, with the checks of the getters.
+
+        Args:
+            symbol: the instrument; white space around it and its case do not matter.
+            bid, ask: its sides. One that is not a positive finite number is empty: its price is dropped.
+            time: the broker's own; a quote that is older than the one that is stored is left out.
+            feed: where it came from.
+
+        A request that is on its way keeps its own callers; its prices are not stored. Returns True if there
+        was a price to store. Raises `TypeError` or `ValueError` for a bad symbol.
+
+        Safe to use from any thread and task.
+        """
+        return self._prices.put(normal_symbol(symbol), {"bid": bid, "ask": ask}, time, feed)
+
+    def put_trade(self, symbol: str, price: float | None, *, time: datetime | None = None) -> bool:
+        """Store the last trade that came another way; see `put_quote`."""
+        return self._prices.put(normal_symbol(symbol), {"last": price}, time, None)
+
+    def stream_prices(self, symbols: Iterable[str], *, data_timeout: float | None = None) -> PriceStream:
+        """Have the prices of these instruments from the broker's streams, in a thread of its own.
+
+        Args:
+            symbols: the instruments: stocks, crypto, options, or some of each.
+            data_timeout: connect again after so many seconds without data (default None: only when the
+                connection ends).
+
+        Fills what the getters find, as `put_quote` does, so nobody makes a request for what is streamed. It
+        connects again whenever the connection ends; prices meanwhile end with their ttl, and are asked for
+        then. It ends by itself where the broker refuses it.
+
+        Returns a `PriceStream` with `stop()`, `wait()` and `error`; or use it in a `with` statement. Raises
+        `ValueError` without keys (a token will not do), for a feed without a stream, and where the account
+        has an origin of its own for data and no `stream_url`; `TypeError` or `ValueError` for bad symbols.
+
+        Safe to use from any thread. With the stream comes an import of alpaca-py, over a second long.
+        """
+        if isinstance(symbols, str):
+            raise TypeError(f"symbols: expected many, got the string {symbols!r}")
+        kinds: dict[str, list[str]] = {}
+        for symbol in symbols:
+            kind, listed_as = kind_of(normal_symbol(symbol))
+            kinds.setdefault(kind, []).append(listed_as)
+        settings = self._clients.settings
+        if not kinds:
+            raise ValueError("symbols: cannot be empty")
+        if not settings.api_key:
+            raise ValueError("api_key and secret_key: a stream needs them")
+        if settings.data_url is not None and settings.stream_url is None:
+            raise ValueError("stream_url: needed where the origin for data is not Alpaca's own")
+
+        def take(message: dict[str, Any], time: datetime) -> None:
+            if message["T"] == "t":
+                self.put_trade(message["S"], message.get("p"), time=time)
+            else:
+                feed = settings.feed or "iex"
+                self.put_quote(message["S"], message.get("bp"), message.get("ap"), time=time, feed=feed)
+
+        return PriceStream(self.id, settings, kinds, take, data_timeout)
 
     # -- the account --------------------------------------------------------------------------------
 

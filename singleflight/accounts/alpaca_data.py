@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-from .. import SingleFlightError, current_flight
+from .. import KeyedLocks, SingleFlightError, current_flight
 from .alpaca_clients import Clients, cause_of, importing, set_limits
 from .alpaca_settings import Settings
 from .interface import AccountInterface, in_line, log
@@ -37,6 +37,7 @@ class AlpacaPrices(Readings):
         # By price type and symbol: why there was no price when it was last said. Written by the flights of
         # these prices; what is lost or said twice where several threads write is a log line.
         self._said: dict[tuple[str, str], str] = {}
+        self._putting = KeyedLocks(max_idle=0)  # by symbol
 
     def feed(self, kind: str) -> Feed:
         """The client for the prices of "stock", "crypto" or "option"."""
@@ -77,6 +78,56 @@ class AlpacaPrices(Readings):
         """Both sides with their time."""
         reading = self.reading(symbol, "bid")
         return None if reading is None else reading.quote()
+
+    def put(self, symbol: str, numbers: Mapping[str, Any], time: datetime | None, feed: str | None) -> bool:
+        """Take a quote or trade from elsewhere, such as a stream; see `AlpacaAccount.put_quote`.
+
+        Whatever of it is a price is stored. The prices that it does not have are dropped where the reading
+        before it had them, so that no two are of different quotes.
+        """
+        listed = kind_of(symbol)[1]
+        if time is not None and time.tzinfo is None:
+            time = time.replace(tzinfo=UTC)
+        with self._putting(
+            listed
+        ):  # one after another: no two prices of a symbol are to be of different quotes
+            return self._put(symbol, listed, numbers, time, feed)
+
+    def _put(
+        self,
+        symbol: str,
+        listed: str,
+        numbers: Mapping[str, Any],
+        time: datetime | None,
+        feed: str | None,
+    ) -> bool:
+        its_kind = "last" if "last" in numbers else "bid"
+        entry = self.reading.entry(symbol, its_kind)
+        before = None if entry is None else entry.value
+        times = {} if time is None else dict.fromkeys(numbers, time)
+        concerned = {(listed, price_type) for price_type in ("bid", "ask", "mid", "last")}
+        if before is not None:
+            known = before.times.get(its_kind)
+            if time is not None and known is not None and time < known:
+                return False  # a later one is there
+            concerned |= before.taken
+            if before.problem is None:  # a snapshot has numbers that this one leaves as they are
+                numbers = {**before.numbers, **numbers}
+                times = {**before.times, **times}
+        reading = Reading(listed, numbers, self.rules, times, feed)
+        if its_kind == "last" and self.what("last") == "trade":
+            concerned = {each for each in concerned if each[1] == "last"}
+        elif self.what("bid") == "quote":
+            concerned = {each for each in concerned if each[1] != "last"}
+        self.reading.put(reading, symbol, its_kind)
+        me = SimpleNamespace(id=self.account)
+        for spelt, price_type in concerned:
+            if reading.has(price_type):
+                _getter.put(reading.best(price_type)[0], me, spelt, price_type)
+                reading.taken.add((spelt, price_type))
+            else:
+                _getter.invalidate(me, spelt, price_type)
+        return bool(reading.taken)
 
     def ask(self, symbols: list[str], price_type: str) -> dict[str, Reading]:
         """Make one request, and more where the broker refuses symbols by name; see `Readings.ask`."""

@@ -46,6 +46,7 @@ class Settings:
     max_price_age: float | None
     fallback: tuple[str, ...]
     price_grace: float | None
+    stream_url: str | None
 
     @classmethod
     def checked(
@@ -69,6 +70,7 @@ class Settings:
         option_feed: str | None = None,
         currency: str | None = None,
         price_grace: float | None = None,
+        stream_url: str | None = None,
     ) -> Settings:
         """The arguments of `AlpacaAccount`; `TypeError` or `ValueError` names the one that is wrong."""
         if oauth_token is not None:
@@ -119,6 +121,7 @@ class Settings:
             max_price_age=max_price_age,
             fallback=_stand_ins(fallback),
             price_grace=None if price_grace is None else _wait("price_grace", price_grace),
+            stream_url=_origin("stream_url", stream_url, ("ws", "wss")),
         )
 
 
@@ -138,7 +141,7 @@ def _credential(argument: str, value: str | None, variable: str) -> str | None:
     return value
 
 
-def _origin(argument: str, url: str | None) -> str | None:
+def _origin(argument: str, url: str | None, schemes: tuple[str, ...] = ("http", "https")) -> str | None:
     """The URL without a slash at its end; alpaca-py adds the version and the path."""
     if url is None:
         return None
@@ -146,12 +149,14 @@ def _origin(argument: str, url: str | None) -> str | None:
         raise TypeError(f"{argument}: expected a string, got {url!r}")
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
         path, beyond = parts.path, parts.query or parts.fragment
     except ValueError:
         usable, path, beyond = False, "", ""
     if not usable or beyond or any(letter.isspace() for letter in url):
-        raise ValueError(f"{argument}: expected an origin such as 'http://127.0.0.1:8000', got {url!r}")
+        raise ValueError(
+            f"{argument}: expected an origin such as '{schemes[0]}://127.0.0.1:8000', got {url!r}"
+        )
     if path.rstrip("/").endswith(("/v2", "/v1beta3")):
         raise ValueError(f"{argument}: leave the version out, alpaca-py adds it; got {url!r}")
     return url.rstrip("/")

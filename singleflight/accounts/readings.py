@@ -176,7 +176,12 @@ class Reading:
 
 def is_price(number: Any) -> bool:
     """Return True for a positive finite number."""
-    return isinstance(number, (int, float)) and math.isfinite(number) and number > 0
+    return (
+        isinstance(number, (int, float))
+        and not isinstance(number, bool)
+        and math.isfinite(number)
+        and number > 0
+    )
 
 
 def _reading_key(readings: Any, symbol: str, price_type: str) -> tuple[Hashable, str, str]:

@@ -1,6 +1,7 @@
 """A market on loopback, an account on it, and ways to wait for what threads do."""
 
 import importlib.util
+import sys
 import threading
 import time
 from pathlib import Path
@@ -24,9 +25,9 @@ DECORATED = (
 )
 
 
-def load_market_server():
-    path = Path(__file__).parents[2] / "examples" / "market_server.py"
-    spec = importlib.util.spec_from_file_location("market_server", path)
+def load_example(name):
+    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -35,7 +36,16 @@ def load_market_server():
 @pytest.fixture(scope="session")
 def market_server():
     """The examples' server module."""
-    return load_market_server()
+    return load_example("market_server")
+
+
+@pytest.fixture(scope="session")
+def market_stream(market_server):
+    """The examples' stream module."""
+    pytest.importorskip("websockets.sync.server")
+    pytest.importorskip("msgpack")
+    sys.modules.setdefault("market_server", market_server)
+    return load_example("market_stream")
 
 
 @pytest.fixture(autouse=True)

@@ -194,6 +194,8 @@ TESTS = {
     "alpaca_trading": ACCOUNTS,
     "readings": ACCOUNTS,
     "gate": ["accounts/test_gate.py"],
+    "alpaca_adapter": ["accounts/test_alpaca_wire.py"],
+    "alpaca_stream": ["accounts/test_stream.py"],
 }
 """The tests that are run for each module: quick ones that look at what it does."""
 
