@@ -88,6 +88,8 @@ class Cache:
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
         self.line = None if options.max_flights is None else Line(options.max_flights)
+        self.gathering: Any = None  # what gathers single calls for a loader (see `core.gathering`)
+        self.is_direct = self.line is None  # whether a leader runs the function at once, and by itself
         self.tell = Emitter(name, options.listener)
         self.bypassed: list[
             tuple[int, object]
@@ -153,6 +155,8 @@ class Cache:
         for batch in self.batches:
             batch.sealed = True
         self.batches.clear()
+        if self.gathering is not None:
+            self.gathering.after_fork()
         self.counts.after_fork()
         self.store.after_fork()
         if self.renews:

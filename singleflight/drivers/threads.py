@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextvars
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from sys import getrefcount
-from typing import Any
+from typing import Any, Protocol
 
 from ..common import patches
 from ..common.frames import looked_through
@@ -51,10 +52,11 @@ def call(
     kwargs: dict[str, Any],
     renew: bool = False,
     asked: Asked | None = None,
+    alone: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy.
 
-    Where somebody has `asked`, how it was served is noted there.
+    Where somebody has `asked`, how it was served is noted there. With `alone` it is not gathered with others.
     """
     off = switch in environment and switched_off()  # a call only where it is set
     if off or cache.bypassed or inside() or cache.store.is_owned():
@@ -93,12 +95,22 @@ def call(
                 value = call.flight.value
                 return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
-            if cache.line is not None:
-                value = _run_in_line(cache, call.flight, run, args, kwargs)
-            else:
+            if cache.is_direct:
                 if call.flight.wants_events:
                     cache.tell.fetching(call.flight)
                 value = run(*args, **kwargs) if kwargs else run(*args)
+            else:
+                if cache.gathering is not None:
+                    gather = cache.gathering.driver(False).gather
+                    decision, value = gather(cache, call, (args, kwargs), alone)
+                    if decision is NONE:
+                        return _call_anew(cache, run, key, args, kwargs, renew, asked, value)
+                if decision is LEAD:
+                    value = _run_in_line(cache, call.flight, run, args, kwargs)
+                else:
+                    if asked is not None:
+                        asked.flown("fetch", call.flight)
+                    return value if cache.copy is None else cache.copy(value)
             if type(value) not in PLAIN and id(type(value)) not in accepted:
                 value = landing_value(cache.name, call.flight, value, getrefcount(value))
             at_once = cache.lands_at_once and not renew and asked is None
@@ -123,6 +135,11 @@ def call(
                 settle()
             except RecursionError:  # the caller is to receive its own error
                 pass
+
+
+def _call_anew(*arguments: Any) -> Any:
+    """Serve a call whose flight ended without an outcome, together with those of others."""
+    return call(*arguments)
 
 
 def _served(
@@ -150,7 +167,7 @@ def _served(
 def _run_in_line(
     cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    with Seated(cache, [flight]):
+    with nullcontext() if cache.line is None else Seated(cache, [flight]):
         if flight.wants_events:
             cache.tell.fetching(flight)
         return run(*args, **kwargs)
@@ -161,6 +178,11 @@ def _have_renewed(
 ) -> bool:
     """Have a value renewed by a thread of the pool; False if there was no room, so that it is done by now."""
     renewal: Any = call.renewal
+    if cache.gathering is not None:
+        accepted = cache.gathering.driver(False).renew(cache, renewal, (args, kwargs))
+        if accepted is not None:
+            call.renewal = None
+            return bool(accepted)
     renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
     accepted = in_background(renew)
     if not accepted:
@@ -207,8 +229,20 @@ def _renew(
         del flight
 
 
+class Waits(Protocol):
+    """What `wait.Wait` is for a follower, and `core.window.Stay` for the member of a window."""
+
+    def pause(self) -> float:
+        """For how many seconds to wait."""
+        ...
+
+    def woken(self, opened: bool, /) -> Decision:
+        """What to do then."""
+        ...
+
+
 @looked_through
-def stand(cache: Cache, call: Call, wait: Wait) -> Decision:
+def stand(cache: Cache, call: Call, wait: Waits) -> Decision:
     """Wait at the latch, and at the next one, until there is something else to do."""
     warn_of_blocking(cache)
     decision = JOIN
