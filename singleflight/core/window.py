@@ -61,7 +61,7 @@ class Load:
         max_batch: how many items the loader takes at once; None for all.
     """
 
-    __slots__ = ("gather", "key_of", "max_batch", "run", "spelt")
+    __slots__ = ("_key_of", "gather", "max_batch", "run", "spelt")
 
     def __init__(
         self,
@@ -70,9 +70,13 @@ class Load:
         gather: float,
         max_batch: int | None,
     ) -> None:
-        self.key_of, self.run = key_of, run
+        self._key_of, self.run = key_of, run
         self.gather, self.max_batch = gather, max_batch
         self.spelt: dict[int, Any] = {}  # see `batch.Asks`
+
+    def key_of(self, item: Any, /) -> Hashable:
+        """The key of an item."""
+        return self._key_of(item)
 
 
 class Registry(Protocol):
@@ -92,7 +96,7 @@ class Window(Batch):
 
     __slots__ = (
         *("_keys", "_load", "_outcomes", "_registry", "closes_at", "depth", "full", "group", "is_open"),
-        *("is_unshared", "latch", "leader", "life", "opener", "own", "thread", "work"),
+        *("is_overdue", "is_unshared", "latch", "leader", "life", "opener", "own", "thread", "work"),
     )
 
     def __init__(self, cache: Cache, registry: Registry, group: Hashable, load: Load, alone: bool) -> None:
@@ -106,6 +110,7 @@ class Window(Batch):
         self.latch = Latch()  # opens when its flights have ended; its members wait there
         self.is_open = not alone
         self.is_unshared = False  # whether it ended with an Exception that says nothing about its keys
+        self.is_overdue = False  # whether it was stopped for taking too long
         # Who runs it: see `Turn`. None: nobody yet.
         self.leader: Actor | None = None
         self.thread: Actor | None = None
@@ -279,12 +284,15 @@ class Window(Batch):
     # -- its end --------------------------------------------------------------------------------------
 
     def _note(self, endings: list[Ending], after: After) -> None:
+        unseated = any(flight.state is UNSEATED for flight, *_ in endings)
         for flight, value, error, *_ in endings:
             if flight.has_ended():
                 continue
             if error is not None and is_unshared(error):
                 self.is_unshared = isinstance(error, Exception)
-                self._spare(flight)
+                self.is_overdue = unseated and isinstance(error, FlightTimeout)
+                if not self.is_overdue:  # which all its callers receive
+                    self._spare(flight)
             elif not (flight.deserted or flight.background):
                 self._outcomes[flight] = value, error, None if error is None else traceback_of(error)
         if not self._pending:
@@ -400,17 +408,18 @@ class Stay:
         if decision is JOIN and not opened:
             flight.see_to()
             decision = self._over(flight)
+        overdue = decision is NONE and self._window.is_overdue
         if decision is JOIN and (opened or flight.state is UNSEATED):
             overdue = not opened and flight.due is not None and time.monotonic() >= flight.due
-            if desert(cache, flight, timed_out=True if overdue else None) and overdue:
-                end_wait(call)
-                limit = cache.options.flight_timeout
-                raise FlightTimeout(f"{cache.name}: {shown(call.key)} took longer than {limit:g} s")
+            overdue = desert(cache, flight, timed_out=True if overdue else None) and overdue
             decision = self._over(flight, NONE)
         elif decision is JOIN:
             decision = self._look(flight)
         if decision is not JOIN:
             end_wait(call)
+        if overdue:
+            limit = cache.options.flight_timeout
+            raise FlightTimeout(f"{cache.name}: {shown(call.key)} took longer than {limit:g} s")
         return decision
 
     def _over(self, flight: Flight, otherwise: Decision = JOIN) -> Decision:

@@ -34,11 +34,9 @@ def check_gather(gather: Any, max_batch: int | None) -> float:
 class Gathered(Loading):
     """The same as `Loading`, for a loader that gathers single calls of the function."""
 
-    gather: float
-
     def __init__(self, wrapped: Any, assembly: Assembly, max_batch: int | None, gather: float) -> None:
         super().__init__(wrapped, assembly, max_batch)
-        self.gather = gather
+        self.gather, self._open_for = gather, gather
         self._wrapped = wrapped
         cache, name = assembly.cache, assembly.called
         colour, other = ("coroutine", "plain") if self.coroutine else ("plain", "coroutine")
@@ -56,8 +54,9 @@ class Gathered(Loading):
     def part(self, arguments: Arguments) -> tuple[Hashable, Any] | None:
         """Return what all calls of one window have in common, and a call's item; None if it has none."""
         args, words = arguments
-        if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
-            args, words = self._canonical(*args, **words) or arguments  # else a call may leave out a default
+        for each in self.assembly.twins.assemblies:
+            if not each.parameters.exact:  # then a call may leave out a default that another one shows
+                args, words = self._canonical(*args, **words) or arguments
         place = 1 if self._has_instance(args) else 0
         if len(args) > place:
             return _group(args[:place], args[place + 1 :], words), args[place]
@@ -87,12 +86,12 @@ class Gathered(Loading):
         def run(items: list[Any]) -> Any:
             return function(*leading, items, *after, **words)
 
-        return Load(key_of, run, self.gather, self.max_batch)
+        return Load(key_of, run, self._open_for, self.max_batch)
 
     def _prepare(
         self, request: Request, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]
     ) -> None:
-        load = partial(Load, request.key_of, request.run, self.gather, self.max_batch)
+        load = partial(Load, request.key_of, request.run, self._open_for, self.max_batch)
         request.gathers = _group(before, after, words), load
 
     def _item_name(self, place: int) -> str:

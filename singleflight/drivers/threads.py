@@ -100,6 +100,7 @@ def call(
                     cache.tell.fetching(call.flight)
                 value = run(*args, **kwargs) if kwargs else run(*args)
             else:
+                value = None
                 if cache.gathering is not None:
                     gather = cache.gathering.driver(False).gather
                     decision, value = gather(cache, call, (args, kwargs), alone)

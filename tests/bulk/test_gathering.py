@@ -24,7 +24,7 @@ def outcomes(callers):
 
 
 class Desk:
-    """A function whose body is never to run, and a loader that gathers; `loads` says what that was asked for."""
+    """A function whose body is never to run, and a loader that gathers; `loads` has what it was asked for."""
 
     def __init__(self, driver, respond=None, gather=LONG, max_batch=None, **options):
         self.driver, self.loads, self.begun, self.seen = driver, [], Executions(), Recorder()
@@ -448,7 +448,7 @@ def test_bad_windows_are_refused_at_decoration(options, error, said):
 
 
 def test_loaders_that_cannot_gather_are_refused():
-    """One loader of each colour gathers at most, and one that no call of the function could run never does."""
+    """At most one loader of each colour gathers, and none that no call of the function could run."""
 
     @single_flight_ttl(ttl=60)
     def price(symbol):
@@ -457,7 +457,7 @@ def test_loaders_that_cannot_gather_are_refused():
     async def load_in_task(symbols):
         return {}
 
-    with pytest.raises(TypeError, match="gather: .*load_in_task is a coroutine function and .*twin"):
+    with pytest.raises(TypeError, match=r"gather: .*load_in_task is a coroutine function and .*twin"):
         price.bulk(load_in_task, gather=1)
     price.bulk(lambda symbols: {}, gather=1)
     with pytest.raises(ValueError, match="gather: another plain loader"):

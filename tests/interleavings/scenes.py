@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import calls, combined
+from . import calls, combined, gathered
 from .settings import FORKS, SCENES, Setting
 
-__all__ = ["FORKS", "SCENES", "Setting", "calls", "combined"]
+__all__ = ["FORKS", "SCENES", "Setting", "calls", "combined", "gathered"]

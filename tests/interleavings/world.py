@@ -31,6 +31,7 @@ class World:
         fails: which executions raise `Refused`, in their order.
         nested: which key a key's function asks for, before it returns.
         listens: whether somebody listens to who waits.
+        gather, max_batch: the loaders'; with the first, single calls are loaded together.
         lasts: how long an execution takes, in seconds; 0 for a mere scheduling point.
         options: the decorator's.
     """
@@ -45,6 +46,8 @@ class World:
         nested: dict[Any, Any] | None = None,
         lasts: float = 0,
         listens: bool = False,
+        gather: float | None = None,
+        max_batch: int | None = None,
         **options: Any,
     ) -> None:
         self.library, self.scheduler = library, Scheduler(schedule, tracer)
@@ -61,14 +64,16 @@ class World:
             listener.wants = {"wait"}
         self.plain = library.package.single_flight_ttl(**options)(self._execute)
         self.coroutine = self.plain.twin(self._execute_in_task)
-        self.loader, self.task_loader = self._loaders()
+        self._gather = gather
+        self._nested = nested or {}
+        self.loader, self.task_loader = self._loaders(gather=gather, max_batch=max_batch)
         self.locks = library.package.KeyedLocks(max_idle=0)
         self.received = 0  # how many keys were asked for, in all calls
         self.may_raise: tuple[type[BaseException], ...] = (Refused,)
         self.may_wait_out = False  # whether somebody may have to wait for time to pass
         self.most_executions: int | None = None  # for all keys together; None: one for each key asked for
         self.loops: list[ActorLoop] = []
-        self._fails, self._nested, self._lasts = iter(fails), nested or {}, lasts
+        self._fails, self._lasts = iter(fails), lasts
         self._inside: set[Any] = set()
 
     def now(self) -> float:
@@ -76,18 +81,24 @@ class World:
 
     # -- the function ---------------------------------------------------------------------------------
 
-    def _loaders(self) -> tuple[Any, Any]:
+    def _loaders(self, **options: Any) -> tuple[Any, Any]:
         def load(keys: list[Any]) -> dict[Any, int]:
             with self.oracle.executing(*keys) as mine:
                 primitives.sleep(self._lasts)
+                for key in keys:
+                    if key in self._nested:
+                        self.call(self._nested[key], may_raise=())
                 return dict(zip(keys, self._outcome(mine), strict=True))
 
         async def load_in_task(keys: list[Any]) -> dict[Any, int]:
             with self.oracle.executing(*keys) as mine:
                 await asyncio.sleep(self._lasts)
+                for key in keys:
+                    if key in self._nested:
+                        await self.call_in_task(self._nested[key], may_raise=())
                 return dict(zip(keys, self._outcome(mine), strict=True))
 
-        return self.plain.bulk(load), self.coroutine.bulk(load_in_task)
+        return self.plain.bulk(load, **options), self.coroutine.bulk(load_in_task, **options)
 
     def _execute(self, key: Any) -> int:
         with self.oracle.executing(key) as mine:
@@ -245,6 +256,8 @@ class World:
             self._check_counts()
             self._check_nothing_left()
             waited_out = self.scheduler.waited_out
+            if self._gather is not None and self.scheduler.longest_pause < 2 * self._gather:
+                waited_out = []  # for a window to close
             assert self.may_wait_out or not waited_out, f"{waited_out} had to wait for time: a lost wake-up"
         except BaseException as error:
             self.library.reset()
@@ -271,6 +284,8 @@ class World:
         if any(loop.died for loop in self.loops):  # what was there is left until somebody finds it
             module("waitgraph").forget_the_gone()
             live = [slot for slot in live if slot.turn.leader is not None]
+        gathering = self.plain._self_cache.gathering
+        assert gathering is None or gathering.open == {} or any(loop.died for loop in self.loops)
         assert self.plain.flights() == ()
         assert live == []
         assert (self.plain.locks.idle, len(self.locks)) == (0, 0)
