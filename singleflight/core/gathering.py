@@ -37,16 +37,17 @@ class Gathering:
     """The loaders of one function that gather, one of each colour at most, and its open windows.
 
     A window is opened by a call that has a loader of its own colour, which runs it; others may join whatever
-    their colour. `open` is guarded by the mutex.
+    their colour. `open` and `run_by` are guarded by the mutex.
     """
 
-    __slots__ = ("_cache", "_loaders", "driver", "open")
+    __slots__ = ("_cache", "_loaders", "driver", "open", "run_by")
 
     def __init__(self, cache: Cache, driver: Callable[[bool], Any]) -> None:
         self._cache = cache
         self.driver = driver  # the module that drives gathered calls, by their colour
         self._loaders: dict[bool, Loader] = {}  # by whether they are coroutine functions
         self.open: dict[Hashable, Window] = {}
+        self.run_by: dict[Call, Window] = {}  # those that have not ended, by who opened them
 
     def has(self, coroutine: bool) -> bool:
         """Return True if there is a loader of this colour."""
@@ -142,9 +143,7 @@ class Gathering:
 
     def leave(self, call: Call, window: Window | None, error: BaseException) -> None:
         """A call ends with an exception, wherever it is. May be repeated."""
-        if window is None:  # an interrupt may have struck before its driver knew
-            with mutex:
-                window = next((each for each in self.open.values() if each.opener is call), None)
+        window = window or self.run_by.get(call)  # an interrupt may have struck before its driver knew
         if window is not None and window.opener is call and window.work is None:
             window.give_up(error)
         elif window is not None and call.decision is NONE:
@@ -153,13 +152,22 @@ class Gathering:
 
     def settle(self, call: Call, window: Window | None, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
-        if window is None:
-            window = next((each for each in self.open.values() if each.opener is call), None)
+        window = window or self.run_by.get(call)
         if window is not None and window.opener is call and window.work is None:
             window.settle(error, after)
         elif window is not None and call.decision is NONE:
             window.settle_member(call, after)
         end_wait(call)
+
+    def claimed(self, window: Window, call: Call, /) -> None:
+        """This call's driver runs it from now on. Called under the mutex."""
+        self.run_by[call] = window
+
+    def ended(self, window: Window, /) -> None:
+        """It has ended. Called under the mutex; may be repeated."""
+        self.forget(window)
+        if window.opener is not None:
+            self.run_by.pop(window.opener, None)
 
     def forget(self, window: Window, /) -> None:
         """Nobody is to join it any more. Called under the mutex; may be repeated."""
@@ -170,8 +178,8 @@ class Gathering:
             self.open = {}
 
     def after_fork(self) -> None:
-        """In a forked child: who runs these is elsewhere."""
-        self.open = {}
+        """In a forked child: who runs these is elsewhere, or returns here."""
+        self.open, self.run_by = {}, {}
 
     def _find(self, group: Hashable, call: Call) -> Window | None:
         """The open window for this group. One that the call cannot join is open no more."""

@@ -82,8 +82,16 @@ class Load:
 class Registry(Protocol):
     """Where a window is found by those who may join it; `Gathering` is one."""
 
+    def claimed(self, window: Window, call: Call, /) -> None:
+        """This call's driver runs it from now on. Called under the mutex."""
+        ...
+
     def forget(self, window: Window, /) -> None:
         """Nobody is to join this one any more. Called under the mutex; may be repeated."""
+        ...
+
+    def ended(self, window: Window, /) -> None:
+        """It has ended. Called under the mutex; may be repeated."""
         ...
 
 
@@ -125,6 +133,7 @@ class Window(Batch):
     def claim(self, call: Call) -> list[Flight]:
         """This call's driver runs it from now on. Returns the renewals that are not to be run any more."""
         self.opener = call  # first: an interrupt finds whose it is
+        self._registry.claimed(self, call)
         flight = call.flight if call.decision is LEAD else None
         gone = [other for other in self.flights if other is not flight and not _is_wanted(other)]
         for other in gone:
@@ -275,6 +284,12 @@ class Window(Batch):
         for flight in gone:
             call_off(self.cache, flight)
 
+    def fail(self, error: BaseException, overdue: bool = False) -> BaseException | None:
+        """As any batch, but that nobody is to join it meanwhile."""
+        with mutex:
+            self.shut()
+        return super().fail(error, overdue)
+
     def give_up(self, error: BaseException) -> None:
         """Its runner could not: its members call anew. May be repeated."""
         if self.flights:
@@ -315,7 +330,8 @@ class Window(Batch):
 
     def _close(self, after: After) -> None:
         super()._close(after)
-        self.shut()
+        self.is_open = False
+        self._registry.ended(self)
         self.opener = None
         after.append(self.latch.open)
 

@@ -70,10 +70,10 @@ def _set_off(window: Window) -> BatchWork:
     """Have a window run by a task of its own, whatever becomes of its caller."""
     try:
         work, task = set_off(window, window.run, first=partial(_wait_out, window))
-    except BaseException:
-        window.close()
+        window.let_run_by(work, task)
+    except BaseException as error:
+        window.give_up(error)
         raise
-    window.let_run_by(work, task)
     return work
 
 

@@ -184,9 +184,12 @@ def test_followers_of_a_failed_key_try_again(desk):
             raise Refused("down")
         return {item: item.upper() for item in items}
 
-    one = desk(respond, gather=0.05, max_batch=2)
-    first, follower = one.start(one.price, "a"), None
+    one = desk(respond, gather=0.01)
+    gate = one.hold(0)
+    first = one.start(one.price, "a")
+    one.begun.wait_for(1)
     follower = one.follow(one.price, "a")
+    gate.set()
     assert type(first.outcome()) is Refused
     assert follower.outcome() == "A"
     assert one.loads == ["a", "a"]
@@ -252,7 +255,7 @@ def test_invalidated_in_a_window(desk):
         number = next(count)
         return {item: f"{item}{number}" for item in items}
 
-    one = desk(respond, gather=0.3, max_batch=2)
+    one = desk(respond, gather=1.0, max_batch=2)
     before = one.start(one.price, "a")
     assert one.price.invalidate("a") is True
     after = [one.start(one.price, "a"), one.driver.start(one.price, "b")]
@@ -340,7 +343,7 @@ def test_a_gathered_call_is_one_execution(desk):
 def test_stale_values_are_renewed_together(desk):
     """Renewals of single callers are gathered too, also with callers that wait."""
     clock = FakeClock()
-    one = desk(gather=0.2, max_batch=3, ttl=60, grace=600, timer=clock)
+    one = desk(max_batch=3, ttl=60, grace=600, timer=clock)
     for symbol in "ab":
         one.price.put(f"old {symbol}", symbol)
     clock.advance(60)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import pickle
 import threading
-import time
 
 import pytest
 
@@ -245,7 +244,7 @@ def test_an_interrupted_loader_is_called_anew(make):
             raise KeyboardInterrupt
         return {item: item.upper() for item in items}
 
-    desk = make(gather=0.1, max_batch=3, respond=respond)
+    desk = make(gather=1.0, max_batch=3, respond=respond)
     desk.thread("a")
     second = desk.task("b")
     desk.thread("c", joins=False)
@@ -305,28 +304,22 @@ def test_a_loop_that_dies_with_a_window(make, open_still):
     gate.set()
     assert third.outcome() == "C"
     assert desk.join() == {"b": "B"}
-    assert desk.loads[-1] == "bc"
+    assert [desk.price.entry(symbol).value for symbol in "bc"] == ["B", "C"]
 
 
 def test_who_comes_to_a_window_of_a_dead_loop(make):
-    """A newcomer does not join it."""
-    desk = make(gather=0.05)
+    """A newcomer opens another window, also for a key that was in the old one."""
+    desk = make(max_batch=2)
+    desk.died = True
     dying = LoopThread()
-    slow = make(gather=LONG)
-    slow.task("a", dying)
+    desk.task("a", dying)
     dying.kill()
-    slow.thread("b", joins=False, call=lambda symbol: slow.price.entry(symbol))
-    assert desk.price("a") == "A"
-    assert slow.price._self_cache.gathering.open
-    other = slow.driver.loops[0].start(slow.aprice, "b")
-    until(lambda: slow.gathered() == 2)
-    other.cancel()
-    other.outcome()
-    slow.price.cache_clear()
-    slow.price._self_cache.gathering.open.clear()
-    slow.price._self_cache.adrift.clear()
-    for actor in list(waiting):
-        waiting.pop(actor)
+    desk.thread("b")
+    assert desk.task("c", joins=False).outcome() == "C"
+    desk.thread("a", joins=False)
+    assert desk.task("d", joins=False).outcome() == "D"
+    assert desk.join() == {"a": "A", "b": "B"}
+    assert desk.loads == ["bc", "ad"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -413,7 +406,7 @@ def test_a_loader_that_takes_too_long(make, colour):
 
 def test_the_time_of_a_flight_runs_from_the_loaders_call(make):
     """`flight_timeout` is for the loader, not for the window."""
-    desk = make(gather=0.2, flight_timeout=0.1)
+    desk = make(gather=0.6, flight_timeout=0.5)
     desk.thread("a")
     desk.task("b")
     assert desk.join() == {"a": "A"}
@@ -422,10 +415,10 @@ def test_the_time_of_a_flight_runs_from_the_loaders_call(make):
 def test_durations_are_the_loaders(make):
     """What `ttl` is told of as the duration leaves out the time in the window."""
     told = []
-    desk = make(gather=0.1, ttl=lambda landing: told.append(landing.duration) or 60)
+    desk = make(gather=0.5, ttl=lambda landing: told.append(landing.duration) or 60)
     desk.thread("a")
     desk.join()
-    assert told[0] < 0.1
+    assert told[0] < 0.5
 
 
 # -- who cannot wait -----------------------------------------------------------------------------------
@@ -439,18 +432,16 @@ def test_a_loop_thread_does_not_wait_for_its_own_loop(make):
         first = asyncio.ensure_future(desk.aprice("a"))
         while desk.gathered() < 1:
             await asyncio.sleep(0)
-        began = time.monotonic()
-        second = desk.price("b")
-        return second, time.monotonic() - began < 0.3, await first
+        return desk.price("b"), await first
 
-    assert desk.driver.loops[0].run(scene) == ("B", True, "A")
+    assert desk.driver.loops[0].run(scene) == ("B", "A")
     assert desk.loads == ["b", "a"]
 
 
 def test_a_circle_over_a_window_is_refused(make):
     """The loader needs what a member's caller is fetching: it is told, and who waits in the window too."""
     found = []
-    desk = make(gather=0.5, max_batch=2, respond=lambda items: respond(items))
+    desk = make(max_batch=2, respond=lambda items: respond(items))
 
     @single_flight_ttl(ttl=60)
     def outer(name):
@@ -474,7 +465,7 @@ def test_a_circle_over_a_window_is_refused(make):
 
 def test_a_refused_loader_is_called_by_each_alone(make):
     """A `FlightDeadlock` says nothing about the keys of others: they load by themselves, and at once."""
-    desk = make(gather=0.5, max_batch=2, respond=lambda items: respond(items))
+    desk = make(gather=1.0, max_batch=2, respond=lambda items: respond(items))
 
     @single_flight_ttl(ttl=60)
     def config(name):

@@ -17,7 +17,7 @@ def two(world: World) -> None:
     world.thread(world.call, "B")
 
 
-@scene("three threads in a window, two ask for one key", gather=WINDOW)
+@scene("three threads in a window, two ask for one key", preemptions=1, gather=WINDOW)
 def three(world: World) -> None:
     two(world)
     world.thread(world.call, "A")
@@ -41,14 +41,14 @@ def two_loops(world: World) -> None:
     world.tasks((world.call_in_task, "B"))
 
 
-@scene("a bulk call for one key in a window", gather=WINDOW)
+@scene("a bulk call for one key in a window", preemptions=1, gather=WINDOW)
 def bulk_of_one(world: World) -> None:
     world.thread(world.call, "A")
     world.thread(world.load, "B")
     world.tasks((world.load_in_task, "C"))
 
 
-@scene("a window's loader fails once", gather=WINDOW, fails=(True,))
+@scene("a window's loader fails once", preemptions=1, gather=WINDOW, fails=(True,))
 def fails(world: World) -> None:
     world.most_executions = 4
     three(world)
@@ -76,14 +76,21 @@ def put(world: World) -> None:
     world.thread(world.put, "A")
 
 
-@scene("a window's opener is cancelled", gather=WINDOW)
+@scene("a window's opener is cancelled", preemptions=1, gather=WINDOW)
 def opener_cancelled(world: World) -> None:
-    world.most_executions = 4
+    world.most_executions = 3
     world.tasks((world.call_in_task, "A"), (world.call_in_task, "B"), cancels=0)
     world.thread(world.call, "A")
 
 
-@scene("a window's member is cancelled", gather=WINDOW)
+@scene("a window's opener is cancelled while it is loaded", preemptions=1, gather=WINDOW, lasts=1)
+def opener_cancelled_late(world: World) -> None:
+    world.may_wait_out = True
+    world.most_executions = 4
+    world.tasks((world.call_in_task, "A"), (world.call_in_task, "B"), cancels=0)
+
+
+@scene("a window's member is cancelled", preemptions=1, gather=WINDOW)
 def member_cancelled(world: World) -> None:
     world.most_executions = 4
     world.tasks((world.call_in_task, "A"), (world.call_in_task, "B"), cancels=1)
@@ -114,7 +121,7 @@ def waits_too_long(world: World) -> None:
     world.tasks((world.call_in_task, "C"))
 
 
-@scene("a loop dies with a window", gather=WINDOW)
+@scene("a loop dies with a window", preemptions=1, gather=WINDOW)
 def loop_dies(world: World) -> None:
     world.may_wait_out = True
     world.most_executions = 6
@@ -129,7 +136,7 @@ def in_line(world: World) -> None:
     world.thread(world.call, "C")
 
 
-@scene("stale values are renewed in a window", gather=WINDOW, grace=60)
+@scene("stale values are renewed in a window", preemptions=1, gather=WINDOW, grace=60)
 def renewed(world: World) -> None:
     stale(world, "A", "B")
     two(world)
@@ -143,7 +150,7 @@ def renewed_mixed(world: World) -> None:
     world.tasks((world.call_in_task, "B"))
 
 
-@scene("a stale value is renewed in a window and invalidated", gather=WINDOW, grace=60)
+@scene("a stale value is renewed in a window and invalidated", preemptions=1, gather=WINDOW, grace=60)
 def renewed_and_invalidated(world: World) -> None:
     world.most_executions = 4
     stale(world, "A")
@@ -156,6 +163,13 @@ def renewed_and_invalidated(world: World) -> None:
 def cycle(world: World) -> None:
     may_deadlock(world)
     two(world)
+
+
+@scene("a cycle over a window", gather=WINDOW, nested={"A": "X", "X": "B"})
+def cycle_over_a_member(world: World) -> None:
+    may_deadlock(world)
+    world.thread(world.call, "A")
+    world.thread(world.load, "X", "Y")
 
 
 @scene("a thread forks while a window is open", 1, into=FORKS, gather=WINDOW)
