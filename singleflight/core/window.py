@@ -173,6 +173,8 @@ class Window(Batch):
             call.decision = NONE
         if self.leader is not None:
             self._entrust(flight)
+        else:
+            flight.unbegun = True  # a renewal that waits for a thread, though it may be a task's
 
     def is_full(self) -> bool:
         """Return True if the loader takes no more at once; it closes then."""

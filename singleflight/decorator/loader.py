@@ -313,6 +313,11 @@ class MakesLoaders:
                 Extra items that it returns are stored too, unless a newer value exists or is being fetched.
             max_batch: the largest number of items in one call (default None: no limit). More are fetched in
                 several calls, one after another.
+            gather: for how many seconds (or a `timedelta`) the first single call that misses waits for
+                others; one call of the loader then serves all (default None: each runs this function). It is
+                made earlier when `max_batch` items have come. Bulk calls for one key are gathered too. One
+                loader of each colour may gather; a call needs one of its own colour to begin, and may join
+                any. Who joins waits for no longer than `wait_timeout`; what the loader raises fails them all.
 
         Returns the loader. A call of it returns a dict of the items that have a value, in the order asked
         and as they were spelt. Each key lands by itself, with its own ttl, on a flight that others may join.
@@ -320,8 +325,8 @@ class MakesLoaders:
         A call raises the loader's exception, which fails the keys that it was called for and no others; a
         copy of the exception of another caller's flight; `TypeError` for a string in place of items, or a
         loader that returns no mapping; and `UnhashableKey`, `FlightDeadlock` and `FlightTimeout`. Decorating
-        raises `TypeError` or `ValueError` if the parameters do not match or `max_batch` is bad. Safe to use
-        from any thread.
+        raises `TypeError` or `ValueError` if the parameters do not match, `max_batch` or `gather` is bad, or
+        no call could be gathered. Safe to use from any thread.
 
         >>> from singleflight import single_flight_ttl
         >>> @single_flight_ttl(ttl=60)

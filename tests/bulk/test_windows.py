@@ -8,8 +8,10 @@ import threading
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, drain_sync, single_flight_ttl
+from singleflight.drivers import gather_threads
 from singleflight.locks.mutex import mutex
 from singleflight.locks.waitgraph import below, waiting
+from singleflight.testing import FakeClock
 
 from ..children import in_child
 from ..drivers import Driver, Executions, LoopThread, until
@@ -497,6 +499,87 @@ def test_a_line_over_a_window(make):
     outcomes = desk.join()
     assert type(outcomes["a"]) is FlightDeadlock
     assert outcomes["b"] == "B"
+
+
+# -- renewals ------------------------------------------------------------------------------------------
+
+
+class FullPool:
+    """Keeps what is to be renewed, until it is told to go on; or refuses it."""
+
+    def __init__(self, monkeypatch, refuses=False):
+        self.jobs, self.refuses = [], refuses
+        monkeypatch.setattr(gather_threads, "in_background", self.take)
+
+    def take(self, run):
+        if not self.refuses:
+            self.jobs.append(run)
+        return not self.refuses
+
+
+def stale(make, *symbols, **options):
+    clock = FakeClock()
+    desk = make(ttl=60, grace=600, timer=clock, **options)
+    for symbol in symbols:
+        desk.price.put(f"old {symbol}", symbol)
+    clock.advance(60)
+    return desk
+
+
+def test_renewals_of_both_colours_wait_for_a_thread(make, monkeypatch):
+    """Who finds stale values while no thread of the pool is free adds to the window that waits for one."""
+    pool = FullPool(monkeypatch)
+    desk = stale(make, "a", "b", max_batch=2)
+    assert desk.price("a") == "old a"
+    assert desk.task("b").outcome() == "old b"
+    (run,) = pool.jobs
+    run()
+    assert desk.loads == ["ab"]
+    assert desk.price.stats().refreshes == 1
+
+
+def test_a_caller_does_not_wait_for_the_pool(make, monkeypatch):
+    """Who needs a value runs the window that waits for a thread, and its renewals."""
+    pool = FullPool(monkeypatch)
+    desk = stale(make, "a", gather=0.05)
+    assert desk.price("a") == "old a"
+    assert desk.price("c") == "C"
+    assert desk.loads == ["ac"]
+    (run,) = pool.jobs
+    run()
+    assert desk.loads == ["ac"]
+    assert desk.price.entry("a").value == "A"
+
+
+def test_a_task_does_not_wait_for_the_pool(make, monkeypatch):
+    """The same of a task, which runs it with its own loader."""
+    pool = FullPool(monkeypatch)
+    desk = stale(make, "a", gather=0.05)
+    assert desk.price("a") == "old a"
+    assert desk.task("c", joins=False).outcome() == "C"
+    assert desk.loads == ["ac"]
+    assert len(pool.jobs) == 1
+
+
+def test_a_renewal_that_is_needed_or_dropped_meanwhile(make, monkeypatch):
+    """What was invalidated is not renewed, and what was asked for is its caller's."""
+    pool = FullPool(monkeypatch)
+    desk = stale(make, "a", "b", gather=0.05)
+    assert [desk.price(symbol) for symbol in "ab"] == ["old a", "old b"]
+    desk.price.invalidate("a")
+    assert desk.price.refresh("b") == "B"
+    (run,) = pool.jobs
+    run()
+    assert desk.loads == ["b"]
+    assert desk.price.flights() == ()
+
+
+def test_a_pool_without_room(make, monkeypatch):
+    """The caller renews its value itself, after the window, and gets the new one."""
+    FullPool(monkeypatch, refuses=True)
+    desk = stale(make, "a", gather=0.05)
+    assert desk.price("a") == "A"
+    assert desk.loads == ["a"]
 
 
 # -- what is decorated ---------------------------------------------------------------------------------

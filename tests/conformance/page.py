@@ -10,7 +10,18 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "promises.md"
-CATEGORIES = ("core", "failure", "cancellation", "freshness", "invalidation", "bulk", "locks", "time", "fork")
+CATEGORIES = (
+    "core",
+    "failure",
+    "cancellation",
+    "freshness",
+    "invalidation",
+    "bulk",
+    "gathering",
+    "locks",
+    "time",
+    "fork",
+)
 
 HEAD = """\
 % Made by `python tests/conformance/page.py` from the docstrings of the tests; a test compares the two.
