@@ -47,6 +47,8 @@ class Cache:
         unseat, watch: what is asked of its flights while somebody waits (see `coordinator`).
     """
 
+    gathering: Any = None  # what gathers single calls for a loader: see `gathering`, which sets it
+
     def __init__(
         self,
         name: str,
@@ -88,7 +90,6 @@ class Cache:
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
         self.line = None if options.max_flights is None else Line(options.max_flights)
-        self.gathering: Any = None  # what gathers single calls for a loader (see `core.gathering`)
         self.is_direct = self.line is None  # whether a leader runs the function at once, and by itself
         self.tell = Emitter(name, options.listener)
         self.bypassed: list[

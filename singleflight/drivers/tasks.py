@@ -210,7 +210,7 @@ async def call(
                 value = call.flight.value
         if decision is LEAD:
             flight = None if asked is None else call.flight
-            if cache.gathering is None:
+            if cache.is_direct or cache.gathering is None:
                 value = await _lead(cache, call, run, args, kwargs)
             else:
                 gather = cache.gathering.driver(True).gather
