@@ -17,9 +17,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def tests_pure(session: nox.Session) -> None:
-    """Run the test suite without the hit path in C."""
+    """Run the test suite without the hit path in C, and without the short way of the usual miss."""
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "-q", *session.posargs, env={"SINGLEFLIGHT_PURE": "1"})
+    session.run("pytest", "-q", *session.posargs, env={"SINGLEFLIGHT_PURE": "1", "LONG_WAY": "1"})
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15"])
@@ -34,9 +34,6 @@ def sweeps(session: nox.Session) -> None:
     """Run what the usual run takes a sample of: every line, check, transition and schedule of the suite."""
     session.install("-q", "-e", ".[test]")
     session.run("pytest", "-q", "-m", "long", "-o", "timeout=300", *session.posargs)
-    if not session.posargs:  # the same promises where the usual miss takes no short way
-        folders = [f"tests/{name}" for name in ("contract", "conformance", "core", "threads", "reentry")]
-        session.run("pytest", "-q", *folders, env={"LONG_WAY": "1"})
 
 
 @nox.session
@@ -64,6 +61,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Run the how-to guides together with the libraries that they speak of."""
+    session.install("-q", "-e", ".[test,bench]", "aiohttp", "temporalio")
+    session.run("pytest", "-q", "docs/howto", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install("-q", "-e", ".[docs]")
@@ -75,6 +79,13 @@ def bench(session: nox.Session) -> None:
     """Print the benchmark tables."""
     session.install("-q", "-e", ".[bench]")
     session.run("python", "tools/benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def fleet(session: nox.Session) -> None:
+    """Compare what many processes do at one key of one server, and measure what `store=` promises."""
+    session.install("-q", "-e", ".[bench,redis]")
+    session.run("python", "tools/benchmarks/fleet.py", *session.posargs)
 
 
 @nox.session

@@ -12,7 +12,7 @@ html_title = f"singleflight {version}"
 html_show_copyright = False
 html_copy_source = False
 html_static_path = ["_static"]
-html_css_files = ["promises.css", "wide.css"]
+html_css_files = ["promises.css", "wide.css", "narrow.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

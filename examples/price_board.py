@@ -4,66 +4,44 @@ By default it starts its own market-data server on loopback, which speaks Alpaca
 real client talks to it over HTTP. With APCA_API_KEY_ID and APCA_API_SECRET_KEY set, --live talks to Alpaca.
 The widgets are threads, tasks of an event loop, or half of them each: --mode says which.
 With --bulk each of them asks for all its prices in one call.
+With --processes each of them has so many widgets, and with --store their calls are those of one fleet.
 With --outage the server fails for a while instead, and the board shows what users see meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import logging
 import os
 import statistics
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Iterator
 
+from fleet_board import fleet_runs
+from local_store import store_at
 from market_server import MarketServer
 from outage import show_outage
+from widgets import (
+    KINDS,
+    CountingAccount,
+    LogLines,
+    Run,
+    burst,
+    counted,
+    ready_account,
+    say,
+    shared_out,
+    size_of,
+)
 
-from singleflight.accounts import AccountInterface, AlpacaAccount
+from singleflight.accounts import AccountInterface
 
 SYMBOLS = ["ASML", "AAPL", "MSFT", "NVDA", "TSLA"]
-KINDS = ("thread", "task")  # what a widget can be
-WIDGET = "widget"  # how the names of those threads begin
-WORDINGS = ("Fetching", "Cached new", "Another thread", "Returning cached", "Failed")
+WORDINGS = (
+    *("Fetching", "Cached new", "Another thread", "Another process", "Waiting for", "Returning cached"),
+    "Failed",
+)
 getter = AccountInterface.get_instrument_current_price
-
-
-class CountingAccount(AlpacaAccount):
-    """Counts what it asks the broker for: with --live there is no server to count it."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.asked = 0
-        self._counting = threading.Lock()
-
-    def _get_instrument_current_price_impl(self, symbol: str, price_type: str) -> float | None:
-        with self._counting:
-            self.asked += 1
-        return super()._get_instrument_current_price_impl(symbol, price_type)
-
-    def _get_instrument_current_prices_impl(
-        self, symbols: Sequence[str], price_type: str
-    ) -> dict[str, float]:
-        with self._counting:
-            self.asked += len({"/" in symbol for symbol in symbols})  # stocks, crypto
-        return super()._get_instrument_current_prices_impl(symbols, price_type)
-
-
-@dataclass
-class Run:
-    """What one burst took: requests made, seconds in all and for each widget, and prices not had."""
-
-    name: str
-    requests: int
-    wall: float
-    waits: list[float]
-    missing: int
 
 
 def main() -> int:
@@ -73,14 +51,21 @@ def main() -> int:
         return 2
     os.environ["PRICE_CACHE_TIME"] = str(options.ttl)
     try:
-        with market(options) as server, LogLines() as log:
-            account = ready_account(options, server)
-            if options.outage is not None and server is not None:
-                say("")
-                show_outage(server, account, options.symbols[0], options.widgets, options.outage, say)
-                return 0
-            runs = both_runs(options, account, server)
-    except (ImportError, ValueError) as error:
+        with market(options) as server:
+            if options.processes > 1:
+                with store_at(options.store) if options.store else contextlib.nullcontext() as store:
+                    runs, lines = fleet_runs(options, server, store)
+            else:
+                with LogLines() as log:
+                    lines = log.lines
+                    say("importing alpaca-py ...")
+                    account = ready_account(options.symbols, None if server is None else server.url)
+                    if options.outage is not None and server is not None:
+                        say("")
+                        show_outage(server, account, options.symbols[0], options.widgets, options.outage, say)
+                        return 0
+                    runs = both_runs(options, account, server)
+    except (ImportError, RuntimeError, ValueError) as error:
         say("")
         print(f"price_board: {error}", file=sys.stderr)
         return 1
@@ -89,25 +74,11 @@ def main() -> int:
         print("price_board: interrupted", file=sys.stderr)
         return 130
     say("")
-    show(runs, options, log.lines)
-    if options.live and all(run.missing == options.widgets * len(options.symbols) for run in runs):
+    show(runs, options, lines)
+    if options.live and all(run.missing == len(run.waits) * len(options.symbols) for run in runs):
         print("price_board: not one price came; the log lines say why.", file=sys.stderr)
         return 1
     return 0
-
-
-def ready_account(options: argparse.Namespace, server: MarketServer | None) -> CountingAccount:
-    """An account that has made its clients, so that no run pays for it."""
-    say("importing alpaca-py ...")
-    account = (
-        CountingAccount(1, retries=0)
-        if server is None
-        else CountingAccount(1, "key", "secret", url=server.url, retries=0)
-    )
-    with getter.bypass():
-        for symbol in {"/" in symbol: symbol for symbol in options.symbols}.values():
-            account.get_instrument_current_price(symbol)
-    return account
 
 
 def both_runs(
@@ -125,134 +96,37 @@ def both_runs(
     return runs
 
 
-def burst(name: str, account: AlpacaAccount, options: argparse.Namespace) -> Run:
-    """All widgets at once, each asking for every symbol, one after another or in one call."""
-    widgets, mode = options.widgets, options.mode
-    symbols: list[str] = options.symbols
-    as_threads, as_tasks = shared_out(widgets, mode)
-    start = threading.Barrier(len(as_threads) + bool(as_tasks) + 1)
-    waits = [0.0] * widgets
-    prices: list[float | None] = []  # appending is atomic
-    interrupted = threading.Event()
-
-    def order(number: int) -> list[str]:
-        first = number % len(symbols)  # each widget has an order of its own
-        return symbols[first:] + symbols[:first]
-
-    def widget(number: int) -> None:
-        start.wait(30)
-        began = time.perf_counter()
-        if options.bulk:
-            found = account.get_instrument_current_prices(order(number))
-            prices.extend(map(found.get, symbols))
-        else:
-            prices.extend(map(account.get_instrument_current_price, order(number)))
-        waits[number] = time.perf_counter() - began
-
-    async def task(number: int) -> None:
-        began = time.perf_counter()
-        if options.bulk:
-            found = await account.aget_instrument_current_prices(order(number))
-            prices.extend(map(found.get, symbols))
-        for symbol in () if options.bulk else order(number):
-            if interrupted.is_set():
-                return
-            prices.append(await account.aget_instrument_current_price(symbol))
-        waits[number] = time.perf_counter() - began
-
-    async def tasks() -> None:
-        start.wait(30)  # holds up a loop on which nothing runs yet
-        await asyncio.gather(*map(task, as_tasks))
-
-    threads = [
-        threading.Thread(target=widget, args=(number,), name=f"{WIDGET}-{number}", daemon=True)
-        for number in as_threads
-    ]
-    if as_tasks:
-        threads.append(threading.Thread(target=lambda: asyncio.run(tasks()), name="tasks", daemon=True))
-    for thread in threads:
-        thread.start()
-    total = widgets * len(symbols)
-    say(f"{name}, {mode}: {size_of(widgets, symbols)} ...")
-    try:
-        start.wait(30)
-        began = time.perf_counter()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.1)
-                say(f"{name}, {mode}: {len(prices)} of {total} prices ...", passing=True)
-    except KeyboardInterrupt:
-        interrupted.set()
-        raise
-    wall = time.perf_counter() - began
-    return Run(name, 0, wall, waits, prices.count(None))
-
-
-def shared_out(widgets: int, mode: str) -> tuple[range, range]:
-    """The numbers of the widgets that are threads, and of those that are tasks."""
-    threads = {"threads": widgets, "tasks": 0, "mixed": (widgets + 1) // 2}[mode]
-    return range(threads), range(threads, widgets)
-
-
 def show(runs: list[Run], options: argparse.Namespace, lines: dict[str, list[str]]) -> None:
     where = "Alpaca" if options.live else f"a loopback server with {options.latency:g} s of latency"
     kinds = dict(zip(KINDS, map(len, shared_out(options.widgets, options.mode)), strict=True))
     told = " and ".join(counted(number, kind) for kind, number in kinds.items() if number)
     way = ", each in one call" if options.bulk else ""
+    if options.processes > 1:
+        print(f"{options.processes} processes x ", end="")
+        told += " in each"
     print(f"{size_of(options.widgets, options.symbols)}, at once, by {told}{way}, against {where}\n")
     missing = any(run.missing for run in runs)
     heads = ["requests", "wall time", "a widget waits (min / median / max)"] + ["no price"] * missing
-    print(f"{'':12}" + "".join(f" {head:>{len(head) + 1}}" for head in heads))
+    width = max(12, *(len(run.name) for run in runs))
+    print(f"{'':{width}}" + "".join(f" {head:>{len(head) + 1}}" for head in heads))
     for run in runs:
         spread = [min(run.waits), statistics.median(run.waits), max(run.waits)]
         waited = " / ".join(f"{seconds:.2f}" for seconds in spread) + " s"
         cells = [str(run.requests), f"{run.wall:.2f} s", waited] + [str(run.missing)] * missing
         row = "".join(f" {cell:>{len(head) + 1}}" for cell, head in zip(cells, heads, strict=True))
-        print(f"{run.name:12}{row}")
+        print(f"{run.name:{width}}{row}")
     for kind in KINDS:
         if lines[kind]:
-            print(f"\nFrom the log of the {kind}s:")
+            where = " in one process" if options.processes > 1 else ""
+            print(f"\nFrom the log of the {kind}s{where}:")
             for line in picked(lines[kind]):
                 print(f"  {line}")
-
-
-def size_of(widgets: int, symbols: list[str]) -> str:
-    return f"{counted(widgets, 'widget')} x {counted(len(symbols), 'symbol')}"
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def picked(lines: list[str]) -> list[str]:
     """One line of each wording that is there, the earliest first."""
     found = [next((line for line in lines if wording in line), None) for wording in WORDINGS]
     return sorted((line for line in found if line is not None), key=lambda line: line[:12])
-
-
-class LogLines(logging.Handler):
-    """Collects the widgets' log lines, by what they are, for as long as its `with` block lasts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: dict[str, list[str]] = {kind: [] for kind in KINDS}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == threading.main_thread().ident:
-            return  # no widget's: the clients are made there
-        # What tasks do is logged on their loop's thread, or on one that makes a request for them.
-        kind = "thread" if str(record.threadName).startswith(WIDGET) else "task"
-        stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
-        self.lines[kind].append(f"{stamp},{int(record.msecs):03d} {record.levelname} {record.getMessage()}")
-
-    def __enter__(self) -> Self:
-        log = logging.getLogger("singleflight.accounts")
-        log.addHandler(self)
-        log.setLevel(logging.DEBUG)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("singleflight.accounts").removeHandler(self)
 
 
 @contextlib.contextmanager
@@ -265,14 +139,6 @@ def market(options: argparse.Namespace) -> Iterator[MarketServer | None]:
         for number, symbol in enumerate(options.symbols):
             server.prices.setdefault(symbol, 100.0 + number)
         yield server
-
-
-def say(text: str, passing: bool = False) -> None:
-    """Progress: one line that is written over on a terminal; elsewhere plain lines, without passing ones."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-    elif text and not passing:
-        print(text, file=sys.stderr, flush=True)
 
 
 def parsed() -> argparse.Namespace:
@@ -294,6 +160,15 @@ def parsed() -> argparse.Namespace:
         "--failures", type=fraction, default=0.0, help="part of the requests that fail, 0 to 1 (default 0)"
     )
     parser.add_argument("--bulk", action="store_true", help="each widget asks for all symbols in one call")
+    parser.add_argument("--processes", type=process_count, default=1, help="each has all widgets (default 1)")
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="make the processes one fleet, by this Redis or Valkey server; 'local' starts one",
+    )
+    parser.add_argument(
+        "--kill-leader", action="store_true", help="once more, and kill a process in the middle of its calls"
+    )
     parser.add_argument(
         "--outage",
         type=outage,
@@ -315,6 +190,14 @@ def parsed() -> argparse.Namespace:
             parser.error("argument --outage: its widgets are threads that ask for one price")
         if options.outage < 10 * options.latency:
             parser.error("argument --outage: expected ten times the latency, at least")
+        if options.processes > 1:
+            parser.error("argument --outage: not with --processes")
+    if options.store and options.processes == 1:
+        parser.error("argument --store: needs --processes, two at least")
+    if options.kill_leader and (not options.store or options.live or options.bulk):
+        parser.error(
+            "argument --kill-leader: needs --store, a server of ours, and widgets that ask for one price"
+        )
     return options
 
 
@@ -332,6 +215,10 @@ def number_in(text: str, least: float, most: float, whole: bool = False) -> floa
 
 def widget_count(text: str) -> int:
     return int(number_in(text, 1, 500, whole=True))
+
+
+def process_count(text: str) -> int:
+    return int(number_in(text, 1, 16, whole=True))
 
 
 def limit(text: str) -> int:

@@ -21,7 +21,7 @@ from .storage.ttl import AdaptiveTTL, Landing
 
 if _TYPE_CHECKING:
     from .telemetry.events import Event, Listener, LoggingListener
-    from .telemetry.views import CurrentFlight, Explanation, FlightInfo, Stats
+    from .telemetry.views import CurrentFlight, Explanation, FleetExplanation, FlightInfo, Stats
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,7 @@ __all__ = [
     "Entry",
     "Event",
     "Explanation",
+    "FleetExplanation",
     "FlightDeadlock",
     "FlightInfo",
     "FlightTimeout",

@@ -17,7 +17,7 @@ __all__ = ["Patience"]
 
 # Who reads `time.monotonic`: all but the timers of values, which are the functions' own.
 _READERS = (
-    *("drivers.wait", "core.batch", "core.flight", "core.transitions", "core.coordinator"),
+    *("drivers.wait", "core.batch", "core.flight", "core.transitions", "core.delays", "core.coordinator"),
     *("process.drain", "locks.keyed"),
 )
 LONG = 10_000.0  # seconds: nobody waits that long in a test

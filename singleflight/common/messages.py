@@ -12,7 +12,7 @@ from reprlib import Repr
 
 from .keys import plain
 
-__all__ = ["LONGEST", "Shown", "cut", "listed", "shown"]
+__all__ = ["LONGEST", "Shown", "cut", "kind_of", "listed", "shown"]
 
 LONGEST = 200  # characters of one key or argument
 _MOST = 12  # keys in one list
@@ -51,6 +51,17 @@ def shown(value: object) -> str:
         return cut(_bounded.repr(plain(value)))
     except Exception as error:
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+
+
+def kind_of(value: object) -> str:
+    """The type of a value with its article.
+
+    >>> kind_of(1), kind_of("a")
+    ('an int', 'a str')
+    """
+    name = "None" if value is None else type(value).__qualname__
+    article = "" if value is None else "an " if name[:1].lower() in "aeio" else "a "
+    return article + name
 
 
 class Shown:

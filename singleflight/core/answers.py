@@ -108,6 +108,8 @@ class Asked:
         if count is not None:
             count()
         self._served, self._record = "hit", record
+        if cache.tells_hits:
+            cache.used(record)
         self.value = record.value if cache.copy is None else cache.copy(record.value)
         return True
 

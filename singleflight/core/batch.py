@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from ..common.keys import check_room
 from ..common.messages import listed, shown
@@ -17,13 +17,24 @@ from .cache import Cache
 from .call import NONE, Call, new_call
 from .current import landing_value
 from .flight import FLYING, UNSEATED, Flight, Work
-from .landing import Ending, Verdict, call_off, fail, judge, land, renew_later, say_unstored, settle_flight
+from .landing import (
+    Arrival,
+    Ending,
+    Verdict,
+    call_off,
+    fail,
+    judge,
+    land,
+    renew_later,
+    say_unstored,
+    settle_flight,
+)
 from .leaving import abandon, desert, done
 from .renewal import begin_renewal, entrust_renewal
 from .shareable import PLAIN, accepted
 from .transitions import claim, doom, finish, free, is_unclaimed, new_flight, occupy
 
-__all__ = ["Batch", "uncalled"]
+__all__ = ["Batch", "Item", "uncalled"]
 
 
 class Uncalled(BaseException):
@@ -49,6 +60,21 @@ class Asks(Protocol):
         ...
 
 
+class Item(NamedTuple):
+    """What came for one flight of a batch: a value, or what it fails with; nothing if it is not `present`.
+
+    With an `arrival` or a `verdict` it is known what is to become of it (see `landing`).
+    """
+
+    flight: Flight
+    key: Hashable
+    present: bool
+    value: Any = None
+    error: BaseException | None = None
+    arrival: Arrival | None = None
+    verdict: Verdict | None = None
+
+
 class Batch:
     """The flights that one bulk call leads at once, and the loader calls that bring their values.
 
@@ -57,7 +83,7 @@ class Batch:
     """
 
     __slots__ = (
-        *("_call", "_called", "_extra", "_pending", "cache"),
+        *("_call", "_called", "_extra", "_pending", "_rest", "cache"),
         *("flights", "led", "name", "renews", "sealed", "spoiled", "values"),
     )
 
@@ -69,6 +95,7 @@ class Batch:
         # Each with its key, the object that `spelt` knows. No key is hashed here: it may be spoilt.
         self._pending: dict[Flight, Hashable] = {call.flight: call.key for call in led}
         self._called: dict[Flight, Hashable] | None = None  # those that the loader is running for
+        self._rest: dict[Hashable, Any] = {}  # what the loader has brought unasked
         self._extra: Hashable = None  # the key that was claimed last, beside those
         self.flights = list(self._pending)
         self.renews = bool(led) and led[0].background  # whether its loader calls count as refreshes
@@ -83,9 +110,12 @@ class Batch:
             flight.number = self.flights[0].number
             flight.due = self.flights[-1].due
 
-    def begin(self) -> list[Any]:
-        """The loader is about to be called with these items; none when all is loaded."""
-        flights = list(self._pending)[: self._call.max_batch]
+    def begin(self, chosen: Iterable[Flight] | None = None) -> list[Any]:
+        """The loader is about to be called with these items; none when all is loaded.
+
+        Those of the `chosen` flights are loaded next, where there is a choice.
+        """
+        flights = list(self._pending if chosen is None else chosen)[: self._call.max_batch]
         if not flights:
             return []
         cache, spelt = self.cache, self._call.spelt
@@ -114,6 +144,13 @@ class Batch:
 
     def land(self, loaded: Any) -> None:
         """The loader returned: land each key of its answer, and what was asked for and is not there."""
+        self.land_each(self.sort(loaded))
+
+    def sort(self, loaded: Any) -> list[Item]:
+        """Return what the loader has brought for each flight that it was called for; raises what is wrong.
+
+        What nobody asked for is left for `land_each`.
+        """
         cache = self.cache
         if not isinstance(loaded, Mapping):
             kind = type(loaded).__name__
@@ -124,33 +161,69 @@ class Batch:
         more = [flight for flight, key in self._pending.items() if _has(values, key)]
         for flight in more:  # more than it was asked for this time
             called[flight] = self._pending.pop(flight)
+        items = []
+        for flight, key in called.items():
+            brought = _taken(values, key)
+            value, error = None, None
+            if brought:
+                try:
+                    value = _checked(cache.name, flight, key, brought[0])
+                except Exception as raised:
+                    error = raised
+            items.append(Item(flight, key, bool(brought), value, error))
+        self._rest = values
+        return items
+
+    def land_each(self, items: list[Item], extra: bool = True) -> None:
+        """Land these; with `extra` also what nobody asked for."""
+        cache, called = self.cache, self._called
+        assert called is not None
+        rest, self._rest = self._rest, {}
         endings: list[Ending] = []
         struck: BaseException | None = None
         try:
-            for flight, key in called.items():
-                brought = _taken(values, key)
-                if brought:
-                    try:
-                        value = _checked(cache.name, flight, key, brought[0])
-                        land(cache, flight, value, endings)
-                    except Exception as error:  # of `cache_if` or `ttl` too: that flight's failure
-                        ended = fail(cache, flight, error, endings)
-                        if struck is None or not isinstance(ended, Exception):
-                            struck = ended
-                        del ended
-                    else:
-                        storable = endings[-1][4]
-                        if storable or not flight.background:  # else the value that was to be renewed stays
-                            self.values[id(key)] = value
-                else:
+            for flight, key, present, value, error, arrival, verdict in items:
+                if not present:
                     self._lack(flight, endings)
+                    continue
+                try:
+                    if error is not None:
+                        raise error
+                    land(cache, flight, value, endings, arrival)
+                except Exception as raised:  # of `cache_if` or `ttl` too: that flight's failure
+                    ended = fail(cache, flight, raised, endings, verdict=verdict)
+                    if struck is None or not isinstance(ended, Exception):
+                        struck = ended
+                    del ended
+                else:
+                    storable = endings[-1][4]
+                    if storable or not flight.background:  # else the value that was to be renewed stays
+                        self.values[id(key)] = value
             self._end(endings)
-            self._add(values, called)
+            if extra:
+                self._add(rest, called)
             if struck is not None and self._raises(struck):
                 raise struck
         finally:
-            del endings, struck
-        called.clear()
+            del endings, struck, items
+        for flight in [flight for flight in called if flight.has_ended()]:
+            del called[flight]
+
+    def waiting_for(self) -> dict[Flight, Hashable]:
+        """Return the flights that the loader was not called for yet, each with its key."""
+        return dict(self._pending)
+
+    def found(self, items: list[Item]) -> None:
+        """Land what was found elsewhere, for which the loader is not called."""
+        if self._called is None:
+            self._called = {}
+        for item in items:
+            self._called[item.flight] = self._pending.pop(item.flight, item.key)
+        self.land_each(items, extra=False)
+
+    def leave(self, flight: Flight) -> None:
+        """A flight has ended in another way, and is not loaded."""
+        self._pending.pop(flight, None)
 
     def fail(self, error: BaseException, overdue: bool = False) -> BaseException | None:
         """Nothing more is loaded: those it was called for end with the error, the rest with none to share.

@@ -122,6 +122,8 @@ class BulkCall:
                 if count is not None:
                     count()
                 values[id(key)] = record.value
+                if cache.tells_hits:
+                    cache.used(record)
             else:
                 self._todo.append(key)
         self._todo.reverse()

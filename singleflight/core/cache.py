@@ -9,16 +9,21 @@ from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
 
+from ..common.keys import check_room
+from ..common.messages import shown
 from ..locks.keyed import KeyedLocks
 from ..locks.line import Line
 from ..locks.mutex import mutex, new_lock
 from ..locks.waiters import get_ident
-from ..storage.entry import AgeingRecord
+from ..storage.entry import AgeingRecord, Record
+from ..storage.policy import wants_hits
 from ..storage.store import Store
 from ..telemetry.counters import Counts
 from ..telemetry.emitter import Emitter
+from ..telemetry.kinds import log
 from .flight import Flight
 from .options import Options, is_not_none, switched_off
+from .tier import Tier
 
 __all__ = ["Cache"]
 
@@ -74,7 +79,9 @@ class Cache:
         self.tags_of = options.tags if callable(options.tags) else None
         ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
         self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
-        self.is_plain = ages_alike and self.tags_of is None
+        self.tier: Tier | None = None  # set before the first call, where there is a `store`
+        self.weigh = options.weigh
+        self.is_plain = ages_alike and self.tags_of is None and self.weigh is None and options.store is None
         self.fixed_ttl = options.fixed_ttl or 0.0
         # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done
         # when a flight begins, or when a value has come, switches that off here.
@@ -85,7 +92,15 @@ class Cache:
             and options.cache_if is is_not_none
             and options.listener is None
         )
-        self.store = Store(options.maxsize, options.fixed_ttl if ages_alike else None)
+        ages_alike = ages_alike and options.store is None  # what others stored has lived for a while
+        self.store = Store(
+            options.maxsize,
+            options.fixed_ttl if ages_alike else None,
+            options.policy,
+            weighed=self.weigh is not None,
+        )
+        self.tells_hits = wants_hits(options.policy)
+        self._blamed = False  # that its policy failed; told once
         self.renews = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
@@ -109,6 +124,26 @@ class Cache:
                     batch.spoiled.add(key)
                 except Exception:  # the key's own: nothing that it brings unasked is to be stored
                     batch.sealed = True
+
+    def used(self, record: Record) -> None:
+        """Tell the policy, if it wants to know, that a record has served. What it raises is logged once."""
+        try:
+            gone = self.store.used(record)
+        except Exception as error:
+            check_room(error)
+            if not self._blamed:
+                self._blamed = True
+                policy = shown(self.options.policy)
+                log.warning("%s: its policy %s failed; told once", self.name, policy, exc_info=error)
+        else:
+            if gone:
+                self.tell.gone(gone, self.time_or(record.landed))
+
+    def told(self, record: Record) -> Any:
+        """Return the value of a record that has served, after its policy was told."""
+        value = record.value
+        self.used(record)
+        return value if self.copy is None else self.copy(value)
 
     def unseat(self, flight: Flight, /) -> bool:
         """Take the key from a flight that is due; see `coordinator.unseat`."""
@@ -160,6 +195,8 @@ class Cache:
             self.gathering.after_fork()
         self.counts.after_fork()
         self.store.after_fork()
+        if self.tier is not None:
+            self.tier.after_fork()
         if self.renews:
             for record in self.store.records():  # what was being renewed is not, here
                 if isinstance(record, AgeingRecord):

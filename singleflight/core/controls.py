@@ -19,7 +19,7 @@ from ..storage.ttl import Landing, checked_tags
 from .cache import Cache
 from .current import Unchanged
 from .flight import FLYING, Flight
-from .landing import new_record
+from .landing import fits, new_record
 from .options import switched_off
 from .shareable import check_shareable
 from .transitions import detach
@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 __all__ = [
     "bypass",
     "clear",
+    "cut",
+    "detach_flight",
     "drop",
+    "drop_here",
     "entry",
     "explain",
     "flights",
     "invalidate",
+    "invalidate_here",
     "invalidate_tag",
     "invalidate_where",
     "put",
@@ -44,6 +48,16 @@ __all__ = [
 
 def invalidate(cache: Cache, key: Hashable) -> bool:
     """Detach the key's flight, then drop its value. Return True if there was either."""
+    if cache.tier is None:
+        return invalidate_here(cache, key)
+    tell = cache.tier.drop(key)
+    dropped = invalidate_here(cache, key)
+    tell()
+    return dropped
+
+
+def invalidate_here(cache: Cache, key: Hashable) -> bool:
+    """Do the same in this process alone."""
     settle()
     detached = _detach(cache, key)
     record = cache.store.drop(key)
@@ -60,22 +74,35 @@ def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
     """Invalidate every key that the predicate picks; how many there were. It runs under no lock."""
     if not callable(predicate):
         raise TypeError(f"predicate: expected a callable of the key, got {shown(predicate)}")
+    tell = None if cache.tier is None else cache.tier.drop_all()  # which keys others have is not known here
     with mutex:
         slots = cache.locks.live()
         for batch in cache.batches:
             batch.sealed = True  # what it brings unasked is not known yet, so none of that is stored
     records = cache.store.records()  # second: a flight is stored before it leaves its slot
     keys, spoilt = _keys_of(cache, slots, records)
-    dropped = sum(invalidate(cache, key) for key in keys if predicate(plain(key)))
-    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(plain(of.key))])
+    dropped = sum(invalidate_here(cache, key) for key in keys if predicate(plain(key)))
+    dropped += _drop_spoilt(cache, [of for of in spoilt if predicate(plain(of.key))])
+    if tell is not None:
+        tell()
+    return dropped
 
 
 def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
     """Drop what has one of these tags, and keep what is on its way with one from being stored; how many."""
-    settle()
     static = cache.options.tags
     if not callable(static):
         return drop(cache) if any(tag in static for tag in tags) else 0
+    tell = None if cache.tier is None else cache.tier.cut(tags)
+    dropped = cut(cache, tags)
+    if tell is not None:
+        tell()
+    return dropped
+
+
+def cut(cache: Cache, tags: tuple[str, ...]) -> int:
+    """Do the same in this process alone, for a function whose values have tags of their own."""
+    settle()
     number = next(numbers)
     if cache.store.has_many_cuts():
         cache.store.forget_cuts(_oldest_in_flight(cache, number))
@@ -99,6 +126,15 @@ def _oldest_in_flight(cache: Cache, number: int) -> int:
 
 def drop(cache: Cache, owner: InstanceKey | None = None) -> int:
     """Drop the entries and detach the flights of one instance, or of all; how many entries there were."""
+    tell = None if cache.tier is None else cache.tier.drop_all()
+    dropped = drop_here(cache, owner)
+    if tell is not None:
+        tell()
+    return dropped
+
+
+def drop_here(cache: Cache, owner: InstanceKey | None = None) -> int:
+    """Do the same in this process alone."""
     settle()
     with mutex:
         slots = cache.locks.live()
@@ -171,19 +207,32 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
         invalidate(cache, key)
         return
     tags = () if cache.tags_of is None else checked_tags(cache.tags_of(landing))
-    _detach(cache, key)
     record = new_record(cache, key, value, now, ttl, 0.0, tags)
+    if not fits(cache, record):
+        invalidate(cache, key)
+        return
+    tell = None
+    if cache.tier is not None:
+        record, tell = cache.tier.put(key, record)  # raises what cannot be shared: then nothing has changed
+    _detach(cache, key)
     if cache.tell.wants("hit"):
         record.deadline = -inf
-    gone = cache.store.put(record)
+    try:
+        gone = cache.store.put(record)
+    except Exception:  # of a policy: what it took the place of goes all the same
+        cache.store.forget(key)
+        raise
     _detach(cache, key)  # a flight that began in between is refused by the store; nobody is to join it now
     if cache.tell.wants("put"):
         cache.tell.tell("put", key, value=value)
     cache.tell.gone(gone or [], now)
+    if tell is not None:
+        tell()
 
 
 def clear(cache: Cache) -> None:
     """Drop all entries, detach all flights, forget idle locks and zero the counts."""
+    tell = None if cache.tier is None else cache.tier.drop_all()
     settle()
     with mutex:
         slots = cache.locks.live()
@@ -197,6 +246,10 @@ def clear(cache: Cache) -> None:
     cache.locks.evict_idle()
     with mutex:
         cache.counts.reset()
+    if cache.tier is not None:
+        cache.tier.reset()
+    if tell is not None:
+        tell()
 
 
 def entry(cache: Cache, key: Hashable) -> Entry[Any] | None:
@@ -271,8 +324,10 @@ def stats(cache: Cache) -> Stats:
             refreshes=counts.refreshes,
             in_flight=in_flight,
             entries=len(cache.store.index),
+            weight=cache.store.weight(),
             locks=len(locks),
             idle_locks=locks.idle,
+            **({} if cache.tier is None else cache.tier.counted()),
         )
     return told  # noqa: RET504  # not within: an interrupt before the return may leave the mutex held
 
@@ -323,6 +378,12 @@ def _detach(cache: Cache, key: Hashable) -> bool:
     return _detach_slot(cache, None, key)
 
 
+def detach_flight(cache: Cache, flight: Flight) -> None:
+    """Detach a flight, if it is in progress: another process has dropped its key."""
+    if flight.slot.turn is flight:
+        _detach_slot(cache, flight.slot)
+
+
 def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
     """The same for the flight in this slot, or else in that of the key."""
     after = After()
@@ -345,7 +406,7 @@ def info(flight: Flight, cache: Cache, now: float) -> FlightInfo:
     from ..telemetry.views import FlightInfo
 
     elapsed = max(0.0, now - flight.started)
-    leader = name_of(flight.leader)
+    leader = (cache.tier is not None and cache.tier.leader_of(flight)) or name_of(flight.leader)
     queued = cache.line is not None and cache.line.is_queued(flight)
     followers, kind = flight.followers, flight.kind
     key = plain(flight.key)

@@ -302,6 +302,8 @@ def unseat(cache: Cache, flight: Flight, /) -> bool:
             why = KeyboardInterrupt() if dead else FlightTimeout(f"it took longer than {limit:g} s")
             renew_later(cache, flight, cache.time_or(flight.started), why)
         cache.tell.unseated(flight)
+        if cache.tier is not None:
+            cache.tier.unseated(flight)
     return True
 
 

@@ -11,7 +11,8 @@ from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import is_sound
 from ..locks.unsettled import After
-from ..storage.entry import AgeingRecord, Record, TaggedRecord, record_of
+from ..storage.entry import AgeingRecord, Record, TaggedRecord, WeighedRecord, record_of
+from ..storage.policy import weight_from
 from ..storage.ttl import Landing, checked_tags
 from ..telemetry.kinds import log
 from .cache import Cache
@@ -22,13 +23,17 @@ from .outcome import bare_copy_of
 from .transitions import finish, is_unshared
 
 __all__ = [
+    "Arrival",
     "Ending",
     "Verdict",
+    "appraise",
     "call_off",
     "fail",
+    "fits",
     "judge",
     "land",
     "new_record",
+    "postpone",
     "renew_later",
     "say_unstored",
     "settle_flight",
@@ -41,37 +46,60 @@ Ending = tuple[
 ]
 
 
-def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None = None) -> None:
-    """The function returned: publish the value, then free the key, then tell.
+# What is to become of a value that has come: whether it is storable, its ttl, when it came, and the record
+# that is to be stored, if any.
+Arrival = tuple[bool | None, float, float, Record | None]
 
-    Passes on what `cache_if` and `ttl` raise: the flight has not ended then, and is to `fail` with it.
-    With `later` it only publishes, and adds there what is left to be done.
+
+def appraise(cache: Cache, flight: Flight, value: object) -> Arrival:
+    """The function returned: ask `cache_if`, `ttl`, `tags` and `weigh` what is to become of the value.
+
+    Passes on what they raise: the flight has not ended then, and is to `fail` with it.
     """
     options = cache.options
     cache_if = options.cache_if
-    storable: bool | None = value is not None if cache_if is is_not_none else bool(cache_if(value))
+    storable = value is not None if cache_if is is_not_none else bool(cache_if(value))
     ttl = options.fixed_ttl
     if ttl is None:
         ttl = cache.options.ttl_of(_landing(cache, flight, value)) if storable else 0.0
     timer = cache.timer
     now = timer()
-    gone: list[Record] | None = None
-    unstored: Exception | None = None
+    record: Record | None = None
     if storable and ttl > 0.0 and not flight.detached:
-        key: Any = flight.key
         if cache.is_plain:
-            record = record_of(key, value, now, ttl)
+            record = record_of(flight.key, value, now, ttl)
         else:
             tags_of = cache.tags_of
             tags = () if tags_of is None else checked_tags(tags_of(_landing(cache, flight, value)))
-            record = new_record(cache, key, value, now, ttl, now - flight.started, tags)
+            record = new_record(cache, flight.key, value, now, ttl, now - flight.started, tags)
+    return storable, ttl, now, record
+
+
+def land(
+    cache: Cache,
+    flight: Flight,
+    value: object,
+    later: list[Ending] | None = None,
+    arrival: Arrival | None = None,
+) -> None:
+    """A value has come: publish it, then free the key, then tell.
+
+    It is appraised, unless its `arrival` is known; what that raises is passed on (see `appraise`). With
+    `later` it only publishes, and adds there what is left to be done.
+    """
+    storable, ttl, now, record = arrival or appraise(cache, flight, value)
+    gone: list[Record] | None = None
+    unstored: Exception | None = None
+    if record is not None:
+        key: Any = flight.key
         if flight.wants_events and cache.tell.wants("hit"):
             record.deadline = -inf
         try:
             # A key that has changed must not be filed as what it is now: the value is its callers' alone.
             slot, by_key = flight.slot, cache.locks.by_key
             # In line: `is_sound`.
-            if by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash:
+            sound = by_key[(*key,)] is slot if type(key) is tuple else hash(key) == slot.hash
+            if sound and (cache.weigh is None or fits(cache, record)):
                 gone = cache.store.put(record, flight)
         except Exception as error:  # the key's own, as when it is hashed
             unstored = error.with_traceback(None)
@@ -105,12 +133,13 @@ def land(cache: Cache, flight: Flight, value: object, later: list[Ending] | None
 class Verdict(NamedTuple):
     """What an execution that failed ends with, and for how many seconds that is stored.
 
-    `fault` is what a callable `failure_ttl` raised, if that is to be logged.
+    `fault` is what a callable `failure_ttl` raised, if that is to be logged; by `marks`, its tags, it goes.
     """
 
     error: BaseException
     ttl: float
     fault: Exception | None = None
+    marks: tuple[str, ...] = ()
 
 
 def judge(cache: Cache, error: BaseException, flight: Flight | None = None) -> Verdict:
@@ -149,13 +178,14 @@ def fail(
     """
     now = cache.time_or(flight.started)
     raised, ttl, unstored = error, 0.0, None
+    marks: tuple[str, ...] = ()
     if cache.stores_failures:
-        error, ttl, unstored = verdict or judge(cache, error, flight)
+        error, ttl, unstored, marks = verdict or judge(cache, error, flight)
     if flight.renews and not flight.detached:
         renew_later(cache, flight, now, error, ttl)
     if ttl and not flight.background:
         assert isinstance(error, Exception)
-        unstored = _store_failure(cache, flight, error, now, ttl)
+        unstored = _store_failure(cache, flight, error, now, ttl, marks)
     if later is not None:
         later.append((flight, None, error, now, False, None, [], unstored))
         return error
@@ -192,15 +222,25 @@ def new_record(
     refresh_at = ageing.refresh_at(now, ttl, duration)
     if ageing.grace:
         refresh_at = min(refresh_at, now + ttl)  # the first who finds it stale has it renewed
-    if not tags:
+    if cache.weigh is not None:
+        record: TaggedRecord = WeighedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+        record.weight = weight_from(cache.weigh(value))
+    elif tags:
+        record = TaggedRecord(key, value, now, ttl, ageing.grace, refresh_at)
+    else:
         return AgeingRecord(key, value, now, ttl, ageing.grace, refresh_at)
-    record = TaggedRecord(key, value, now, ttl, ageing.grace, refresh_at)
     record.tags = tags
     return record
 
 
+def fits(cache: Cache, record: Record) -> bool:
+    """Return True if a record is not too heavy to be stored at all."""
+    maxsize = cache.options.maxsize
+    return maxsize is None or bool(record.weight <= maxsize)
+
+
 def _store_failure(
-    cache: Cache, flight: Flight, error: Exception, now: float, ttl: float
+    cache: Cache, flight: Flight, error: Exception, now: float, ttl: float, marks: tuple[str, ...] = ()
 ) -> Exception | None:
     """Keep an exception for a while, where there is no value and nobody is to try again at once.
 
@@ -216,7 +256,9 @@ def _store_failure(
     try:
         if not is_sound(flight.slot, cache.locks.by_key):  # see `land`
             return None
-        gone = cache.store.put(AgeingRecord(flight.key, None, now, ttl, error=kept), flight)
+        record = TaggedRecord(flight.key, None, now, ttl, error=kept)
+        record.tags = marks
+        gone = cache.store.put(record, flight)
     except Exception as raised:  # the key's own
         return raised.with_traceback(None)
     cache.tell.gone(gone or [], now)
@@ -273,6 +315,17 @@ def call_off(cache: Cache, flight: Flight) -> None:
     if not flight.detached:
         renew_later(cache, flight, now, called_off)
     _finish(cache, flight, None, called_off, now, False, False)
+
+
+def postpone(cache: Cache, flight: Flight, pause: float) -> None:
+    """A renewal is not run here: another process does that. It is looked at again after a pause."""
+    now = cache.time_or(flight.started)
+    with mutex:
+        record = flight.previous
+        if isinstance(record, AgeingRecord) and not flight.has_ended():
+            record.renew_at(now + pause)
+        flight.counted = True
+    _finish(cache, flight, None, KeyboardInterrupt(), now, False, False)
 
 
 def settle_flight(cache: Cache, flight: Flight, error: BaseException, after: After) -> None:

@@ -15,17 +15,30 @@ from typing import Any
 from ..common.durations import left, lifetime, patience, real, seconds
 from ..common.messages import shown
 from ..storage.freshness import Ageing
+from ..storage.policy import USUAL, checked_policy
 from ..storage.ttl import TTL, Landing, Tags, checked_tags
 from ..telemetry.kinds import refuse_unknown_kinds
 from .functions import refuse_coroutine_functions
+from .tier import Backend
 
-__all__ = ["OFF", "Copy", "FailureTTL", "Options", "environment", "is_not_none", "switch", "switched_off"]
+__all__ = [
+    "OFF",
+    "Copy",
+    "FailureTTL",
+    "Options",
+    "environment",
+    "is_not_none",
+    "switch",
+    "switched_off",
+    "usual_idle",
+]
 
 FailureTTL = float | timedelta | Callable[[Exception], float | timedelta]
 """The types that the option `failure_ttl` accepts."""
 Copy = bool | Callable[[Any], Any] | None
 """The types that the option `copy` accepts."""
 
+_MOST_IDLE = 1024  # locks, where `maxsize` does not limit the number of entries
 _SWITCH = "SINGLEFLIGHT_DISABLED"
 OFF = frozenset({"", "0", "false", "no", "off"})
 # The dictionary behind os.environ: asking os.environ itself for a missing name takes half a microsecond.
@@ -66,6 +79,9 @@ class Options:
     tags: Tags
     max_flights: int | None
     soft_timeout: float
+    policy: Any
+    weigh: Callable[[Any], float] | None
+    store: Backend | None
 
     @classmethod
     def checked(
@@ -88,6 +104,9 @@ class Options:
         tags: Any = (),
         max_flights: int | None = None,
         soft_timeout: float | timedelta = 0,
+        policy: Any = USUAL,
+        weigh: Callable[[Any], float] | None = None,
+        store: Any = None,
     ) -> Options:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         maxsize = _whole_number(maxsize, "maxsize", 1)
@@ -101,7 +120,13 @@ class Options:
         if not isinstance(copy, bool) and copy is not None and not callable(copy):
             raise TypeError(f"copy: expected True or a callable of the value, got {shown(copy)}")
         refuse_coroutine_functions(ttl=ttl, cache_if=cache_if, timer=timer, listener=listener, copy=copy)
-        refuse_coroutine_functions(failure_ttl=failure_ttl, tags=tags)
+        if weigh is not None and not callable(weigh):
+            raise TypeError(f"weigh: expected a callable of the value or None, got {shown(weigh)}")
+        refuse_coroutine_functions(failure_ttl=failure_ttl, tags=tags, weigh=weigh)
+        if weigh is not None and maxsize is None:
+            raise ValueError("weigh: needs `maxsize`: without a limit nothing is evicted")
+        if store is not None and not callable(getattr(store, "tier_for", None)):
+            raise TypeError(f"store: expected a RedisStore or None, got {shown(store)}")
         if listener is not None:
             refuse_unknown_kinds(listener)
         ageing = Ageing(
@@ -130,6 +155,9 @@ class Options:
             tags=tags if callable(tags) else checked_tags(tags),
             max_flights=_whole_number(max_flights, "max_flights", 1),
             soft_timeout=_soft(soft_timeout, ageing.grace),
+            policy=checked_policy(policy, maxsize, weigh is not None),
+            weigh=weigh,
+            store=store,
         )
 
     def ttl_of(self, landing: Landing) -> float:
@@ -150,9 +178,14 @@ class Options:
     def differing(self) -> dict[str, Any]:
         """The options that are not at their defaults."""
         given = {name: getattr(self, name) for name in _DEFAULTS}
-        if given["max_idle_locks"] == (_DEFAULTS["maxsize"] if self.maxsize is None else self.maxsize):
+        if given["max_idle_locks"] == usual_idle(self.maxsize, self.weigh):
             del given["max_idle_locks"]
         return {name: value for name, value in given.items() if not _is_default(value, _DEFAULTS[name])}
+
+
+def usual_idle(maxsize: int | None, weigh: object) -> int:
+    """How many unused locks are kept where nobody says: as many as entries, where `maxsize` counts these."""
+    return _MOST_IDLE if maxsize is None or weigh is not None else maxsize
 
 
 _DEFAULTS = {name: each.default for name, each in inspect.signature(Options.checked).parameters.items()}

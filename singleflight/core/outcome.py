@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NoReturn
 
-__all__ = ["bare_copy_of", "copy_of", "raise_shared", "traceback_of"]
+__all__ = ["bare_copy_of", "copy_of", "raise_shared", "traceback_of", "without_drivers"]
 
 _FIELDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _own: Any = vars(BaseException)
@@ -27,6 +27,7 @@ _args, _cause, _context, _suppress, _traceback, _attributes = (
 _group: Any = vars(BaseExceptionGroup)
 _message, _members = _group["message"], _group["exceptions"]
 _UNSET = object()
+_DRIVERS = tuple(f"{__name__.partition('.')[0]}.{room}." for room in ("drivers", "redis"))  # modules' names
 
 traceback_of: Callable[[BaseException], types.TracebackType | None] = _traceback.__get__
 """Where an exception was raised, whatever its class makes of the name `__traceback__`."""
@@ -57,6 +58,14 @@ def bare_copy_of(error: BaseException) -> BaseException:
         return _copy_all(error)
     except Exception:
         return error
+
+
+def without_drivers(traceback: types.TracebackType) -> types.TracebackType:
+    """Return the part below the frames that ran the function: a follower should see where that failed."""
+    below = traceback.tb_next or traceback
+    while below.tb_next is not None and below.tb_frame.f_globals.get("__name__", "").startswith(_DRIVERS):
+        below = below.tb_next
+    return below
 
 
 def raise_shared(error: BaseException, traceback: types.TracebackType | None = None) -> NoReturn:

@@ -100,9 +100,12 @@ def served(cache: Cache, call: Call, now: float) -> None:
     record = call.record
     if record.error is not None:
         return
-    if record.fresh_for(now) <= 0:
+    fresh = record.fresh_for(now) > 0
+    if fresh:
+        cache.counts.served(record)
+    if cache.tells_hits:
+        cache.used(record)
+    if not fresh:
         cache.tell.stale_hit(record, now)
-        return
-    cache.counts.served(record)
-    if not cache.tell.hit(record, now) and record.deadline == -inf:
+    elif not cache.tell.hit(record, now) and record.deadline == -inf:
         record.reopen()  # nobody listens any more

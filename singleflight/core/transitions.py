@@ -44,14 +44,13 @@ from ..telemetry.kinds import is_logging, levels
 from .cache import Cache
 from .call import HIT, JOIN, LEAD, NONE, Call
 from .flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, Flight, Owner, State, Work
-from .outcome import traceback_of
+from .outcome import traceback_of, without_drivers
 
 __all__ = [
     "bring",
     "claim",
     "claim_slot",
     "count_execution",
-    "count_uncalled",
     "desert",
     "detach",
     "doom",
@@ -60,7 +59,6 @@ __all__ = [
     "forget_the_dead",
     "free",
     "hand_over",
-    "hold_back",
     "is_unclaimed",
     "is_unshared",
     "land_at_once",
@@ -70,7 +68,6 @@ __all__ = [
     "pass_on",
     "release_if_unwanted",
     "serve_follower",
-    "set_out",
     "stop_following",
     "take_back",
     "take_key",
@@ -187,38 +184,6 @@ def lead_at_once(cache: Cache, call: Call) -> bool:
                 call.flight, call.decision = flight, LEAD
                 slot.turn = flight
     return call.decision is LEAD
-
-
-def hold_back(flights: list[Flight]) -> None:
-    """They stand in line: their time does not run. Takes the mutex."""
-    with mutex:
-        for flight in flights:
-            flight.due = None
-
-
-def set_out(cache: Cache, flights: list[Flight], now: float) -> None:
-    """They begin now, not when they were claimed. Takes the mutex."""
-    timeout = cache.options.flight_timeout
-    due = None if timeout is None else time.monotonic() + timeout
-    with mutex:
-        for flight in flights:
-            flight.started, flight.due = now, due
-
-
-def count_uncalled(cache: Cache, flights: list[Flight], error: BaseException) -> None:
-    """Count those that came into a line, and not out of it to be run. Takes the mutex."""
-    timed_out = isinstance(error, FlightTimeout)
-    with mutex:
-        for flight in flights:
-            if flight.counted or (flight.work is not None and flight.kind != "bulk"):  # counted by `began`
-                continue
-            flight.counted = True
-            if flight.deserted or flight.background:
-                continue
-            if timed_out:
-                cache.counts.timeouts += 1
-            else:
-                cache.counts.errors += 1
 
 
 def hand_over(call: Call, work: Work, leader: Hashable) -> None:
@@ -369,10 +334,12 @@ def finish(
         cache.adrift.discard(flight)
     if not flight.counted:
         count_execution(cache, flight, error, stored)
-    again = unshared = False
+    again = unshared = old = False
     if followers:
+        if error is None and (flight.stored.tags if stored else flight.detached):
+            old = _is_old(cache, flight, stored)
         unshared = flight.doomed or (error is not None and is_unshared(error))
-        again = unshared or (current and not storable and flight.retries != 0)
+        again = unshared or (flight.retries != 0 and (old or (current and not storable)))
     if state is UNSEATED:
         flight.state = PASSED
     elif again:
@@ -394,6 +361,16 @@ def finish(
     if latch is not None:
         after.append(latch.open)
     return followers, again
+
+
+def _is_old(cache: Cache, flight: Flight, stored: bool) -> bool:
+    """Return True if a tag was invalidated, perhaps one of its own, and followers may have come after that.
+
+    That is asked where `store.put` was not, or cannot have seen it: it lost its key before, or it was stored.
+    """
+    if stored:
+        return cache.store.is_cut(flight.stored.tags, flight.number)
+    return flight.number < cache.store.last_cut
 
 
 def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
@@ -562,9 +539,8 @@ def bring(
     flight.landed = now
     flight.traceback = None
     if error is not None:
-        # Without the leader's own frame: a follower should see where the function failed.
         traceback = traceback_of(error)
-        flight.traceback = traceback and (traceback.tb_next or traceback)
+        flight.traceback = traceback and without_drivers(traceback)
 
 
 def count_execution(cache: Cache, flight: Flight, error: BaseException | None, stored: bool) -> None:
@@ -575,7 +551,7 @@ def count_execution(cache: Cache, flight: Flight, error: BaseException | None, s
     timed_out = error is not None and isinstance(error, FlightTimeout)
     # No call from here on: an interrupt finds all of it counted, or nothing.
     flight.counted = True
-    if flight.kind != "bulk":  # whose executions are counted by the batch
+    if flight.kind != "bulk" and flight.kind != "shared":  # those are counted where they are run
         if ran:
             counts.calls += 1
             if flight.kind == "refresh":

@@ -40,11 +40,12 @@ from .batch import Batch, Uncalled
 from .cache import Cache
 from .call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from .coordinator import refuse
+from .delays import set_out
 from .flight import FLYING, UNSEATED, Flight, Work
 from .landing import Ending, call_off
 from .leaving import desert, end_wait
 from .outcome import raise_shared, traceback_of
-from .transitions import doom, is_unshared, set_out
+from .transitions import doom, is_unshared
 
 __all__ = ["Load", "Stay", "Window"]
 
@@ -103,7 +104,18 @@ class Window(Batch):
     """
 
     __slots__ = (
-        *("_keys", "_load", "_outcomes", "_registry", "closes_at", "depth", "full", "group", "is_open"),
+        *(
+            "_keys",
+            "_load",
+            "_outcomes",
+            "_registry",
+            "_spared",
+            "closes_at",
+            "depth",
+            "full",
+            "group",
+            "is_open",
+        ),
         *("is_overdue", "is_unshared", "latch", "leader", "life", "opener", "own", "thread", "work"),
     )
 
@@ -113,9 +125,10 @@ class Window(Batch):
         self._load = load
         self._keys: set[Hashable] = set()  # also keeps them, which `spelt` knows by identity
         self._outcomes: dict[Flight, Outcome] = {}  # for members; taken by each
+        self._spared: set[Flight] = set()  # whose callers call anew
         self.closes_at = time.monotonic() + (0.0 if alone else load.gather)
         self.full = Latch()  # opens early where it is full; its runner waits there
-        self.latch = Latch()  # opens when its flights have ended; its members wait there
+        self.latch = Latch()  # opens when some or all of its flights end; its members wait there
         self.is_open = not alone
         self.is_unshared = False  # whether it ended with an Exception that says nothing about its keys
         self.is_overdue = False  # whether it was stopped for taking too long
@@ -309,16 +322,25 @@ class Window(Batch):
                 self.is_unshared = isinstance(error, Exception)
                 self.is_overdue = unseated and isinstance(error, FlightTimeout)
                 if not self.is_overdue:  # which all its callers receive
-                    self._spare(flight)
+                    self._spare(flight, error)
             elif not (flight.deserted or flight.background):
                 self._outcomes[flight] = value, error, None if error is None else traceback_of(error)
-        if not self._pending:
-            after.append(self.latch.open)
+        latch, ending = self.latch, {flight for flight, *_ in endings}
+        if any(not (flight in ending or flight.has_ended()) for flight in self.flights):
+            self.latch = Latch()  # for those whose flights go on: a part was loaded, or came from elsewhere
+        after.append(latch.open)
 
-    def _spare(self, flight: Flight) -> None:
+    def _spare(self, flight: Flight, error: BaseException) -> None:
         """It ends without an outcome: its caller calls anew, and is counted then."""
-        if flight is not self.own:
-            flight.counted = True
+        if flight is self.own or flight in self._spared:
+            return
+        self._spared.add(flight)
+        if flight.counted and not (flight.deserted or flight.background):  # in line: see `count_uncalled`
+            if isinstance(error, FlightTimeout):
+                self.cache.counts.timeouts -= 1
+            else:
+                self.cache.counts.errors -= 1
+        flight.counted = True
 
     def _raises(self, struck: BaseException) -> bool:
         return not isinstance(struck, Exception)  # each member receives its own
@@ -327,7 +349,7 @@ class Window(Batch):
         """As `give_up`, where there was no room for it. Call under the mutex; may be repeated."""
         for flight in self.flights:
             if not flight.has_ended():
-                self._spare(flight)
+                self._spare(flight, error)
         super().settle(error, after)
 
     def _close(self, after: After) -> None:
@@ -363,7 +385,16 @@ class Window(Batch):
                 del error, traceback  # or this frame and the exception would keep each other
         return value
 
-    def leave(self, call: Call) -> None:
+    def stand_again(self, call: Call) -> bool:
+        """A member whose latch has opened waits at the next one, if its flight goes on; else False."""
+        with mutex:
+            goes_on = bool(self.flights) and not call.flight.has_ended()
+            if goes_on:
+                call.latch = self.latch
+                call.stand_at(call.latch, self)
+        return goes_on
+
+    def part_with(self, call: Call) -> None:
         """A member's call ends with an exception."""
         flight = call.flight
         if flight is not None:
@@ -423,7 +454,10 @@ class Stay:
         call, cache = self._call, self._window.cache
         flight: Flight = call.flight
         decision = self._over(flight)
-        if decision is JOIN and not opened:
+        if decision is JOIN and opened:
+            opened = not self._window.stand_again(call)
+            decision = self._over(flight)
+        elif decision is JOIN:
             flight.see_to()
             decision = self._over(flight)
         overdue = decision is NONE and self._window.is_overdue

@@ -81,8 +81,11 @@ class Accelerator:
 
     @classmethod
     def of(cls, cache: Cache) -> Accelerator | None:
-        """One for a function with this cache, or None where hits are not served in C: also with `copy`."""
-        return cls(cache) if accelerated and cache.copy is None else None
+        """One for a function with this cache, or None where hits are not served in C.
+
+        Nor are they with `copy`, nor where the policy is told of each.
+        """
+        return cls(cache) if accelerated and cache.copy is None and not cache.tells_hits else None
 
     def __setitem__(self, _name: str, lookup: Any) -> None:
         """The cache's look-up was replaced (see `Cache.fast_paths`): here its dictionary is what counts."""

@@ -67,6 +67,11 @@ class TwinGroup:
 
     def has_methods(self) -> None:
         """All plain calls are given the instance first."""
+        cache = self.cache
+        if cache.tier is not None and self.assemblies and self.assemblies[0].form.owned:
+            raise TypeError(
+                f"store: {cache.name} is a method, and other processes cannot tell its instances: pass key="
+            )
         self.of_methods = True
         for assembly in self.assemblies:
             assembly.see_instances()
@@ -114,6 +119,9 @@ class Assembly:
             self.twins = TwinGroup(new_cache(known_as, options, new_counts(), rule))
             if rule.typed:
                 self.twins.cache.locks.filed = self.form.filing()
+            if options.store is not None:
+                self.twins.cache.tier = options.store.tier_for(self.twins.cache, function)
+                self.twins.cache.is_direct = False
         else:
             self.form = self._form_of_twin(twin_of, rule, method or twin_of.twins.of_methods)
             self.twins = twin_of.twins
@@ -134,6 +142,7 @@ class Assembly:
             run_bound=self._bound_run(),
             counts=self.cache.counts,
             copy=self.cache.copy,
+            told=self.cache.told if self.cache.tells_hits else None,
             make_key=rule.key,
             typed=self.form.typing(),
             known=self.twins.instances.known,

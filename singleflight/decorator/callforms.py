@@ -63,6 +63,8 @@ _COPIED_HIT = """\
         return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
     return _sf_copy(_sf_record.value)
 """
+# Where the policy of the store is to know of each hit (and with `copy`, too).
+_TOLD_HIT = _COPIED_HIT.replace("_sf_copy(_sf_record.value)", "_sf_told(_sf_record)")
 _SPLIT = """\
     try:
         _sf_hash(_sf_key)
@@ -135,7 +137,8 @@ class CallForms:
             and `unhashable`; `driver`, `cache`, `run` and `run_bound` for what is not a hit; `make_key` for a
             key of the user's, or `known`, `meet`, `first` and `instance` for the keys of instances (`meet`:
             it is one; `first`: of a first argument that may be one; `instance`: the same, None if it is
-            none); `typed` for keys that tell types apart; `find` and `nowhere`, where hits are served in C.
+            none); `typed` for keys that tell types apart; `copy` and `told`, which hits go through; `find`
+            and `nowhere`, where hits are served in C.
     """
 
     def __init__(
@@ -150,7 +153,8 @@ class CallForms:
         self._shapes = shapes_of(parameters.signature)
         self._form = form
         self._coroutine = coroutine
-        self._hit = _FOUND if "find" in names else _HIT if names.get("copy") is None else _COPIED_HIT
+        told, copied = names.get("told") is not None, names.get("copy") is not None
+        self._hit = _FOUND if "find" in names else _TOLD_HIT if told else _COPIED_HIT if copied else _HIT
         self._binder: Binder | None = None
         if not (parameters.exact or parameters.signature is ANY):
             self._binder = binder = Binder(parameters, form.own or form.by_name)

@@ -11,7 +11,9 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from ..common.messages import shown
 from ..common.slips import meant_by_option
-from ..core.options import Copy, FailureTTL, Options, is_not_none
+from ..core.options import Copy, FailureTTL, Options, is_not_none, usual_idle
+from ..core.tier import Backend
+from ..storage.policy import USUAL, Policy
 from ..storage.ttl import TTL, Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
 from .keyforms import KeyRule
@@ -22,7 +24,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _AS_MAXSIZE: Any = object()
-_MOST_IDLE = 1024  # locks, where `maxsize` sets no limit
 
 
 def _naming_unknown(function: Any) -> Any:
@@ -65,9 +66,12 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
     copy: Copy = ...,
+    policy: Policy = ...,
+    weigh: Callable[[Any], float] | None = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
     soft_timeout: float | timedelta = ...,
     max_flights: int | None = ...,
+    store: Backend | None = ...,
 ) -> SingleFlightFunction[P, R]: ...
 @overload
 def single_flight_ttl(
@@ -90,9 +94,12 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = ...,
     jitter: float = ...,
     copy: Copy = ...,
+    policy: Policy = ...,
+    weigh: Callable[[Any], float] | None = ...,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = ...,
     soft_timeout: float | timedelta = ...,
     max_flights: int | None = ...,
+    store: Backend | None = ...,
 ) -> SingleFlightDecorator: ...
 @_naming_unknown
 def single_flight_ttl(
@@ -117,9 +124,12 @@ def single_flight_ttl(
     refresh_ahead: float | Literal["xfetch"] | None = None,
     jitter: float = 0,
     copy: Copy = None,
+    policy: Policy = USUAL,
+    weigh: Callable[[Any], float] | None = None,
     tags: str | Iterable[str] | Callable[[Landing], str | Iterable[str]] = (),
     soft_timeout: float | timedelta = 0,
     max_flights: int | None = None,
+    store: Backend | None = None,
 ) -> Any:
     """Make concurrent calls of threads and tasks for the same key one call, and store its value for a while.
 
@@ -137,8 +147,8 @@ def single_flight_ttl(
             `key` that is a callable: its result, or each item of a tuple; default False).
         maxsize: how many entries are kept, all instances together (default 1024, None: no limit). When it is
             full, an entry that was not used recently is evicted.
-        max_idle_locks: how many unused locks are kept (default: as `maxsize`, or 1024 if that is None;
-            None: all).
+        max_idle_locks: how many unused locks are kept (default: as `maxsize`, or 1024 if that is None or
+            entries are weighed; None: all).
         cache_if: called with each value. A true result stores the value (default: all but None).
         follower_retries: how often the followers of a flight try again, one after another, if it failed or
             `cache_if` refused its value, before the rest share the outcome (default 1; None: each tries).
@@ -164,6 +174,12 @@ def single_flight_ttl(
             that values which landed together do not expire together.
         copy: True (`copy.deepcopy`) or a callable of the value: every caller receives a copy of its own
             (default None: all receive the same object). What it raises, that caller receives.
+        policy: the cachetools class that decides who is evicted: `LRUCache`, `LFUCache`, `FIFOCache`,
+            `RRCache` or one of your own (default `TTLCache`: as under `maxsize`). Entries expire by `ttl` all
+            the same. A class that follows reads is told of each hit, under the store's lock: slower hits.
+        weigh: called once with each value that is to be stored; returns a number, 0 or more. `maxsize` then
+            limits the sum of these weights (default None: each entry weighs 1, as a stored exception does). A
+            value heavier than `maxsize` is returned and not stored. What `weigh` raises fails the flight.
         tags: strings by which entries can be removed (see `invalidate_tag`), or a callable that receives the
             `Landing` and returns them. What it raises fails the flight (default: none).
         soft_timeout: with `grace`, how many seconds a caller that finds a stale value waits for its renewal
@@ -171,6 +187,8 @@ def single_flight_ttl(
         max_flights: how many executions of the function may run at once, over all keys (default None: no
             limit). Further leaders wait in line, first come, first served, for at most `wait_timeout`; their
             `flight_timeout` counts from when they are let in. A bulk call is one execution.
+        store: a `singleflight.redis.RedisStore`, through which all processes that have the function share its
+            values and flights (default None: this process alone). A method needs `key` then.
 
     Returns the decorated function with its control methods (`invalidate`, `put`, `refresh`, `stats`, ...).
     Without `copy` all callers of a key receive the same object: a mutable value is shared. No value is served
@@ -200,7 +218,7 @@ def single_flight_ttl(
     1.08
     """
     if max_idle_locks is _AS_MAXSIZE:
-        max_idle_locks = _MOST_IDLE if maxsize is None else maxsize
+        max_idle_locks = usual_idle(maxsize, weigh)
     options = Options.checked(
         ttl=ttl,
         maxsize=maxsize,
@@ -216,9 +234,12 @@ def single_flight_ttl(
         refresh_ahead=refresh_ahead,
         jitter=jitter,
         copy=copy,
+        policy=policy,
+        weigh=weigh,
         tags=tags,
         soft_timeout=soft_timeout,
         max_flights=max_flights,
+        store=store,
     )
     rule = KeyRule.checked(key, ignore, typed)
     if name is not None and not isinstance(name, str):

@@ -310,7 +310,8 @@ class MakesLoaders:
             fn: called with a list of items, each key once; returns a mapping of items to values. Items that
                 it leaves out are missing: they are not in the answer, and single callers that waited for them
                 receive None. A value that a single caller fetched and `cache_if` refuses is missing too.
-                Extra items that it returns are stored too, unless a newer value exists or is being fetched.
+                Extra items that it returns are stored too, unless a newer value exists or is being fetched
+                (with `store=` they are not: this process has no right to load them for all).
             max_batch: the largest number of items in one call (default None: no limit). More are fetched in
                 several calls, one after another.
             gather: for how many seconds (or a `timedelta`) the first single call that misses waits for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from functools import _CacheInfo
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ..common.frames import looked_through
 from ..common.keys import InstanceKey
@@ -251,6 +251,17 @@ class Controls(Generic[P, R]):
         """Return what this call would do now, and why; `str()` gives a sentence. Does not call or count."""
         return controls.explain(self._self_cache, self._split(args, kwargs)[0])
 
+    def explain_fleet(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Ask the server what it has for the key of these arguments, with `store=`.
+
+        Returns a `FleetExplanation`; on the thread of an event loop an awaitable of one. Changes and counts
+        nothing. Raises `TypeError` without `store=`. `explain` says what is known here, without asking.
+        """
+        tier = self._self_cache.tier
+        if tier is None:
+            raise TypeError(f"explain_fleet: {self._self_cache.name} has no store=")
+        return tier.explain(self._split(args, kwargs)[0])
+
     def stats(self) -> Stats:
         """Return the counts so far; exact once no call is running."""
         return controls.stats(self._self_cache)
@@ -262,8 +273,8 @@ class Controls(Generic[P, R]):
     def cache_info(self) -> _CacheInfo:
         """Return hits, misses, maxsize and current size, as `functools.lru_cache` does."""
         stats = self.stats()
-        hits, size = stats.hits + stats.stale_hits, stats.entries
-        return _CacheInfo(hits, stats.misses, self._self_cache.options.maxsize, size)
+        hits, size = stats.hits + stats.stale_hits, stats.weight
+        return _CacheInfo(hits, stats.misses, self._self_cache.options.maxsize, cast("int", size))
 
     def cache_clear(self) -> None:
         """Remove all entries, detach all flights and set the counts to zero."""

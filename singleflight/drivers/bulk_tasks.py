@@ -201,13 +201,14 @@ async def _fly(
     try:
         if first is not None:
             await first()
-        async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+        if batch.cache.tier is not None:
             work.began = True
-            while items := batch.begin():
-                loaded = await run(items)
-                if type(loaded) is CoroutineType:
-                    check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
-                batch.land(loaded)
+            await batch.cache.tier.load_in_task(batch, partial(_load_in_line, batch, run))
+        else:
+            async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+                work.began = True
+                while items := batch.begin():
+                    batch.land(_checked(batch, await run(items)))
         batch.close()
         work.bring_home(None, None)
     except BaseException as error:
@@ -215,6 +216,22 @@ async def _fly(
             raise  # nobody is left to raise it but the loop itself
     finally:
         del batch, work  # an exception that callers receive leads to this frame
+
+
+def _checked(batch: Batch, loaded: Any) -> Any:
+    if type(loaded) is CoroutineType:
+        check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+    return loaded
+
+
+async def _load_in_line(
+    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], items: list[Any]
+) -> Any:
+    try:
+        async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+            return _checked(batch, await run(items))
+    finally:
+        del batch  # an exception that callers receive leads to this frame
 
 
 def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:

@@ -109,12 +109,12 @@ def _direct(request: Request) -> Any:
 def fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """Run the loader until all is loaded, and land what it brings."""
     try:
-        with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
-            while items := batch.begin():
-                loaded = run(items)
-                if type(loaded) is CoroutineType:
-                    check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
-                batch.land(loaded)
+        if batch.cache.tier is not None:
+            batch.cache.tier.load(batch, partial(_load_in_line, batch, run))
+        else:
+            with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+                while items := batch.begin():
+                    batch.land(_load(batch, run, items))
     except BaseException as error:
         try:
             struck = batch.fail(error)
@@ -142,6 +142,20 @@ def _gather(
     decision, value = join(bulk.cache, call, (group, item), load(), alone)
     bulk.gathered(call, decision, value)
     return bool(value) if decision is NONE else alone
+
+
+@looked_through
+def _load(batch: Batch, run: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    loaded = run(items)
+    if type(loaded) is CoroutineType:
+        check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
+    return loaded
+
+
+@looked_through
+def _load_in_line(batch: Batch, run: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+        return _load(batch, run, items)
 
 
 def _renew(bulk: BulkCall, batch: Batch, run: Callable[[list[Any]], Any]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..common.errors import FlightDeadlock, FlightTimeout
 from ..core.cache import Cache
+from ..core.delays import count_uncalled, hold_back, set_out
 from ..core.flight import Flight
-from ..core.transitions import count_uncalled, hold_back, set_out
 from ..locks.keyed import Held
 from ..locks.line import Seat
 from ..locks.waiters import Waiter, thread_waiter

@@ -11,6 +11,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from functools import partial
 from sys import getrefcount
 from typing import Any, TypeVar
 
@@ -365,6 +366,30 @@ async def _fly(
     try:
         if flight.background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
+        if cache.tier is None:
+            value = await _run(cache, flight, work, run, args, kwargs)
+            land(cache, flight, value)
+        else:
+            execute = partial(_run, cache, flight, work, run, args, kwargs)
+            value = await cache.tier.lead_in_task(flight, execute)
+        work.bring_home(value, None)
+    except BaseException as error:
+        if not _end(cache, flight, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise  # nobody is left to raise it but the loop itself
+    finally:
+        del flight, work  # an exception that callers receive leads to this frame
+
+
+async def _run(
+    cache: Cache,
+    flight: Flight,
+    work: Work,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Run the function; return its value, if it can be shared."""
+    try:
         if cache.line is not None:
             value = await _run_in_line(cache, flight, work, run, args, kwargs)
         else:
@@ -374,11 +399,7 @@ async def _fly(
             value = await run(*args, **kwargs)
         if type(value) not in PLAIN and id(type(value)) not in accepted:
             value = landing_value(cache.name, flight, value, getrefcount(value))
-        land(cache, flight, value)
-        work.bring_home(value, None)
-    except BaseException as error:
-        if not _end(cache, flight, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise  # nobody is left to raise it but the loop itself
+        return value
     finally:
         del flight, work  # an exception that callers receive leads to this frame
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from sys import getrefcount
 from typing import Any, Protocol
@@ -95,28 +94,19 @@ def call(
                 value = call.flight.value
                 return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
-            if cache.is_direct:
+            if not cache.is_direct:
+                decision, value = _lead(cache, run, call, args, kwargs, alone)
+                if decision is NONE:
+                    return _call_anew(cache, run, key, args, kwargs, renew, asked, value)
+            else:
                 if call.flight.wants_events:
                     cache.tell.fetching(call.flight)
                 value = run(*args, **kwargs) if kwargs else run(*args)
-            else:
-                value = None
-                if cache.gathering is not None:
-                    gather = cache.gathering.driver(False).gather
-                    decision, value = gather(cache, call, (args, kwargs), alone)
-                    if decision is NONE:
-                        return _call_anew(cache, run, key, args, kwargs, renew, asked, value)
-                if decision is LEAD:
-                    value = _run_in_line(cache, call.flight, run, args, kwargs)
-                else:
-                    if asked is not None:
-                        asked.flown("fetch", call.flight)
-                    return value if cache.copy is None else cache.copy(value)
-            if type(value) not in PLAIN and id(type(value)) not in accepted:
-                value = landing_value(cache.name, call.flight, value, getrefcount(value))
-            at_once = cache.lands_at_once and not renew and asked is None
-            if not (at_once and land_at_once(cache, call.flight, value)):
-                land(cache, call.flight, value)
+                if type(value) not in PLAIN and id(type(value)) not in accepted:
+                    value = landing_value(cache.name, call.flight, value, getrefcount(value))
+                at_once = cache.lands_at_once and not renew and asked is None
+                if not (at_once and land_at_once(cache, call.flight, value)):
+                    land(cache, call.flight, value)
             if asked is not None:
                 asked.flown("fetch", call.flight)
             return value if cache.copy is None else cache.copy(value)
@@ -136,6 +126,31 @@ def call(
                 settle()
             except RecursionError:  # the caller is to receive its own error
                 pass
+
+
+@looked_through
+def _lead(
+    cache: Cache,
+    run: Callable[..., Any],
+    call: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    alone: bool,
+) -> tuple[Decision, Any]:
+    """Lead where running the function is not all: together with others, by the tier, or in line.
+
+    Returns SHARE and the value, once its flight has landed; or as `gather_threads.gather` does.
+    """
+    if cache.gathering is not None:
+        decision, value = cache.gathering.driver(False).gather(cache, call, (args, kwargs), alone)
+        if decision is not LEAD:
+            return decision, value
+    execute = partial(_run, cache, call.flight, run, args, kwargs)
+    if cache.tier is not None:
+        return SHARE, cache.tier.lead(call.flight, execute)
+    value = execute()
+    land(cache, call.flight, value)
+    return SHARE, value
 
 
 def _call_anew(*arguments: Any) -> Any:
@@ -165,10 +180,26 @@ def _served(
 
 
 @looked_through
+def _run(
+    cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run the function; return its value, if it can be shared."""
+    if cache.line is not None:
+        value = _run_in_line(cache, flight, run, args, kwargs)
+    else:
+        if flight.wants_events:
+            cache.tell.fetching(flight)
+        value = run(*args, **kwargs)
+    if type(value) not in PLAIN and id(type(value)) not in accepted:
+        value = landing_value(cache.name, flight, value, getrefcount(value))
+    return value
+
+
+@looked_through
 def _run_in_line(
     cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    with nullcontext() if cache.line is None else Seated(cache, [flight]):
+    with Seated(cache, [flight]):
         if flight.wants_events:
             cache.tell.fetching(flight)
         return run(*args, **kwargs)
@@ -204,15 +235,11 @@ def _renew(
     try:
         if not begin_renewal(cache, renewal, get_ident()):
             return
-        if cache.line is not None:
-            value = _run_in_line(cache, flight, run, args, kwargs)
+        execute = partial(_run, cache, flight, run, args, kwargs)
+        if cache.tier is not None:
+            cache.tier.lead(flight, execute)
         else:
-            if flight.wants_events:
-                cache.tell.fetching(flight)
-            value = run(*args, **kwargs)
-        if type(value) not in PLAIN and id(type(value)) not in accepted:
-            value = landing_value(cache.name, flight, value, getrefcount(value))
-        land(cache, flight, value)
+            land(cache, flight, execute())
     except BaseException as error:
         try:
             call_off(cache, flight)  # an interrupt: it has not begun

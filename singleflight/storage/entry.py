@@ -11,7 +11,7 @@ from ..common.keys import plain
 from ..common.messages import Shown
 from .freshness import fresh_for
 
-__all__ = ["ABSENT", "AgeingRecord", "Entry", "Record", "TaggedRecord", "record_of"]
+__all__ = ["ABSENT", "AgeingRecord", "Entry", "Record", "TaggedRecord", "WeighedRecord", "record_of"]
 
 
 V_co = TypeVar("V_co", covariant=True)
@@ -24,7 +24,7 @@ class Entry(Shown, Generic[V_co]):
     `age` and `ttl` are in seconds (`math.inf`: never runs out), `state` is "fresh" or "stale", and `hits`
     counts the callers it has served (on free-threaded builds about: threads at the same time may count as
     one). The value is the very object that all callers receive. With `copy`, what `entry(...)` returns has a
-    copy of it; landings and explanations show the stored object.
+    copy of it; landings and explanations show the stored object. `weight` is what `weigh` said, or 1.
     """
 
     key: Hashable
@@ -33,6 +33,7 @@ class Entry(Shown, Generic[V_co]):
     ttl: float
     state: str
     hits: int
+    weight: float = 1
 
 
 class Record:
@@ -79,6 +80,7 @@ class Record:
     failed = False
     error: BaseException | None = None
     tags: tuple[str, ...] = ()  # only a `TaggedRecord` has any
+    weight: Any = 1  # only a `WeighedRecord` has another: exact, an integer or a fraction
 
     def fresh_for(self, now: float) -> float:
         """For how many more seconds it is fresh; 0 or less when it is not."""
@@ -103,7 +105,8 @@ class Record:
         """What users see of it."""
         state = "fresh" if self.fresh_for(now) > 0 else "stale" if self.serves_for(now) > 0 else "expired"
         age = max(0.0, now - self.landed)
-        return Entry(plain(self.key), self.value, age, self.ttl, state, int(self.hits))
+        weight = self.weight if type(self.weight) is int else float(self.weight)
+        return Entry(plain(self.key), self.value, age, self.ttl, state, int(self.hits), weight)
 
 
 class AgeingRecord(Record):
@@ -149,6 +152,12 @@ class TaggedRecord(AgeingRecord):
     """One that is dropped when one of its tags is invalidated."""
 
     __slots__ = ("tags",)
+
+
+class WeighedRecord(TaggedRecord):
+    """One that takes more room than others, or less."""
+
+    __slots__ = ("weight",)
 
 
 def record_of(key: Hashable, value: Any, landed: float, ttl: float) -> Record:

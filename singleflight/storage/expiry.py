@@ -27,11 +27,7 @@ _LOOKS = 33  # at how many entries one eviction may look; bounds the time under 
 
 
 def cache_for(maxsize: float, ttl: float | None) -> HoldingCache:
-    """A cache for entries that all live for `ttl` seconds, or where it is None, each for a time of its own.
-
-    This is the place to choose another policy, or to weigh entries: a class of cachetools that comes after
-    `HoldingCache`, and decides in its own `popitem` who goes.
-    """
+    """A cache for entries that all live for `ttl` seconds, or (None) each for a time of its own."""
     if ttl is None:
         return _OwnLives(maxsize)
     return HoldingCache(maxsize) if ttl == inf else _OneLife(maxsize, ttl)
@@ -66,8 +62,8 @@ class HoldingCache(Cache[object, Record]):
     _setitem: Callable[..., Any] = Cache.__setitem__
     _delitem: Callable[..., Any] = Cache.__delitem__
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._most = self.maxsize
         self._hand: Iterator[object] = iter(())  # over the places of one moment; some are empty by now
         self._times = [-inf]  # what the clock shows, where one life serves all; else nobody looks
@@ -98,6 +94,14 @@ class HoldingCache(Cache[object, Record]):
         times[0] = -inf
         return evicted
 
+    def rejoin(self, record: Record) -> list[Record]:
+        """The same for one that is in the index: the cache is being made anew."""
+        return self.hold(record)
+
+    def use(self, record: Record) -> list[Record]:  # noqa: ARG002
+        """A record has served, which its `hits` say already; returns those that went for it."""
+        return []
+
     def _next_to_go(self) -> Record:
         """The one to evict next, which is still held."""
         looks = _LOOKS
@@ -118,11 +122,11 @@ class HoldingCache(Cache[object, Record]):
             record.passed = record.hits
 
     def popitem(self) -> tuple[object, Record]:
-        """Evict one. Our store has no need of it; cachetools calls it where entries are weighed."""
+        """Evict one; cachetools calls it where entries are weighed."""
         record = self._next_to_go()
         place = record.place
         try:  # noqa: SIM105  # which would be calls
-            self._delitem(place)
+            del self[place]
         except KeyError:
             pass  # it was over and hidden (see `_OneLife`), which is told after it was taken out
         return place, record

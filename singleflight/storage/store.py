@@ -3,9 +3,10 @@
 `index` alone decides what is served: a reader does one look-up and one comparison, without the lock.
 The cache holds the same records, under the lock; what it lets go of leaves the index in the same section.
 
-Nothing of the user's runs under the lock but a key's `__hash__` and `__eq__`; what is dropped is handed to
-the caller, who lets go of it after. A thread that comes back while it is inside (the collector and signal
-handlers run anywhere) changes nothing; what it wanted dropped is dropped by the section it interrupted.
+Nothing of the user's runs under the lock but a key's `__hash__` and `__eq__`, and a class that was chosen as
+policy; what is dropped is handed to the caller, who lets go of it after. A thread that comes back while it is
+inside (the collector and signal handlers run anywhere) changes nothing; what it wanted dropped is dropped by
+the section it interrupted.
 
 A key may be *spoilt* after it was stored: it has changed, or raises when it is hashed or compared. A
 dictionary lets go of nothing without that hash. So what is to leave is looked up by its key, and leaves if
@@ -27,7 +28,8 @@ from typing import Any, NamedTuple, Protocol
 from ..common.keys import InstanceKey, check_room
 from ..locks.mutex import new_lock, with_sections
 from .entry import Record
-from .expiry import cache_for
+from .expiry import HoldingCache
+from .policy import USUAL, ChosenCache, new_cache
 
 __all__ = ["Store"]
 
@@ -60,9 +62,13 @@ class Store:
     Args:
         maxsize: entries kept; None for no limit.
         ttl: seconds, where all entries live equally long (`math.inf`: for ever); None where they do not.
+        policy: a class of cachetools that decides who is evicted.
+        weighed: `maxsize` limits the sum of the records' weights.
     """
 
-    def __init__(self, maxsize: int | None, ttl: float | None = None) -> None:
+    def __init__(
+        self, maxsize: int | None, ttl: float | None = None, policy: Any = USUAL, weighed: bool = False
+    ) -> None:
         self.index: dict[Hashable, Record] = {}  # read by anybody, written and replaced under the lock
         self.lookup: Callable[..., Any] = self.index.get  # replaced with it
         self.moved: Callable[[], object] = _nobody_follows  # called, without the lock, after that
@@ -70,14 +76,15 @@ class Store:
         self.evictions = self.expirations = 0  # written under the lock
         self._hits_of_gone = 0.0  # the hits of records that have left; written under the lock
         self._most = inf if maxsize is None else maxsize
-        self._new_cache = partial(cache_for, self._most, ttl)
+        self._new_cache = partial(new_cache, self._most, ttl, policy, weighed)
         self._new_lock()
         self._torn = False  # true inside a mutation; found true at its start, the last one never ended
-        # Keys, InstanceKeys and cuts to drop, and `_MOVED`; appended to by anybody.
+        # Keys, InstanceKeys, records and cuts to drop, and `_MOVED`; appended to by anybody.
         self._unwanted: deque[Hashable] = deque()
         self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
         self._of_tag: dict[str, set[Record]] = {}
         self._cuts: dict[str, int] = {}  # tags that were invalidated, and when; written under the lock
+        self.last_cut = 0  # the number of the last of these; written under the lock
         self._most_cuts = _MANY_CUTS
         self._rebuild()
 
@@ -97,6 +104,16 @@ class Store:
         with self._lock:
             return list(self._of_instance.get(owner, ()))
 
+    def tagged(self, tag: str) -> list[Record]:
+        """Everything that is stored with this tag, run out or not."""
+        with self._lock:
+            return list(self._of_tag.get(tag, ()))
+
+    def weight(self) -> float:
+        """How much all that is stored weighs; without weights the number of records."""
+        weight = sum(record.weight for record in self.records())
+        return weight if type(weight) is int else float(weight)
+
     def hits(self) -> int:
         """How often a stored record has served (with a global interpreter lock; see `Record`)."""
         with self._lock:
@@ -110,8 +127,8 @@ class Store:
 
         Refused when the publisher was detached (`detached` is set before what it would replace is dropped,
         so a detached flight's value is either seen here or dropped there), when one of the record's tags was
-        invalidated after the publisher had begun (`cut`: the same section), or when what is here came after
-        that.
+        invalidated after the publisher had begun (`cut`: the same section), when what is here came after
+        that, or when the policy does not keep it.
         """
         if self.is_owned():
             return None
@@ -140,24 +157,48 @@ class Store:
                     record.key = old.key  # the very key object that the dictionary holds
                 evicted = cache.hold(record, old, len(index) >= self._most)
                 if evicted:
+                    if record in evicted:  # its policy does not keep it
+                        refused = True
+                        evicted.remove(record)
+                        evicted += [] if old is None else [old]
                     gone = gone + evicted if gone else evicted
-                    self.evictions += 1
+                    self.evictions += len(evicted)
                     if not self._unlist(evicted):
                         gone += self._without_spoilt()
                         index = self.index
-                index[key] = record
-                if old is not None:
-                    self._leave(old)
-                if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                if not refused:
+                    index[key] = record
                     if old is not None:
-                        self._disown(old)
-                    self._of_instance.setdefault(key[0], set()).add(record)
-                if record.tags:
-                    self._tag(record)
+                        self._leave(old)
+                    if type(key) is tuple and key and type(key[0]) is InstanceKey:
+                        if old is not None:
+                            self._disown(old)
+                        self._of_instance.setdefault(key[0], set()).add(record)
+                    if record.tags:
+                        self._tag(record)
                 self._torn = False
         if self._unwanted:
             self.settle()
         return None if refused else gone
+
+    def used(self, record: Record) -> list[Record]:
+        """Tell the policy that a record has served; returns those that went for it. Passes on what it raises.
+
+        Not where this thread is inside already (what interrupts a section changes nothing), nor before a torn
+        cache is made anew.
+        """
+        gone: list[Record] = []
+        if not self.is_owned():
+            with self._lock:
+                if record.place is not None and not self._torn:
+                    self._torn = True
+                    evicted = self._cache.use(record)
+                    if evicted:
+                        self._evict(evicted, gone)
+                    self._torn = False
+            if self._unwanted:
+                self.settle()
+        return gone
 
     def drop(self, key: Hashable) -> Record | None:
         """Take one entry out and return it."""
@@ -333,7 +374,19 @@ class Store:
         self.expirations += len(gone)
         return gone if self._unlist(gone) else gone + self._without_spoilt()
 
+    def _evict(self, evicted: list[Record], gone: list[Record]) -> None:
+        """The cache has let these go, and none came for them."""
+        gone += evicted
+        self.evictions += len(evicted)
+        if not self._unlist(evicted):
+            gone += self._without_spoilt()
+
     def _drop_unwanted(self, unwanted: Hashable, gone: list[Record]) -> None:
+        if isinstance(unwanted, Record):  # its policy did not take it again
+            if unwanted.place is not None:
+                del self._cache[unwanted.place]
+                self._evict([unwanted], gone)
+            return
         if isinstance(unwanted, _Cut):
             self._cut(unwanted.tags, unwanted.number, gone)
             return
@@ -345,6 +398,7 @@ class Store:
         self._remove_all(records, gone)
 
     def _cut(self, tags: tuple[str, ...], number: int, gone: list[Record]) -> None:
+        self.last_cut = max(number, self.last_cut)
         for tag in tags:
             self._cuts[tag] = max(number, self._cuts.get(tag, 0))
             self._remove_all(list(self._of_tag.get(tag, ())), gone)
@@ -455,11 +509,11 @@ class Store:
 
     def _rebuild(self) -> None:
         """Make everything beside `index` anew from it: at birth, after a fork, after a torn mutation."""
-        self._cache = self._new_cache()
+        self._cache: HoldingCache | ChosenCache = self._new_cache()
         self._of_instance.clear()
         self._of_tag.clear()
         for record in sorted(self.index.values(), key=lambda record: record.landed):
-            self._cache.hold(record)
+            self._unwanted += self._cache.rejoin(record)
             key = record.key
             if type(key) is tuple and key and type(key[0]) is InstanceKey:
                 self._of_instance.setdefault(key[0], set()).add(record)

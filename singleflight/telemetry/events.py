@@ -21,18 +21,26 @@ from .kinds import ALL_KINDS, check_kinds, log
 __all__ = [
     "BY_KIND",
     "Abort",
+    "Adopted",
+    "Claimed",
     "Deadlock",
+    "Degraded",
     "Event",
     "Evict",
     "Expire",
     "Fetch",
+    "Gap",
     "Hit",
     "Invalidate",
     "Land",
+    "LeaseLost",
     "Listener",
     "LoggingListener",
     "Put",
+    "Recovered",
+    "Refused",
     "Share",
+    "SharedWait",
     "StaleHit",
     "Timeout",
     "Unseat",
@@ -181,6 +189,68 @@ class Expire(Event):
     """An expired entry was removed. (It was no longer served since it expired.)"""
 
     kind: ClassVar[str] = "expire"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Claimed(Event):
+    """With `store=`: this process runs the flight for all; no other does."""
+
+    kind: ClassVar[str] = "claimed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Adopted(Event):
+    """With `store=`: a flight found its value on the server, or another process sent it."""
+
+    kind: ClassVar[str] = "adopted"
+    value: Any
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SharedWait(Event):
+    """With `store=`: a flight begins to wait for another process, which `leader` names."""
+
+    kind: ClassVar[str] = "shared_wait"
+    leader: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Refused(Event):
+    """With `store=`: a value was not stored, since its flight's lease had ended."""
+
+    kind: ClassVar[str] = "refused"
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LeaseLost(Event):
+    """With `store=`: the lease of a flight ended while its function was still running."""
+
+    kind: ClassVar[str] = "lease_lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Degraded(Event):
+    """With `store=`: the server is not asked from now on; this process works alone. `key` is None."""
+
+    kind: ClassVar[str] = "degraded"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Recovered(Event):
+    """With `store=`: the server is asked again, `lasted` seconds after it was lost. `key` is None."""
+
+    kind: ClassVar[str] = "recovered"
+    lasted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Gap(Event):
+    """With `store=`: messages may have been lost, so all near entries went. `key` is None."""
+
+    kind: ClassVar[str] = "gap"
 
 
 BY_KIND: dict[str, type[Event]] = {kind.kind: kind for kind in Event.__subclasses__()}

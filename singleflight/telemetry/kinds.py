@@ -21,6 +21,7 @@ ALL_KINDS = frozenset(
     (
         *("hit", "stale_hit", "wait", "share", "fetch", "land", "abort", "timeout", "unseat", "deadlock"),
         *("invalidate", "put", "evict", "expire"),
+        *("claimed", "adopted", "shared_wait", "refused", "lease_lost", "degraded", "recovered", "gap"),
     )
 )
 """Every kind of event; a listener without `wants` receives all of them."""

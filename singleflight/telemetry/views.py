@@ -13,7 +13,7 @@ from typing import Any
 from ..common.messages import Shown, shown
 from ..storage.entry import Entry
 
-__all__ = ["CurrentFlight", "Explanation", "FlightInfo", "Stats"]
+__all__ = ["CurrentFlight", "Explanation", "FleetExplanation", "FlightInfo", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,13 @@ class Stats:
     counts callers that received a `FlightTimeout`, `errors` those that received any other exception,
     cancellation included. `calls` counts executions (refreshes included), `failures` those that raised an
     Exception, and `uncached` those whose value was not stored. `evictions` and `expirations` count entries
-    that were removed. `in_flight`, `entries`, `locks` and `idle_locks` are current numbers.
+    that were removed. `in_flight`, `entries`, `locks` and `idle_locks` are current numbers. `weight` is the
+    sum of what `weigh` returned for the entries (without it their number).
+
+    With `store=`, `shared_hits` counts the fetches that found another process's value, `shared_waits` those
+    that waited for another process's flight; neither is an execution. `refused` counts values that were not
+    stored because their lease had ended, `leases_lost` such leases, `degraded` the fetches that could not ask
+    the server, and `unreadable` what the server had and could not be read. All are 0 without `store=`.
     """
 
     hits: int
@@ -43,6 +49,13 @@ class Stats:
     entries: int
     locks: int
     idle_locks: int
+    weight: float = 0
+    shared_hits: int = 0
+    shared_waits: int = 0
+    refused: int = 0
+    leases_lost: int = 0
+    degraded: int = 0
+    unreadable: int = 0
 
     @property
     def misses(self) -> int:
@@ -77,7 +90,8 @@ class FlightInfo(Shown):
 
     `name` is the function's name. `leader` names the thread or task that runs the flight (such a task is
     named after the function). `elapsed` is in seconds. `followers` is the number of callers that wait.
-    `kind` is "call", "refresh" or "bulk". The value of a `detached` flight will not be stored.
+    `kind` is "call", "refresh", "bulk" or "shared" (it waits for another process, which `leader` names then).
+    The value of a `detached` flight will not be stored.
     A `queued` one waits until fewer than `max_flights` others run.
     """
 
@@ -135,3 +149,27 @@ class Explanation(Shown):
         if self.would == "wait":
             return f"{key} would wait: somebody holds its lock"
         return f"{key} would be fetched: there is no value and nobody is fetching it"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FleetExplanation(Shown):
+    """What the server would answer now, with `store=`; `str()` is a sentence.
+
+    `would` is "shared_hit" (a value is stored, for `left` more seconds), "shared_wait" (`leader` calls the
+    function; its lease has `left` seconds), "fetch" (nobody does) or "degraded" (the server is not asked).
+    """
+
+    key: Hashable
+    would: str
+    left: float = 0.0
+    leader: str | None = None
+
+    def __str__(self) -> str:
+        key = shown(self.key)
+        if self.would == "shared_hit":
+            return f"{key} would be a shared hit: its value is on the server for {self.left:.3g} s more"
+        if self.would == "shared_wait":
+            return f"{key} would wait for {self.leader}, whose lease has {self.left:.3g} s left"
+        if self.would == "degraded":
+            return f"{key} would be fetched by this process alone: the server does not answer"
+        return f"{key} would be fetched by this process for all"

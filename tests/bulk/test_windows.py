@@ -499,6 +499,8 @@ def test_a_line_over_a_window(make):
     outcomes = desk.join()
     assert type(outcomes["a"]) is FlightDeadlock
     assert outcomes["b"] == "B"
+    stats = desk.price.stats()
+    assert (stats.errors, stats.fetches, received(desk)) == (2, 1, 3)
 
 
 # -- renewals ------------------------------------------------------------------------------------------

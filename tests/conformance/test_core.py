@@ -10,6 +10,7 @@ import pydoc
 import threading
 import weakref
 
+import cachetools
 import pytest
 
 import singleflight
@@ -664,6 +665,34 @@ def test_a_full_store_drops_what_was_not_used_lately():
     assert fetch.stats().evictions == 101 - 8
 
 
+@pytest.mark.parametrize(
+    ("policy", "stays"),
+    [(cachetools.LRUCache, "ac"), (cachetools.LFUCache, "ac"), (cachetools.FIFOCache, "bc")],
+)
+def test_a_policy_decides_who_goes(scene, policy, stays):
+    """With `policy` a class of cachetools decides what a full store evicts; entries expire by their ttl."""
+    one = scene(maxsize=2, policy=policy)
+    for key in "abac":
+        one.call(key)
+    assert {key for key in "abc" if one.fetch.entry(key)} == set(stays)
+    one.clock.advance(60)
+    assert [one.fetch.entry(key) for key in "abc"] == [None] * 3
+
+
+def test_maxsize_limits_weights(scene):
+    """With `weigh`, `maxsize` limits the sum of the weights; a heavier value is shared and not stored."""
+    one = scene(maxsize=5, weigh=lambda number: 2 if number < 3 else 6)  # values are 0, 1, 2, ...
+    for key in "abc":
+        one.call(key)
+    assert (one.fetch.stats().weight, one.fetch.stats().evictions) == (4, 1)
+    gate = one.hold(3)
+    callers = one.herd(4, "d")
+    gate.set()
+    assert outcomes(callers) == [3] * 4
+    assert one.fetch.entry("d") is None
+    assert one.fetch.stats().weight == 4
+
+
 BAD = [
     ({"ttl": -1}, ValueError),
     ({"ttl": float("nan")}, ValueError),
@@ -677,6 +706,8 @@ BAD = [
     ({"jitter": 1}, ValueError),
     ({"wait_timeout": -1}, ValueError),
     ({"flight_timeout": "1"}, TypeError),
+    ({"policy": dict}, TypeError),
+    ({"weigh": 1}, TypeError),
     ({"unknown": 1}, TypeError),
 ]
 

@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from singleflight import Answer, single_flight_ttl
+from singleflight.drivers import threads
 from singleflight.testing import FakeClock, Recorder
 
 from ..drivers import Executions, suspends, until
@@ -153,6 +154,37 @@ def test_with_a_listener_for_hits(driver):
     assert [asked.call().served for _ in range(2)] == ["fetch", "hit"]
 
 
+def test_a_hit_takes_the_short_way(monkeypatch):
+    """Without a listener it makes no decision, counts once, has a copy of its own, and ends with its ttl."""
+    clock = FakeClock(100.0)
+    fetch = single_flight_ttl(ttl=10, timer=clock, copy=list)(lambda key: [key])
+    fetch.answer("A")
+    with monkeypatch.context() as without:
+        without.setattr(threads, "board", None)
+        first, second = fetch.answer("A"), fetch.answer("A")
+    assert (first.served, first.value, first == second) == ("hit", ["A"], True)
+    assert first.value is not second.value
+    assert (fetch.entry("A").hits, fetch.stats().hits) == (2, 2)
+    clock.advance(10)
+    assert fetch.answer("A").served == "fetch"
+
+
+def test_what_is_left_of_a_stale_value(driver):
+    """`stale_for` ends with the grace; a value that is refused then had one before it."""
+    asked = Asked(driver, grace=60)
+    asked.call()
+    gate = asked.hold(1)
+    asked.clock.advance(69.5)
+    assert asked.call().stale_for == 0.5
+    asked.executions.wait_for(2)
+    asked.brings[1] = None
+    gate.set()
+    until(lambda: not asked.fetch.flights())
+    asked.brings[2] = None
+    asked.clock.advance(1)
+    assert asked.call() == Answer(None, "fetch", "A", 0.0, 0.0, 0.0, replaced=True)
+
+
 def test_bypassed_and_switched_off(driver, monkeypatch):
     """The function is run directly, and the answer says so."""
     asked = Asked(driver)
@@ -220,5 +252,5 @@ def test_the_key_is_told_only_on_request():
     answer = Answer(1, "hit", ("é\n", 1), 0.0, float("inf"), 0.0, stored=True)
     assert answer.cache_status("a") == "a; hit"
     assert answer.cache_status("a", key=True) == "a; hit; key=\"('\\\\xe9\\\\n', 1)\""
-    with pytest.raises(TypeError, match="name: expected a string"):
-        answer.cache_status(None)
+    with pytest.raises(TypeError, match="name: expected a string, got 7"):
+        answer.cache_status(7)

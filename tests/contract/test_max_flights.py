@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, report, single_flight_ttl
+from singleflight.drivers import seats
 from singleflight.testing import FakeClock, Recorder
 
 from ..bulk.conftest import driving
@@ -143,6 +144,42 @@ def test_wait_timeout_bounds_the_line(desk):
     assert made.driver.call(made.fetch, "b") == "b"
     stats = made.fetch.stats()
     assert stats.fetches + stats.timeouts == len(made.driver.callers)
+
+
+@pytest.mark.parametrize("limit", [0, 0.01])
+def test_it_is_told_who_gave_up_in_line(desk, limit):
+    """An event has the key and for how long it waited."""
+    made = desk("a", max_flights=1, wait_timeout=limit)
+    caller = made.start("a")
+    with pytest.raises(FlightTimeout, match="in line"):
+        made.driver.call(made.fetch, "b")
+    (told,) = made.seen.of("timeout")
+    assert (told.key, told.waited) == ("b", limit)
+    made.gates["a"].set()
+    assert caller.outcome() == "a"
+
+
+def test_a_clock_that_fails_at_the_seat_is_no_failure(monkeypatch):
+    """The flight goes on, and its duration counts from when it came."""
+    clock, durations, broken = FakeClock(), [], []
+
+    def timer():
+        if broken:
+            raise OSError(broken.pop())
+        return clock()
+
+    def ttl(landing):
+        durations.append(landing.duration)
+        return 60
+
+    def fetch(key):
+        clock.advance(2)
+        return key
+
+    fetched = single_flight_ttl(ttl=ttl, timer=timer, max_flights=1)(fetch)
+    hold_back = seats.hold_back
+    monkeypatch.setattr(seats, "hold_back", lambda flights: (hold_back(flights), broken.append("broken")))
+    assert (fetched("a"), durations, broken) == ("a", [2.0], [])
 
 
 def test_flight_timeout_counts_from_the_seat(desk):

@@ -10,7 +10,7 @@ from singleflight import invalidate_tag, single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
 
 from ..bulk.conftest import driving
-from ..drivers import Executions, until
+from ..drivers import Executions, InThread, until
 from .conftest import TURNS
 
 
@@ -134,6 +134,23 @@ def test_who_waits_for_a_refused_flight_flies_again(users):
     assert made.fetch.entry("a1").value == "a11"
 
 
+@pytest.mark.parametrize("drop", ["invalidate", "put"])
+def test_who_waits_for_a_detached_flight_from_before_flies_again(users, drop):
+    """A follower that came after the invalidation is not served the older value, though the key went, too."""
+    made = users()
+    gate = made.hold(0)
+    leader = made.begin("a1")
+    made.fetch.invalidate_tag("tag:a")
+    late = made.join("a1")
+    if drop == "put":
+        made.fetch.put("put", "a1")
+    else:
+        made.fetch.invalidate("a1")
+    gate.set()
+    assert leader.outcome() == "a10"
+    assert late.outcome() == ("put" if drop == "put" else "a11")
+
+
 def test_without_retries_the_refused_value_is_shared(users):
     """With `follower_retries=0` followers share the leader's value, which is still not stored."""
     made = users(follower_retries=0)
@@ -143,6 +160,34 @@ def test_without_retries_the_refused_value_is_shared(users):
     made.fetch.invalidate_tag("tag:a")
     gate.set()
     assert (leader.outcome(), follower.outcome(), made.stored()) == ("a10", "a10", set())
+
+
+@pytest.mark.parametrize("loads", [False, True], ids=["call", "bulk"])
+def test_who_comes_for_a_value_that_was_stored_and_dropped_flies_again(loads):
+    """The tag is invalidated between a flight's storing and its end: who joins it then does not share."""
+    runs, seen, late = Executions(), Recorder(), []
+    fetch = single_flight_ttl(ttl=60, key=lambda key: key, listener=seen, tags=lambda landing: "all")(
+        lambda key: runs.begin()
+    )
+    load = fetch.bulk(lambda keys: {key: runs.begin() for key in keys})
+    store = fetch._self_cache.store
+    put = store.put
+
+    async def call(key):
+        return fetch(key)
+
+    def put_and_invalidate(*args):
+        gone = put(*args)
+        if not late:
+            assert fetch.invalidate_tag("all") == 1
+            late.append(InThread(call, ("a",)))
+            seen.wait_for("wait", 1)
+        return gone
+
+    store.put = put_and_invalidate
+    assert (load(["a"])["a"] if loads else fetch("a")) == 0
+    assert late[0].outcome() == 1
+    assert fetch.entry("a").value == 1
 
 
 def test_fixed_tags_are_those_of_every_entry(users):

@@ -8,6 +8,7 @@ from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
 from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import inside, mutex
 from singleflight.locks.unsettled import After, settle
+from singleflight.storage.entry import record_of
 
 from .conftest import Work, in_flight
 
@@ -216,6 +217,7 @@ def test_under_the_mutex_a_flight_ends_and_opens_nothing(memo, state):
     group = LoopWaiters(flight.open_later())
     other, latch = queued(memo, flight)
     groups = [group, LoopWaiters(latch)]
+    flight.stored = record_of(flight.key, 7, 100.0, 10.0)
     with mutex:
         ended = transitions.finish(memo, flight, 7, None, 100.0, True, True, after)
         assert ended == (None if state is LANDED else (2, False))

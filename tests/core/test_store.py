@@ -4,8 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from singleflight.storage.entry import record_of
+from singleflight.common.keys import InstanceKey
+from singleflight.storage.entry import TaggedRecord, record_of
 from singleflight.storage.store import Store
+
+from ..amid import amid
 
 LEAVE = {
     "dropped": lambda store: store.drop("k"),
@@ -204,3 +207,84 @@ def test_what_runs_out_at_this_very_moment_makes_room():
     store.put(fresh), store.put(over)
     assert store.put(record_of("new", 1, 1.0, 10.0)) == [over]
     assert (store.expirations, store.evictions) == (1, 0)
+
+
+def tagged(key, tag):
+    """A value with a tag."""
+    record = TaggedRecord(key, 1, 0.0, 10.0)
+    record.tags = (tag,)
+    return record
+
+
+def old(number, previous=None):
+    """What began at that time, and may publish."""
+    return SimpleNamespace(detached=False, previous=previous, number=number)
+
+
+def test_a_cut_takes_out_what_has_the_tag_and_refuses_what_is_older():
+    """Whoever began at that very moment or later is not older; other tags are not touched."""
+    store, first, other = Store(10), tagged("k", "t"), tagged("o", "other")
+    store.put(first), store.put(other)
+    assert store.cut(("t", "none"), 5) == [first]
+    assert (store.records(), store.last_cut, store._torn) == ([other], 5, False)
+    assert store.put(tagged("k", "t"), old(4)) is None
+    assert store.put(tagged("l", "t"), old(5)) == []
+    store.cut(("t",), 3)
+    assert (store.last_cut, store.is_cut(("t",), 4), store.is_cut(("t",), 5)) == (5, True, False)
+
+
+def test_a_cut_amid_a_section_is_made_by_that_section():
+    """It tells what there is with the tag, and takes that out once the section is over."""
+    store, first = Store(10), tagged("k", "t")
+    store.put(first)
+    assert amid(store._lock, lambda: (store.cut(("t", "none"), 5), store.find("k"))) == ([first], first)
+    store.settle()
+    assert (store.records(), store.put(tagged("k", "t"), old(4))) == ([], None)
+
+
+def test_what_is_discarded_amid_a_section_is_dropped_by_it():
+    """It tells what there still is of these."""
+    store, first, gone = Store(10), tagged("k", "t"), tagged("gone", "t")
+    store.put(first)
+    assert amid(store._lock, lambda: store.discard([first, gone])) == [first]
+    store.settle()
+    assert store.records() == []
+
+
+def test_after_a_discard_nothing_is_torn():
+    """The next mutation makes nothing anew."""
+    store, first = Store(10), tagged("k", "t")
+    store.put(first)
+    assert (store.discard([first]), store._torn) == ([first], False)
+
+
+def test_cuts_are_forgotten_that_nothing_older_can_meet():
+    """Those from after the oldest flight stay, and the next look is when there are twice as many."""
+    store = Store(10)
+    for number in range(1, 101):
+        assert store.has_many_cuts() == (number > 64)
+        store.cut((f"t{number}",), number)
+    amid(store._lock, lambda: store.forget_cuts(100))
+    assert len(store._cuts) == 100
+    store.forget_cuts(40)
+    assert (len(store._cuts), store.is_cut(("t41",), 40), store.has_many_cuts()) == (60, True, False)
+    for number in range(101, 161):
+        store.cut((f"t{number}",), number)
+    assert store.has_many_cuts()
+    store.forget_cuts(160)
+    assert (store._cuts, store.has_many_cuts()) == ({}, False)
+
+
+def test_the_records_of_an_instance_are_its_own():
+    """They are found by the instance, and others are not."""
+    store = Store(10)
+    mine, other = InstanceKey(Owner()), InstanceKey(Owner())
+    records = [record_of((owner, "k"), 1, 0.0, 10.0) for owner in (mine, other)]
+    for record in records:
+        store.put(record)
+    assert store.records_of(mine) == records[:1]
+    assert store.records_of(InstanceKey(Owner())) == []
+
+
+class Owner:
+    """What has a method."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..redis.server import binaries
 from ..sampling import one_in
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -24,7 +25,10 @@ def run(name, *arguments, cwd=None, **environment):
 
 def requests_made(output):
     """The board's table: how many requests each run made."""
-    return {name: int(count) for name, count in re.findall(r"^(\w*decorated) +(\d+) ", output, re.MULTILINE)}
+    return {
+        name: int(count)
+        for name, count in re.findall(r"^(\w*decorated|shared|leader killed) +(\d+) ", output, re.MULTILINE)
+    }
 
 
 class TestPriceBoard:
@@ -178,6 +182,72 @@ class TestPriceBoard:
         assert "Traceback" not in done.stderr
 
 
+class TestTheFleetOnTheBoard:
+    """`--processes`: real ones, by a server that the board starts."""
+
+    pytestmark = pytest.mark.usefixtures("needed")
+
+    @pytest.fixture
+    def needed(self):
+        """Needs alpaca-py, a client library and a server's program."""
+        pytest.importorskip("alpaca")
+        needs_a_server()
+
+    def test_processes_that_share(self, tmp_path):
+        """As many requests as one process makes; without the store each process makes its own."""
+        done = run("price_board.py", "--processes=2", "--store=local", "--latency=0.05", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert requests_made(done.stdout) == {"undecorated": 100, "decorated": 10, "shared": 5}
+        assert "2 processes x 10 widgets x 5 symbols, at once, by 10 threads in each" in done.stdout
+        assert "no price" not in done.stdout
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("mode", ["threads", "tasks", "mixed"])
+    def test_a_leader_that_is_killed(self, mode):
+        """What it had asked for is asked once more, and all other processes have all prices."""
+        done = run("price_board.py", "--processes=4", "--store=local", "--kill-leader", f"--mode={mode}")
+        assert done.returncode == 0, done.stderr
+        killed = re.search(r"^Process \d+ was killed in its calls for (.*); the others wait", done.stdout)
+        lost = len(killed[1].split(", "))
+        made = requests_made(done.stdout)
+        assert (made["shared"], made["leader killed"]) == (5, 5 + lost)
+        assert "no price" not in done.stdout
+        assert "Waiting for process" in done.stdout
+
+    @pytest.mark.long
+    def test_the_fleet_in_bulk(self):
+        """One request for all symbols in the usual case; processes that meet in between share the symbols."""
+        done = run("price_board.py", "--processes=3", "--store=local", "--bulk")
+        assert done.returncode == 0, done.stderr
+        assert 1 <= requests_made(done.stdout)["shared"] <= 5
+        assert "no price" not in done.stdout
+
+    @pytest.mark.parametrize(
+        ("flag", "more"),
+        [
+            ("--processes=0", []),
+            ("--store=local", []),
+            ("--kill-leader", ["--processes=2"]),
+            ("--kill-leader", ["--processes=2", "--store=local", "--bulk"]),
+            ("--outage", ["--processes=2"]),
+        ],
+    )
+    def test_flags_that_need_others(self, flag, more):
+        """They are named, with exit code 2."""
+        done = run("price_board.py", flag, *more)
+        assert done.returncode == 2
+        assert f"argument {flag.partition('=')[0]}: " in done.stderr
+
+
+def needs_a_server():
+    """Skip where no server can be started, but not in CI."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("redis")
+        if not binaries():
+            pytest.skip("no Redis or Valkey server here")
+
+
 def test_the_sqlite_report():
     """Twenty threads, one query; an invalidation makes the second."""
     done = run("sqlite_report.py")
@@ -213,6 +283,21 @@ def test_the_fastapi_prices(tmp_path):
     statuses = {status: int(times) for times, status in seen.items()}
     assert (statuses["prices; fwd=bypass"], statuses["prices; fwd=miss; stored"]) == (40, 1)
     assert statuses["prices; fwd=miss; stored; collapsed"] + statuses.get("prices; hit", 0) == 39
+    assert done.stderr == ""
+
+
+def test_the_fastapi_fleet(tmp_path):
+    """Workers that all are asked for all prices ask for each once, and not again within the ttl."""
+    for needed in ("fastapi", "httpx", "uvicorn"):
+        pytest.importorskip(needed)
+    needs_a_server()
+    done = run("fastapi_fleet.py", "--workers=2", "--browsers=40", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^ +5 prices, (\d+) calls upstream$", done.stdout, re.MULTILINE) == ["5", "0"]
+    assert re.findall(r"^.*: (\d+) pages by (\d+) workers", done.stdout, re.MULTILINE) == [("40", "2")] * 2
+    seen = re.findall(r"^ +(\d+) x Cache-Status: (.+)$", done.stdout, re.MULTILINE)
+    assert seen[-1] == ("40", "prices; hit")
+    assert sum(int(times) for times, _ in seen) == 80
     assert done.stderr == ""
 
 

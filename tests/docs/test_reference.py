@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,12 @@ def test_every_public_name_is_in_the_reference():
 def test_the_reference_shows_the_options_there_are():
     """Names, order and defaults in the reference are those of the decorator."""
     (shown,) = re.findall(r"single_flight_ttl\((func=.*)\)$", REFERENCE, re.MULTILINE)
-    written = {"max_idle_locks": "<maxsize>", "cache_if": "is_not_none", "timer": "time.monotonic"}
+    written = {
+        "max_idle_locks": "<maxsize>",
+        "cache_if": "is_not_none",
+        "timer": "time.monotonic",
+        "policy": "TTLCache",
+    }
     expected = []
     for name, parameter in inspect.signature(single_flight_ttl).parameters.items():
         default = "" if parameter.default is parameter.empty else f"={written.get(name, parameter.default)}"
@@ -56,7 +62,7 @@ def test_every_kind_of_event_is_documented():
 def test_every_control_has_a_docstring():
     """The reference takes the control methods' text from their docstrings."""
     controls = [member for name, member in vars(Controls).items() if not name.startswith("_")]
-    assert len(controls) == 17
+    assert len(controls) == 18
     assert all(inspect.getdoc(control) for control in controls)
 
 
@@ -100,6 +106,23 @@ def test_the_landing_page_says_what_it_installs():
     assert "    python3 -m pip install .\n" in index
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         assert not re.search(r"install[^\n`]*singleflight-kit", page.read_text()), page.name
+
+
+def test_no_block_about_another_library_is_dead():
+    """A block that needs another library names one of the extra `bench`, which `nox -s peers` installs."""
+    page = (DOCS / "howto" / "migrate.md").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = {re.match(r"[\w-]+", needed)[0].replace("-", "_") for needed in extras["bench"]}
+    conditions = re.findall(r"^<!-- skip: (.*) -->$", page, re.MULTILINE)
+    needed = [re.match(r'next if\(not .*find_spec\("(\w+)"\)', condition)[1] for condition in conditions]
+    assert set(needed) == {"async_lru", "cachebox", "cashews", "dogpile"}
+    assert set(needed) <= installed
+    sections = page.split("\n## From ")[1:]
+    assert len(sections) == 6
+    for section in sections:
+        blocks = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+        assert len(blocks) >= 2
+        assert [("singleflight" in block) for block in blocks] == [False, True] * (len(blocks) // 2)
 
 
 def test_each_code_block_is_run_alone(tmp_path):

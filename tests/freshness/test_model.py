@@ -420,7 +420,7 @@ class FreshnessModel(RuleBasedStateMachine):
                 self.end_call(0, "error")
             for actor in self.those_who(Decision.JOIN):
                 self.wakes(actor)
-            if not self.calls:
+            if not (self.calls or self.queued or self.running):
                 break
         assert not self.calls
         stats = controls.stats(self.memo)

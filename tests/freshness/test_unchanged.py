@@ -9,6 +9,7 @@ import pytest
 
 import singleflight
 from singleflight import CurrentFlight, SingleFlightError, Unchanged, current_flight, single_flight_ttl
+from singleflight.core import current
 from singleflight.testing import FakeClock
 
 from ..bulk.conftest import driving
@@ -125,7 +126,7 @@ def test_nothing_to_keep_is_an_error(driver):
         return Unchanged
 
     fetched = driver.decorate(fetch)
-    with pytest.raises(SingleFlightError, match=r"Unchanged was returned for .*'A'.*no value to keep"):
+    with pytest.raises(SingleFlightError, match=r"fetch: Unchanged was .* for .*'A'.*no value to keep"):
         driver.call(fetched, "A")
     assert (fetched.entry("A"), fetched.flights(), fetched.stats().failures) == (None, (), 1)
 
@@ -266,6 +267,90 @@ def test_tasks_and_threads_of_a_flight_run_in_it():
     assert later == [None]
 
 
+def test_what_is_below_a_flight_has_none_once_it_has_landed():
+    """A task that goes on before the flight's own task is told of its end sees that it has landed."""
+    seen = []
+
+    async def main():
+        landing = asyncio.get_running_loop().create_future()
+
+        async def look():
+            await landing
+            seen.append(current_flight())
+
+        @single_flight_ttl(ttl=60, cache_if=lambda value: landing.set_result(None) or True)
+        async def fetch(key):
+            tasks.append(asyncio.ensure_future(look()))
+            await asyncio.sleep(0)
+            seen.append(current_flight().entries)
+            return key
+
+        tasks = []
+        await fetch("A")
+        await asyncio.wait_for(tasks[0], 10)
+
+    asyncio.run(main())
+    assert seen == [{}, None]
+
+
+def test_what_a_loader_starts_runs_in_its_flight():
+    """A task of a loader's sees the keys that this call of it is for, and their entries."""
+    seen = []
+
+    async def look():
+        seen.append(current_flight())
+
+    @single_flight_ttl(ttl=60, key=lambda key: key)
+    async def fetch(key):
+        return key
+
+    @fetch.bulk
+    async def load(keys):
+        await asyncio.ensure_future(look())
+        return {key: key for key in keys}
+
+    fetch.put("old", "A")
+    assert asyncio.run(load(["A", "B"])) == {"A": "old", "B": "B"}
+    assert [(flight.key, flight.kind, flight.entries) for flight in seen] == [(("B",), "bulk", {})]
+
+
+def test_who_does_not_lead_has_none():
+    """A `copy` that is made for a caller runs in no flight: it has landed, or is somebody else's."""
+    clock, seen = FakeClock(100.0), []
+    fetch = single_flight_ttl(
+        ttl=10, grace=60, timer=clock, copy=lambda value: seen.append(current_flight()) or value
+    )(lambda: 1)
+    fetch()
+    clock.advance(11)
+    fetch()
+    until(lambda: not fetch.flights())
+    assert seen == [None, None]
+
+
+def test_a_clock_that_fails_tells_the_age_when_the_flight_began():
+    """`current_flight` does not raise what the clock does."""
+    clock, broken, ages = FakeClock(100.0), [], []
+
+    def timer():
+        if broken:
+            raise OSError(broken.pop())
+        return clock()
+
+    @single_flight_ttl(ttl=10, timer=timer)
+    def fetch():
+        clock.advance(5)
+        broken.append("broken")
+        flight = current_flight()
+        ages.append(None if flight.previous is None else flight.previous.age)
+        broken.clear()
+        return 1
+
+    fetch()
+    clock.advance(20)
+    fetch()
+    assert ages == [None, 20.0]
+
+
 def test_a_call_that_is_no_flight_has_none(monkeypatch):
     """Inside `bypass()`, and with the library switched off, there is no flight, also below one."""
     seen = []
@@ -307,6 +392,15 @@ def test_a_thread_that_a_plain_function_starts_has_none():
 
     fetch()
     assert seen == [None]
+
+
+def test_what_lands_is_looked_at(monkeypatch):
+    """Anything but `Unchanged` is checked, by its function's name and by how it came, and lands itself."""
+    seen, value = [], object()
+    monkeypatch.setattr(current, "check_shareable", lambda *args: seen.append(args))
+    assert current.landing_value("fetch", None, value) is value
+    assert current.landing_value("fetch", None, value, 3, "its loader brought") is value
+    assert seen == [("fetch", value, "returned", 0), ("fetch", value, "its loader brought", 3)]
 
 
 def test_unchanged_is_one_object_and_no_value():

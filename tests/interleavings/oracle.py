@@ -36,6 +36,10 @@ class Call:
     error: BaseException | None = None
     joined: int | None = None
     """When it was known to follow a flight, if anybody listened."""
+    served: str | None = None
+    """How, if it asked."""
+    ahead: tuple[Any, ...] = ()
+    """Who stood in line when it came."""
 
 
 @dataclass
@@ -50,15 +54,26 @@ class Execution:
     loop: Any
     ended: int | None = None
     was_put: bool = False
+    unasked: bool = False
+    """A loader brought it besides what it was asked for."""
+    failed: bool = False
+    confirms: int | None = None
+    """The number of the value that it left as it was."""
+
+    def over(self) -> float:
+        """When it was there for certain, if it is stored."""
+        return self.begun if self.was_put else max(self.call.ended, self.ended or inf)
 
 
 @dataclass
 class Touch:
-    """Somebody invalidated or put a value."""
+    """Somebody invalidated or put a value, or cleared an instance, or invalidated a tag."""
 
     key: Any
     begun: int
     ended: int | None = None
+    detaches: bool = True
+    """Whether a flight in progress loses its key."""
 
 
 _call: contextvars.ContextVar[Call] = contextvars.ContextVar("the call that is under way")
@@ -72,18 +87,37 @@ class Oracle:
         lives: for how many seconds a value may be served.
         overdue: after how many seconds an execution loses its key.
         stores_failures: whether a call may get an error that was there before it.
+        fresh: for how many of these seconds it is fresh.
+        soft: how many seconds a call waits before it is served a value that is not.
+        patience: how many seconds a call waits before it gives up; None for no limit.
+        seats: how many executions may run at once; None for no limit.
+        in_line: who stands in line for one.
     """
 
     def __init__(
-        self, clock: Callable[[], float], lives: float, overdue: float | None, stores_failures: bool
+        self,
+        clock: Callable[[], float],
+        lives: float,
+        overdue: float | None,
+        stores_failures: bool,
+        *,
+        fresh: float = inf,
+        soft: float = 0,
+        patience: float | None = None,
+        seats: int | None = None,
+        in_line: Callable[[], tuple[Any, ...]] = tuple,
     ) -> None:
         self._clock, self._lives, self._overdue = clock, lives, overdue
         self._stores_failures = stores_failures
+        self._fresh, self._soft, self._patience = fresh, soft, patience
+        self._seats, self._in_line = seats, in_line
+        self._running: dict[int, Any] = {}  # runs that have not ended, each with its loop
         self.retries: int | None = None  # `follower_retries`, where those who wait are told
         self.executions: list[Execution] = []
         self.calls: list[Call] = []
         self.runs = 0  # of the function or a loader
         self.lost = 0  # of these on loops that died
+        self._died = False  # whether a loop did
         self.unfinished = 0  # how many keys are asked for, by calls that have not ended
         self._touches: list[Touch] = []
         self._ticks = itertools.count(1)
@@ -94,7 +128,8 @@ class Oracle:
     def calling(self, *keys: Any, may_raise: tuple[type[BaseException], ...]) -> Iterator[list[Call]]:
         """One call for a key, or for several; cancellations go on."""
         begun, before = next(self._ticks), _call.get(None)
-        calls = [Call(key, begun, self._clock()) for key in keys]
+        ahead = self._in_line()
+        calls = [Call(key, begun, self._clock(), ahead=ahead) for key in keys]
         _call.set(calls[0])
         self.unfinished += len(keys)
         error: BaseException | None = None
@@ -124,12 +159,34 @@ class Oracle:
                     raise AssertionError(f"a second execution of {key!r} begins within {other}")
         begun = next(self._ticks)
         mine = [self._new(key, call, begun) for key in keys]
+        self._running[begun] = asyncio._get_running_loop()
+        self._check_line(call)
         try:
             yield mine
+        except BaseException:
+            for execution in mine:
+                execution.failed = True
+            raise
         finally:
             ended = next(self._ticks)
+            self._running.pop(begun, None)
             for execution in mine:
                 execution.ended = ended
+
+    def brought(self, like: Execution, *keys: Any) -> list[Execution]:
+        """What a loader brings besides; as old as what it was asked for."""
+        more = [self._new(key, like.call, like.begun) for key in keys]
+        for execution in more:
+            execution.unasked, execution.ended = True, execution.begun
+        return more
+
+    def _check_line(self, call: Call) -> None:
+        """No more run at once than may, and whoever came first was let in first."""
+        if self._seats is None:
+            return
+        assert len(self._running) <= self._seats, f"{len(self._running)} run at once: {self.executions}"
+        passed = set(call.ahead).intersection(self._in_line())
+        assert not passed, f"{call} was let in before {[seat.key for seat in passed]}"
 
     def _new(self, key: Any, call: Call, begun: int) -> Execution:
         loop = asyncio._get_running_loop()
@@ -140,7 +197,8 @@ class Oracle:
     def _detached(self, other: Execution, call: Call) -> bool:
         """Whether its flight, or that of this call, may have lost its key."""
         since = min(other.call.begun, call.begun)
-        if any(touch.key == other.key and (touch.ended or since) >= since for touch in self._touches):
+        touches = [touch for touch in self._touches if touch.key == other.key and touch.detaches]
+        if any((touch.ended or since) >= since for touch in touches):
             return True
         return self._overdue is not None and self._clock() >= other.call.since + self._overdue
 
@@ -148,21 +206,27 @@ class Oracle:
         """This loop is closed: what ran there runs no more."""
         for execution in self.executions:
             if execution.loop is loop and execution.ended is None:
-                execution.ended = next(self._ticks)
+                execution.ended, execution.failed = next(self._ticks), True
                 self.lost += 1
+        self._running = {begun: on for begun, on in self._running.items() if on is not loop}
+        self._died = True
 
     def forked(self) -> None:
         """In a forked child: nothing runs."""
         for execution in self.executions:
             execution.ended = execution.ended or next(self._ticks)
+        self._running.clear()
 
     @contextlib.contextmanager
-    def touching(self, key: Any) -> Iterator[Touch]:
-        """Somebody invalidates."""
-        touch = Touch(key, next(self._ticks))
-        self._touches.append(touch)
-        yield touch
-        touch.ended = next(self._ticks)
+    def touching(self, *keys: Any, detaches: bool = True) -> Iterator[Touch]:
+        """Somebody invalidates; yields the first key's."""
+        begun = next(self._ticks)
+        touches = [Touch(key, begun, detaches=detaches) for key in keys]
+        self._touches += touches
+        yield touches[0]
+        ended = next(self._ticks)
+        for touch in touches:
+            touch.ended = ended
 
     @contextlib.contextmanager
     def putting(self, key: Any) -> Iterator[int]:
@@ -172,7 +236,8 @@ class Oracle:
             value = self._new(key, call, sys.maxsize)  # as young as can be, until it is there
             value.was_put, value.ended = True, touch.begun
             yield value.number
-        value.begun, call.until = touch.ended or 0, self._clock()
+        value.begun = call.ended = touch.ended or 0
+        call.until = self._clock()
 
     def told(self, event: Any) -> None:
         """A listener that wants to know who waits; called by whoever does."""
@@ -196,6 +261,9 @@ class Oracle:
                 self._check_chain(call, failed[-1])
             elif call.error is None:
                 self._check_value(call, executions[call.value])
+            elif isinstance(call.error, TimeoutError) and self._patience is not None:
+                waited = call.until - call.since
+                assert self._overdue is not None or waited >= self._patience, f"{call} was not patient"
 
     def _check_chain(self, call: Call, last: Execution) -> None:
         """From the flight that it joined to the one that it got were no more than its retries allow."""
@@ -212,9 +280,55 @@ class Oracle:
 
     def _check_value(self, call: Call, execution: Execution) -> None:
         assert execution.key == call.key, f"{call} got another key's value: {execution}"
-        shared = execution.call.ended >= call.begun  # perhaps: it may have followed that very call
-        fresh = call.since < execution.call.until + self._lives
+        said = [execution, *(other for other in self.executions if other.confirms == execution.number)]
+        shared = any(each.call.ended >= call.begun for each in said)  # perhaps: it may have followed it
+        fresh = any(call.since < each.call.until + self._lives for each in said)
         assert shared or fresh, f"{call} got {execution}, which is too old"
+        self._check_touches(call.begun, f"{call} got", said)
+        if not shared:
+            self._check_soft(call, said)
+            self._check_newer(call, execution)
+        if call.served is not None:
+            self._check_served(call, said)
+        for other in said[1:]:
+            before = [each for each in said if each.begun < other.begun]
+            self._check_touches(other.call.begun, f"{other} kept", before)
+
+    def _check_touches(self, since: int, who: str, said: list[Execution]) -> None:
+        """What came then is none of what had been dropped before, unless it was found to be right since."""
         for touch in self._touches:
-            if touch.key == call.key and touch.ended is not None and touch.ended < call.begun:
-                assert execution.begun > touch.begun, f"{call} got {execution}, which is older than {touch}"
+            if touch.key == said[0].key and touch.ended is not None and touch.ended < since:
+                newest = max(each.begun for each in said)
+                assert newest > touch.begun, f"{who} {said}, which is older than {touch}"
+
+    def _check_soft(self, call: Call, said: list[Execution]) -> None:
+        """It was not served a stale value before it had waited, unless the renewal brought nothing."""
+        stale = all(call.since >= each.call.until + self._fresh for each in said)
+        if not self._soft or not stale or call.until - call.since >= self._soft:
+            return
+        nothing = any(other.key == call.key and other.failed for other in self.executions)
+        excused = nothing or self._died or self._overdue is not None or self._touched(call.key)
+        assert excused, f"{call} got {said}, which is stale, and it did not wait"
+
+    def _check_newer(self, call: Call, execution: Execution) -> None:
+        """Nobody had received a newer value before it began, unless that was not stored."""
+        if self._overdue is not None or self._touched(call.key):
+            return
+        for other in self.calls:
+            if other.key == call.key and other.error is None and other.ended < call.begun:
+                newer = next(each for each in self.executions if each.number == other.value)
+                known = newer is execution or newer.begun < execution.over()
+                assert known, f"{call} got {execution}, and {other} {newer}"
+
+    def _touched(self, key: Any) -> bool:
+        """Whether somebody did since the first call began."""
+        first = min(call.begun for call in self.calls)
+        return any(touch.key == key and (touch.ended or first) >= first for touch in self._touches)
+
+    def _check_served(self, call: Call, said: list[Execution]) -> None:
+        """It was told how: by its own execution, another's, or what was stored."""
+        mine = any(each.call is call for each in said)
+        renewed = self._fresh < self._lives  # or else perhaps in the background
+        assert mine == (call.served == "fetch") or (mine and renewed), f"{call} got {said}"
+        if call.served in ("hit", "stale_hit"):
+            assert any(each.ended is not None for each in said), f"{call} got {said}, which is not stored"

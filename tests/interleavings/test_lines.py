@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ..sampling import one_in
-from .scenes import SCENES
+from .scenes import FEATURES, SCENES
 from .world import explored, model
 
 EVERY_LINE = [
@@ -23,7 +23,18 @@ EVERY_LINE = [
     "two bulk calls overlap",
     "two threads find a stale value",
     "a value is put while the stale one is renewed",
+    "three threads, one seat",
+    "two threads wait softly",
+    "two threads, and their tag is invalidated",
+    "an instance is cleared, two threads",
+    "a value is kept, and invalidated",
+    "it fails, two threads ask how, and a put",
+    "two threads in a window",
+    "a window, an invalidation and a second caller",
+    "a window's member is cancelled",
 ]
+ALL = {**SCENES, **FEATURES}
+pytestmark = pytest.mark.timeout(180)
 SEVERAL = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 3)), max_size=6)
 
 
@@ -33,6 +44,7 @@ def lines(library):
     modules = """
         coordinator renewal leaving transitions landing cache flight call store expiry entry slots table
         keyed waiters waitgraph latch task_waiters threads tasks wait bulk_call batch bulk_threads controls
+        line seats answers current window gathering gather_threads gather_tasks
     """
     with library.lines(*modules.split()) as lines:
         yield lines
@@ -41,7 +53,7 @@ def lines(library):
 @pytest.mark.parametrize("name", one_in(4, EVERY_LINE))
 def test_one_switch_at_every_line(library, lines, name):
     """Wherever one actor stops, and whoever goes on until it blocks."""
-    scene, _, options = SCENES[name]
+    scene, _, options = ALL[name]
     assert explored(library, scene, preemptions=1, tracer=lines, **options) > 50
 
 

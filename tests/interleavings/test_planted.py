@@ -8,7 +8,7 @@ import pytest
 from ..scheduler.explore import Found, explore
 from ..scheduler.library import Library, Mutation
 from .conftest import LONG_WAY
-from .scenes import FORKS, SCENES
+from .scenes import FEATURES, FORKS, SCENES
 from .world import model
 
 
@@ -150,9 +150,7 @@ GATHERED = {
         "a lost wake-up",
         {
             "window": {
-                """        if not self._pending:
-            after.append(self.latch.open)
-""": "",
+                "        after.append(latch.open)\n": "",
                 "        self.opener = None\n        after.append(self.latch.open)\n": (
                     "        self.opener = None\n"
                 ),
@@ -271,7 +269,7 @@ def test_a_bug_planted_in_the_usual_miss_is_found(library, planted):
 def finds(library, planted, mutation):
     if planted.scene in FORKS and not hasattr(os, "fork"):
         pytest.skip("needs fork")
-    scene, _, options = {**SCENES, **FORKS}[planted.scene]
+    scene, _, options = {**SCENES, **FEATURES, **FORKS}[planted.scene]
     mutant = Library(mutation)
     try:
         broken = model(mutant, scene, **options)

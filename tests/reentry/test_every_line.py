@@ -26,6 +26,7 @@ WATCHED = (
     "leaving",
     "store",
     "expiry",
+    "policy",
     "threads",
     "slots",
     "keyed",

@@ -22,6 +22,7 @@ class ActorLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._scheduler = scheduler
         self._selector = self  # type: ignore[assignment]
+        self._clock_resolution = 2.0**-40  # or a timer may be due before its time, which does not pass then
         self.died = False  # whether it is closed before its tasks have ended
         self.reports: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _, context: self.reports.append(context))

@@ -136,6 +136,8 @@ price.name = "other"  # error
 Account().get.put("1", "A")  # error
 Account.get.put("1", Account(), "A")  # error
 single_flight_ttl(price, ttl=60, copy=1)  # error
+single_flight_ttl(price, ttl=60, policy="LRUCache")  # error
+single_flight_ttl(price, ttl=60, weigh=lambda value: "heavy")  # error
 single_flight_ttl(price, ttl=60, failure_ttl=lambda error: "60")  # error
 price.explain(b"A")  # error
 price.stats(1)  # error

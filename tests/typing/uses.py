@@ -9,6 +9,7 @@ from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, assert_type
 
 from alpaca.trading.models import Asset, Clock, Order, Position, TradeAccount
 from alpaca.trading.requests import MarketOrderRequest
+from cachetools import LFUCache, LRUCache
 
 from singleflight import (
     Answer,
@@ -688,7 +689,14 @@ def for_how_long(error: Exception) -> timedelta:
     return timedelta(seconds=len(error.args))
 
 
+class Ours(LFUCache[Any, Any]):
+    pass
+
+
 single_flight_ttl(copied, ttl=60, copy=shallow, failure_ttl=for_how_long)
+single_flight_ttl(copied, ttl=60, policy=LRUCache, weigh=len)
+single_flight_ttl(copied, ttl=60, policy=Ours, weigh=lambda value: 0.5 * len(value))
+assert_type(price.stats().weight, float)
 copied.put(["A"], "A")
 
 

@@ -63,6 +63,7 @@ DECORATED = [
 ]
 KEYS = ["decorators/test_key_options.py", "decorators/test_key_model.py", "contract/test_key_names.py"]
 TELLING = ["threads/test_told.py", "contract/test_one_call.py"]
+SHARED = ["redis/test_functions.py", "redis/test_faults.py", "redis/test_bulk.py"]
 ACCOUNTS = [
     *("accounts/test_alpaca_prices.py", "accounts/test_bulk_prices.py", "accounts/test_trading.py"),
     *("accounts/test_interface.py", "accounts/test_tasks.py"),
@@ -74,11 +75,42 @@ TESTS = {
     "ttl": ["contract/test_callable_ttl.py", "bulk/test_callable_ttl.py", "core/test_options.py"],
     "entry": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
     "expiry": [*STORE, "core/test_expiry.py"],
-    "store": [*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"],
+    "policy": ["core/test_policy.py", "contract/test_policy.py"],
+    "store": [
+        *(*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"),
+        *("contract/test_tags.py", "contract/test_clear.py"),
+    ],
+    # fleet
+    "keybytes": ["fleet/test_keybytes.py"],
+    "names": ["fleet/test_names.py"],
+    "annotations": ["fleet/test_serializers.py"],
+    "serializers": ["fleet/test_serializers.py"],
+    "roundtrips": ["fleet/test_serializers.py"],
+    "fingerprints": ["fleet/test_fingerprints.py", "fleet/test_serializers.py"],
+    "envelopes": ["fleet/test_envelopes.py"],
+    "failures": ["fleet/test_failures.py"],
+    "near": ["fleet/test_near.py"],
+    "claims": ["fleet/test_claims.py", "fleet/test_explored.py"],
+    "breaker": ["fleet/test_breaker.py"],
+    "drops": ["fleet/test_drops.py"],
+    "mailboxes": ["fleet/test_mailboxes.py"],
+    # redis
+    "scripts": ["redis/test_scripts.py", "redis/test_contract.py"],
+    "clients": ["redis/test_clients.py"],
+    "sources": ["redis/test_clients.py"],
+    "bus": ["redis/test_bus.py"],
+    "keeper": ["redis/test_keeper.py"],
+    "cycles": [*SHARED],
+    "entries": [*SHARED],
+    "passage": [*SHARED],
+    "convoy": ["redis/test_bulk.py"],
+    "shared": [*SHARED],
+    "link": [*SHARED],
+    "redis_store": [*SHARED],
     # locks
     "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
     "slots": [*CYCLES, *DEAD, "core/test_turns.py"],
-    "line": ["contract/test_max_flights.py"],
+    "line": ["core/test_line.py", "contract/test_max_flights.py"],
     "table": [*CYCLES, *DEAD, "core/test_idle.py", "core/test_turns.py", "core/test_locks.py"],
     "keyed": [*CYCLES, *DEAD, "core/test_locks.py", "core/test_turns.py"],
     "waiters": [*CYCLES, "core/test_turns.py", "threads/test_jobs.py"],
@@ -134,6 +166,7 @@ TESTS = {
     "bulk_tasks": [*BULK, "endings"],
     "wait": [*CALLS, "bulk/test_waiting.py", "bulk/test_told.py"],
     "seats": ["contract/test_max_flights.py"],
+    "delays": ["contract/test_max_flights.py", *SHARED],
     "pool": ["freshness/test_pool.py", "fork"],
     # process
     "registry": ["threads/test_control.py", "threads/test_told.py", "decorators/test_decorated.py", "fork"],
@@ -162,10 +195,12 @@ TESTS = {
 """The tests that are run for each module: quick ones that look at what it does."""
 
 LEFT_OUT = {
-    "words": {"durations", "errors", "messages", "slips", "views", "alpaca_settings"},
+    "words": {"durations", "errors", "messages", "refusals", "replies", "slips", "views", "alpaca_settings"},
     "signatures that are passed on": {"decorate", "wrapt_types", "alpaca_clients", "workers"},
-    "what is seen only from outside of the process, or of the frame": {"frames", "patches"},
+    "what is seen only from outside of the process, or of the frame": {"forks", "frames", "patches"},
     "helpers for users' tests": {"callers", "stampede"},
+    "what is run on the server": {"texts"},
+    "protocols": {"tier"},
 }
 """Modules that nothing is decided, driven, forwarded, bound or counted in, by what is in them instead."""
 

@@ -1,0 +1,1 @@
+"""What processes share, without I/O, threads or clocks: keys and values as bytes, and the policy."""

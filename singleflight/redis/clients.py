@@ -1,0 +1,372 @@
+"""Connections to the server, of threads and of event loops, and what their errors mean.
+
+redis-py and valkey-py are taken by duck type; `sources` makes the clients. Each script is sent by its digest,
+and by its text to a server that does not know it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import suppress
+from enum import Enum
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from . import scripts
+from .forks import renew_in_children
+from .scripts import Call
+from .sources import source_of
+
+__all__ = ["Clients", "Kind", "Line", "Trouble", "trouble_of"]
+
+
+class Kind(Enum):
+    """What an error of the server means for the one who asked."""
+
+    AWAY = "away"  # it does not answer: degrade, ask nothing until a probe succeeds
+    REFUSED = "refused"  # it answers, but not this: no memory, no replicas, a replica: reads go on
+    RIGHTS = "rights"  # as REFUSED, by a missing right: to be named once
+
+
+class Trouble(Exception):
+    """The only error that `Clients` raise: its kind, and one line without credentials."""
+
+    def __init__(self, kind: Kind, text: str) -> None:
+        super().__init__(kind, text)
+        self.kind = kind
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Clients:
+    """All connections of one store: a client with a pool for threads, and one for each event loop.
+
+    Nothing connects before the first call. Threads and loops may use it at the same time. `asyncio.run`, or
+    `loop.shutdown_asyncgens`, closes a loop's connections.
+
+    Args:
+        source: a URL, or a client of redis-py or valkey-py (sync or asyncio, Sentinel, Cluster).
+        timeout: seconds for connecting and for each answer.
+
+    Raises `TypeError` or `ValueError` if it is neither, `ImportError` if no client library is installed.
+    """
+
+    def __init__(self, source: Any, *, timeout: float = 0.2) -> None:
+        self.source = source_of(source, timeout)
+        self._closed = False
+        self._begin()
+        renew_in_children(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()  # guards the three; no I/O under it
+        self._threads: Any = None
+        self._loops: WeakKeyDictionary[Any, tuple[Any, AsyncGenerator[None]]] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        return f"<Clients of {self.source!r}>"
+
+    # -- threads
+
+    def call(self, call: Call) -> Any:
+        """Return the raw reply. Raises `Trouble`. Not on an event loop's thread."""
+        try:
+            client = self._threads or self._connect()
+            try:
+                return client.execute_command(*_packed(call))
+            except Exception as error:
+                if not _is_unknown(error):
+                    raise
+            return client.execute_command(*_packed(call, text=True))
+        except Exception as error:
+            raise trouble_of(error) from None
+
+    def call_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Return the replies to several calls in one pipeline, in order, with a `Trouble` for a failed one.
+
+        Raises `Trouble` if the server was lost. Calls with the same keys are executed in order; one that
+        follows a script that the server does not know may be executed twice.
+        """
+        if len(calls) == 1:  # a pipeline takes longer
+            try:
+                return [self.call(calls[0])]
+            except Trouble as trouble:
+                return [_unless_lost(trouble)]
+        try:
+            client = self._threads or self._connect()
+            rounds = _rounds(calls)
+            commands = next(rounds)
+            while True:
+                with client.pipeline(transaction=False) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    replies = pipeline.execute(raise_on_error=False)
+                commands = rounds.send(replies)
+        except StopIteration as end:
+            return _replies(end)
+        except Exception as error:
+            raise trouble_of(error) from None
+
+    def _connect(self) -> Any:
+        """Make the client of the threads; under no lock, since a cluster's is asked for its slots."""
+        client = self.source.for_threads()
+        with self._lock:
+            if self._threads is None and not self._closed:
+                self._threads = client
+        if self._threads is not client:
+            for each in _parts(client):
+                each.close()
+        if self._closed:
+            raise Trouble(Kind.AWAY, "the store is closed")
+        return self._threads
+
+    # -- tasks
+
+    async def acall(self, call: Call) -> Any:
+        """Return the raw reply, by the running loop's own client. Raises `Trouble`."""
+        try:
+            client = await self._of_loop()
+            try:
+                return await client.execute_command(*_packed(call))
+            except Exception as error:
+                if not _is_unknown(error):
+                    raise
+            return await client.execute_command(*_packed(call, text=True))
+        except Exception as error:
+            raise trouble_of(error) from None
+
+    async def acall_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Return the replies to several calls, as `call_all`."""
+        if len(calls) == 1:
+            try:
+                return [await self.acall(calls[0])]
+            except Trouble as trouble:
+                return [_unless_lost(trouble)]
+        try:
+            client = await self._of_loop()
+            rounds = _rounds(calls)
+            commands = next(rounds)
+            while True:
+                async with client.pipeline(transaction=False) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    replies = await pipeline.execute(raise_on_error=False)
+                try:
+                    commands = rounds.send(replies)
+                except StopIteration as end:  # a coroutine may not raise it
+                    return _replies(end)
+        except Exception as error:
+            raise trouble_of(error) from None
+
+    async def _of_loop(self) -> Any:
+        loop = asyncio.get_running_loop()
+        known = self._loops.get(loop)
+        if known is not None:
+            return known[0]
+        client = self.source.for_tasks()  # which does not connect
+        guard = self._until_loop_ends(loop, client)
+        with self._lock:
+            if self._closed:
+                raise Trouble(Kind.AWAY, "the store is closed")
+            for other in [each for each in self._loops if each.is_closed()]:
+                del self._loops[other]
+            self._loops[loop] = client, guard  # nobody else writes this loop's: it does not wait in between
+        await anext(guard)
+        return client
+
+    async def _until_loop_ends(self, loop: Any, client: Any) -> AsyncGenerator[None]:
+        """Close the client when the loop shuts down: asynchronous generators are what it tells."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loops.pop(loop, None)
+            for each in _parts(client):
+                with suppress(Exception):
+                    await each.aclose()
+
+    # -- all of them
+
+    def subscribe(self, channels: Sequence[bytes]) -> Line:
+        """Return a new connection that listens to these channels; messages confirm them. Raises `Trouble`."""
+        try:
+            client = self._threads or self._connect()
+            if hasattr(client, "nodes_manager"):
+                node = random.Random().choice(client.get_primaries())
+                client = getattr(client, f"get_{self.source.library}_connection")(node)
+            pool = client.connection_pool
+            line = Line(pool.connection_class(**pool.connection_kwargs))
+            line.send("SUBSCRIBE", *channels)
+            return line
+        except Exception as error:
+            raise trouble_of(error) from None
+
+    def identity(self) -> str | None:
+        """Return what tells this run of the server, and its role, from another; None if the user may not ask.
+
+        Raises `Trouble` if it does not answer.
+        """
+        try:
+            client = self._threads or self._connect()
+            nodes = {"target_nodes": "primaries"} if hasattr(client, "nodes_manager") else {}
+            info = client.execute_command("INFO", "server", "replication", **nodes)
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble.kind is Kind.AWAY:
+                raise trouble from None
+            return None
+        runs = [info] if "run_id" in info else info.values()
+        return " ".join(sorted(f"{each['run_id']} {each['role']}" for each in runs))
+
+    def missing(self, prefix: str, channels: Sequence[bytes]) -> list[str]:
+        """Return the rights that the user lacks, each as an ACL rule would grant it. Raises `Trouble`."""
+        try:
+            reply = self.call(scripts.check(prefix, channels))
+        except Trouble as trouble:
+            if trouble.kind is Kind.RIGHTS:
+                return [f"+evalsha ~{prefix}:*", f"+eval ~{prefix}:*"]
+            raise
+        return scripts.missing(reply, prefix)
+
+    def close(self) -> None:
+        """Close all connections; those of loops that run are closed by them, soon."""
+        with self._lock:
+            self._closed = True
+            client, self._threads = self._threads, None
+            loops = list(self._loops.items())
+        for each in _parts(client):
+            each.close()
+        for loop, (_, guard) in loops:
+            with suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(_run_soon, loop, guard)
+
+    def after_fork(self) -> None:
+        """Forget all connections, in a forked child: they are its parent's.
+
+        They are not even finalised here: that of a loop would be taken out of the parent's selector.
+        """
+        _of_parents.append((self._threads, list(self._loops.values())))
+        self._begin()
+
+
+class Line:
+    """A connection that listens. One thread uses it; any thread may `cut` it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        connection.connect()
+
+    def send(self, *command: str | bytes) -> None:
+        """Send a command without waiting for anything."""
+        try:
+            self._connection.send_command(*command)
+        except Exception as error:
+            raise trouble_of(error) from None
+
+    def receive(self, timeout: float) -> tuple[str, bytes, bytes] | None:
+        """Return the next message: its kind ("subscribe", "message", "pong"), channel and payload; or None.
+
+        Raises `Trouble` if the connection has ended, or a channel was refused.
+        """
+        try:
+            if not self._connection.can_read(timeout):
+                return None
+            reply = self._connection.read_response()
+        except Exception as error:
+            raise trouble_of(error) from None
+        kind, *rest = reply if isinstance(reply, list) else [reply]
+        channel, payload = (*rest, b"", b"")[:2]
+        return kind.decode().lower(), channel, payload
+
+    def cut(self) -> None:
+        """End it from another thread: who receives gets `Trouble`."""
+        with suppress(Exception):
+            self._connection._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give it back to the operating system."""
+        with suppress(Exception):
+            self._connection.disconnect()
+
+
+_of_parents: list[Any] = []
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """Return what an error of a client library means.
+
+    The classes are known by name, which both libraries share.
+    """
+    if isinstance(error, Trouble):
+        return error
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    if "NoPermissionError" in names or "NOPERM" in text:
+        return Trouble(Kind.RIGHTS, text)
+    soon = names & {"ClusterDownError", "TryAgainError"} or text.startswith(("BUSY", "MASTERDOWN"))
+    return Trouble(Kind.REFUSED if "ResponseError" in names and not soon else Kind.AWAY, text)
+
+
+def _parts(client: Any) -> list[Any]:
+    """Return what is to be closed with a client: also those by which it asks sentinels."""
+    if client is None:
+        return []
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return [client, *(() if manager is None else manager.sentinels)]
+
+
+def _is_unknown(error: object) -> bool:
+    """Return True if the server does not know the script by its digest."""
+    return type(error).__name__ == "NoScriptError"
+
+
+def _packed(call: Call, *, text: bool = False) -> Sequence[Any]:
+    script, keys, args = call
+    if script is None:
+        return args
+    return ("EVAL" if text else "EVALSHA", script.text if text else script.sha, len(keys), *keys, *args)
+
+
+def _rounds(calls: Sequence[Call]) -> Generator[list[Sequence[Any]], list[Any], list[Any]]:
+    """Yield the commands of each pipeline, take its replies, and return those that count.
+
+    What met an unknown script is sent again, and so is what came after it on the same keys.
+    """
+    replies = list((yield [_packed(call) for call in calls]))
+    behind: set[bytes] = set()
+    again = []
+    for place, call in enumerate(calls):
+        if _is_unknown(replies[place]) or not behind.isdisjoint(call.keys):
+            behind.update(call.keys)
+            again.append(place)
+    if again:
+        second = yield [_packed(calls[place], text=True) for place in again]
+        for place, reply in zip(again, second, strict=True):
+            replies[place] = reply
+    return replies
+
+
+def _unless_lost(trouble: Trouble) -> Trouble:
+    """Return it as the reply to its call; raise it if the server was lost."""
+    if trouble.kind is Kind.AWAY:
+        raise trouble
+    return trouble
+
+
+def _replies(end: StopIteration) -> list[Any]:
+    return [trouble_of(each) if isinstance(each, Exception) else each for each in end.value]
+
+
+def _run_soon(loop: Any, guard: AsyncGenerator[None]) -> None:
+    """On the loop's thread: have it close its client."""
+    task = loop.create_task(guard.aclose())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+_closing: set[Any] = set()

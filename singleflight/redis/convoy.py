@@ -1,0 +1,154 @@
+"""The flights of one bulk call on their way by the server: claimed, awaited and told of together.
+
+Each is a `Passage` of its own. What they ask at the same time goes in one pipeline, what is to be loaded in
+one call of the loader, and what other processes load is awaited last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import Any
+
+from ..core.batch import Batch, Item
+from ..core.flight import Flight
+from ..core.landing import postpone
+from ..fleet.mailboxes import Mailbox
+from .entries import Entries
+from .passage import LISTEN, Brought, Passage
+
+__all__ = ["Convoy"]
+
+
+class Convoy:
+    """The flights of one batch. Its driver's alone.
+
+    Args:
+        ring: wakes the driver; a wake for any of them does.
+    """
+
+    __slots__ = ("_batch", "_entries", "_keys", "_lacking", "_on", "_ring", "loading")
+
+    def __init__(self, entries: Entries, batch: Batch, ring: Callable[[], object]) -> None:
+        self._entries, self._batch, self._ring = entries, batch, ring
+        self._keys = batch.waiting_for()
+        self._lacking: set[Flight] = set()  # what the loader has left out
+        self._on: dict[Passage, Generator[Any, Any, Brought | None]] = {}
+        self.loading: list[Passage] = []  # those that the loader runs for
+
+    def steps(self) -> Generator[Any, Any, None]:
+        """Yield what is to be done, as `Passage.steps` does; `RUN` with the items as its argument."""
+        asks: dict[Passage, Any] = {}  # what each wants next
+        try:
+            for flight in self._keys:
+                passage = Passage(self._entries, flight, Mailbox(self._ring))
+                self._on[passage] = passage.steps()
+                asks[passage] = None
+            self._advance(asks, dict.fromkeys(asks))
+            while asks:
+                if any(type(todo) is list or todo is LISTEN for todo in asks.values()):
+                    yield from self._ask(asks)
+                elif any(type(todo) is tuple for todo in asks.values()):
+                    yield from self._load(asks)
+                else:
+                    yield from self._wait(asks)
+        finally:
+            for steps in self._on.values():
+                steps.close()
+            self._on.clear()
+
+    def _advance(self, asks: dict[Passage, Any], came: dict[Passage, Any]) -> list[Item]:
+        """Go on with these, each with what came of what it wanted; land what needs no loader."""
+        found: list[Item] = []
+        for passage, what in came.items():
+            try:
+                asks[passage] = self._on[passage].send(what)
+            except StopIteration as ended:
+                del asks[passage], self._on[passage]
+                item = self._item(passage.flight, ended.value)
+                if item is not None:
+                    found.append(item)
+        if found:
+            self._batch.found(found)
+        return found
+
+    def _item(self, flight: Flight, brought: Brought | None) -> Item | None:
+        key = self._keys[flight]
+        if brought is None:  # a renewal that another process does
+            self._batch.leave(flight)
+            postpone(self._entries.cache, flight, 1.0)
+            return None
+        if brought.error is not None and not isinstance(brought.error, Exception):
+            raise brought.error
+        if brought.missing or flight in self._lacking:
+            return Item(flight, key, False)
+        return Item(flight, key, True, brought.value, brought.error, brought.arrival, brought.verdict)
+
+    def _ask(self, asks: dict[Passage, Any]) -> Generator[Any, Any, None]:
+        """Send what all of them want to be sent, in one pipeline."""
+        listening = [passage for passage, todo in asks.items() if todo is LISTEN]
+        if listening:
+            came = yield LISTEN
+            self._advance(asks, dict.fromkeys(listening, came))
+            return
+        asking = {passage: todo for passage, todo in asks.items() if type(todo) is list}
+        replies, error = yield [call for todo in asking.values() for call in todo]
+        at = 0
+        came = {}
+        for passage, todo in asking.items():
+            came[passage] = (None, error) if error is not None else (replies[at : at + len(todo)], None)
+            at += len(todo)
+        self._advance(asks, came)
+
+    def _load(self, asks: dict[Passage, Any]) -> Generator[Any, Any, None]:
+        """Have the loader called for those that this process is to load; tell the server, and land them."""
+        ready = [passage for passage, todo in asks.items() if type(todo) is tuple]
+        items = self._batch.begin(passage.flight for passage in ready)
+        self.loading[:] = ready[: len(items)]
+        loaded, error = yield (items,)
+        brought = {}
+        if error is None:
+            try:
+                brought = {item.flight: item for item in self._batch.sort(loaded)}
+            except Exception as raised:
+                error = raised
+        came = {}
+        for passage in self.loading:
+            item = brought.get(passage.flight)
+            if item is not None and not item.present:
+                self._lacking.add(passage.flight)
+            came[passage] = (None, error) if item is None else (item.value, item.error)
+        self.loading.clear()
+        if error is not None:
+            yield from self._fail(came, error)
+        else:
+            self._advance(asks, came)
+
+    def _fail(self, came: dict[Passage, Any], error: BaseException) -> Generator[Any, Any, None]:
+        """The loader raised: tell the server of each, and have the batch end with it."""
+        telling: dict[Passage, Any] = {}
+        for passage, what in came.items():
+            with suppress(StopIteration):
+                telling[passage] = self._on[passage].send(what)
+        calls = [call for todo in telling.values() for call in todo]
+        if calls:
+            yield calls
+        raise error
+
+    def _wait(self, asks: dict[Passage, Any]) -> Generator[Any, Any, None]:
+        """Wait until there is something for one of them, or one has waited for as long as it wanted."""
+        now = time.monotonic()
+        until = {passage: now + todo for passage, todo in asks.items()}
+        woken: list[Passage] = []
+        while not woken:
+            pause = max(0.0, min(until.values()) - time.monotonic())
+            _, error = yield pause
+            if error is not None:
+                raise error
+            now = time.monotonic()
+            woken = [passage for passage in asks if passage.is_rung or now >= until[passage]]
+        came = {passage: (passage.is_rung, None) for passage in woken}
+        rest = {passage: until[passage] - now for passage in asks if passage not in came}
+        self._advance(asks, came)
+        asks.update({passage: max(0.0, left) for passage, left in rest.items()})

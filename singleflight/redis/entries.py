@@ -1,0 +1,221 @@
+"""The entries of one function on the server and near: their names, their envelopes, their marks, and counts.
+
+What this process has near is known by *marks*, which are tags of the store's own: one for the entry's place
+on the server, one for each of its tags. So a drop that the bus tells needs no key, and refuses the value of
+every flight that began before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+from ..common.messages import shown
+from ..core.cache import Cache
+from ..core.flight import Flight
+from ..fleet.drops import Drop
+from ..fleet.envelopes import Envelope, Envelopes
+from ..fleet.keybytes import key_bytes
+from ..fleet.names import digest, entry_name
+from ..fleet.near import NearTimes
+from ..fleet.refusals import OversizedValue
+from ..fleet.serializers import Codec
+from ..storage.entry import Record, WeighedRecord
+from ..storage.policy import weight_from
+from ..telemetry.kinds import log
+from . import scripts
+from .link import Link
+
+__all__ = ["Entries", "SharedRecord", "Terms", "lives", "mark_of", "milliseconds"]
+
+_LONGEST = 30 * 86_400.0  # seconds that the server keeps a value which never expires
+_COUNTS = ("shared_hits", "shared_waits", "refused", "leases_lost", "degraded", "unreadable")
+
+
+class Terms(NamedTuple):
+    """What a `RedisStore` says for its functions.
+
+    Args:
+        near_ttl: for how many seconds a value is served here before the server is asked again.
+        max_value: how many bytes a value may have, with what is around it.
+        signing_key: signs what is sent.
+        errors: classes of exceptions that may be made anew in another process.
+    """
+
+    near_ttl: float
+    max_value: int
+    signing_key: bytes | None
+    errors: tuple[type[Exception], ...]
+
+
+class SharedRecord(WeighedRecord):
+    """One that other processes have, too. `born` is when its flight got the lease, by the server's clock."""
+
+    __slots__ = ("born",)
+    born: int
+
+
+class Entries:
+    """The entries of one function. `lock` of the link guards `epoch` and the counts.
+
+    Args:
+        codec: makes bytes of values, and values of bytes.
+        version: what the user changes when the values of older code are not to be used.
+    """
+
+    def __init__(
+        self, link: Link, cache: Cache, terms: Terms, codec: Codec, version: str | int | None
+    ) -> None:
+        self.link, self.cache, self.terms = link, cache, terms
+        self.codec, self._version = codec, version
+        self.version = b""  # until its first use: the annotation may name what is defined further down
+        self.digest = digest(cache.name, b"")
+        self.epoch: int | None = None  # None: the server is to be asked for it
+        self.flying: dict[Flight, Any] = {}  # each with its passage
+        self._counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
+        self._said: set[str] = set()
+
+    def settle(self) -> None:
+        """Find out, at the first use, what its values are; raises `UnportableValue`."""
+        if not self.version:
+            version = self.codec.fingerprint(self._version)
+            self.envelopes = Envelopes(version, self.terms.max_value, self.terms.signing_key)
+            self.version = version
+
+    # -- names and envelopes ------------------------------------------------------------------------
+
+    def named(self, key: Hashable) -> bytes:
+        """Return what a drop of a key is known by, whatever the epoch."""
+        return digest(self.cache.name, key_bytes(key))
+
+    def tag_digest(self, tag: str) -> bytes:
+        """Return what a tag of this function is known by."""
+        return digest(self.cache.name, b"tag" + tag.encode("utf-8", "surrogatepass"))
+
+    def envelope_of(self, value: Any, record: Record | None, born: int, refused: bool = False) -> Envelope:
+        """Return a value in its envelope; raises `UnportableValue`."""
+        kind, payload = self.codec.enclose(value)
+        if record is None:
+            return Envelope(kind, payload, born, refused=refused)
+        after = record.refresh_at - record.landed
+        return Envelope(kind, payload, born, record.ttl, record.grace, after, refused, record.tags)
+
+    def near(self, record: Record, place: bytes, born: int) -> SharedRecord:
+        """Return a record as it is kept here: cut to `near_ttl`, and with its marks."""
+        fresh = min(record.ttl, self.terms.near_ttl)
+        stale = max(0.0, min(record.ttl + record.grace, self.terms.near_ttl) - fresh)
+        times = NearTimes(record.landed, fresh, stale, record.refresh_at)
+        made = self._made(record.key, record.value, times, place, born, record.tags)
+        made.weight = record.weight
+        return made
+
+    def marked(
+        self, key: Hashable, value: Any, times: NearTimes, place: bytes, born: int, tags: tuple[str, ...]
+    ) -> SharedRecord:
+        """Return a record of what was found; passes on what `weigh` raises."""
+        record = self._made(key, value, times, place, born, tags)
+        weigh = self.cache.weigh
+        record.weight = 1 if weigh is None else weight_from(weigh(value))
+        return record
+
+    def _made(
+        self, key: Hashable, value: Any, times: NearTimes, place: bytes, born: int, tags: tuple[str, ...]
+    ) -> SharedRecord:
+        """Return a record that leaves when its place, its function or one of its tags is dropped."""
+        record = SharedRecord(key, value, *times)
+        record.born = born
+        record.tags = self.marks(place, tags)
+        return record
+
+    def marks(self, place: bytes, tags: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the tags of what is near: the user's, and the marks."""
+        return (*tags, *map(mark_of, (place, self.digest, *map(self.tag_digest, tags))))
+
+    # -- drops ---------------------------------------------------------------------------------------
+
+    def call_of(self, drop: Drop) -> scripts.Call:
+        """Return what tells the server of a drop."""
+        link = self.link
+        head = scripts.news_head(self.digest, drop.name or bytes(16), link.me)
+        if drop.kind == "clear":
+            key = scripts.epoch_key(link.prefix, self.digest)
+            return scripts.raise_epoch(key, life=milliseconds(2 * _LONGEST), bus=link.bus_channel, head=head)
+        if drop.kind == "cut":
+            key = scripts.cut_key(link.prefix, drop.name)
+            return scripts.cut([key], life=milliseconds(2 * _LONGEST), bus=link.bus_channel, heads=[head])
+        payload: Any = drop.payload
+        written = payload if drop.kind == "drop" else payload[0]
+        place = scripts.place(entry_name(link.prefix, self.cache.name, written, self.epoch or 0))
+        head = scripts.news_head(self.digest, digest(self.cache.name, written, self.epoch or 0), link.me)
+        if drop.kind == "drop":
+            return scripts.drop(place, bus=link.bus_channel, head=head)
+        envelope: Envelope = payload[1]
+        name = entry_name(link.prefix, self.cache.name, written, self.epoch or 0)
+        try:
+            packed = self.envelopes.pack(name, written, envelope)
+        except OversizedValue:  # this process has it, the others load their own
+            return scripts.drop(place, bus=link.bus_channel, head=head)
+        fresh, life = lives(envelope)
+        return scripts.put(
+            place, self.version, packed, fresh=fresh, life=life, bus=link.bus_channel, head=head
+        )
+
+    def confirmed(self, drop: Drop, reply: Any) -> None:
+        """The server has done it."""
+        if drop.kind == "clear":
+            with self.link.lock:
+                self.epoch = max(self.epoch or 0, int(reply))
+        elif drop.kind == "cut":
+            self.link.learn_cuts({drop.name: int(reply)})
+
+    # -- counts -------------------------------------------------------------------------------------
+
+    def count(self, name: str) -> None:
+        """Count one more."""
+        with self.link.lock:
+            if name in self._counts:
+                self._counts[name] += 1
+
+    def counted(self) -> dict[str, int]:
+        """Return the counts that `Stats` has for it."""
+        with self.link.lock:
+            return self._counts.copy()
+
+    def reset(self) -> None:
+        """Count from zero."""
+        with self.link.lock:
+            self._counts = dict.fromkeys(_COUNTS, 0)
+
+    def unread(self, reason: str, key: Hashable) -> None:
+        """What the server has for a key could not be read."""
+        self.count("unreadable")
+        self.say_once(reason, key, f"is stored in a way that cannot be read ({reason})")
+
+    def say_once(self, reason: str, key: Hashable, what: str) -> None:
+        """Log what is the matter with a value, once for each reason."""
+        with self.link.lock:
+            known = reason in self._said
+            self._said.add(reason)
+        if not known:
+            log.warning("%s: the value of %s %s; said once", self.cache.name, shown(key), what)
+
+    def after_fork(self) -> None:
+        """In a forked child: it counts for itself."""
+        self.epoch, self.flying = None, {}
+        self._counts = dict.fromkeys(_COUNTS, 0)
+
+
+def mark_of(name: bytes) -> str:
+    """The mark by which a near entry leaves: no tag of the user's begins like it."""
+    return f"\0{name.hex()}"
+
+
+def milliseconds(seconds: float) -> int:
+    """Return whole milliseconds, as the server counts."""
+    return max(0, round(seconds * 1000))
+
+
+def lives(envelope: Envelope) -> tuple[int, int]:
+    """For how many milliseconds the server serves a value without a renewal, and in all."""
+    life = min(envelope.ttl + envelope.grace, _LONGEST)
+    return milliseconds(min(envelope.ttl, envelope.refresh_after, life)), max(1, milliseconds(life))

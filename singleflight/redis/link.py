@@ -1,0 +1,342 @@
+"""What one process has in common with the server, for all functions of a store: connections, breaker, drops.
+
+`lock` guards the breaker, the drops, the cuts and the claims of all flights. It is never held together with
+the mutex or a cache's lock, and nothing is sent and nothing of the user's runs under it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+import weakref
+from typing import Any, Protocol
+
+from ..common.messages import shown
+from ..core.cache import Cache
+from ..fleet.breaker import CONNECTED, Breaker, Change
+from ..fleet.drops import Drop, Drops
+from ..fleet.mailboxes import Mailboxes
+from ..locks.mutex import new_lock
+from ..telemetry.kinds import log
+from . import scripts
+from .bus import Bus
+from .clients import Clients, Kind, Trouble
+from .forks import renew_in_children
+from .keeper import Keeper, Order
+
+__all__ = ["Link"]
+
+_chance = random.Random().random  # not the shared one: programs seed that, and compare
+_MOST_CUTS = 10_000  # tags of which this process remembers when they were invalidated
+
+
+class Function(Protocol):
+    """A function that shares through a link."""
+
+    cache: Cache
+    digest: bytes
+
+    def is_again(self, other: Any, /) -> bool:
+        """Return True if the other one is this function, defined once more."""
+        ...
+
+    def call_of(self, drop: Drop, /) -> scripts.Call:
+        """Return what tells the server of a drop."""
+        ...
+
+    def confirmed(self, drop: Drop, reply: Any, /) -> None:
+        """The server has done it."""
+        ...
+
+    def heard(self, news: scripts.News, /) -> None:
+        """The bus tells of a change by another process."""
+        ...
+
+    def forget_near(self) -> None:
+        """Messages may have been lost: nothing that is near is to be served."""
+        ...
+
+
+class Link:
+    """All that the functions of one `RedisStore`, and of what `with_` made of it, have in common.
+
+    Args:
+        source: a URL or a client; it is asked for its settings alone.
+        prefix: what all names on the server begin with.
+        lease: for how many seconds a flight has the right to load, renewed while it goes on.
+        timeout: seconds for connecting and for each answer.
+    """
+
+    def __init__(self, source: Any, *, prefix: str, lease: float, timeout: float) -> None:
+        self.prefix, self.lease, self.timeout = prefix, lease, timeout
+        self.bus_channel = f"{prefix}:bus".encode()
+        self.clients = Clients(source, timeout=timeout)
+        self._functions: dict[bytes, weakref.ref[Function]] = {}
+        self._begin()
+        renew_in_children(self)
+
+    def _begin(self) -> None:
+        """All that is this process's own; nothing connects yet."""
+        self.lock = new_lock()
+        self.me = os.urandom(8)
+        self.name = f"process {os.getpid()} on {socket.gethostname()}"
+        self.channel = f"{self.prefix}:p:{self.me.hex()}".encode()
+        self.breaker = Breaker(time.monotonic())
+        self.drops = Drops()
+        self.cuts: dict[bytes, int] = {}
+        self._numbers = 0
+        self._named: set[str] = set()  # rights that were found missing, each told once
+        self._checked = False
+        self.mailboxes = Mailboxes()
+        self.bus = Bus(
+            self.clients,
+            (self.channel, self.bus_channel),
+            self.mailboxes,
+            self.lock,
+            heard=self._heard,
+            gap=self._gap,
+            silent=self._silent,
+        )
+        self.keeper = Keeper(self.clients, self, lease=round(self.lease * 1000))
+
+    # -- functions ----------------------------------------------------------------------------------
+
+    def add(self, function: Function) -> None:
+        """Add a function; raises `ValueError` if another one of that name is alive."""
+        with self.lock:
+            known = self._functions.get(function.digest)
+            other = None if known is None else known()
+            if other is not None and not other.is_again(function):
+                raise ValueError(
+                    f"store: {shown(other.cache.name)} is the name of two functions, which would share their "
+                    f"values; give one of them another `name`"
+                )
+            self._functions[function.digest] = weakref.ref(function)
+
+    def functions(self) -> list[Function]:
+        """Return those that are alive."""
+        with self.lock:
+            return [function for ref in self._functions.values() if (function := ref()) is not None]
+
+    def _function(self, digest: bytes) -> Function | None:
+        with self.lock:
+            known = self._functions.get(digest)
+        return None if known is None else known()
+
+    # -- may the server be asked? -------------------------------------------------------------------
+
+    def period(self) -> int | None:
+        """Return the number of the connection's period if the server may be asked, else None."""
+        with self.lock:
+            return self.breaker.period if self.breaker.state == CONNECTED else None
+
+    def state(self, now: float) -> str:
+        """Return the breaker's state in words."""
+        with self.lock:
+            state, since = self.breaker.state, self.breaker.since
+        return f"degraded since {now - since:.3g} s ago" if state == "degraded" else state
+
+    def new_token(self) -> bytes:
+        """Return what names one lease: no other claim has the same."""
+        with self.lock:
+            self._numbers += 1
+            return self.me + self._numbers.to_bytes(8, "big")
+
+    def failed(self, trouble: Trouble, period: int) -> bool:
+        """A question of a flight failed. Return True if the server takes no writes, but answers."""
+        if trouble.kind is Kind.AWAY:
+            with self.lock:
+                change = self.breaker.failed(period, time.monotonic(), _chance())
+            self._tell(change, trouble)
+            return False
+        self._name_once(trouble)
+        return True
+
+    def _name_once(self, trouble: Trouble) -> None:
+        text = str(trouble)
+        with self.lock:
+            known = text in self._named
+            self._named.add(text)
+        if not known:
+            log.warning("%s: %s; values are loaded by each process for itself", self.prefix, text)
+
+    def _tell(self, change: Change | None, trouble: Trouble | None = None) -> None:
+        """Log a change of the breaker, tell it as an event, and wake who waits for the server."""
+        if change is None:
+            return
+        if change.after == CONNECTED:
+            log.warning("%s: the server is asked again, after %.3g s", self.prefix, change.lasted)
+            self._tell_all("recovered", lasted=change.lasted)
+        elif change.before == CONNECTED:
+            log.warning("%s: %s; this process works alone until it answers", self.prefix, trouble)
+            self._tell_all("degraded", reason=str(trouble))
+            self.keeper.nudge()
+            with self.lock:
+                boxes = self.mailboxes.gap()
+            for box in boxes:
+                box.ring()
+
+    def _tell_all(self, kind: str, **details: Any) -> None:
+        for function in self.functions():
+            tell = function.cache.tell
+            if tell.wants(kind):
+                tell.tell(kind, None, **details)
+
+    # -- drops --------------------------------------------------------------------------------------
+
+    def note(self, kind: Any, function: Function, name: bytes = b"", payload: object = None) -> Drop:
+        """Note a change that the server is to be told of."""
+        with self.lock:
+            return self.drops.note(kind, function.digest, name, payload)
+
+    def first_for(self, function: bytes, name: bytes) -> list[Drop]:
+        """Return what is to be sent before a claim of this key."""
+        with self.lock:
+            return self.drops.first_for(function, name)
+
+    def confirm(self, drop: Drop, reply: Any) -> None:
+        """The server has done it."""
+        function = self._function(drop.function)
+        if function is not None:
+            function.confirmed(drop, reply)
+        with self.lock:
+            self.drops.confirmed(drop)
+            left = len(self.drops)
+        if not left:
+            self.keeper.nudge()  # whoever flushes waits for this
+
+    def order(self, drop: Drop) -> Order | None:
+        """Return what the keeper sends for it; None where its function is gone."""
+        function = self._function(drop.function)
+        if function is None:
+            with self.lock:
+                self.drops.confirmed(drop)
+            return None
+
+        def done(reply: Any) -> None:
+            if not isinstance(reply, Trouble):
+                self.confirm(drop, reply)
+
+        return Order(function.call_of(drop), done)
+
+    # -- what the keeper asks -------------------------------------------------------------------------
+
+    def probe_at(self) -> float | None:
+        """Return the monotonic time of the next probe; None while the server is asked as usual."""
+        with self.lock:
+            return None if self.breaker.state == CONNECTED else self.breaker.probe_at
+
+    def answered(self) -> None:
+        """A probe was answered: what is owed is asked for next."""
+        with self.lock:
+            change = self.breaker.answered(time.monotonic())
+        self._tell(change)
+
+    def owed(self) -> list[Order]:
+        """Return, in order, what must reach the server before it is asked as usual.
+
+        Where that is nothing the server is asked as usual from then on. What is near may be old by now.
+        """
+        with self.lock:
+            drops = self.drops.unconfirmed()
+            change = None if drops else self.breaker.recovered(time.monotonic())
+        orders = [order for drop in drops if (order := self.order(drop)) is not None]
+        if change is not None:
+            self._forget_near()
+            self._tell(change)
+            self.bus.kick()
+        return orders
+
+    def troubled(self, trouble: Trouble) -> None:
+        """A probe, a renewal or an order failed."""
+        if trouble.kind is not Kind.AWAY:
+            self._name_once(trouble)
+            return
+        with self.lock:
+            change = self.breaker.probe_failed(time.monotonic(), _chance())
+        self._tell(change, trouble)
+
+    def changed(self) -> None:
+        """Another run of the server answers than before."""
+        self._gap(False)
+
+    def pending(self) -> bool:
+        """Return True if the server has not yet confirmed all that it was sent."""
+        with self.lock:
+            return len(self.drops) > 0
+
+    # -- what the bus tells ---------------------------------------------------------------------------
+
+    def _heard(self, news: scripts.News) -> None:
+        if news.kind == "cut":
+            with self.lock:
+                self._remember_cut(news.key, news.number)
+        function = self._function(news.function)
+        if function is not None and news.sender != self.me:
+            function.heard(news)
+
+    def _remember_cut(self, tag: bytes, when: int) -> None:
+        if len(self.cuts) >= _MOST_CUTS:
+            self.cuts.clear()  # what is not known is asked for
+        self.cuts[tag] = max(when, self.cuts.get(tag, 0))
+
+    def learn_cuts(self, found: dict[bytes, int]) -> None:
+        """These tags were asked for: when each was invalidated, 0 if never."""
+        with self.lock:
+            for tag, when in found.items():
+                self._remember_cut(tag, when)
+
+    def known_cuts(self, tags: list[bytes]) -> dict[bytes, int]:
+        """Return those of these tags of which it is known when they were invalidated."""
+        with self.lock:
+            return {tag: self.cuts[tag] for tag in tags if tag in self.cuts}
+
+    def _gap(self, first: bool) -> None:
+        """The bus was away: drops and wakes may have been missed."""
+        self._forget_near()
+        if first:
+            self._check_rights()
+        else:
+            self._tell_all("gap")
+
+    def _forget_near(self) -> None:
+        with self.lock:
+            self.cuts.clear()
+        for function in self.functions():
+            function.forget_near()
+
+    def _silent(self, line: str) -> None:
+        log.info("%s: %s", self.prefix, line)
+        self._check_rights()
+
+    def _check_rights(self) -> None:
+        """Have the keeper ask, once, what the server's user may not do."""
+        with self.lock:
+            asked, self._checked = self._checked, True
+        if not asked:
+            call = scripts.check(self.prefix, [self.channel, self.bus_channel])
+            self.keeper.hand_over(Order(call, self._checked_rights))
+
+    def _checked_rights(self, reply: Any) -> None:
+        if isinstance(reply, Trouble):
+            if reply.kind is not Kind.RIGHTS:
+                self._checked = False
+            return
+        for right in scripts.missing(reply, self.prefix):
+            log.warning("%s: the server's user lacks a right: %s", self.prefix, right)
+
+    # -- processes ------------------------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """In a forked child: another process, without threads, connections, leases and waiters."""
+        self._begin()
+
+    def close(self) -> None:
+        """End the threads and close the connections; the next call makes new ones."""
+        keeper, bus = self.keeper, self.bus
+        self._begin()
+        keeper.stop()
+        bus.stop()
+        self.clients.close()

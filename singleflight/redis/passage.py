@@ -1,0 +1,523 @@
+"""One flight on its way by the server: what it finds there, waits for, and tells at its end.
+
+`Passage.steps` is a generator that knows no threads and no event loops: it yields what is to be done and is
+sent what came of it. What to say to the server is up to the flight's `Claim`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from ..common.errors import FlightDeadlock, FlightTimeout
+from ..common.keys import plain
+from ..common.messages import shown
+from ..core.delays import allot, hold_back, renumber, set_out
+from ..core.flight import Flight
+from ..core.landing import Arrival, Verdict, appraise, judge
+from ..core.transitions import is_unshared
+from ..fleet import claims
+from ..fleet.claims import Claim, Outcome
+from ..fleet.drops import Drop
+from ..fleet.envelopes import Envelope
+from ..fleet.failures import failure_bytes, failure_from
+from ..fleet.keybytes import key_bytes
+from ..fleet.mailboxes import Mailbox
+from ..fleet.names import digest, name_of_digest
+from ..fleet.near import near_times
+from ..fleet.refusals import OversizedValue, Unreadable
+from ..fleet.replies import Absent, Answer, Found, Oversized, Refused
+from . import scripts
+from .clients import Trouble
+from .cycles import PAUSE, Edges
+from .entries import Entries, SharedRecord, lives, milliseconds
+from .keeper import Lease, Order
+
+__all__ = ["LISTEN", "RUN", "Brought", "Passage", "leading"]
+
+leading: ContextVar[tuple[Passage, ...]] = ContextVar("singleflightleading", default=())
+"""The flights that the running code is inside of and that this process leads for all."""
+LISTEN = object()  # what `steps` yields to have the bus listen
+RUN = ()  # and to have the function run: its arguments
+
+
+class Brought(NamedTuple):
+    """What a flight is to land with: a value and what is to become of it, or an error."""
+
+    value: Any
+    arrival: Arrival | None = None
+    error: BaseException | None = None
+    verdict: Verdict | None = None
+    missing: bool = False
+    """Nothing is known of the key: a bulk answer is without it."""
+
+
+class Passage:
+    """One flight on its way by the server. Its driver's alone; the link's lock guards `claim` and the box."""
+
+    __slots__ = (
+        *("_asked", "_began", "_birth", "_box", "_entries", "_kind", "_lease", "_name", "_place"),
+        *("_written", "claim", "digest", "flight", "leader", "waited"),
+    )
+
+    def __init__(self, entries: Entries, flight: Flight, box: Mailbox) -> None:
+        self._entries, self.flight, self._box = entries, flight, box
+        self._kind = flight.kind
+        self._began = time.monotonic()
+        self._lease: Lease | None = None
+        self.leader: str | None = None
+        self.waited = False
+        mode: claims.Mode = "renew" if flight.background else "force" if flight.kind == "refresh" else "read"
+        before = flight.previous
+        seen = before.born if isinstance(before, SharedRecord) and mode == "renew" else 0
+        self.claim = Claim(mode, entries.link.new_token(), flight.retries, seen)
+        self.digest = b""
+
+    def steps(self) -> Generator[Any, Any, Brought | None]:
+        """Yield calls to send, seconds to wait at the mailbox, `LISTEN` or `RUN`; return what is to land.
+
+        What is sent back is what came of it and what was raised, as a pair. None is returned for a renewal
+        that another process does.
+        """
+        entries, link, flight, claim = self._entries, self._entries.link, self.flight, self.claim
+        try:
+            entries.settle()
+            self._written = key_bytes(flight.key)
+        except Exception as error:
+            return Brought(None, error=error)
+        with link.lock:
+            entries.flying[flight] = self
+            step: Any = claim.begin()
+        try:
+            while True:
+                kind = type(step)
+                if kind is claims.Ask or kind is claims.Wait:
+                    go_on = self._ask if kind is claims.Ask else self._wait
+                    step, struck = yield from go_on(step)
+                    if struck is not None:
+                        return Brought(None, error=struck)
+                elif kind is claims.Adopt or kind is claims.Share:
+                    brought = yield from self.take(step)
+                    if brought is not None:
+                        return brought
+                    with link.lock:
+                        step = claim.unreadable()
+                elif kind is claims.Run:
+                    self.set_out(step)
+                    value, struck = yield RUN
+                    return (yield from self.came(value, struck))
+                else:  # Leave
+                    return None
+        finally:
+            self._leave()
+
+    def hand_over(self, step: claims.Step) -> None:
+        """Have the keeper tell the server: nobody waits for that."""
+        link = self._entries.link
+        link.keeper.hand_over(Order(self._call(step), lambda _: None))
+
+    def _leave(self) -> None:
+        entries, link = self._entries, self._entries.link
+        with link.lock:
+            entries.flying.pop(self.flight, None)
+            struck = self.claim.given_up() if self.claim.state != claims.ENDED else None
+        self._close_box()
+        self._let_go()
+        if type(struck) is claims.Release and self.digest:
+            self.hand_over(struck)
+
+    def _close_box(self) -> None:
+        link = self._entries.link
+        if self.digest:
+            with link.lock:
+                link.mailboxes.leave(self._place.waits(self._entries.version), self._box)
+
+    # -- asking and waiting -------------------------------------------------------------------------
+
+    def _ask(self, step: claims.Ask) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
+        """Ask the server. Returns the next step."""
+        entries, link, claim = self._entries, self._entries.link, self.claim
+        if step.mode == "peek":  # a claim that finds a value writes nothing, so there is none
+            return self._report(Absent()), None
+        period = link.period()
+        if period is None:
+            entries.count("degraded")
+            with link.lock:
+                return claim.failed(), None
+        if not link.bus.up:
+            _, error = yield LISTEN
+            if error is not None and not isinstance(error, Exception):
+                return None, error
+        replies, error = yield from self._send(self._before())
+        epoch = entries.epoch
+        if error is None and epoch is None:
+            replies, error = yield from self._send(
+                [scripts.command("GET", scripts.epoch_key(link.prefix, entries.digest))]
+            )
+            if error is None:
+                with link.lock:
+                    epoch = entries.epoch = max(entries.epoch or 0, int(replies[0] or 0))
+        if error is None:
+            self._find_place(epoch or 0)
+            renumber(self.flight)
+            self._asked = entries.cache.timer()
+            call = scripts.claim(
+                self._place,
+                entries.version,
+                claim.token,
+                step.mode,
+                lease=milliseconds(link.lease),
+                channel=link.channel,
+                leader=link.name,
+                most=entries.terms.max_value,
+                seen=step.seen,
+                chain=step.chain,
+            )
+            replies, error = yield [call]
+        if error is None and isinstance(replies[0], Trouble):
+            error = replies[0]
+        if isinstance(error, Trouble):
+            read_only = link.failed(error, period)
+            if not read_only:
+                entries.count("degraded")
+            with link.lock:
+                return (claim.read_only() if read_only else claim.failed()), None
+        if error is not None:
+            return None, error
+        return self._report(scripts.claimed(replies[0])), None
+
+    def _report(self, answer: Answer) -> claims.Step:
+        link = self._entries.link
+        if isinstance(answer, Oversized):
+            self._entries.unread("too large", self.flight.key)
+        with link.lock:
+            return self.claim.answered(answer, deaf=not link.bus.up)
+
+    def _before(self) -> list[Drop]:
+        """What was dropped here and has to reach the server first."""
+        entries = self._entries
+        if not entries.link.pending():
+            return []
+        name = digest(entries.cache.name, self._written)
+        return entries.link.first_for(entries.digest, name)
+
+    def _send(self, todo: list[Any]) -> Generator[Any, Any, tuple[list[Any], BaseException | None]]:
+        """Send drops, each confirmed as it is answered, or other calls. A trouble comes as the error."""
+        entries, link = self._entries, self._entries.link
+        if not todo:
+            return [], None
+        calls = [entries.call_of(each) if isinstance(each, Drop) else each for each in todo]
+        replies, error = yield calls
+        if error is not None:
+            return [], error
+        for each, reply in zip(todo, replies, strict=True):
+            if isinstance(reply, Trouble):
+                return [], reply
+            if isinstance(each, Drop):
+                link.confirm(each, reply)
+        return replies, None
+
+    def _find_place(self, epoch: int) -> None:
+        entries = self._entries
+        prefix, name = entries.link.prefix, entries.cache.name
+        self._close_box()
+        self.digest = digest(name, self._written, epoch)
+        self._name = name_of_digest(prefix, name, self.digest)
+        self._place = scripts.place(self._name)
+        with entries.link.lock:
+            entries.link.mailboxes.register(self._place.waits(entries.version), self._box)
+
+    def _wait(self, step: claims.Wait) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
+        """Wait for another process. Returns the next step."""
+        entries, link, flight, claim = self._entries, self._entries.link, self.flight, self.claim
+        tell, limit = entries.cache.tell, entries.cache.options.wait_timeout
+        if not self.waited:
+            self.waited = True
+            entries.count("shared_waits")
+            if tell.wants("shared_wait"):
+                tell.tell("shared_wait", flight.key, leader=step.leader)
+        self.leader = step.leader
+        allot(flight, "shared", flight.retries)
+        hold_back([flight])
+        seconds = step.seconds
+        if limit is not None:
+            seconds = min(seconds, max(0.0, self._began + limit - time.monotonic()))
+        found, error = yield from self._wait_inside(seconds)
+        self.leader = None
+        if found is not None:
+            cycle = " -> ".join(found)
+            tell.refused(flight.key, cycle)
+            error = FlightDeadlock(
+                f"{entries.cache.name}: waiting would never end, over several processes: {cycle}"
+            )
+        if error is not None:
+            return None, error
+        with link.lock:
+            wake = self._box.take()
+        if wake is None and limit is not None and time.monotonic() >= self._began + limit:
+            waited = time.monotonic() - self._began
+            tell.timed_out(flight.key, waited)
+            name = entries.cache.name
+            return None, FlightTimeout(f"{name}: waited {waited:.3g} s for {shown(flight.key)}")
+        with link.lock:
+            if wake is not None:
+                return claim.woken(wake), None
+            return (claim.lapsed() if link.breaker.state == "connected" else claim.failed()), None
+
+    def _wait_inside(
+        self, seconds: float
+    ) -> Generator[Any, Any, tuple[list[str] | None, BaseException | None]]:
+        """Wait. Inside other flights that lead, look for a cycle before, and return it."""
+        link = self._entries.link
+        outer: list[Any] = [each for each in leading.get() if each.claim.renews and each.is_of(link)]
+        if not outer or (self._kind == "refresh" and self.flight.background):
+            _, error = yield seconds
+            return None, error
+        edges = Edges(outer, self, milliseconds(link.lease + 1))
+        try:
+            _, error = yield edges.note()
+            before = None
+            while error is None:
+                found, error = yield from self._replies(edges.look())
+                if error is not None or found is None:
+                    break
+                if found == before:
+                    return edges.words(found), None
+                before = found
+                rung, error = yield PAUSE
+                if rung or error is not None:
+                    return None, error
+            if error is None or isinstance(error, Trouble):
+                _, error = yield seconds
+            return None, error
+        finally:
+            link.keeper.hand_over(*(Order(call, lambda _: None) for call in edges.forget()))
+
+    @staticmethod
+    def _replies(asking: Generator[Any, Any, Any]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
+        """Carry out what another generator asks, which knows of no errors."""
+        try:
+            calls = asking.send(None)
+            while True:
+                replies, error = yield calls
+                if error is not None:
+                    return None, error
+                calls = asking.send(replies)
+        except StopIteration as ended:
+            return ended.value, None
+
+    def is_of(self, link: object) -> bool:
+        """Return True if its function shares through this link."""
+        return self._entries.link is link
+
+    @property
+    def is_rung(self) -> bool:
+        """Return True if a wake has come for it."""
+        return self._box.wake is not None
+
+    @property
+    def place(self) -> scripts.Place:
+        """Where its entry is."""
+        return self._place
+
+    @property
+    def text(self) -> str:
+        """Its key, as people are to read it."""
+        return shown(plain(self.flight.key))
+
+    # -- what was found -----------------------------------------------------------------------------
+
+    def take(self, step: Any) -> Generator[Any, Any, Brought | None]:
+        """Return what was found; None if it cannot be read, or is too old."""
+        entries, cache, flight = self._entries, self._entries.cache, self.flight
+        found = step.found if type(step) is claims.Adopt else Found(step.envelope, 0, 0, 0)
+        try:
+            envelope = entries.envelopes.open(self._name, self._written, found.envelope)
+            if envelope.kind == "failure":
+                return self._failed_elsewhere(envelope, found)
+            value = entries.codec.open(envelope.kind, envelope.payload)
+        except Unreadable as unread:
+            entries.unread(unread.reason, flight.key)
+            return None
+        if envelope.tags and (yield from self._is_cut(envelope)):
+            return None
+        if not self.waited:
+            entries.count("shared_hits")
+        now = cache.timer()
+        if not found.left:
+            allot(flight, "shared", 0)
+            return Brought(value, arrival=(not envelope.refused, 0.0, now, None), missing=value is None)
+        allot(flight, "shared", flight.retries)
+        times = near_times(
+            self._asked,
+            found.left,
+            envelope.ttl,
+            envelope.grace,
+            envelope.refresh_after,
+            entries.terms.near_ttl,
+        )
+        record = entries.marked(flight.key, value, times, self.digest, found.birth, envelope.tags)
+        if cache.tell.wants("adopted"):
+            cache.tell.tell("adopted", flight.key, value=value, age=max(0.0, now - times.landed))
+        served = record if times.ttl + times.grace > 0 else None
+        return Brought(value, arrival=(True, times.ttl, now, served))
+
+    def _failed_elsewhere(self, envelope: Envelope, found: Found) -> Brought:
+        entries, flight = self._entries, self.flight
+        error = failure_from(envelope.payload, entries.terms.errors)
+        allot(flight, "shared", 0)
+        ttl = min(found.left / 1000, entries.terms.near_ttl)
+        return Brought(None, error=error, verdict=Verdict(error, ttl, marks=entries.marks(self.digest, ())))
+
+    def _is_cut(self, envelope: Envelope) -> Generator[Any, Any, bool]:
+        """Return True if a tag was invalidated since the value's flight began; ask for what is not known."""
+        entries, link = self._entries, self._entries.link
+        tags = [entries.tag_digest(tag) for tag in envelope.tags]
+        known = link.known_cuts(tags)
+        unknown = [tag for tag in tags if tag not in known]
+        if unknown:
+            keys = [scripts.cut_key(link.prefix, tag) for tag in unknown]
+            replies, error = yield [scripts.command("MGET", *keys)]
+            if error is not None or isinstance(replies[0], Trouble):
+                return True
+            found = {tag: int(when or 0) for tag, when in zip(unknown, replies[0], strict=True)}
+            link.learn_cuts(found)
+            known.update(found)
+        return any(when >= envelope.born for when in known.values())
+
+    # -- running the function -----------------------------------------------------------------------
+
+    def set_out(self, step: claims.Run) -> None:
+        """The function is about to be run here, under a lease or without."""
+        entries, cache, flight = self._entries, self._entries.cache, self.flight
+        allot(flight, self._kind, step.retries)
+        set_out(cache, [flight], cache.time_or(flight.started))
+        self._birth = step.birth or 0
+        if step.leased:
+            self._lease = Lease(self._place, entries.version, self.claim.token, lost=self._lost)
+            entries.link.keeper.hold(self._lease)
+            if cache.tell.wants("claimed"):
+                cache.tell.tell("claimed", flight.key)
+
+    def came(self, value: Any, error: BaseException | None) -> Generator[Any, Any, Brought]:
+        """The function has ended: tell the server, and return what is to land here."""
+        entries, cache, flight = self._entries, self._entries.cache, self.flight
+        self._let_go()
+        outcome: Outcome | None = None
+        arrival: Arrival | None = None
+        if error is None:
+            try:
+                arrival = appraise(cache, flight, value)
+                outcome = self._outcome(value, arrival)
+            except BaseException as raised:
+                error = raised
+        verdict = None
+        if isinstance(error, Exception):
+            verdict = judge(cache, error, flight)
+            error = verdict.error
+        if error is not None:
+            outcome = self._failure(error, 0.0 if verdict is None else verdict.ttl)
+        assert outcome is not None
+        near = yield from self._tell(outcome, value, error)
+        place = self.digest or entries.named(flight.key)
+        if error is not None:
+            if verdict is not None:
+                ttl = min(verdict.ttl, entries.terms.near_ttl) if near else 0.0
+                verdict = verdict._replace(ttl=ttl, marks=entries.marks(place, ()))
+            return Brought(None, error=error, verdict=verdict)
+        assert arrival is not None
+        storable, ttl, now, record = arrival
+        if record is not None:
+            record = entries.near(record, place, self._birth) if near else None
+        return Brought(value, arrival=(storable, ttl, now, record))
+
+    def _let_go(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            self._entries.link.keeper.let_go(lease)
+
+    def _tell(self, outcome: Outcome, value: Any, error: BaseException | None) -> Generator[Any, Any, bool]:
+        """Tell the server how the function ended. Return True if that may be stored near."""
+        entries, link, claim = self._entries, self._entries.link, self.claim
+        period = link.period()
+        with link.lock:
+            step = claim.ran(outcome)
+        if type(step) is claims.Land:
+            return step.near
+        if error is not None and not isinstance(error, Exception):  # nobody is to wait for an aborted one
+            self.hand_over(step)
+            with link.lock:
+                return self._near(claim.failed())
+        if period is None:
+            with link.lock:
+                return self._near(claim.failed())
+        replies, struck = yield [self._call(step)]
+        trouble = struck if struck is not None else replies[0] if isinstance(replies[0], Trouble) else None
+        if isinstance(trouble, Trouble):
+            read_only = link.failed(trouble, period)
+            with link.lock:
+                return self._near(claim.read_only() if read_only else claim.failed())
+        if trouble is not None:  # an interrupt: whether it was told, nobody knows
+            raise trouble
+        answer = scripts.told(replies[0])
+        if isinstance(answer, Refused) and error is None:
+            entries.count("refused")
+            if entries.cache.tell.wants("refused"):
+                entries.cache.tell.tell("refused", self.flight.key, value=value)
+        with link.lock:
+            return self._near(claim.answered(answer))
+
+    @staticmethod
+    def _near(step: Any) -> bool:
+        return bool(step.near)
+
+    def _call(self, step: Any) -> scripts.Call:
+        """Return what tells the server of the end of a flight."""
+        entries, link, token = self._entries, self._entries.link, self.claim.token
+        place, version, lease = self._place, entries.version, milliseconds(link.lease)
+        if type(step) is claims.Release:
+            return scripts.release(place, version, token, step, lease=lease)
+        if type(step) is claims.Pass:
+            return scripts.pass_on(place, version, token, step.envelope, lease=lease)
+        head = scripts.news_head(entries.digest, self.digest, link.me)
+        return scripts.publish(
+            place, version, token, step, birth=self._birth, lease=lease, bus=link.bus_channel, head=head
+        )
+
+    def _outcome(self, value: Any, arrival: Any) -> Outcome:
+        """Return what the server may be told of a value; raises `UnportableValue`."""
+        entries = self._entries
+        storable, _, _, record = arrival
+        refused = not storable
+        try:
+            envelope = entries.envelope_of(value, record, self._birth, refused)
+            packed = entries.envelopes.pack(self._name, self._written, envelope) if self.digest else b""
+        except OversizedValue as error:
+            entries.say_once("oversized", self.flight.key, f"cannot be shared: {error}")
+            return Outcome("unshareable")
+        if refused:
+            return Outcome("failed", packed)
+        if record is None:
+            return Outcome("value", packed)
+        return Outcome("value", packed, *lives(envelope))
+
+    def _failure(self, error: BaseException, ttl: float) -> Outcome:
+        if is_unshared(error) or not self.digest:
+            return Outcome("aborted")
+        entries = self._entries
+        payload = failure_bytes(error, entries.link.name, entries.terms.errors)
+        envelope = Envelope("failure", payload, self._birth, ttl)
+        packed = entries.envelopes.pack(self._name, self._written, envelope)
+        return Outcome("failed", packed, *(lives(envelope) if ttl else (0, 0)))
+
+    def _lost(self, _: Lease) -> None:
+        """The keeper found that the lease has ended."""
+        entries = self._entries
+        with entries.link.lock:
+            news = self.claim.renews and self.claim.lost()
+        if news:
+            entries.count("leases_lost")
+            if entries.cache.tell.wants("lease_lost"):
+                entries.cache.tell.tell("lease_lost", self.flight.key)

@@ -1,0 +1,309 @@
+"""The tier of one decorated function: how a thread and a task lead its flights, and what is told to others.
+
+The two small loops `lead` and `lead_in_task` carry out what a `Passage` asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+from ..common.keys import plain
+from ..core.batch import Batch
+from ..core.cache import Cache
+from ..core.controls import cut, detach_flight, drop_here
+from ..core.flight import Flight
+from ..core.landing import fail, land, postpone
+from ..fleet import claims
+from ..fleet.drops import Drop
+from ..fleet.keybytes import key_bytes
+from ..fleet.mailboxes import Mailbox
+from ..fleet.names import digest, entry_name
+from ..fleet.serializers import Codec
+from ..locks.mutex import inside, inside_other, mutex
+from ..locks.waiters import running_loop
+from ..storage.entry import Record
+from ..telemetry.views import FleetExplanation
+from . import scripts
+from .bus import Bell, TaskBell
+from .clients import Trouble
+from .convoy import Convoy
+from .entries import Entries, Terms, mark_of
+from .link import Link
+from .passage import LISTEN, Brought, Passage, leading
+
+__all__ = ["SharedFunction"]
+
+Steps = Generator[Any, Any, Any]
+
+
+class SharedFunction(Entries):
+    """The tier of one function; the link's lock guards `flying`.
+
+    Args:
+        identity: what the function is, whatever object stands for it.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        cache: Cache,
+        terms: Terms,
+        codec: Codec,
+        version: str | int | None,
+        identity: str,
+    ) -> None:
+        super().__init__(link, cache, terms, codec, version)
+        self.identity = identity
+        link.add(self)
+
+    def is_again(self, other: Any) -> bool:
+        """Return True if the other one is this function, defined once more (a reload, a notebook's cell)."""
+        return bool(self.identity == other.identity)
+
+    # -- flights ------------------------------------------------------------------------------------
+
+    def lead(self, flight: Flight, execute: Callable[[], Any]) -> Any:
+        """Land a flight of a thread and return its value; raise what it is to end with."""
+        bell = Bell()
+        passage = Passage(self, flight, Mailbox(bell.ring))
+        brought = self._drive(passage.steps(), bell, (passage,), execute)
+        return self._land(flight, brought)
+
+    async def lead_in_task(self, flight: Flight, execute: Callable[[], Awaitable[Any]]) -> Any:
+        """Do the same in the task that runs the flight."""
+        bell = TaskBell()
+        passage = Passage(self, flight, Mailbox(bell.ring))
+        brought = await self._drive_in_task(passage.steps(), bell, (passage,), execute)
+        try:
+            return self._land(flight, brought)
+        finally:
+            del flight, passage, brought, execute  # an exception that callers receive leads to this frame
+
+    def load(self, batch: Batch, execute: Callable[[list[Any]], Any]) -> None:
+        """Load the flights of a thread's bulk call, each here or by another process, and land them."""
+        bell = Bell()
+        convoy = Convoy(self, batch, bell.ring)
+        self._drive(convoy.steps(), bell, convoy.loading, execute)
+
+    async def load_in_task(self, batch: Batch, execute: Callable[[list[Any]], Awaitable[Any]]) -> None:
+        """Do the same in the task that runs the loader."""
+        bell = TaskBell()
+        convoy = Convoy(self, batch, bell.ring)
+        try:
+            await self._drive_in_task(convoy.steps(), bell, convoy.loading, execute)
+        finally:
+            del batch, convoy, execute
+
+    def _drive(self, steps: Steps, bell: Bell, runs: Sequence[Passage], execute: Callable[..., Any]) -> Any:
+        """Carry out what a generator asks, in a thread. `runs` are the flights that the function runs for."""
+        came: Any = None
+        try:
+            while True:
+                todo = steps.send(came)
+                try:
+                    if type(todo) is list:
+                        came = self.link.clients.call_all(todo), None
+                    elif type(todo) is float:
+                        came = bell.wait(todo), None
+                    elif todo is LISTEN:
+                        came = self.link.bus.ready(self.link.timeout), None
+                    else:
+                        inside_of = leading.set((*leading.get(), *runs))
+                        try:
+                            came = execute(*todo), None
+                        finally:
+                            leading.reset(inside_of)
+                except BaseException as raised:
+                    came = None, raised
+        except StopIteration as ended:
+            return ended.value
+        finally:
+            steps.close()
+            del came
+
+    async def _drive_in_task(
+        self, steps: Steps, bell: TaskBell, runs: Sequence[Passage], execute: Callable[..., Any]
+    ) -> Any:
+        """The same in a task."""
+        came: Any = None
+        try:
+            while True:
+                todo = steps.send(came)
+                try:
+                    if type(todo) is list:
+                        came = await self.link.clients.acall_all(todo), None
+                    elif type(todo) is float:
+                        came = await bell.wait(todo), None
+                    elif todo is LISTEN:
+                        came = await self.link.bus.aready(self.link.timeout), None
+                    else:
+                        inside_of = leading.set((*leading.get(), *runs))
+                        try:
+                            came = await execute(*todo), None
+                        finally:
+                            leading.reset(inside_of)
+                except BaseException as raised:
+                    came = None, raised
+        except StopIteration as ended:
+            return ended.value
+        finally:
+            steps.close()
+            del came, steps, runs, execute  # an exception that callers receive leads to this frame
+
+    def _land(self, flight: Flight, brought: Brought | None) -> Any:
+        """Land a flight with what came for it, and return its value; raise what it is to end with."""
+        cache = self.cache
+        if brought is None:
+            postpone(cache, flight, 1.0)
+            return None
+        error, verdict = brought.error, brought.verdict
+        if error is None:
+            land(cache, flight, brought.value, arrival=brought.arrival)
+            return brought.value
+        try:
+            if verdict is not None:
+                fail(cache, flight, error, verdict=verdict)
+            raise error
+        finally:
+            del error, verdict, brought, flight  # or this frame and the exception would keep each other
+
+    def unseated(self, flight: Flight) -> None:
+        """A flight has lost its key here: whoever waits for its lease elsewhere is to go on."""
+        with self.link.lock:
+            passage = self.flying.get(flight)
+            step = passage.claim.told_off() if passage is not None and passage.claim.renews else None
+        if passage is not None and type(step) is claims.Release:
+            passage.hand_over(step)
+
+    def leader_of(self, flight: Flight) -> str | None:
+        """Return a name for the process that a flight waits for, if it waits for one."""
+        passage = self.flying.get(flight)
+        return None if passage is None else passage.leader
+
+    def explain(self, key: Hashable) -> Any:
+        """Return what the server would answer now; on the thread of an event loop, an awaitable of that."""
+        if running_loop() is None:
+            return self._explained(key)
+        return self._explained_in_task(key)
+
+    def _explained(self, key: Hashable) -> FleetExplanation:
+        period, shows = self.link.period(), plain(key)
+        if period is not None:
+            try:
+                return self._explanation(shows, self.link.clients.call_all(self._questions(key)))
+            except Trouble as trouble:
+                self.link.failed(trouble, period)
+        return FleetExplanation(shows, "degraded")
+
+    async def _explained_in_task(self, key: Hashable) -> FleetExplanation:
+        period, shows = self.link.period(), plain(key)
+        if period is not None:
+            try:
+                return self._explanation(shows, await self.link.clients.acall_all(self._questions(key)))
+            except Trouble as trouble:
+                self.link.failed(trouble, period)
+        return FleetExplanation(shows, "degraded")
+
+    def _questions(self, key: Hashable) -> list[scripts.Call]:
+        self.settle()
+        name = entry_name(self.link.prefix, self.cache.name, key_bytes(key), self.epoch or 0)
+        return scripts.looks(scripts.place(name), self.version)
+
+    def _explanation(self, key: Hashable, replies: list[Any]) -> FleetExplanation:
+        for reply in replies:
+            if isinstance(reply, Trouble):
+                raise reply
+        stored, led, leader = scripts.looked(replies)
+        if stored > 0:
+            return FleetExplanation(key, "shared_hit", stored / 1000)
+        if led > 0:
+            return FleetExplanation(key, "shared_wait", led / 1000, leader)
+        return FleetExplanation(key, "fetch")
+
+    # -- what was changed here ----------------------------------------------------------------------
+
+    def drop(self, key: Hashable) -> Callable[[], None]:
+        """A key is about to be invalidated here, and for every process."""
+        return partial(self._send, self.link.note("drop", self, self.named(key), key_bytes(key)))
+
+    def put(self, key: Hashable, record: Record) -> tuple[Record, Callable[[], None]]:
+        """A record is about to be put here, and for every process; returned as it is to be kept here.
+
+        Raises `UnportableKey` and `UnportableValue`; nothing has changed then.
+        """
+        self.settle()
+        written = key_bytes(key)
+        envelope = self.envelope_of(record.value, record, 0)
+        place = digest(self.cache.name, written, self.epoch or 0)
+        noted = self.link.note("put", self, self.named(key), (written, envelope))
+        return self.near(record, place, 0), partial(self._send, noted)
+
+    def drop_all(self) -> Callable[[], None]:
+        """All keys are about to be invalidated, or some that only this process can name."""
+        return partial(self._send, self.link.note("clear", self))
+
+    def cut(self, tags: tuple[str, ...]) -> Callable[[], None]:
+        """These tags are about to be invalidated."""
+        return partial(self._send, *(self.link.note("cut", self, self.tag_digest(tag)) for tag in tags))
+
+    def _send(self, *drops: Drop) -> None:
+        """Tell the server, or have the keeper do it where nobody may wait."""
+        link = self.link
+        period = link.period()
+        if period is None:
+            return  # they are replayed
+        if running_loop() is not None or inside() or inside_other():
+            link.keeper.hand_over(*(order for drop in drops if (order := link.order(drop)) is not None))
+            return
+        try:
+            for drop in drops:
+                link.confirm(drop, link.clients.call(self.call_of(drop)))
+        except Trouble as trouble:
+            link.failed(trouble, period)
+
+    # -- what others have changed -------------------------------------------------------------------
+
+    def heard(self, news: scripts.News) -> None:
+        """The bus tells of a change by another process."""
+        if news.kind == "epoch":
+            with self.link.lock:
+                known = self.epoch is not None and news.number <= self.epoch
+                self.epoch = max(self.epoch or 0, news.number)
+            if not known:
+                drop_here(self.cache)
+        elif news.kind == "new":
+            self._renew_soon(mark_of(news.key))
+        else:
+            cut(self.cache, (mark_of(news.key),))
+            if news.kind == "drop":
+                with self.link.lock:
+                    flights = [of for of, passage in self.flying.items() if passage.digest == news.key]
+                for flight in flights:
+                    detach_flight(self.cache, flight)
+
+    def _renew_soon(self, mark: str) -> None:
+        """Another process has stored a newer value: the next read looks for it."""
+        records: list[Any] = self.cache.store.tagged(mark)
+        now = self.cache.timer()
+        with mutex:
+            for record in records:
+                if record.place is not None and record.error is None:
+                    record.renew_at(now)
+
+    def forget_near(self) -> None:
+        """Messages may have been lost: nothing near is to be served, nor what was asked for before.
+
+        Nobody is to join a flight that this process leads for all: its key may have been dropped.
+        """
+        with self.link.lock:
+            self.epoch = None
+            leading = [flight for flight, passage in self.flying.items() if passage.claim.renews]
+        cut(self.cache, (mark_of(self.digest),))
+        for flight in leading:
+            detach_flight(self.cache, flight)
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing that the parent has under way is its own."""
+        super().after_fork()

@@ -1,0 +1,134 @@
+"""Bulk calls with `store=`: each key is loaded by one process, and the loader is called once for its own."""
+
+import asyncio
+import threading
+
+import pytest
+
+from singleflight import single_flight_ttl
+from singleflight.redis import RedisStore, RemoteFailure
+
+from ..drivers import PATIENCE, until
+
+
+class Loader:
+    """Loads prices; counts its calls, and waits at a gate that a test may shut."""
+
+    def __init__(self, prices=None):
+        self.prices = prices
+        self.calls = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, symbols):
+        self.calls.append(list(symbols))
+        self.entered.release()
+        assert self.gate.wait(PATIENCE)
+        if isinstance(self.prices, BaseException):
+            raise self.prices
+        if self.prices is not None:
+            return {symbol: self.prices[symbol] for symbol in symbols if symbol in self.prices}
+        return {symbol: f"{symbol} {len(self.calls)}" for symbol in symbols}
+
+
+@pytest.fixture(params=["threads", "tasks"])
+def colour(request):
+    return request.param
+
+
+@pytest.fixture
+def fleet(url, colour):
+    """Makes processes: each the bulk form of a function, over this loader."""
+    stores = []
+
+    def make(load, max_batch=None, **options):
+        store = RedisStore(url, lease=2.0, timeout=2.0)
+        stores.append(store)
+        options = {"ttl": 60, "name": "price", **options}
+        if colour == "tasks":
+
+            @single_flight_ttl(store=store, **options)
+            async def price(symbol):
+                raise AssertionError(symbol)
+
+            @price.bulk(max_batch=max_batch)
+            async def prices(symbols):
+                return await asyncio.to_thread(load, symbols)
+
+            return lambda symbols: asyncio.run(prices(symbols)), price
+
+        @single_flight_ttl(store=store, **options)
+        def price(symbol):
+            raise AssertionError(symbol)
+
+        @price.bulk(max_batch=max_batch)
+        def prices(symbols):
+            return load(symbols)
+
+        return prices, price
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+def test_what_others_have_loaded_is_found(fleet):
+    """Only the rest is loaded here, in one call."""
+    load = Loader()
+    (a, _), (b, _) = fleet(load), fleet(load)
+    assert a(["A", "B"]) == {"A": "A 1", "B": "B 1"}
+    assert b(["B", "C", "A"]) == {"B": "B 1", "C": "C 2", "A": "A 1"}
+    assert load.calls == [["A", "B"], ["C"]]
+
+
+def test_what_others_are_loading_is_awaited_last(fleet, pool):
+    """A process loads what is free first, and lands it before it waits for another one."""
+    first, second = Loader(), Loader()
+    (a, _), (b, other) = fleet(first), fleet(second)
+    first.gate.clear()
+    one = pool.submit(a, ["A", "B"])
+    assert first.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["B", "C"])
+    assert second.entered.acquire(timeout=PATIENCE)
+    until(lambda: other.entry("C") is not None)
+    assert [flight.kind for flight in other.flights()] == ["shared"]
+    first.gate.set()
+    assert one.result(PATIENCE) == {"A": "A 1", "B": "B 1"}
+    assert two.result(PATIENCE) == {"B": "B 1", "C": "C 1"}
+    assert (first.calls, second.calls) == ([["A", "B"]], [["C"]])
+
+
+def test_a_loader_takes_so_many_items_at_once(fleet):
+    """Of what it is to load: what others have is not counted."""
+    load = Loader()
+    (a, _), (b, _) = fleet(load), fleet(load, max_batch=2)
+    a(["B"])
+    assert list(b(["A", "B", "C", "D"])) == ["A", "B", "C", "D"]
+    assert load.calls == [["B"], ["A", "C"], ["D"]]
+
+
+def test_a_failing_loader_fails_those_who_wait_elsewhere(fleet, pool):
+    """With the budget of retries of one process: each key is tried twice."""
+    load = Loader(ValueError("no prices"))
+    (a, _), (b, price) = fleet(load), fleet(load)
+    load.gate.clear()
+    one = pool.submit(a, ["A", "B"])
+    assert load.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["A", "B"])
+    until(lambda: [flight.kind for flight in price.flights()] == ["shared"] * 2)
+    load.gate.set()
+    assert str(one.exception(PATIENCE)) == "no prices"
+    assert isinstance(two.exception(PATIENCE), ValueError | RemoteFailure)
+    assert load.calls[0] == ["A", "B"]
+    assert len(load.calls) == 2
+    assert set(load.calls[1]) <= {"A", "B"}  # both, if both wake-ups have come
+
+
+def test_what_a_loader_leaves_out_is_missing_for_all(fleet):
+    """It is not stored: the next call asks again."""
+    load = Loader({"A": 1})
+    (a, _), (b, _) = fleet(load), fleet(load)
+    assert a(["A", "X"]) == {"A": 1}
+    assert b(["A", "X"]) == {"A": 1}
+    assert load.calls == [["A", "X"], ["X"]]
