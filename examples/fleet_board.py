@@ -175,6 +175,8 @@ def work(pipe: Connection, options: argparse.Namespace, url: str | None, store: 
             with LogLines() as log, bypassed:
                 run = burst(name, account, options, together=together, told=silence)
             run.requests = account.asked
+            if account.get_instrument_current_price.stats().degraded:
+                raise ValueError("--store: the server does not answer, so each process worked alone")
             tell("done", (run, log.lines))
     except (ImportError, ValueError) as error:
         tell("failed", str(error))

@@ -32,7 +32,7 @@ RECOVERING: Final = "recovering"
 
 
 class Change(NamedTuple):
-    """The breaker went from one state to another; `lasted` is how many seconds it was in the former."""
+    """The breaker changed its state, `lasted` seconds after the connection was last made or lost."""
 
     before: Connection
     after: Connection
@@ -92,5 +92,7 @@ class Breaker:
 
     def _change(self, state: Connection, now: float) -> Change:
         change = Change(self.state, state, now - self.since)
-        self.state, self.since = state, now
+        if CONNECTED in (state, self.state):
+            self.since = now
+        self.state = state
         return change

@@ -406,11 +406,11 @@ class Claim:
     def given_up(self) -> Release | None:
         """The driver itself stops (a cancellation, an interrupt): it reports nothing more.
 
-        The release may be sent by another. If a question is out, the lease may come after that, and then it
-        lapses: nobody renews it.
+        The release may be sent by another; after an end that was told it changes nothing. If a question is
+        out, the lease may come after that, and then it lapses: nobody renews it.
         """
         state, self.state, self.withdrawn = self.state, ENDED, True
-        return Release(self.retries) if state in (ASKING, LEADING) else None
+        return Release(self.retries) if state in (ASKING, LEADING, TELLING) else None
 
     # -- how it goes on
 

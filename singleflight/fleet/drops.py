@@ -95,9 +95,18 @@ class Drops:
             del self._of[drop.function]
         return True
 
+    def current(self, drop: Drop) -> Drop | None:
+        """Return what is to be sent for a drop by now: also what took its place. None if it is confirmed."""
+        kept = self._of.get(drop.function, {})
+        later = kept.get((_GROUP[drop.kind], drop.name)) or kept.get(("clear", b""))
+        return later if later is not None and later.number >= drop.number else None
+
     def unconfirmed(self) -> list[Drop]:
         """Return all that is to be sent, in order."""
         return sorted((drop for kept in self._of.values() for drop in kept.values()), key=_number)
+
+    def __bool__(self) -> bool:
+        return bool(self._of)
 
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))

@@ -35,21 +35,20 @@ _chance = random.Random().random  # not the shared one: programs seed that, and 
 class Bell:
     """What a thread waits for; its `ring` is that of a `fleet.mailboxes.Mailbox`."""
 
-    __slots__ = ("_rung",)
+    __slots__ = ("_silent",)
 
     def __init__(self) -> None:
-        self._rung = threading.Event()
+        self._silent = threading.Lock()  # made faster than an event, and most flights do not wait
+        self._silent.acquire()
 
     def ring(self) -> None:
         """Wake whoever waits, or who comes next; any thread."""
-        self._rung.set()
+        with suppress(RuntimeError):  # it was rung before
+            self._silent.release()
 
     def wait(self, seconds: float) -> bool:
         """Return True if it was rung since the last wait, as soon as that is so; False if the time ended."""
-        if not self._rung.wait(seconds):
-            return False
-        self._rung.clear()
-        return True
+        return self._silent.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
 
 
 class TaskBell:
@@ -124,13 +123,21 @@ class Bus:
 
     def start(self) -> None:
         """Have the thread run; nothing if it does. Never waits."""
-        if self._thread is None:
+        if not self._runs():
             with self._starting:
-                if self._thread is None and not self._stopped:
+                if not self._runs() and not self._stopped:
                     thread = threading.Thread(target=self._run, name="singleflight-bus", daemon=True)
                     with suppress(RuntimeError):  # the interpreter ends, or it cannot have one more
                         thread.start()
                         self._thread = thread
+
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def hears(self) -> bool:
+        """Return True if what is waited for on this thread is heard: on the bus's own nothing would be."""
+        return self.up and threading.current_thread() is not self._thread
 
     def ready(self, timeout: float) -> bool:
         """Start it and wait until it listens, but no longer than its first attempt; return `up`."""

@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 from ..core.batch import Batch, Item
-from ..core.flight import Flight
 from ..core.landing import postpone
 from ..fleet.mailboxes import Mailbox
 from .entries import Entries
@@ -28,12 +27,11 @@ class Convoy:
         ring: wakes the driver; a wake for any of them does.
     """
 
-    __slots__ = ("_batch", "_entries", "_keys", "_lacking", "_on", "_ring", "loading")
+    __slots__ = ("_batch", "_entries", "_keys", "_on", "_ring", "loading")
 
     def __init__(self, entries: Entries, batch: Batch, ring: Callable[[], object]) -> None:
         self._entries, self._batch, self._ring = entries, batch, ring
         self._keys = batch.waiting_for()
-        self._lacking: set[Flight] = set()  # what the loader has left out
         self._on: dict[Passage, Generator[Any, Any, Brought | None]] = {}
         self.loading: list[Passage] = []  # those that the loader runs for
 
@@ -66,14 +64,15 @@ class Convoy:
                 asks[passage] = self._on[passage].send(what)
             except StopIteration as ended:
                 del asks[passage], self._on[passage]
-                item = self._item(passage.flight, ended.value)
+                item = self._item(passage, ended.value)
                 if item is not None:
                     found.append(item)
         if found:
             self._batch.found(found)
         return found
 
-    def _item(self, flight: Flight, brought: Brought | None) -> Item | None:
+    def _item(self, passage: Passage, brought: Brought | None) -> Item | None:
+        flight = passage.flight
         key = self._keys[flight]
         if brought is None:  # a renewal that another process does
             self._batch.leave(flight)
@@ -81,7 +80,7 @@ class Convoy:
             return None
         if brought.error is not None and not isinstance(brought.error, Exception):
             raise brought.error
-        if brought.missing or flight in self._lacking:
+        if brought.missing or passage.lacks:
             return Item(flight, key, False)
         return Item(flight, key, True, brought.value, brought.error, brought.arrival, brought.verdict)
 
@@ -116,8 +115,7 @@ class Convoy:
         came = {}
         for passage in self.loading:
             item = brought.get(passage.flight)
-            if item is not None and not item.present:
-                self._lacking.add(passage.flight)
+            passage.lacks = item is not None and not item.present
             came[passage] = (None, error) if item is None else (item.value, item.error)
         self.loading.clear()
         if error is not None:

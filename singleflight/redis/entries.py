@@ -1,13 +1,13 @@
 """The entries of one function on the server and near: their names, their envelopes, their marks, and counts.
 
-What this process has near is known by *marks*, which are tags of the store's own: one for the entry's place
-on the server, one for each of its tags. So a drop that the bus tells needs no key, and refuses the value of
+What this process has near is known by *marks*, which are tags of the store's own: one for its key, one for
+the function, one for each of its tags. So a drop that the bus tells needs no key, and refuses the value of
 every flight that began before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
 from typing import Any, NamedTuple
 
 from ..common.messages import shown
@@ -24,6 +24,7 @@ from ..storage.entry import Record, WeighedRecord
 from ..storage.policy import weight_from
 from ..telemetry.kinds import log
 from . import scripts
+from .clients import Trouble
 from .link import Link
 
 __all__ = ["Entries", "SharedRecord", "Terms", "lives", "mark_of", "milliseconds"]
@@ -70,7 +71,7 @@ class Entries:
         self.codec, self._version = codec, version
         self.version = b""  # until its first use: the annotation may name what is defined further down
         self.digest = digest(cache.name, b"")
-        self.epoch: int | None = None  # None: the server is to be asked for it
+        self.epoch: int | None = None  # None: not known; see `known_epoch`
         self.flying: dict[Flight, Any] = {}  # each with its passage
         self._counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
         self._said: set[str] = set()
@@ -85,12 +86,27 @@ class Entries:
     # -- names and envelopes ------------------------------------------------------------------------
 
     def named(self, key: Hashable) -> bytes:
-        """Return what a drop of a key is known by, whatever the epoch."""
+        """Return what a key is known by in news, marks and drops, whatever the epoch."""
         return digest(self.cache.name, key_bytes(key))
+
+    def place_of(self, key: Hashable, epoch: int | None = None) -> scripts.Place:
+        """Return where a key's entry is on the server, in this epoch or in the one that is known."""
+        epoch = (self.epoch or 0) if epoch is None else epoch
+        return scripts.place(entry_name(self.link.prefix, self.cache.name, key_bytes(key), epoch))
 
     def tag_digest(self, tag: str) -> bytes:
         """Return what a tag of this function is known by."""
         return digest(self.cache.name, b"tag" + tag.encode("utf-8", "surrogatepass"))
+
+    def known_epoch(self) -> int | None:
+        """Return the epoch; None if a newer one may have been missed, so that the server is to be asked."""
+        return self.epoch if self.link.bus.up else None
+
+    def learn_epoch(self, epoch: int, era: int) -> None:
+        """The server was asked in this era; in a later one that is doubtful."""
+        with self.link.lock:
+            if era == self.link.era:
+                self.epoch = max(self.epoch or 0, epoch)
 
     def envelope_of(self, value: Any, record: Record | None, born: int, refused: bool = False) -> Envelope:
         """Return a value in its envelope; raises `UnportableValue`."""
@@ -100,41 +116,76 @@ class Entries:
         after = record.refresh_at - record.landed
         return Envelope(kind, payload, born, record.ttl, record.grace, after, refused, record.tags)
 
-    def near(self, record: Record, place: bytes, born: int) -> SharedRecord:
+    def near(self, record: Record, named: bytes, born: int) -> SharedRecord:
         """Return a record as it is kept here: cut to `near_ttl`, and with its marks."""
         fresh = min(record.ttl, self.terms.near_ttl)
         stale = max(0.0, min(record.ttl + record.grace, self.terms.near_ttl) - fresh)
         times = NearTimes(record.landed, fresh, stale, record.refresh_at)
-        made = self._made(record.key, record.value, times, place, born, record.tags)
+        made = self._made(record.key, record.value, times, named, born, record.tags)
         made.weight = record.weight
         return made
 
     def marked(
-        self, key: Hashable, value: Any, times: NearTimes, place: bytes, born: int, tags: tuple[str, ...]
+        self, key: Hashable, value: Any, times: NearTimes, named: bytes, born: int, tags: tuple[str, ...]
     ) -> SharedRecord:
         """Return a record of what was found; passes on what `weigh` raises."""
-        record = self._made(key, value, times, place, born, tags)
+        record = self._made(key, value, times, named, born, tags)
         weigh = self.cache.weigh
         record.weight = 1 if weigh is None else weight_from(weigh(value))
         return record
 
     def _made(
-        self, key: Hashable, value: Any, times: NearTimes, place: bytes, born: int, tags: tuple[str, ...]
+        self, key: Hashable, value: Any, times: NearTimes, named: bytes, born: int, tags: tuple[str, ...]
     ) -> SharedRecord:
-        """Return a record that leaves when its place, its function or one of its tags is dropped."""
+        """Return a record that leaves when its key, its function or one of its tags is dropped."""
         record = SharedRecord(key, value, *times)
         record.born = born
-        record.tags = self.marks(place, tags)
+        record.tags = self.marks(named, tags)
         return record
 
-    def marks(self, place: bytes, tags: tuple[str, ...]) -> tuple[str, ...]:
+    def marks(self, named: bytes, tags: tuple[str, ...]) -> tuple[str, ...]:
         """Return the tags of what is near: the user's, and the marks."""
-        return (*tags, *map(mark_of, (place, self.digest, *map(self.tag_digest, tags))))
+        return (*tags, *map(mark_of, (named, self.digest, *map(self.tag_digest, tags))))
 
     # -- drops ---------------------------------------------------------------------------------------
 
-    def call_of(self, drop: Drop) -> scripts.Call:
-        """Return what tells the server of a drop."""
+    def sending(self, drop: Drop) -> Generator[list[scripts.Call], list[Any], None]:
+        """Tell the server of a drop, if it is not confirmed. Yields calls, is sent their replies.
+
+        Raises `Trouble` if one of them is that.
+        """
+        current = self.link.current(drop)
+        epoch: int | None = self.epoch or 0
+        while current is not None and epoch is not None:
+            era = self.link.era
+            replies = yield self.calls_of(current, epoch)
+            epoch = self.told(current, era, epoch, replies)
+
+    def told(self, drop: Drop, era: int, epoch: int, replies: list[Any]) -> int | None:
+        """The server has answered what `calls_of` asked: None if the drop is confirmed.
+
+        Else its epoch, which is newer, so that it is to be told again. Raises `Trouble` if it refused.
+        """
+        for reply in replies:
+            if isinstance(reply, Trouble):
+                raise reply
+        newest = scripts.number(replies[-1]) if len(replies) > 1 else epoch
+        if newest > epoch:
+            self.learn_epoch(newest, era)
+            return newest
+        self.link.confirm(drop, replies[0])
+        return None
+
+    def ask_epoch(self) -> scripts.Call:
+        """Return what asks for the epoch; `scripts.number` reads the reply."""
+        return scripts.command("GET", scripts.epoch_key(self.link.prefix, self.digest))
+
+    def calls_of(self, drop: Drop, epoch: int) -> list[scripts.Call]:
+        """Return what tells the server of a drop; of one key also what asks if this is still the epoch."""
+        call = self._call_of(drop, epoch)
+        return [call, self.ask_epoch()] if drop.kind in ("drop", "put") else [call]
+
+    def _call_of(self, drop: Drop, epoch: int) -> scripts.Call:
         link = self.link
         head = scripts.news_head(self.digest, drop.name or bytes(16), link.me)
         if drop.kind == "clear":
@@ -145,12 +196,11 @@ class Entries:
             return scripts.cut([key], life=milliseconds(2 * _LONGEST), bus=link.bus_channel, heads=[head])
         payload: Any = drop.payload
         written = payload if drop.kind == "drop" else payload[0]
-        place = scripts.place(entry_name(link.prefix, self.cache.name, written, self.epoch or 0))
-        head = scripts.news_head(self.digest, digest(self.cache.name, written, self.epoch or 0), link.me)
+        name = entry_name(link.prefix, self.cache.name, written, epoch)
+        place = scripts.place(name)
         if drop.kind == "drop":
             return scripts.drop(place, bus=link.bus_channel, head=head)
         envelope: Envelope = payload[1]
-        name = entry_name(link.prefix, self.cache.name, written, self.epoch or 0)
         try:
             packed = self.envelopes.pack(name, written, envelope)
         except OversizedValue:  # this process has it, the others load their own
@@ -161,12 +211,13 @@ class Entries:
         )
 
     def confirmed(self, drop: Drop, reply: Any) -> None:
-        """The server has done it."""
+        """The server has done it. What is not known here stays so: more may have been missed."""
         if drop.kind == "clear":
             with self.link.lock:
-                self.epoch = max(self.epoch or 0, int(reply))
+                if self.epoch is not None:
+                    self.epoch = max(self.epoch, int(reply))
         elif drop.kind == "cut":
-            self.link.learn_cuts({drop.name: int(reply)})
+            self.link.raise_cut(drop.name, int(reply))
 
     # -- counts -------------------------------------------------------------------------------------
 

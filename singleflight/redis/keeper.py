@@ -23,6 +23,7 @@ __all__ = ["Duties", "Keeper", "Lease", "Order"]
 
 BATCH: Final = 200
 """Calls in one pipeline."""
+_LONGEST_SLEEP: Final = 10.0  # seconds; then it looks for itself, since an interrupt may have kept a nudge
 
 
 class Duties(Protocol):
@@ -42,6 +43,13 @@ class Duties(Protocol):
         """
         ...
 
+    def again_at(self) -> float | None:
+        """Return the monotonic time at which `again` is to be sent; None if nothing is."""
+
+    def again(self) -> Sequence[Order]:
+        """Return what the server has refused, and is to be told again."""
+        ...
+
     def troubled(self, trouble: Trouble) -> None:
         """A probe, a renewal or an order failed."""
 
@@ -53,23 +61,35 @@ class Duties(Protocol):
         ...
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(eq=False, slots=True)
 class Lease:
-    """A flight's right to load for the fleet; renewed while the keeper holds it. Compared by identity."""
+    """A flight's right to load for the fleet; renewed while the keeper holds it. Compared by identity.
+
+    `wanted` is asked, on the keeper's thread, before each renewal: one that nobody is left to end lapses.
+    """
 
     place: Place
     version: bytes
     token: bytes
     lost: Callable[[Lease], object]  # called once, on the keeper's thread, if it is no longer ours
+    wanted: Callable[[], bool] = _always
     renewed: float = 0.0  # monotonic; under the keeper's lock
 
 
 @dataclass(eq=False, slots=True)
 class Order:
-    """A call that nobody waits for. `done` gets the reply, or the `Trouble`, on the keeper's thread."""
+    """A call that nobody waits for. `done` gets the reply, or the `Trouble`, on the keeper's thread.
+
+    It is not sent, and `done` not called, if it is no longer `wanted` when its turn has come.
+    """
 
     call: Call
     done: Callable[[Any], object]
+    wanted: Callable[[], bool] = _always
 
 
 class Keeper:
@@ -155,7 +175,7 @@ class Keeper:
 
     def _wake(self, needed: bool = True) -> None:
         """Have the thread look; under the lock."""
-        if self._thread is None and not self._stopped:
+        if (self._thread is None or not self._thread.is_alive()) and not self._stopped:
             thread = threading.Thread(target=self._run, name="singleflight-keeper", daemon=True)
             with suppress(RuntimeError):  # the interpreter ends, or it cannot have one more
                 thread.start()
@@ -188,25 +208,26 @@ class Keeper:
     def _next(self) -> tuple[float | None, list[Lease], list[Order]] | None:
         """Wait until there is something to do. Return when a probe is due, leases that are, and orders."""
         while True:
-            probe_at = self._duties.probe_at()  # under no lock of ours
+            probe_at, again_at = self._duties.probe_at(), self._duties.again_at()  # under no lock of ours
             with self._changed:
                 if self._stopped:
                     return None
                 now = time.monotonic()
-                end = min(self._ends(probe_at, now), default=math.inf)
+                end = min(self._ends(probe_at, again_at, now), default=math.inf)
                 if end <= now or self._orders or self._nudged:
                     orders, self._orders, self._nudged = self._orders, [], False
                     return probe_at, self._due(now), orders
                 self._asleep = end == math.inf
-                self._changed.wait(None if self._asleep else end - now)
+                self._changed.wait(min(end - now, _LONGEST_SLEEP))
                 self._asleep = False
 
-    def _ends(self, probe_at: float | None, now: float) -> list[float]:
+    def _ends(self, probe_at: float | None, again_at: float | None, now: float) -> list[float]:
         """Return when to look again: also soon after a lease was held, for the next that will be."""
         if probe_at is not None:
             return [probe_at]
         latest = self._held_at + self._third
-        return [*(lease.renewed + self._third for lease in self._leases), *([latest] if latest > now else ())]
+        ends = [lease.renewed + self._third for lease in self._leases]
+        return [*ends, *([latest] if latest > now else ()), *([] if again_at is None else [again_at])]
 
     def _due(self, now: float) -> list[Lease]:
         """Return, if one is to be renewed, all that soon would be."""
@@ -219,6 +240,9 @@ class Keeper:
             if leases:
                 self._renew(leases)
             self._send(orders)
+            again_at = self._duties.again_at()
+            if again_at is not None and again_at <= time.monotonic():
+                self._send(self._duties.again())
             return
         for order in orders:  # what must arrive is owed
             order.done(Trouble(Kind.AWAY, "the server was lost"))
@@ -226,7 +250,11 @@ class Keeper:
             self._probe()
 
     def _renew(self, leases: list[Lease]) -> None:
+        for lease in leases:
+            if not lease.wanted():
+                self.let_go(lease)
         with self._changed:
+            leases = [lease for lease in leases if lease in self._leases]
             for lease in leases:
                 lease.renewed = time.monotonic()
         calls = [scripts.renew(each.place, each.version, each.token, lease=self._lease) for each in leases]
@@ -243,6 +271,7 @@ class Keeper:
 
     def _send(self, orders: Sequence[Order]) -> None:
         """Send them and tell what came back. Raises the first `Trouble`."""
+        orders = [order for order in orders if order.wanted()]
         troubles = []
         for first in range(0, len(orders), BATCH):
             batch = orders[first : first + BATCH]
@@ -264,7 +293,11 @@ class Keeper:
         ]
 
     def _probe(self) -> None:
-        self._clients.call(scripts.command("PING"))
+        try:
+            self._clients.call(scripts.command("PING"))
+        except Trouble as trouble:  # what it refuses, it has answered
+            if trouble.kind is Kind.AWAY:
+                raise
         self._compare()
         self._duties.answered()
         while owed := self._duties.owed():

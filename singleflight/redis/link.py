@@ -11,6 +11,7 @@ import random
 import socket
 import time
 import weakref
+from functools import partial
 from typing import Any, Protocol
 
 from ..common.messages import shown
@@ -30,6 +31,7 @@ __all__ = ["Link"]
 
 _chance = random.Random().random  # not the shared one: programs seed that, and compare
 _MOST_CUTS = 10_000  # tags of which this process remembers when they were invalidated
+_RETRY = 1.0  # seconds until the server is told again what it has refused
 
 
 class Function(Protocol):
@@ -37,13 +39,18 @@ class Function(Protocol):
 
     cache: Cache
     digest: bytes
+    epoch: int | None
 
     def is_again(self, other: Any, /) -> bool:
         """Return True if the other one is this function, defined once more."""
         ...
 
-    def call_of(self, drop: Drop, /) -> scripts.Call:
+    def calls_of(self, drop: Drop, epoch: int, /) -> list[scripts.Call]:
         """Return what tells the server of a drop."""
+        ...
+
+    def told(self, drop: Drop, era: int, epoch: int, replies: list[Any], /) -> int | None:
+        """The server has answered: None if the drop is confirmed, else its epoch, to be told again with."""
         ...
 
     def confirmed(self, drop: Drop, reply: Any, /) -> None:
@@ -72,19 +79,23 @@ class Link:
     def __init__(self, source: Any, *, prefix: str, lease: float, timeout: float) -> None:
         self.prefix, self.lease, self.timeout = prefix, lease, timeout
         self.bus_channel = f"{prefix}:bus".encode()
-        self.clients = Clients(source, timeout=timeout)
-        self._functions: dict[bytes, weakref.ref[Function]] = {}
+        self._source = source
+        self._functions: dict[bytes, tuple[weakref.ref[Function], ...]] = {}
         self._begin()
         renew_in_children(self)
 
     def _begin(self) -> None:
         """All that is this process's own; nothing connects yet."""
+        self.clients = Clients(self._source, timeout=self.timeout)
         self.lock = new_lock()
+        self.era = 0  # how often what was heard became doubtful
         self.me = os.urandom(8)
         self.name = f"process {os.getpid()} on {socket.gethostname()}"
         self.channel = f"{self.prefix}:p:{self.me.hex()}".encode()
         self.breaker = Breaker(time.monotonic())
         self.drops = Drops()
+        self._refused: set[int] = set()  # numbers of drops that the server has refused
+        self._again_at: float | None = None  # when it is told them again
         self.cuts: dict[bytes, int] = {}
         self._numbers = 0
         self._named: set[str] = set()  # rights that were found missing, each told once
@@ -106,24 +117,27 @@ class Link:
     def add(self, function: Function) -> None:
         """Add a function; raises `ValueError` if another one of that name is alive."""
         with self.lock:
-            known = self._functions.get(function.digest)
-            other = None if known is None else known()
-            if other is not None and not other.is_again(function):
+            known = self._living(function.digest)
+            if not all(other.is_again(function) for other in known):
                 raise ValueError(
-                    f"store: {shown(other.cache.name)} is the name of two functions, which would share their "
-                    f"values; give one of them another `name`"
+                    f"store: {shown(function.cache.name)} is the name of two functions, which would share "
+                    f"their values; give one of them another `name`"
                 )
-            self._functions[function.digest] = weakref.ref(function)
+            self._functions[function.digest] = tuple(map(weakref.ref, (*known, function)))
 
     def functions(self) -> list[Function]:
         """Return those that are alive."""
         with self.lock:
-            return [function for ref in self._functions.values() if (function := ref()) is not None]
+            return [function for digest in self._functions for function in self._living(digest)]
+
+    def _living(self, digest: bytes) -> list[Function]:
+        """Return the functions of this name: several where it was defined again. Under the lock."""
+        return [function for ref in self._functions.get(digest, ()) if (function := ref()) is not None]
 
     def _function(self, digest: bytes) -> Function | None:
         with self.lock:
-            known = self._functions.get(digest)
-        return None if known is None else known()
+            known = self._living(digest)
+        return known[-1] if known else None
 
     # -- may the server be asked? -------------------------------------------------------------------
 
@@ -152,6 +166,7 @@ class Link:
             self._tell(change, trouble)
             return False
         self._name_once(trouble)
+        self._retry_later()
         return True
 
     def _name_once(self, trouble: Trouble) -> None:
@@ -166,17 +181,18 @@ class Link:
         """Log a change of the breaker, tell it as an event, and wake who waits for the server."""
         if change is None:
             return
+        if change.before == CONNECTED:  # first: what is told below is the user's, and may raise
+            self.keeper.nudge()
+            with self.lock:
+                boxes = self.mailboxes.gap()
+            for box in boxes:
+                box.ring()
         if change.after == CONNECTED:
             log.warning("%s: the server is asked again, after %.3g s", self.prefix, change.lasted)
             self._tell_all("recovered", lasted=change.lasted)
         elif change.before == CONNECTED:
             log.warning("%s: %s; this process works alone until it answers", self.prefix, trouble)
             self._tell_all("degraded", reason=str(trouble))
-            self.keeper.nudge()
-            with self.lock:
-                boxes = self.mailboxes.gap()
-            for box in boxes:
-                box.ring()
 
     def _tell_all(self, kind: str, **details: Any) -> None:
         for function in self.functions():
@@ -196,6 +212,11 @@ class Link:
         with self.lock:
             return self.drops.first_for(function, name)
 
+    def current(self, drop: Drop) -> Drop | None:
+        """Return what is to be sent for a drop by now; None if it is confirmed."""
+        with self.lock:
+            return self.drops.current(drop)
+
     def confirm(self, drop: Drop, reply: Any) -> None:
         """The server has done it."""
         function = self._function(drop.function)
@@ -207,19 +228,45 @@ class Link:
         if not left:
             self.keeper.nudge()  # whoever flushes waits for this
 
-    def order(self, drop: Drop) -> Order | None:
-        """Return what the keeper sends for it; None where its function is gone."""
+    def orders(self, drop: Drop, epoch: int = 0) -> list[Order]:
+        """Return what the keeper sends for it; nothing where its function is gone."""
         function = self._function(drop.function)
         if function is None:
             with self.lock:
                 self.drops.confirmed(drop)
-            return None
+            return []
+        era, epoch = self.era, max(epoch, function.epoch or 0)
+        calls = function.calls_of(drop, epoch)
+        replies: list[Any] = []
 
         def done(reply: Any) -> None:
-            if not isinstance(reply, Trouble):
-                self.confirm(drop, reply)
+            replies.append(reply)
+            if len(replies) == len(calls):
+                try:
+                    newest = function.told(drop, era, epoch, replies)
+                except Trouble as trouble:
+                    self._was_refused(drop, trouble)
+                else:
+                    if newest is not None:
+                        self.keeper.hand_over(*self.orders(drop, newest))
 
-        return Order(function.call_of(drop), done)
+        return [Order(call, done, partial(self._is_owed, drop)) for call in calls]
+
+    def _is_owed(self, drop: Drop) -> bool:
+        return self.current(drop) is drop
+
+    def _was_refused(self, drop: Drop, trouble: Trouble) -> None:
+        if trouble.kind is not Kind.AWAY:
+            with self.lock:
+                self._refused.add(drop.number)
+            self._retry_later()
+
+    def _retry_later(self) -> None:
+        """The server has refused something: if drops are among that, they are sent again after a pause."""
+        with self.lock:
+            if self._again_at is None and len(self.drops):
+                self._again_at = time.monotonic() + _RETRY
+        self.keeper.nudge()
 
     # -- what the keeper asks -------------------------------------------------------------------------
 
@@ -232,22 +279,37 @@ class Link:
         """A probe was answered: what is owed is asked for next."""
         with self.lock:
             change = self.breaker.answered(time.monotonic())
+            if change is not None:
+                self._refused.clear()
         self._tell(change)
 
     def owed(self) -> list[Order]:
         """Return, in order, what must reach the server before it is asked as usual.
 
-        Where that is nothing the server is asked as usual from then on. What is near may be old by now.
+        Where that is nothing the server is asked as usual from then on. What is near may be old by now. What
+        the server refuses does not hold that up: claims of these keys send it first.
         """
         with self.lock:
-            drops = self.drops.unconfirmed()
+            drops = [drop for drop in self.drops.unconfirmed() if drop.number not in self._refused]
             change = None if drops else self.breaker.recovered(time.monotonic())
-        orders = [order for drop in drops if (order := self.order(drop)) is not None]
+        orders = [order for drop in drops for order in self.orders(drop)]
         if change is not None:
             self._forget_near()
             self._tell(change)
             self.bus.kick()
         return orders
+
+    def again_at(self) -> float | None:
+        """Return the monotonic time at which `again` is to be sent."""
+        return self._again_at
+
+    def again(self) -> list[Order]:
+        """Return what the server has refused."""
+        with self.lock:
+            self._again_at = None
+            self._refused.clear()
+            drops = self.drops.unconfirmed()
+        return [order for drop in drops for order in self.orders(drop)]
 
     def troubled(self, trouble: Trouble) -> None:
         """A probe, a renewal or an order failed."""
@@ -273,23 +335,34 @@ class Link:
         if news.kind == "cut":
             with self.lock:
                 self._remember_cut(news.key, news.number)
-        function = self._function(news.function)
-        if function is not None and news.sender != self.me:
-            function.heard(news)
+        with self.lock:
+            functions = self._living(news.function)
+        if news.sender != self.me or len(functions) > 1:  # defined twice, it is told by the other one too
+            for function in functions:
+                function.heard(news)
 
     def _remember_cut(self, tag: bytes, when: int) -> None:
         if len(self.cuts) >= _MOST_CUTS:
             self.cuts.clear()  # what is not known is asked for
         self.cuts[tag] = max(when, self.cuts.get(tag, 0))
 
-    def learn_cuts(self, found: dict[bytes, int]) -> None:
-        """These tags were asked for: when each was invalidated, 0 if never."""
+    def learn_cuts(self, found: dict[bytes, int], era: int) -> None:
+        """These tags were asked for in this era: when each was invalidated, 0 if never."""
         with self.lock:
-            for tag, when in found.items():
+            if era == self.era:
+                for tag, when in found.items():
+                    self._remember_cut(tag, when)
+
+    def raise_cut(self, tag: bytes, when: int) -> None:
+        """This process has invalidated a tag; what is not known of it stays so."""
+        with self.lock:
+            if tag in self.cuts:
                 self._remember_cut(tag, when)
 
     def known_cuts(self, tags: list[bytes]) -> dict[bytes, int]:
-        """Return those of these tags of which it is known when they were invalidated."""
+        """Return those of these tags of which it is known when they were invalidated; none while deaf."""
+        if not self.bus.up:
+            return {}
         with self.lock:
             return {tag: self.cuts[tag] for tag in tags if tag in self.cuts}
 
@@ -303,6 +376,7 @@ class Link:
 
     def _forget_near(self) -> None:
         with self.lock:
+            self.era += 1
             self.cuts.clear()
         for function in self.functions():
             function.forget_near()
@@ -335,8 +409,8 @@ class Link:
 
     def close(self) -> None:
         """End the threads and close the connections; the next call makes new ones."""
-        keeper, bus = self.keeper, self.bus
+        keeper, bus, clients = self.keeper, self.bus, self.clients
         self._begin()
         keeper.stop()
         bus.stop()
-        self.clients.close()
+        clients.close()

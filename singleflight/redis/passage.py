@@ -15,12 +15,11 @@ from ..common.errors import FlightDeadlock, FlightTimeout
 from ..common.keys import plain
 from ..common.messages import shown
 from ..core.delays import allot, hold_back, renumber, set_out
-from ..core.flight import Flight
+from ..core.flight import FLYING, Flight
 from ..core.landing import Arrival, Verdict, appraise, judge
 from ..core.transitions import is_unshared
 from ..fleet import claims
 from ..fleet.claims import Claim, Outcome
-from ..fleet.drops import Drop
 from ..fleet.envelopes import Envelope
 from ..fleet.failures import failure_bytes, failure_from
 from ..fleet.keybytes import key_bytes
@@ -59,7 +58,7 @@ class Passage:
 
     __slots__ = (
         *("_asked", "_began", "_birth", "_box", "_entries", "_kind", "_lease", "_name", "_place"),
-        *("_written", "claim", "digest", "flight", "leader", "waited"),
+        *("_written", "claim", "digest", "flight", "lacks", "leader", "waited"),
     )
 
     def __init__(self, entries: Entries, flight: Flight, box: Mailbox) -> None:
@@ -69,11 +68,13 @@ class Passage:
         self._lease: Lease | None = None
         self.leader: str | None = None
         self.waited = False
+        self.lacks = False  # the loader has left it out
         mode: claims.Mode = "renew" if flight.background else "force" if flight.kind == "refresh" else "read"
         before = flight.previous
         seen = before.born if isinstance(before, SharedRecord) and mode == "renew" else 0
         self.claim = Claim(mode, entries.link.new_token(), flight.retries, seen)
-        self.digest = b""
+        self.digest = b""  # by which others know its key
+        self._place: scripts.Place | None = None  # where its entry is; None before the first question
 
     def steps(self) -> Generator[Any, Any, Brought | None]:
         """Yield calls to send, seconds to wait at the mailbox, `LISTEN` or `RUN`; return what is to land.
@@ -85,6 +86,7 @@ class Passage:
         try:
             entries.settle()
             self._written = key_bytes(flight.key)
+            self.digest = digest(entries.cache.name, self._written)
         except Exception as error:
             return Brought(None, error=error)
         with link.lock:
@@ -111,7 +113,11 @@ class Passage:
                 else:  # Leave
                     return None
         finally:
-            self._leave()
+            try:
+                self._leave()
+            except BaseException:  # an interrupt: once more, for what it left
+                self._leave()
+                raise
 
     def hand_over(self, step: claims.Step) -> None:
         """Have the keeper tell the server: nobody waits for that."""
@@ -125,12 +131,12 @@ class Passage:
             struck = self.claim.given_up() if self.claim.state != claims.ENDED else None
         self._close_box()
         self._let_go()
-        if type(struck) is claims.Release and self.digest:
+        if type(struck) is claims.Release and self._place is not None:
             self.hand_over(struck)
 
     def _close_box(self) -> None:
         link = self._entries.link
-        if self.digest:
+        if self._place is not None:
             with link.lock:
                 link.mailboxes.leave(self._place.waits(self._entries.version), self._box)
 
@@ -150,21 +156,14 @@ class Passage:
             _, error = yield LISTEN
             if error is not None and not isinstance(error, Exception):
                 return None, error
-        replies, error = yield from self._send(self._before())
-        epoch = entries.epoch
-        if error is None and epoch is None:
-            replies, error = yield from self._send(
-                [scripts.command("GET", scripts.epoch_key(link.prefix, entries.digest))]
-            )
-            if error is None:
-                with link.lock:
-                    epoch = entries.epoch = max(entries.epoch or 0, int(replies[0] or 0))
+        replies: Any = None
+        epoch, error = yield from self._replies(self._settle())
         if error is None:
-            self._find_place(epoch or 0)
+            place = self._find_place(epoch)
             renumber(self.flight)
             self._asked = entries.cache.timer()
             call = scripts.claim(
-                self._place,
+                place,
                 entries.version,
                 claim.token,
                 step.mode,
@@ -175,9 +174,7 @@ class Passage:
                 seen=step.seen,
                 chain=step.chain,
             )
-            replies, error = yield [call]
-        if error is None and isinstance(replies[0], Trouble):
-            error = replies[0]
+            replies, error = yield from self._send(call)
         if isinstance(error, Trouble):
             read_only = link.failed(error, period)
             if not read_only:
@@ -193,41 +190,41 @@ class Passage:
         if isinstance(answer, Oversized):
             self._entries.unread("too large", self.flight.key)
         with link.lock:
-            return self.claim.answered(answer, deaf=not link.bus.up)
+            return self.claim.answered(answer, deaf=not link.bus.hears)
 
-    def _before(self) -> list[Drop]:
-        """What was dropped here and has to reach the server first."""
-        entries = self._entries
-        if not entries.link.pending():
-            return []
-        name = digest(entries.cache.name, self._written)
-        return entries.link.first_for(entries.digest, name)
-
-    def _send(self, todo: list[Any]) -> Generator[Any, Any, tuple[list[Any], BaseException | None]]:
-        """Send drops, each confirmed as it is answered, or other calls. A trouble comes as the error."""
+    def _settle(self) -> Generator[list[scripts.Call], list[Any], int]:
+        """Tell the server what was dropped here and must reach it first; return the epoch."""
         entries, link = self._entries, self._entries.link
-        if not todo:
-            return [], None
-        calls = [entries.call_of(each) if isinstance(each, Drop) else each for each in todo]
-        replies, error = yield calls
-        if error is not None:
-            return [], error
-        for each, reply in zip(todo, replies, strict=True):
+        if link.pending():
+            for drop in link.first_for(entries.digest, self.digest):
+                yield from entries.sending(drop)
+        epoch, era = entries.known_epoch(), link.era
+        if epoch is None:
+            (reply,) = yield [entries.ask_epoch()]
             if isinstance(reply, Trouble):
-                return [], reply
-            if isinstance(each, Drop):
-                link.confirm(each, reply)
-        return replies, None
+                raise reply
+            epoch = scripts.number(reply)
+            entries.learn_epoch(epoch, era)
+        return epoch
 
-    def _find_place(self, epoch: int) -> None:
+    @staticmethod
+    def _send(call: scripts.Call) -> Generator[Any, Any, tuple[list[Any], BaseException | None]]:
+        """Send a call. A trouble comes as the error."""
+        replies, error = yield [call]
+        if error is None and isinstance(replies[0], Trouble):
+            error = replies[0]
+        return replies, error
+
+    def _find_place(self, epoch: int) -> scripts.Place:
         entries = self._entries
         prefix, name = entries.link.prefix, entries.cache.name
         self._close_box()
-        self.digest = digest(name, self._written, epoch)
-        self._name = name_of_digest(prefix, name, self.digest)
-        self._place = scripts.place(self._name)
+        of = digest(name, self._written, epoch) if epoch else self.digest
+        self._name = name_of_digest(prefix, name, of)
+        self._place = place = scripts.place(self._name)
         with entries.link.lock:
-            entries.link.mailboxes.register(self._place.waits(entries.version), self._box)
+            entries.link.mailboxes.register(place.waits(entries.version), self._box)
+        return place
 
     def _wait(self, step: claims.Wait) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
         """Wait for another process. Returns the next step."""
@@ -307,6 +304,8 @@ class Passage:
                 calls = asking.send(replies)
         except StopIteration as ended:
             return ended.value, None
+        except Trouble as trouble:
+            return None, trouble
 
     def is_of(self, link: object) -> bool:
         """Return True if its function shares through this link."""
@@ -320,6 +319,7 @@ class Passage:
     @property
     def place(self) -> scripts.Place:
         """Where its entry is."""
+        assert self._place is not None
         return self._place
 
     @property
@@ -341,7 +341,7 @@ class Passage:
         except Unreadable as unread:
             entries.unread(unread.reason, flight.key)
             return None
-        if envelope.tags and (yield from self._is_cut(envelope)):
+        if envelope.tags and (yield from self._is_cut(envelope.tags, envelope.born or found.birth)):
             return None
         if not self.waited:
             entries.count("shared_hits")
@@ -371,21 +371,21 @@ class Passage:
         ttl = min(found.left / 1000, entries.terms.near_ttl)
         return Brought(None, error=error, verdict=Verdict(error, ttl, marks=entries.marks(self.digest, ())))
 
-    def _is_cut(self, envelope: Envelope) -> Generator[Any, Any, bool]:
-        """Return True if a tag was invalidated since the value's flight began; ask for what is not known."""
+    def _is_cut(self, of: tuple[str, ...], born: int) -> Generator[Any, Any, bool]:
+        """Return True if a tag was invalidated since then; ask for what is not known."""
         entries, link = self._entries, self._entries.link
-        tags = [entries.tag_digest(tag) for tag in envelope.tags]
-        known = link.known_cuts(tags)
+        tags = [entries.tag_digest(tag) for tag in of]
+        era, known = link.era, link.known_cuts(tags)
         unknown = [tag for tag in tags if tag not in known]
         if unknown:
             keys = [scripts.cut_key(link.prefix, tag) for tag in unknown]
             replies, error = yield [scripts.command("MGET", *keys)]
             if error is not None or isinstance(replies[0], Trouble):
                 return True
-            found = {tag: int(when or 0) for tag, when in zip(unknown, replies[0], strict=True)}
-            link.learn_cuts(found)
+            found = {tag: scripts.number(when) for tag, when in zip(unknown, replies[0], strict=True)}
+            link.learn_cuts(found, era)
             known.update(found)
-        return any(when >= envelope.born for when in known.values())
+        return any(when >= born for when in known.values())
 
     # -- running the function -----------------------------------------------------------------------
 
@@ -396,10 +396,16 @@ class Passage:
         set_out(cache, [flight], cache.time_or(flight.started))
         self._birth = step.birth or 0
         if step.leased:
-            self._lease = Lease(self._place, entries.version, self.claim.token, lost=self._lost)
+            version, token = entries.version, self.claim.token
+            self._lease = Lease(self.place, version, token, lost=self._lost, wanted=self._is_awaited)
             entries.link.keeper.hold(self._lease)
             if cache.tell.wants("claimed"):
                 cache.tell.tell("claimed", flight.key)
+
+    def _is_awaited(self) -> bool:
+        """Return True if its function is still to come back; asked by the keeper. Unseats it if it is due."""
+        self.flight.see_to()
+        return self.flight.state is FLYING
 
     def came(self, value: Any, error: BaseException | None) -> Generator[Any, Any, Brought]:
         """The function has ended: tell the server, and return what is to land here."""
@@ -409,7 +415,7 @@ class Passage:
         arrival: Arrival | None = None
         if error is None:
             try:
-                arrival = appraise(cache, flight, value)
+                arrival = (False, 0.0, cache.timer(), None) if self.lacks else appraise(cache, flight, value)
                 outcome = self._outcome(value, arrival)
             except BaseException as raised:
                 error = raised
@@ -421,16 +427,15 @@ class Passage:
             outcome = self._failure(error, 0.0 if verdict is None else verdict.ttl)
         assert outcome is not None
         near = yield from self._tell(outcome, value, error)
-        place = self.digest or entries.named(flight.key)
         if error is not None:
             if verdict is not None:
                 ttl = min(verdict.ttl, entries.terms.near_ttl) if near else 0.0
-                verdict = verdict._replace(ttl=ttl, marks=entries.marks(place, ()))
+                verdict = verdict._replace(ttl=ttl, marks=entries.marks(self.digest, ()))
             return Brought(None, error=error, verdict=verdict)
         assert arrival is not None
         storable, ttl, now, record = arrival
         if record is not None:
-            record = entries.near(record, place, self._birth) if near else None
+            record = entries.near(record, self.digest, self._birth) if near else None
         return Brought(value, arrival=(storable, ttl, now, record))
 
     def _let_go(self) -> None:
@@ -476,7 +481,7 @@ class Passage:
     def _call(self, step: Any) -> scripts.Call:
         """Return what tells the server of the end of a flight."""
         entries, link, token = self._entries, self._entries.link, self.claim.token
-        place, version, lease = self._place, entries.version, milliseconds(link.lease)
+        place, version, lease = self.place, entries.version, milliseconds(link.lease)
         if type(step) is claims.Release:
             return scripts.release(place, version, token, step, lease=lease)
         if type(step) is claims.Pass:
@@ -493,7 +498,7 @@ class Passage:
         refused = not storable
         try:
             envelope = entries.envelope_of(value, record, self._birth, refused)
-            packed = entries.envelopes.pack(self._name, self._written, envelope) if self.digest else b""
+            packed = entries.envelopes.pack(self._name, self._written, envelope) if self._place else b""
         except OversizedValue as error:
             entries.say_once("oversized", self.flight.key, f"cannot be shared: {error}")
             return Outcome("unshareable")
@@ -504,7 +509,7 @@ class Passage:
         return Outcome("value", packed, *lives(envelope))
 
     def _failure(self, error: BaseException, ttl: float) -> Outcome:
-        if is_unshared(error) or not self.digest:
+        if is_unshared(error) or self._place is None:
             return Outcome("aborted")
         entries = self._entries
         payload = failure_bytes(error, entries.link.name, entries.terms.errors)

@@ -46,6 +46,7 @@ __all__ = [
     "missing",
     "news_head",
     "news_of",
+    "number",
     "pass_on",
     "place",
     "publish",
@@ -289,6 +290,11 @@ def _led(reply: bytes) -> Waiting | Renewing:
     leader, rest = _unframed(reply[9:])
     name = (leader or b"").decode(errors="replace")
     return Waiting(left, name, _unframed(rest)[0] or b"") if reply[:1] == b"w" else Renewing(left, name)
+
+
+def number(reply: Any, otherwise: int = 0) -> int:
+    """Return the number that a plain key holds; otherwise this, as where it holds nothing."""
+    return int(reply) if isinstance(reply, bytes) and reply.isdigit() else otherwise
 
 
 def told(reply: Any) -> Told | Refused:

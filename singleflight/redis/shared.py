@@ -19,7 +19,6 @@ from ..fleet import claims
 from ..fleet.drops import Drop
 from ..fleet.keybytes import key_bytes
 from ..fleet.mailboxes import Mailbox
-from ..fleet.names import digest, entry_name
 from ..fleet.serializers import Codec
 from ..locks.mutex import inside, inside_other, mutex
 from ..locks.waiters import running_loop
@@ -36,6 +35,7 @@ from .passage import LISTEN, Brought, Passage, leading
 __all__ = ["SharedFunction"]
 
 Steps = Generator[Any, Any, Any]
+Asking = Generator[list[scripts.Call], list[Any], Any]
 
 
 class SharedFunction(Entries):
@@ -192,7 +192,7 @@ class SharedFunction(Entries):
         period, shows = self.link.period(), plain(key)
         if period is not None:
             try:
-                return self._explanation(shows, self.link.clients.call_all(self._questions(key)))
+                return self._explanation(shows, self._carry_out(self._look(key)))
             except Trouble as trouble:
                 self.link.failed(trouble, period)
         return FleetExplanation(shows, "degraded")
@@ -201,15 +201,35 @@ class SharedFunction(Entries):
         period, shows = self.link.period(), plain(key)
         if period is not None:
             try:
-                return self._explanation(shows, await self.link.clients.acall_all(self._questions(key)))
+                return self._explanation(shows, await self._carry_out_in_task(self._look(key)))
             except Trouble as trouble:
                 self.link.failed(trouble, period)
         return FleetExplanation(shows, "degraded")
 
-    def _questions(self, key: Hashable) -> list[scripts.Call]:
+    def _carry_out(self, asking: Asking) -> Any:
+        """Send what a generator asks, in a thread; return what it returns."""
+        try:
+            calls = next(asking)
+            while True:
+                calls = asking.send(self.link.clients.call_all(calls))
+        except StopIteration as ended:
+            return ended.value
+
+    async def _carry_out_in_task(self, asking: Asking) -> Any:
+        try:
+            calls = next(asking)
+            while True:
+                calls = asking.send(await self.link.clients.acall_all(calls))
+        except StopIteration as ended:
+            return ended.value
+
+    def _look(self, key: Hashable) -> Asking:
         self.settle()
-        name = entry_name(self.link.prefix, self.cache.name, key_bytes(key), self.epoch or 0)
-        return scripts.looks(scripts.place(name), self.version)
+        epoch = self.known_epoch()
+        if epoch is None:
+            (reply,) = yield [self.ask_epoch()]
+            epoch = scripts.number(reply)
+        return (yield scripts.looks(self.place_of(key, epoch), self.version))
 
     def _explanation(self, key: Hashable, replies: list[Any]) -> FleetExplanation:
         for reply in replies:
@@ -234,11 +254,10 @@ class SharedFunction(Entries):
         Raises `UnportableKey` and `UnportableValue`; nothing has changed then.
         """
         self.settle()
-        written = key_bytes(key)
+        written, named = key_bytes(key), self.named(key)
         envelope = self.envelope_of(record.value, record, 0)
-        place = digest(self.cache.name, written, self.epoch or 0)
-        noted = self.link.note("put", self, self.named(key), (written, envelope))
-        return self.near(record, place, 0), partial(self._send, noted)
+        noted = self.link.note("put", self, named, (written, envelope))
+        return self.near(record, named, 0), partial(self._send, noted)
 
     def drop_all(self) -> Callable[[], None]:
         """All keys are about to be invalidated, or some that only this process can name."""
@@ -255,11 +274,11 @@ class SharedFunction(Entries):
         if period is None:
             return  # they are replayed
         if running_loop() is not None or inside() or inside_other():
-            link.keeper.hand_over(*(order for drop in drops if (order := link.order(drop)) is not None))
+            link.keeper.hand_over(*(order for drop in drops for order in link.orders(drop)))
             return
         try:
             for drop in drops:
-                link.confirm(drop, link.clients.call(self.call_of(drop)))
+                self._carry_out(self.sending(drop))
         except Trouble as trouble:
             link.failed(trouble, period)
 
@@ -305,5 +324,9 @@ class SharedFunction(Entries):
             detach_flight(self.cache, flight)
 
     def after_fork(self) -> None:
-        """In a forked child: nothing that the parent has under way is its own."""
+        """In a forked child: nothing that the parent has under way is its own.
+
+        Nor what is near: it may be dropped before this process listens.
+        """
         super().after_fork()
+        self.cache.store.discard(self.cache.store.records())

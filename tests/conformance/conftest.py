@@ -12,6 +12,16 @@ import singleflight
 from ..bulk.conftest import BulkDriver
 from ..contract.conftest import TURNS
 from ..freshness.conftest import Source
+from ..redis.conftest import (  # noqa: F401  # fixtures
+    binary,
+    direct,
+    fleet,
+    make_server,
+    own_server,
+    pool,
+    shared_server,
+    url,
+)
 
 
 class Scene(Source):

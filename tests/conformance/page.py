@@ -17,10 +17,10 @@ CATEGORIES = (
     "freshness",
     "invalidation",
     "bulk",
-    "gathering",
     "locks",
     "time",
     "fork",
+    "fleet",
 )
 
 HEAD = """\

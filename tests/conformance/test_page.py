@@ -44,6 +44,7 @@ def test_only_the_public_surface_is_used(category):
     source = (HERE / f"test_{category}.py").read_text(encoding="utf-8")
     assert set(re.findall(r"(?:from|import) (singleflight\S*)", source)) <= {
         "singleflight",
+        "singleflight.redis",
         "singleflight.testing",
     }
     assert "_self_" not in source

@@ -203,6 +203,15 @@ class TestTheFleetOnTheBoard:
         assert "Traceback" not in done.stderr
 
     @pytest.mark.long
+    def test_a_server_that_is_not_there(self):
+        """The board says so, instead of a table."""
+        done = run("price_board.py", "--processes=2", "--store=redis://127.0.0.1:1")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert "price_board: --store: the server does not answer" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.long
     @pytest.mark.parametrize("mode", ["threads", "tasks", "mixed"])
     def test_a_leader_that_is_killed(self, mode):
         """What it had asked for is asked once more, and all other processes have all prices."""

@@ -79,7 +79,7 @@ def test_no_paths_of_one_machine():
 
 PUBLIC = [
     *(f"decorator/{name}.py" for name in ("decorate", "function", "loader", "surface")),
-    *("locks/keyed.py", "process/drain.py", "process/registry.py", "storage/ttl.py"),
+    *("locks/keyed.py", "process/drain.py", "process/registry.py", "redis/redis_store.py", "storage/ttl.py"),
     *(f"telemetry/{name}.py" for name in ("counters", "emitter", "events", "views")),
     *(f"testing/{name}.py" for name in ("__init__", "callers", "stampede")),
 ]

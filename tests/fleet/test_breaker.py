@@ -42,7 +42,7 @@ def test_the_table(state, event):
     change = EVENTS[event](breaker)
     assert breaker.state == then
     assert change == (Change(state, then, 110.0 - since) if then != state else None)
-    assert breaker.since == (110.0 if then != state else since)
+    assert breaker.since == (110.0 if then != state and CONNECTED in (state, then) else since)
 
 
 def test_only_the_first_failure_counts():

@@ -115,7 +115,7 @@ TABLE = {
     **{(state, "told_off"): (state, None) for state in STATES},
     ("leading", "told_off"): ("alone", Release(1)),
     **{(state, "given_up"): ("ended", None) for state in STATES},
-    **{(state, "given_up"): ("ended", Release(1)) for state in ("asking", "leading")},
+    **{(state, "given_up"): ("ended", Release(1)) for state in ("asking", "leading", "telling")},
 }
 
 

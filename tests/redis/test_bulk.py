@@ -132,3 +132,12 @@ def test_what_a_loader_leaves_out_is_missing_for_all(fleet):
     assert a(["A", "X"]) == {"A": 1}
     assert b(["A", "X"]) == {"A": 1}
     assert load.calls == [["A", "X"], ["X"]]
+
+
+def test_what_a_loader_leaves_out_is_not_stored_whatever_cache_if_accepts(fleet):
+    """There is no value to be asked about."""
+    load = Loader({"A": 1})
+    (a, _), (b, _) = (fleet(load, cache_if=lambda value: True) for _ in range(2))
+    assert a(["A", "X"]) == {"A": 1}
+    assert b(["A", "X"]) == {"A": 1}
+    assert load.calls == [["A", "X"], ["X"]]

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import logging
+import re
 import time
 from importlib import import_module
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -248,6 +250,13 @@ def test_the_least_rights_are_enough(make, as_user):
                  scripts.command("MGET", scripts.cut_key("sf", b"t"))):  # fmt: skip
         caller.call(call)
     assert caller.clients.identity() is None  # it may not ask, and that is no trouble
+
+
+def test_the_page_for_operators_names_the_least_rights():
+    """All of them, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    (command,) = re.findall(r"^    redis-cli ACL SETUSER (?:.*\\\n)*.*$", page, re.MULTILINE)
+    assert sorted(re.findall(r"\+\w+", command)) == sorted(RULES)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,18 +1,21 @@
 """While leaders die, leases end and the server is away, callers see values, and no error of the server."""
 
 import asyncio
+import gc
 import logging
 import os
+import queue
 import threading
 import time
 
 import pytest
 
-from singleflight import single_flight_ttl
+from singleflight import FlightTimeout, single_flight_ttl
 from singleflight.fleet.keybytes import key_bytes
 from singleflight.fleet.names import entry_name
 from singleflight.redis import RedisStore, UnportableKey, scripts
 from singleflight.redis.clients import Clients
+from singleflight.redis.passage import Passage
 
 from ..drivers import PATIENCE, until
 from .fleets import Fleet, Loads, called, start, waits_elsewhere
@@ -114,6 +117,120 @@ def test_a_flight_that_takes_too_long_frees_its_lease(fleet, pool):
     assert body.calls == ["ASML"] * 2
 
 
+def test_a_leader_that_takes_too_long_is_replaced_without_other_callers(fleet, pool, colour):
+    """Its own process sees to it, though nobody there asks for the key."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body, colour, lease=0.3, flight_timeout=0.2), fleet(body, lease=0.3)
+    body.gate.clear()
+    first = start(pool, a, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+    other = start(pool, b, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+    body.gate.set()
+    assert other.result(PATIENCE) == 2
+    if colour == "threads":
+        assert first.result(PATIENCE) == 1
+    else:
+        assert isinstance(first.exception(PATIENCE), FlightTimeout)
+
+
+def test_a_leader_whose_loop_was_closed_is_replaced(fleet, pool):
+    """Its task was neither ended nor cancelled, and is kept alive."""
+    body = Loads()
+    price = fleet(body, lease=0.3)
+    store = RedisStore(fleet.url, lease=0.3, timeout=2.0)
+    fleet.stores.append(store)
+
+    @single_flight_ttl(ttl=60, store=store, name="price")
+    async def led(symbol):
+        loop.stop()
+        await asyncio.Future()
+
+    loop = asyncio.new_event_loop()
+    calls = [loop.create_task(led("ASML"))]
+    loop.run_forever()
+    calls += asyncio.all_tasks(loop)
+    loop.run_until_complete(loop.shutdown_asyncgens())  # which closes its connections
+    loop.close()
+    assert start(pool, price, "ASML").result(PATIENCE) == 984.75
+    for task in calls:
+        task._log_destroy_pending = False
+    del calls, task
+    gc.collect()
+
+
+@pytest.mark.parametrize("where", ["_close_box", "_let_go"])
+def test_an_interrupt_while_a_flight_leaves_frees_its_lease(fleet, monkeypatch, where):
+    """Nothing renews it from then on, nor is anything left of it."""
+    body = Loads()
+    a, b = fleet(body, lease=0.3), fleet(body, lease=0.3)
+    whole = getattr(Passage, where)
+    struck = []
+
+    def interrupted(self):
+        if struck == ["armed"]:
+            struck.append("struck")
+            raise KeyboardInterrupt
+        return whole(self)
+
+    def failing(symbol):
+        struck.append("armed")
+        raise SystemExit
+
+    monkeypatch.setattr(Passage, where, interrupted)
+    price = fleet(failing, lease=0.3)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        price("ASML")
+    assert struck == ["armed", "struck"]
+    tier = price._self_cache.tier
+    assert not tier.flying
+    assert len(tier.link.mailboxes) == 0
+    assert not tier.link.keeper._leases
+    assert b("ASML") == a("ASML") == 984.75
+
+
+def test_a_listener_on_the_bus_may_call(fleet, pool):
+    """It waits for another process there, though nothing is heard meanwhile."""
+    body, other = Loads(), Loads(7)
+    answers = queue.Queue()
+
+    class Listener:
+        wants = ("invalidate",)
+
+        def __call__(self, event):
+            answers.put(rest("SAP"))
+
+    a, b = fleet(body, lease=30), fleet(body, lease=30, listener=Listener())
+    leads = fleet(other, lease=30, name="rest")
+    rest = single_flight_ttl(ttl=60, store=fleet.store_of(b), name="rest")(other)
+    assert (a("ASML"), b("ASML")) == (984.75, 984.75)
+    other.gate.clear()
+    first = start(pool, leads, "SAP")
+    assert other.entered.acquire(timeout=PATIENCE)
+    a.invalidate("ASML")
+    waits_elsewhere(rest)
+    other.gate.set()
+    assert answers.get(timeout=PATIENCE) == first.result(PATIENCE) == 7
+    assert other.calls == ["SAP"]
+
+
+def test_a_listener_that_ends_the_thread_does_not_keep_a_process_alone(own_server, own_fleet):
+    """It is told of the outage after what ends that is under way."""
+
+    class Listener:
+        wants = ("degraded",)
+
+        def __call__(self, event):
+            raise SystemExit
+
+    price = own_fleet(Loads(), listener=Listener(), terms={"timeout": 0.2})
+    own_server.pause()
+    with pytest.raises(SystemExit):
+        price("ASML")
+    own_server.resume()
+    until(lambda: state_of(own_fleet, price) == "connected")
+
+
 # -- the server --------------------------------------------------------------------------------------
 
 
@@ -169,7 +286,7 @@ def test_drops_of_an_outage_are_replayed_before_the_server_is_asked(own_server, 
     a.put(70, "SAP")
     assert state_of(own_fleet, a).startswith("degraded")
     own_server.resume()
-    until(lambda: state_of(own_fleet, a) == "connected")
+    until(lambda: state_of(own_fleet, a) == state_of(own_fleet, b) == "connected")
     until(lambda: b.entry("ASML") is None)
     assert b("ASML") == 2
     assert b("SAP") == 70

@@ -40,6 +40,9 @@ class Duties:
             return []
         return [self.owing[0]]
 
+    def again_at(self):
+        return None
+
     def troubled(self, trouble):
         if self.at is not None:
             self.at = time.monotonic() + 10_000  # the next is for the test to name

@@ -64,6 +64,8 @@ def test_processes_meet_at_each_key(server):
         assert dict(seen[name].loads) == {f"key-{number}": 1 for number in range(3)}
         assert seen[name].errors == []
         assert seen[name].commands >= 9
+    assert len(seen[crew.SLEEP].wakes) == 6
+    assert min(seen[crew.SLEEP].wakes) >= 0
 
 
 def test_the_page_says_what_was_missed(tmp_path):
@@ -71,7 +73,7 @@ def test_the_page_says_what_was_missed(tmp_path):
     missed, met = Mark("a hit", "3.1", "2.6", False), Mark("a wait", "2", "2", True)
     assert page.line(missed).startswith("MISSED")
     assert page.line(met).startswith("met")
-    seen = {each.name: crew.Seen(calls=1) for each in (Threads, Tasks)}
+    seen = {name: crew.Seen(calls=1) for name in (Threads.name, Tasks.name, crew.SLEEP)}
     page.write(tmp_path / "page.md", "somewhere", [Threads, Tasks], seen, [missed, met])
     written = (tmp_path / "page.md").read_text()
     assert "| a hit | 3.1 | 2.6 | **missed** |" in written

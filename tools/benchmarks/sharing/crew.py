@@ -9,10 +9,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from sharing.contenders import Contender, Loads
+from sharing.contenders import LOAD, Contender, Loads
 from sharing.monitor import Monitor
 
 PROCESSES = 8
+SLEEP = "a process that only sleeps"
 SOON = 0.03  # seconds after which all processes begin
 PATIENCE = 60
 
@@ -33,11 +34,14 @@ class Seen:
 
 
 def meet(url: str, kinds: list[type[Contender]], keys: int, processes: int = PROCESSES) -> dict[str, Seen]:
-    """Have all processes ask for each key at once, the contenders taking turns at each key."""
+    """Have all processes ask for each key at once, the contenders taking turns at each key.
+
+    In the last turn they only sleep, for as long as a load takes: how late they wake is the machine's doing.
+    """
     context = mp.get_context("spawn")
     databases = {each.name: number for number, each in enumerate(kinds, 1)}
     pipes, crew = [], []
-    seen = {each.name: Seen() for each in kinds}
+    seen = {name: Seen() for name in (*databases, SLEEP)}
     try:
         for _ in range(processes):
             ours, theirs = context.Pipe()
@@ -53,6 +57,7 @@ def meet(url: str, kinds: list[type[Contender]], keys: int, processes: int = PRO
                     reports = _once(pipes, each.name, f"key-{number}")
                     monitor.segment(each.name, databases[each.name], began, time.time())
                     _judge(seen[each.name], reports, f"key-{number}")
+                seen[SLEEP].wakes += [late for _, late, _, _ in _once(pipes, SLEEP, "")]
         for name, commands in monitor.counts().items():
             seen[name].commands = commands
     finally:
@@ -90,6 +95,10 @@ def _work(pipe: Any, url: str, kinds: list[type[Contender]], databases: dict[str
     with asyncio.Runner() as runner:
         while True:
             name, key, start = pipe.recv()
+            if name == SLEEP:
+                time.sleep(max(0.0, start + LOAD - time.monotonic()))
+                pipe.send((start, time.monotonic() - start - LOAD, [], None))
+                continue
             contender = made[name]
             loads.ended.clear()
             time.sleep(max(0.0, start - time.monotonic()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sharing.contenders import LOAD, Aiocache, Cashews, Contender, Dogpile, Tasks, Threads, version_of
-from sharing.crew import PROCESSES, Seen
+from sharing.crew import PROCESSES, SLEEP, Seen
 from sharing.marks import Mark, percentile
 
 COMMAND = "python tools/benchmarks/fleet.py --page docs/fleet-peers.md"
@@ -51,6 +51,7 @@ def herd(kinds: list[type[Contender]], seen: dict[str, Seen]) -> str:
         )
         if of.errors:
             print(f"{each.name}: {len(of.errors)} calls failed, such as {of.errors[0]}")
+    rows.append([SLEEP, "", "", milliseconds(seen[SLEEP].wakes), ""])
     return table(head, rows)
 
 
@@ -114,7 +115,8 @@ figures are those of one run on a shared machine: compare them with one another.
 
 The load takes {LOAD * 1e3:.0f} ms. The contenders take turns at each key, on one server. A *wake* is the time from the
 end of the load to the moment when a process that waited has the value. Commands are those that clients send; what a
-script does on the server is not counted.
+script does on the server is not counted. In the last row the processes only sleep for as long, without any server: so late
+does this machine wake them.
 
 {herd(kinds, seen)}
 

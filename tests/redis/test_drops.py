@@ -1,0 +1,249 @@
+"""What is dropped and put here reaches the server, whatever this process knows of it, and once."""
+
+import asyncio
+
+import pytest
+
+from singleflight import single_flight_ttl
+from singleflight.core.landing import new_record
+from singleflight.redis import link as links
+from singleflight.redis import scripts
+
+from ..children import in_child
+from ..drivers import PATIENCE, until
+from .fleets import Fleet, Loads
+
+
+@pytest.fixture
+def deaf():
+    """Has a process hear nothing, as where its user lacks the right to subscribe."""
+
+    def deafen(function):
+        bus = function._self_cache.tier.link.bus
+        bus.start = lambda: None
+        bus._tried.set()
+
+    return deafen
+
+
+@pytest.mark.parametrize("drop", ["invalidate", "put", "clear"])
+def test_a_process_that_has_asked_nothing_yet_may_drop(fleet, drop):
+    """Also after others have cleared the function, so that its entries have other names."""
+    body = Loads(lambda n: n)
+    a, b, c = (fleet(body) for _ in range(3))
+    a.cache_clear()
+    assert b("ASML") == 1
+    {"put": lambda: c.put(70, "ASML"), "clear": c.cache_clear, "invalidate": lambda: c.invalidate("ASML")}[
+        drop
+    ]()
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == (70 if drop == "put" else 2)
+
+
+def test_a_drop_after_a_gap_reaches_the_server(fleet):
+    """Names are asked for anew."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    a.cache_clear()
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    a._self_cache.tier.link._gap(False)
+    a.invalidate("ASML")
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 2
+
+
+def test_a_drop_on_an_event_loop_reaches_the_server(fleet):
+    """By the keeper."""
+    body = Loads(lambda n: n)
+    a, b, c = (fleet(body) for _ in range(3))
+    a.cache_clear()
+    assert b("ASML") == 1
+
+    async def main():
+        c.invalidate("ASML")
+        assert await fleet.store_of(c).flush()
+
+    asyncio.run(main())
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 2
+
+
+def test_what_is_put_is_dropped_by_others(fleet):
+    """Near, too, and whatever was known here when it was put."""
+    body = Loads(lambda n: n)
+    a, b, c = (fleet(body) for _ in range(3))
+    a.cache_clear()
+    b.put(70, "ASML")
+    assert b._self_cache.tier.link.bus.ready(PATIENCE)
+    b.put(70, "ASML")
+    assert c("ASML") == 70
+    c.invalidate("ASML")
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 1
+
+
+def test_what_is_put_with_tags_is_found_by_others(fleet):
+    """Until one of them is invalidated."""
+    body = Loads(lambda n: n)
+    a, b, c = (fleet(body, tags=lambda landing: ["eu"]) for _ in range(3))
+    a.put(70, "ASML")
+    assert b("ASML") == 70
+    b.invalidate_tag("eu")
+    assert c("ASML") == 1
+
+
+def test_a_deaf_process_asks_for_cuts_each_time(fleet, deaf):
+    """It could not hear of one."""
+    body = Loads(lambda n: n)
+    a = fleet(body, tags=lambda landing: ["eu"])
+    b = fleet(body, tags=lambda landing: ["eu"], terms={"near_ttl": 1e-6})
+    deaf(b)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    a.invalidate_tag("eu")
+    assert b("ASML") == 2
+
+
+def test_a_deaf_process_asks_for_the_epoch_each_time(fleet, deaf):
+    """It could not hear that all was dropped."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body, terms={"near_ttl": 1e-6})
+    deaf(b)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    a.cache_clear()
+    assert b("ASML") == 2
+
+
+def test_foreign_bytes_for_an_epoch_are_none(fleet, direct):
+    """Nor does a caller see an error."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body, tags=lambda landing: ["eu"]), fleet(body, tags=lambda landing: ["eu"])
+    tier = a._self_cache.tier
+    direct.set(scripts.epoch_key("sf", tier.digest), b"what is this?", px=60_000)
+    direct.set(scripts.cut_key("sf", tier.tag_digest("eu")), b"what is this?", px=60_000)
+    assert a("ASML") == 1
+    assert b("ASML") in (1, 2)
+
+
+def test_a_put_that_is_confirmed_is_not_sent_again(fleet):
+    """What others have put since would be lost."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    cache = a._self_cache
+    record = new_record(cache, ("ASML",), 70, cache.timer(), 60.0, 0.0)
+    _, tell = cache.tier.put(("ASML",), record)
+    assert a("ASML") == 70  # it has sent that first
+    b.put(71, "ASML")
+    tell()
+    until(lambda: a.entry("ASML") is None)
+    assert a("ASML") == 71
+
+
+def test_a_store_that_was_closed_connects_again(fleet):
+    """At the next call."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    assert a("ASML") == 1
+    store = fleet.store_of(b)
+    store.close()
+    assert b("ASML") == 1
+    assert store.state == "connected"
+
+
+def test_a_forked_child_serves_nothing_that_it_cannot_hear_about(fleet):
+    """What is near may be dropped before it listens."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    assert in_child(lambda: (b("ASML"), b.stats().shared_hits)) == "(1, 1)"
+
+
+def test_a_function_that_is_defined_twice_hears_with_both(fleet, url):
+    """As after a reload, where others still have the older one."""
+    body = Loads(lambda n: n)
+    a = fleet(body)
+    store = fleet.store_of(fleet(body, name="other"))
+
+    def define():
+        @single_flight_ttl(ttl=60, store=store, name="price")
+        def price(symbol):
+            return body(symbol)
+
+        return price
+
+    old, new = define(), define()
+    assert (old("ASML"), new("ASML"), a("ASML")) == (1, 1, 1)
+    a.invalidate("ASML")
+    until(lambda: old.entry("ASML") is None and new.entry("ASML") is None)
+    assert (old("ASML"), new("ASML")) == (2, 2)
+    old.invalidate("ASML")
+    until(lambda: new.entry("ASML") is None)
+    assert new("ASML") == 3
+
+
+def test_what_was_asked_before_a_gap_is_not_believed_after_it(fleet):
+    """Cuts and epochs: a newer one may have been missed in between."""
+    price = fleet(Loads(), tags=lambda landing: ["eu"])
+    price("ASML")
+    tier = price._self_cache.tier
+    era = tier.link.era
+    tier.link._gap(False)
+    tier.learn_epoch(7, era)
+    tier.link.learn_cuts({b"tag": 7}, era)
+    assert tier.known_epoch() is None
+    assert tier.link.known_cuts([b"tag"]) == {}
+    tier.learn_epoch(8, tier.link.era)
+    tier.link.learn_cuts({b"tag": 8}, tier.link.era)
+    assert tier.known_epoch() == 8
+    assert tier.link.known_cuts([b"tag"]) == {b"tag": 8}
+
+
+# -- what the server refuses --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Has drops that were refused be sent again soon."""
+    monkeypatch.setattr(links, "_RETRY", 0.02)
+
+
+@pytest.mark.parametrize("where", ["thread", "loop"])
+def test_a_drop_that_is_refused_is_sent_again(fleet, direct, soon, where):
+    """By the keeper, until the server takes it."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    place = a._self_cache.tier.place_of(("ASML",))
+    direct.set(place.flights, "not ours", px=60_000)
+
+    async def main():
+        a.invalidate("ASML")
+
+    asyncio.run(main()) if where == "loop" else a.invalidate("ASML")
+    assert not fleet.store_of(a).flush(0.1)
+    assert b.entry("ASML") is not None
+    direct.delete(place.flights)
+    assert fleet.store_of(a).flush(PATIENCE)
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 2
+
+
+def test_a_refused_drop_does_not_keep_a_process_alone(own_server, soon):
+    """After an outage the server is asked again, and that drop is sent as soon as it is taken."""
+    fleet = Fleet(own_server.url)
+    try:
+        body = Loads(lambda n: n)
+        a, b = fleet(body, terms={"timeout": 0.2}), fleet(body)
+        assert (a("ASML"), b("ASML")) == (1, 1)
+        place = a._self_cache.tier.place_of(("ASML",))
+        own_server.do("SET", place.flights, "not ours", "PX", 60_000)
+        own_server.pause()
+        a.invalidate("ASML")
+        assert fleet.store_of(a).state.startswith("degraded")
+        own_server.resume()
+        until(lambda: fleet.store_of(a).state == "connected")
+        assert a("ASML") == 2  # alone, since what is stored was dropped
+        own_server.do("DEL", place.flights)
+        assert fleet.store_of(a).flush(PATIENCE)
+        assert a.stats().calls == 2
+    finally:
+        fleet.close()
