@@ -84,7 +84,7 @@ class Batch:
 
     __slots__ = (
         *("_call", "_called", "_extra", "_pending", "_rest", "cache"),
-        *("flights", "led", "name", "sealed", "spoiled", "values"),
+        *("flights", "led", "name", "renews", "sealed", "spoiled", "values"),
     )
 
     def __init__(self, cache: Cache, led: list[Call], call: Asks, values: dict[int, Any]) -> None:
@@ -98,6 +98,7 @@ class Batch:
         self._rest: dict[Hashable, Any] = {}  # what the loader has brought unasked
         self._extra: Hashable = None  # the key that was claimed last, beside those
         self.flights = list(self._pending)
+        self.renews = bool(led) and led[0].background  # whether its loader calls count as refreshes
         self.values = values  # where they go, by the identity of their keys
         self.spoiled: set[Hashable] = set()
         self.sealed = False
@@ -124,7 +125,7 @@ class Batch:
         due = None if limit is None else time.monotonic() + limit
         with mutex:
             cache.counts.calls += 1
-            cache.counts.refreshes += self.flights[0].background
+            cache.counts.refreshes += self.renews
             cache.batches.add(self)
             self.spoiled.clear()
             for flight in flights if late else ():
@@ -201,7 +202,7 @@ class Batch:
             self._end(endings)
             if extra:
                 self._add(rest, called)
-            if struck is not None:
+            if struck is not None and self._raises(struck):
                 raise struck
         finally:
             del endings, struck, items
@@ -312,6 +313,7 @@ class Batch:
         ended: list[tuple[int, bool] | None] = []
         try:
             with mutex:
+                self._note(endings, after)
                 for flight, value, error, now, storable, ttl, *_ in endings:
                     ended.append(finish(cache, flight, value, error, now, storable, ttl is not None, after))
         finally:
@@ -326,6 +328,13 @@ class Batch:
             elif flight.wants_events and counts is not None:
                 cache.tell.landed(flight, counts, value, now, ttl)
             cache.tell.gone(gone, now)
+
+    def _note(self, endings: list[Ending], after: After) -> None:
+        """These are about to end. Called under the mutex."""
+
+    def _raises(self, _struck: BaseException) -> bool:
+        """Return True if whoever runs the loader is to receive what one of the values ended with."""
+        return True
 
     def _by_key(self, loaded: Mapping[Any, Any]) -> dict[Hashable, Any]:
         """What the loader returned, by key."""

@@ -227,6 +227,20 @@ class BulkCall:
         self.loading.mark()
         return self.loading
 
+    def lone(self) -> tuple[Call, Any] | None:
+        """The only key that it was asked for, which it leads, and its item; None if there are more."""
+        if len(self._keys) > 1:
+            return None
+        return self.led[0], self.spelt[id(self.led[0].key)]
+
+    def gathered(self, call: Call, decision: Decision, value: Any) -> None:
+        """Its only key was loaded together with those of others, or (NONE) is to be boarded anew."""
+        self.led = []
+        if decision is NONE:
+            self.take(call, board(self.cache, call, soft=False))
+        elif not call.flight.missing:
+            self.values[id(call.key)] = value
+
     def renewal(self) -> Batch | None:
         """What it was served and is to have renewed, in one batch that it does not wait for."""
         renewals = [call.renewal for call in self._served if call.renewal is not None]
@@ -302,7 +316,7 @@ class Request:
         max_batch: how many items the loader takes at once; None for all.
     """
 
-    __slots__ = ("_key_of", "_max_batch", "_name", "cache", "items", "run")
+    __slots__ = ("_key_of", "_max_batch", "_name", "cache", "gathers", "items", "run")
 
     def __init__(
         self,
@@ -315,6 +329,13 @@ class Request:
     ) -> None:
         self.cache, self.items, self.run = cache, items, run
         self._name, self._key_of, self._max_batch = name, key_of, max_batch
+        # Where calls for one key are gathered: what those of one window have in common, and its `Load`.
+        self.gathers: tuple[Hashable, Callable[[], Any]] | None = None
+
+    @property
+    def key_of(self) -> Callable[[Any], Hashable]:
+        """The key of an item."""
+        return self._key_of
 
     def bulk_call(self, make: Callable[[Hashable], Call]) -> BulkCall:
         """The call, with all its keys; raises what is wrong with the items, and nothing has changed."""

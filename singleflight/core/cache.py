@@ -52,6 +52,8 @@ class Cache:
         unseat, watch: what is asked of its flights while somebody waits (see `coordinator`).
     """
 
+    gathering: Any = None  # what gathers single calls for a loader: see `gathering`, which sets it
+
     def __init__(
         self,
         name: str,
@@ -104,6 +106,7 @@ class Cache:
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks = KeyedLocks(options.max_idle_locks)
         self.line = None if options.max_flights is None else Line(options.max_flights)
+        self.is_direct = self.line is None  # whether a leader runs the function at once, and by itself
         self.tell = Emitter(name, options.listener)
         self.bypassed: list[
             tuple[int, object]
@@ -189,6 +192,8 @@ class Cache:
         for batch in self.batches:
             batch.sealed = True
         self.batches.clear()
+        if self.gathering is not None:
+            self.gathering.after_fork()
         self.counts.after_fork()
         self.store.after_fork()
         if self.tier is not None:

@@ -31,14 +31,15 @@ def leave(cache: Cache, call: Call, timed_out: bool | None) -> bool:
     return left
 
 
-def desert(cache: Cache, flight: Flight) -> None:
-    """The leader's caller goes and leaves its flight to the followers; without any it is stopped."""
+def desert(cache: Cache, flight: Flight, timed_out: bool | None = False) -> bool:
+    """The leader's caller goes and leaves its flight to the followers; see `transitions.desert`."""
     after = After()
     try:
         with mutex:
-            transitions.desert(cache, flight, after)
+            deserted = transitions.desert(cache, flight, after, timed_out)
     finally:
         after.run()
+    return deserted
 
 
 def give_up(cache: Cache, call: Call, error: BaseException) -> None:

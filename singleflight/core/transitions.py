@@ -274,12 +274,20 @@ def release_if_unwanted(cache: Cache, flight: Flight, after: After) -> None:
         flight.slot.step_out(flight)
 
 
-def desert(cache: Cache, flight: Flight, after: After) -> None:
-    """The leader's caller goes and leaves its flight to the followers; without any it is stopped."""
-    if (flight.state is FLYING or flight.state is UNSEATED) and not flight.deserted:
-        flight.deserted = True
+def desert(cache: Cache, flight: Flight, after: After, timed_out: bool | None = False) -> bool:
+    """The leader's caller goes and leaves its flight to the followers; without any it is stopped.
+
+    It is counted as in `stop_following`. False: the flight has ended, or it had gone already.
+    """
+    if (flight.state is not FLYING and flight.state is not UNSEATED) or flight.deserted:
+        return False
+    flight.deserted = True
+    if timed_out:
+        cache.counts.timeouts += 1
+    elif timed_out is not None:
         cache.counts.errors += 1
-        _stop_if_unwanted(flight, after)
+    _stop_if_unwanted(flight, after)
+    return True
 
 
 def _stop_if_unwanted(flight: Flight, after: After) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -23,6 +24,7 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+Gather = float | timedelta | None
 
 
 def _check_max_batch(max_batch: Any) -> None:
@@ -35,12 +37,16 @@ def _check_max_batch(max_batch: Any) -> None:
         raise ValueError(f"max_batch: must be at least 1, got {max_batch}")
 
 
-def _loading(wrapped: Any, assembly: Assembly, max_batch: int | None) -> Any:
+def _loading(wrapped: Any, assembly: Assembly, max_batch: int | None, gather: Any) -> Any:
     """What serves the calls of a loader."""
-    from .loading import Loading  # with all that bulk calls need, where there is a loader
-
     _check_max_batch(max_batch)
-    return Loading(wrapped, assembly, max_batch)
+    if gather is None:
+        from .loading import Loading  # with all that bulk calls need, where there is a loader
+
+        return Loading(wrapped, assembly, max_batch)
+    from .gathered import Gathered, check_gather
+
+    return Gathered(wrapped, assembly, max_batch, check_gather(gather, max_batch))
 
 
 class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
@@ -54,6 +60,8 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
         @property
         def max_batch(self) -> int | None: ...
         @property
+        def gather(self) -> float | None: ...
+        @property
         def name(self) -> str: ...
 
         @property
@@ -66,6 +74,10 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
         @property
         def max_batch(self):
             return self._self_parent.max_batch
+
+        @property
+        def gather(self):
+            return self._self_parent.gather
 
         @property
         def name(self):
@@ -113,6 +125,10 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             """The largest number of items in one call of the loader; None: no limit."""
 
         @property
+        def gather(self) -> float | None:
+            """For how many seconds single calls are gathered; None: not at all."""
+
+        @property
         def name(self) -> str:
             """The name of the function whose values it loads, in events, log lines and `report()`."""
             ...
@@ -145,6 +161,10 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             return self._self_wrapper.max_batch
 
         @property
+        def gather(self):
+            return self._self_wrapper.gather
+
+        @property
         def name(self):
             return self._self_shared().name
 
@@ -162,7 +182,8 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
             return self._self_face
 
         def _taken_apart(self):
-            state = self.__wrapped__, self._self_wrapper.assembly.decorated(), self.max_batch
+            options = self.max_batch, self.gather
+            state = self.__wrapped__, self._self_wrapper.assembly.decorated(), options
             return _empty_loader, (pickles.identity_of(self),), state, None, None, _fill_loader
 
         def __repr__(self):
@@ -185,11 +206,11 @@ def _empty_loader(identity: str) -> Any:
 
 def _fill_loader(loader: Any, state: tuple[Any, ...]) -> None:
     """Decorate the loader anew as soon as the function whose values it loads has arrived."""
-    wrapped, function, max_batch = state
+    wrapped, function, options = state
 
     def fill() -> None:
         if loader._self_waiting is not None:
-            BulkLoader.__init__(loader, wrapped, _loading(wrapped, function._self_assembly, max_batch))
+            BulkLoader.__init__(loader, wrapped, _loading(wrapped, function._self_assembly, *options))
             pickles.arrived(loader)
 
     pickles.when_here(function, fill)
@@ -260,20 +281,26 @@ class MakesLoaders:
 
         @overload
         def bulk(
-            self, fn: NamesSelf[S, P, R], /, *, max_batch: int | None = ...
+            self, fn: NamesSelf[S, P, R], /, *, max_batch: int | None = ..., gather: Gather = ...
         ) -> BulkLoaderMethod[S, P, R]: ...
 
     @overload
     def bulk(
-        self, fn: classmethod[S, P, R], /, *, max_batch: int | None = ...
+        self, fn: classmethod[S, P, R], /, *, max_batch: int | None = ..., gather: Gather = ...
     ) -> BulkLoader[Concatenate[type[S], P], R]: ...
     @overload
-    def bulk(self, fn: staticmethod[P, R], /, *, max_batch: int | None = ...) -> BulkLoader[P, R]: ...
+    def bulk(
+        self, fn: staticmethod[P, R], /, *, max_batch: int | None = ..., gather: Gather = ...
+    ) -> BulkLoader[P, R]: ...
     @overload
-    def bulk(self, fn: Callable[P, R], /, *, max_batch: int | None = ...) -> BulkLoader[P, R]: ...
+    def bulk(
+        self, fn: Callable[P, R], /, *, max_batch: int | None = ..., gather: Gather = ...
+    ) -> BulkLoader[P, R]: ...
     @overload
-    def bulk(self, fn: None = ..., /, *, max_batch: int | None = ...) -> BulkDecorator: ...
-    def bulk(self, fn: Any = None, /, *, max_batch: int | None = None) -> Any:
+    def bulk(
+        self, fn: None = ..., /, *, max_batch: int | None = ..., gather: Gather = ...
+    ) -> BulkDecorator: ...
+    def bulk(self, fn: Any = None, /, *, max_batch: int | None = None, gather: Gather = None) -> Any:
         """Decorate a loader of many keys: one call for all that are neither stored nor in flight.
 
         It takes the same parameters in the same order, except that the first one (after `self`) is an
@@ -287,6 +314,11 @@ class MakesLoaders:
                 (with `store=` they are not: this process has no right to load them for all).
             max_batch: the largest number of items in one call (default None: no limit). More are fetched in
                 several calls, one after another.
+            gather: for how many seconds (or a `timedelta`) the first single call that misses waits for
+                others; one call of the loader then serves all (default None: each runs this function). It is
+                made earlier when `max_batch` items have come. Bulk calls for one key are gathered too. One
+                loader of each colour may gather; a call needs one of its own colour to begin, and may join
+                any. Who joins waits for no longer than `wait_timeout`; what the loader raises fails them all.
 
         Returns the loader. A call of it returns a dict of the items that have a value, in the order asked
         and as they were spelt. Each key lands by itself, with its own ttl, on a flight that others may join.
@@ -294,8 +326,8 @@ class MakesLoaders:
         A call raises the loader's exception, which fails the keys that it was called for and no others; a
         copy of the exception of another caller's flight; `TypeError` for a string in place of items, or a
         loader that returns no mapping; and `UnhashableKey`, `FlightDeadlock` and `FlightTimeout`. Decorating
-        raises `TypeError` or `ValueError` if the parameters do not match or `max_batch` is bad. Safe to use
-        from any thread.
+        raises `TypeError` or `ValueError` if the parameters do not match, `max_batch` or `gather` is bad, or
+        no call could be gathered. Safe to use from any thread.
 
         >>> from singleflight import single_flight_ttl
         >>> @single_flight_ttl(ttl=60)
@@ -311,5 +343,9 @@ class MakesLoaders:
         """
         _check_max_batch(max_batch)
         if fn is None:
-            return partial(self.bulk, max_batch=max_batch)
-        return BulkLoader(fn, _loading(fn, self._self_assembly, max_batch))
+            if gather is not None:
+                from .gathered import check_gather
+
+                check_gather(gather, max_batch)
+            return partial(self.bulk, max_batch=max_batch, gather=gather)
+        return BulkLoader(fn, _loading(fn, self._self_assembly, max_batch, gather))

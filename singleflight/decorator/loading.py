@@ -10,7 +10,7 @@ from ..core.bulk_call import Request
 from ..core.functions import is_coroutine_function, refuse_unfit
 from ..drivers import bulk_threads
 from .binding import Binder
-from .callforms import CallForms
+from .callforms import CallForms, can_bind
 from .keyforms import KeyForm
 from .parameters import parameters_of
 from .signatures import check_loader
@@ -23,6 +23,8 @@ __all__ = ["Loading"]
 
 class Loading:
     """Turns calls of one loader, or of its bound methods, into bulk calls."""
+
+    gather: float | None = None  # for how many seconds single calls are gathered (see `gathered`)
 
     def __init__(self, wrapped: Any, assembly: Assembly, max_batch: int | None) -> None:
         self.assembly = assembly
@@ -50,7 +52,10 @@ class Loading:
                 self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
             else:
                 self._canonical = _fitting(Binder(parameters, True).bind)
-        if is_coroutine_function(function):
+        self.coroutine = is_coroutine_function(function)
+        self._binds = of_class or (can_bind(function, parameters) and not self._static)
+        self.called = called
+        if self.coroutine:
             from ..drivers import bulk_tasks  # with its asyncio only where it is needed
 
             self._drive: Callable[[Request], Any] = bulk_tasks.call
@@ -92,7 +97,14 @@ class Loading:
                 return wrapped(*leading, some, *trailing, **kwargs)
             return wrapped(*leading, **{**kwargs, name: some})
 
-        return self._drive(Request(self.assembly.cache, items, name, key_of, run, self.max_batch))
+        request = Request(self.assembly.cache, items, name, key_of, run, self.max_batch)
+        self._prepare(request, before, after, words)
+        return self._drive(request)
+
+    def _prepare(
+        self, request: Request, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]
+    ) -> None:
+        """A call is about to be served, in which these stand before, after and beside the items."""
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
         """Return True if the first argument of a plain call is the instance or class of the method."""

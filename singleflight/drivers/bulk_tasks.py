@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextlib import nullcontext, suppress
 from functools import partial
 from sys import getrefcount
@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
-from ..core.call import JOIN, Call
+from ..core.call import JOIN, NONE, Call
 from ..core.current import runs
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
@@ -29,7 +29,9 @@ from .seats import Seated
 from .tasks import TaskCall, Work, start_task, task_call
 from .wait import Wait
 
-__all__ = ["call"]
+__all__ = ["BatchWork", "call", "set_off"]
+
+Loads = Callable[[list[Any]], Coroutine[Any, Any, Any]]
 
 
 class ItemCall(TaskCall):
@@ -80,11 +82,14 @@ async def call(request: Request) -> Any:
         if renewal is not None:
             _renew(renewal, request.run)
             bulk.handed_over()
+        alone = False
         while True:
             follower = bulk.sweep()
             if bulk.failed is not None:
                 raise_shared(*bulk.failed)
-            if bulk.led:
+            if bulk.led and request.gathers is not None and (lone := bulk.lone()):
+                alone = await _gather(bulk, *request.gathers, *lone, alone)
+            elif bulk.led:
                 await _lead(bulk.batch(), request.run)
             elif follower is not None:
                 await _wait(bulk, follower)
@@ -124,31 +129,42 @@ async def _direct(request: Request) -> Any:
     return loaded
 
 
-def _set_off(
-    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool = False
+async def _gather(
+    bulk: BulkCall, group: Hashable, load: Callable[[], Any], call: Call, item: Any, alone: bool
+) -> bool:
+    """Have its only key loaded together with others. Returns whether it is `alone` if called anew."""
+    join = bulk.cache.gathering.driver(True).join
+    decision, value = await join(bulk.cache, call, (group, item), load(), alone)
+    bulk.gathered(call, decision, value)
+    return bool(value) if decision is NONE else alone
+
+
+def set_off(
+    batch: Batch, run: Loads, first: Callable[[], Awaitable[None]] | None = None
 ) -> tuple[BatchWork, asyncio.Task[None]]:
-    """Have a batch loaded in a task of its own."""
+    """Have a batch loaded in a task of its own, which begins with what is `first`."""
     work = BatchWork(batch, asyncio.get_running_loop())
     try:
-        return work, start_task(work, _fly(batch, work, run, background), batch.name)
+        return work, start_task(work, _fly(batch, work, run, first), batch.name)
     except BaseException as struck:
         batch.never_began(work)  # the loader was not called
         batch.fail(struck)
         raise
 
 
-def _renew(renewal: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+def _renew(renewal: Batch, run: Loads) -> None:
     """Have values renewed by a task of this loop, which outlives the caller."""
     with suppress(Exception):  # of a task factory: the values are served all the same
-        work, task = _set_off(renewal, run, background=True)
+        # Where tasks start eagerly, its caller must not be held up.
+        work, task = set_off(renewal, run, first=partial(asyncio.sleep, 0))
         work.home.set_result(None)  # nobody waits there
         work.homeless = True
         renewal.renew_by(work, task)
 
 
-async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]]) -> None:
+async def _lead(batch: Batch, run: Loads) -> None:
     """The same, and wait until it is home."""
-    work, task = _set_off(batch, run)
+    work, task = set_off(batch, run)
     batch.hand_over(work, task)
     try:
         await work.home
@@ -178,13 +194,13 @@ async def _lead(batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any
 
 @runs("batch")
 async def _fly(
-    batch: Batch, work: BatchWork, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], background: bool
+    batch: Batch, work: BatchWork, run: Loads, first: Callable[[], Awaitable[None]] | None
 ) -> None:
     """The work: run the loader until all is loaded, and land what it brings."""
     descends.set(weakref.ref(work))
     try:
-        if background:
-            await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
+        if first is not None:
+            await first()
         if batch.cache.tier is not None:
             work.began = True
             await batch.cache.tier.load_in_task(batch, partial(_load_in_line, batch, run))

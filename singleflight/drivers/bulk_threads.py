@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from functools import partial
 from sys import getrefcount
@@ -13,7 +13,7 @@ from typing import Any
 from ..common.frames import looked_through
 from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
-from ..core.call import Call, new_call
+from ..core.call import NONE, Call, new_call
 from ..core.current import runs
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
@@ -27,7 +27,7 @@ from .seats import Seated
 from .threads import ThreadCall, stand
 from .wait import Wait
 
-__all__ = ["call"]
+__all__ = ["call", "fly"]
 
 
 class ItemCall(ThreadCall):
@@ -57,12 +57,15 @@ def call(request: Request) -> Any:
         renewal = bulk.renewal()
         if renewal is not None:
             _renew(bulk, renewal, request.run)
+        alone = False
         while True:
             follower = bulk.sweep()
             if bulk.failed is not None:
                 raise_shared(*bulk.failed)
-            if bulk.led:
-                _fly(bulk.batch(), request.run)
+            if bulk.led and request.gathers is not None and (lone := bulk.lone()):
+                alone = _gather(bulk, *request.gathers, *lone, alone)
+            elif bulk.led:
+                fly(bulk.batch(), request.run)
             elif follower is not None:
                 _wait(bulk, follower)
             else:
@@ -103,7 +106,7 @@ def _direct(request: Request) -> Any:
 
 @runs("batch")
 @looked_through
-def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
+def fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """Run the loader until all is loaded, and land what it brings."""
     try:
         if batch.cache.tier is not None:
@@ -128,6 +131,17 @@ def _fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
             raise
         raise
     batch.close()
+
+
+@looked_through
+def _gather(
+    bulk: BulkCall, group: Hashable, load: Callable[[], Any], call: Call, item: Any, alone: bool
+) -> bool:
+    """Have its only key loaded together with others. Returns whether it is `alone` if called anew."""
+    join = bulk.cache.gathering.driver(False).join
+    decision, value = join(bulk.cache, call, (group, item), load(), alone)
+    bulk.gathered(call, decision, value)
+    return bool(value) if decision is NONE else alone
 
 
 @looked_through
@@ -158,7 +172,7 @@ def _fly_for_nobody(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
     """What it raises is counted and logged, and nobody's to see: it is nobody's call."""
     try:
         batch.renew_in(get_ident())
-        _fly(batch, run)
+        fly(batch, run)
     except BaseException as error:
         try:
             batch.call_off(error)

@@ -171,10 +171,11 @@ async def call(
     kwargs: dict[str, Any],
     renew: bool = False,
     asked: Asked | None = None,
+    alone: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy.
 
-    Where somebody has `asked`, how it was served is noted there.
+    Where somebody has `asked`, how it was served is noted there. With `alone` it is not gathered with others.
     """
     off = switch in environment and switched_off()  # a call only where it is set
     if off or cache.bypassed or inside() or cache.store.is_owned():
@@ -210,7 +211,15 @@ async def call(
                 value = call.flight.value
         if decision is LEAD:
             flight = None if asked is None else call.flight
-            value = await _lead(cache, call, run, args, kwargs)
+            if cache.is_direct or cache.gathering is None:
+                value = await _lead(cache, call, run, args, kwargs)
+            else:
+                gather = cache.gathering.driver(True).gather
+                decision, value = await gather(cache, call, (args, kwargs), alone)
+                if decision is NONE:
+                    return await _call_anew(cache, run, key, args, kwargs, renew, asked, value)
+                if decision is LEAD:
+                    value = await _lead(cache, call, run, args, kwargs)
             if asked is not None and flight is not None:
                 asked.flown("fetch", flight)
         elif decision is not SHARE:
@@ -253,11 +262,19 @@ async def call(
                 pass
 
 
+async def _call_anew(*arguments: Any) -> Any:
+    """Serve a call whose flight ended without an outcome, together with those of others."""
+    return await call(*arguments)
+
+
 def _renew(
     cache: Cache, call: Call, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Have a value renewed by a task of this loop, which outlives the caller."""
     renewal: Any = call.renewal
+    if cache.gathering is not None and cache.gathering.driver(True).renew(cache, renewal, (args, kwargs)):
+        call.renewal = None
+        return
     try:
         work, task = _set_off(cache, renewal.flight, run, args, kwargs)
     except Exception as error:  # of a task factory: the value is served all the same

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from sys import getrefcount
-from typing import Any
+from typing import Any, Protocol
 
 from ..common import patches
 from ..common.frames import looked_through
@@ -51,10 +51,11 @@ def call(
     kwargs: dict[str, Any],
     renew: bool = False,
     asked: Asked | None = None,
+    alone: bool = False,
 ) -> Any:
     """Serve a call that the first check could not; with `renew` one that a fresh value does not satisfy.
 
-    Where somebody has `asked`, how it was served is noted there.
+    Where somebody has `asked`, how it was served is noted there. With `alone` it is not gathered with others.
     """
     off = switch in environment and switched_off()  # a call only where it is set
     if off or cache.bypassed or inside() or cache.store.is_owned():
@@ -93,15 +94,14 @@ def call(
                 value = call.flight.value
                 return value if cache.copy is None else cache.copy(value)
         if decision is LEAD:
-            if cache.tier is not None:
-                value = cache.tier.lead(call.flight, partial(_run, cache, call.flight, run, args, kwargs))
+            if not cache.is_direct:
+                decision, value = _lead(cache, run, call, args, kwargs, alone)
+                if decision is NONE:
+                    return _call_anew(cache, run, key, args, kwargs, renew, asked, value)
             else:
-                if cache.line is not None:
-                    value = _run_in_line(cache, call.flight, run, args, kwargs)
-                else:
-                    if call.flight.wants_events:
-                        cache.tell.fetching(call.flight)
-                    value = run(*args, **kwargs) if kwargs else run(*args)
+                if call.flight.wants_events:
+                    cache.tell.fetching(call.flight)
+                value = run(*args, **kwargs) if kwargs else run(*args)
                 if type(value) not in PLAIN and id(type(value)) not in accepted:
                     value = landing_value(cache.name, call.flight, value, getrefcount(value))
                 at_once = cache.lands_at_once and not renew and asked is None
@@ -126,6 +126,36 @@ def call(
                 settle()
             except RecursionError:  # the caller is to receive its own error
                 pass
+
+
+@looked_through
+def _lead(
+    cache: Cache,
+    run: Callable[..., Any],
+    call: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    alone: bool,
+) -> tuple[Decision, Any]:
+    """Lead where running the function is not all: together with others, by the tier, or in line.
+
+    Returns SHARE and the value, once its flight has landed; or as `gather_threads.gather` does.
+    """
+    if cache.gathering is not None:
+        decision, value = cache.gathering.driver(False).gather(cache, call, (args, kwargs), alone)
+        if decision is not LEAD:
+            return decision, value
+    execute = partial(_run, cache, call.flight, run, args, kwargs)
+    if cache.tier is not None:
+        return SHARE, cache.tier.lead(call.flight, execute)
+    value = execute()
+    land(cache, call.flight, value)
+    return SHARE, value
+
+
+def _call_anew(*arguments: Any) -> Any:
+    """Serve a call whose flight ended without an outcome, together with those of others."""
+    return call(*arguments)
 
 
 def _served(
@@ -180,6 +210,11 @@ def _have_renewed(
 ) -> bool:
     """Have a value renewed by a thread of the pool; False if there was no room, so that it is done by now."""
     renewal: Any = call.renewal
+    if cache.gathering is not None:
+        accepted = cache.gathering.driver(False).renew(cache, renewal, (args, kwargs))
+        if accepted is not None:
+            call.renewal = None
+            return bool(accepted)
     renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
     accepted = in_background(renew)
     if not accepted:
@@ -222,8 +257,20 @@ def _renew(
         del flight
 
 
+class Waits(Protocol):
+    """What `wait.Wait` is for a follower, and `core.window.Stay` for the member of a window."""
+
+    def pause(self) -> float:
+        """For how many seconds to wait."""
+        ...
+
+    def woken(self, opened: bool, /) -> Decision:
+        """What to do then."""
+        ...
+
+
 @looked_through
-def stand(cache: Cache, call: Call, wait: Wait) -> Decision:
+def stand(cache: Cache, call: Call, wait: Waits) -> Decision:
     """Wait at the latch, and at the next one, until there is something else to do."""
     warn_of_blocking(cache)
     decision = JOIN

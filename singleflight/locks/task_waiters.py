@@ -67,16 +67,16 @@ class LoopWaiters:
     def _wake(self) -> None:
         self.opened = True
         self._watcher = self._watched = None  # the flight leads to its latch, and so to here
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
         for member in self.members:
             future = member.future
             if future is not None and not future.done():
                 future.set_result(True)
                 if member.timer is not None:
                     member.timer.cancel()
-        self.members = []  # last: at the end of the stack it may take another call to wake them all
+        self.members = []  # after it: at the end of the stack it may take another call to wake them all
+        if self.timer is not None:  # last: whom an interrupt forgets looks then
+            self.timer.cancel()
+            self.timer = None
 
     def leave(self) -> None:
         """One of them waits no more; now and then those that left are let go of."""

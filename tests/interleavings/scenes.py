@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import calls, combined, dropped, limited
+from . import calls, combined, dropped, gathered, limited
 from .settings import FEATURES, FORKS, SCENES, Setting
 
-__all__ = ["FEATURES", "FORKS", "SCENES", "Setting", "calls", "combined", "dropped", "limited"]
+__all__ = ["FEATURES", "FORKS", "SCENES", "Setting", "calls", "combined", "dropped", "gathered", "limited"]

@@ -29,6 +29,9 @@ EVERY_LINE = [
     "an instance is cleared, two threads",
     "a value is kept, and invalidated",
     "it fails, two threads ask how, and a put",
+    "two threads in a window",
+    "a window, an invalidation and a second caller",
+    "a window's member is cancelled",
 ]
 ALL = {**SCENES, **FEATURES}
 pytestmark = pytest.mark.timeout(180)
@@ -41,7 +44,7 @@ def lines(library):
     modules = """
         coordinator renewal leaving transitions landing cache flight call store expiry entry slots table
         keyed waiters waitgraph latch task_waiters threads tasks wait bulk_call batch bulk_threads controls
-        line seats answers current
+        line seats answers current window gathering gather_threads gather_tasks
     """
     with library.lines(*modules.split()) as lines:
         yield lines

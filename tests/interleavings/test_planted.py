@@ -144,6 +144,69 @@ PLANTED = {
 }
 
 
+GATHERED = {
+    "nobody wakes the members of a window": Planted(
+        "two threads in a window",
+        "a lost wake-up",
+        {
+            "window": {
+                "        after.append(latch.open)\n": "",
+                "        self.opener = None\n        after.append(self.latch.open)\n": (
+                    "        self.opener = None\n"
+                ),
+            }
+        },
+    ),
+    "a member is not seen in the wait-for graph": Planted(
+        "a cycle over a window",
+        "still running after",
+        {
+            "window": {
+                """        begin_waiting(call.blocks, call.flight)
+        if call.awaited_outside:
+""": """        if call.awaited_outside:
+"""
+            }
+        },
+    ),
+    "a cancelled opener takes its window along": Planted(
+        "a window's opener is cancelled while it is loaded",
+        "a second execution",
+        {
+            "gathering": {
+                """        if window is not None and window.opener is call and window.work is None:
+            window.give_up(error)
+""": """        if window is not None and window.opener is call:
+            window.give_up(error)
+"""
+            }
+        },
+    ),
+    "a key is in a window twice": Planted(
+        "a window, an invalidation and a second caller",
+        "KeyError",
+        {"window": {"not self.is_dead() and key not in self._keys": "not self.is_dead()"}},
+    ),
+    "a window that takes too long is not counted by all its callers": Planted(
+        "a window takes too long",
+        "3 calls were made",
+        {
+            "window": {
+                "                if not self.is_overdue:  # which all": (
+                    "                if flight.state is not UNSEATED:  # which all"
+                )
+            }
+        },
+    ),
+    "an invalidation in a window is overlooked": Planted(
+        "a window, an invalidation and a second caller",
+        "which is older than",
+        {"store": {"                publisher.detached\n": "                False\n"}},
+    ),
+}
+"""Bugs of windows."""
+
+
 AT_ONCE = {
     "the key is free before the value is published": Planted(
         "two threads, one key",
@@ -191,7 +254,7 @@ AT_ONCE = {
 """Bugs of the short ways of the usual miss; those above are looked for where it goes the long way."""
 
 
-@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
+@pytest.mark.parametrize("planted", [*PLANTED.values(), *GATHERED.values()], ids=[*PLANTED, *GATHERED])
 def test_a_planted_bug_is_found(long_way, planted):
     """Within two preemptions; its schedule shows it again; and the library as it is passes there."""
     finds(long_way, planted, {**planted.mutation, **LONG_WAY})

@@ -44,6 +44,7 @@ class World:
         owned: whether it is a method. A key is then the name of an instance, "x" or "y", and the argument.
         copies: whether every caller receives a copy of its own.
         listens: whether somebody listens to who waits.
+        gather, max_batch: the loaders'; with the first, single calls are loaded together.
         lasts: how long an execution takes, in seconds; 0 for a mere scheduling point.
         options: the decorator's.
     """
@@ -62,6 +63,8 @@ class World:
         nested: dict[Any, Any] | None = None,
         lasts: float = 0,
         listens: bool = False,
+        gather: float | None = None,
+        max_batch: int | None = None,
         **options: Any,
     ) -> None:
         self.library, self.scheduler = library, Scheduler(schedule, tracer)
@@ -89,10 +92,11 @@ class World:
             listener.wants = {"wait"}
         self.owners: dict[str, Any] = {}
         self._brings, self._copies = brings, copies
+        self._gather, self._nested = gather, nested or {}
         self.plain, self.coroutine = self._decorated(library.package.single_flight_ttl(**options), owned)
         self.line = self.plain._self_cache.line
         if not owned:
-            self.loader, self.task_loader = self._loaders()
+            self.loader, self.task_loader = self._loaders(gather=gather, max_batch=max_batch)
         self.locks = library.package.KeyedLocks(max_idle=0)
         self.received = 0  # how many keys were asked for, in all calls
         self.may_raise: tuple[type[BaseException], ...] = (Refused,)
@@ -100,7 +104,7 @@ class World:
         self.most_executions: int | None = None  # for all keys together; None: one for each key asked for
         self.loops: list[ActorLoop] = []
         self._fails, self._unchanged = iter(fails), iter(unchanged)
-        self._nested, self._lasts = nested or {}, lasts
+        self._lasts = lasts
         self._inside: set[Any] = set()
         self._answered: Counter[str] = Counter()
         self._received: list[Any] = []  # the objects, where each is a copy
@@ -136,18 +140,24 @@ class World:
     def _arguments(self, key: Any) -> tuple[Any, ...]:
         return (self.owners[key[0]], key[1:]) if self.owners else (key,)
 
-    def _loaders(self) -> tuple[Any, Any]:
+    def _loaders(self, **options: Any) -> tuple[Any, Any]:
         def load(keys: list[Any]) -> dict[Any, int]:
             with self.oracle.executing(*keys) as mine:
                 primitives.sleep(self._lasts)
+                for key in keys:
+                    if key in self._nested:
+                        self.call(self._nested[key], may_raise=())
                 return self._loaded(mine)
 
         async def load_in_task(keys: list[Any]) -> dict[Any, int]:
             with self.oracle.executing(*keys) as mine:
                 await asyncio.sleep(self._lasts)
+                for key in keys:
+                    if key in self._nested:
+                        await self.call_in_task(self._nested[key], may_raise=())
                 return self._loaded(mine)
 
-        return self.plain.bulk(load), self.coroutine.bulk(load_in_task)
+        return self.plain.bulk(load, **options), self.coroutine.bulk(load_in_task, **options)
 
     def _loaded(self, mine: list[Execution]) -> dict[Any, Any]:
         values = self._outcome(mine)
@@ -380,6 +390,8 @@ class World:
             self._check_counts()
             self._check_nothing_left()
             waited_out = self.scheduler.waited_out
+            if self._gather is not None and self.scheduler.longest_pause < 2 * self._gather:
+                waited_out = []  # for a window to close
             assert self.may_wait_out or not waited_out, f"{waited_out} had to wait for time: a lost wake-up"
         except BaseException as error:
             self.library.reset()
@@ -414,6 +426,8 @@ class World:
         if any(loop.died for loop in self.loops):  # what was there is left until somebody finds it
             module("waitgraph").forget_the_gone()
             live = [slot for slot in live if slot.turn.leader is not None]
+        gathering = self.plain._self_cache.gathering
+        assert gathering is None or gathering.open == {} or any(loop.died for loop in self.loops)
         assert self.plain.flights() == ()
         assert live == []
         assert (self.plain.locks.idle, len(self.locks)) == (0, 0)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from singleflight.core import coordinator, landing, leaving
 from singleflight.core.bulk_call import BulkCall
 from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE, new_call
-from singleflight.drivers.bulk_threads import ItemCall, _fly
+from singleflight.drivers.bulk_threads import ItemCall, fly
 from singleflight.drivers.threads import ThreadCall, _served
 from singleflight.locks.slots import Hold
 from singleflight.locks.waiters import Waiter, new_waiter
@@ -108,7 +108,7 @@ class BulkCaller:
             raise ValueError
 
         with suppress(ValueError):
-            _fly(self.bulk.batch(), load)
+            fly(self.bulk.batch(), load)
         self.end(ValueError())
 
     def go_on(self):
@@ -125,7 +125,7 @@ class BulkCaller:
         if bulk.failed is not None:
             self.end(ValueError())
         elif bulk.led:
-            _fly(bulk.batch(), lambda items: dict.fromkeys(items, "later"))
+            fly(bulk.batch(), lambda items: dict.fromkeys(items, "later"))
         elif follower is None:
             self.end()
         elif bulk.begin(follower):

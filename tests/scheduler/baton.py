@@ -128,6 +128,7 @@ class Scheduler:
         self.points = 0
         self.choices: list[Choice] = []
         self.waited_out: list[Actor] = []  # whose time ran out because nobody else could go on
+        self.longest_pause = 0.0  # for how long nobody could go on, where the first timer ended it
         self.trace: list[str] = []
         self.failure: AssertionError | None = None
         self._over = _thread.allocate_lock()
@@ -244,12 +245,14 @@ class Scheduler:
     def _go(self, me: Actor, moves: list[Actor], free: int, forced: bool = False) -> None:
         chosen = moves[self._choose(len(moves), free)] if len(moves) > 1 else moves[0]
         if chosen.waits_for is not None:
-            self.now = max(self.now, chosen.deadline or self.now)
+            before, self.now = self.now, max(self.now, chosen.deadline or self.now)
             chosen.waits_for = chosen.deadline = None
             chosen.timed_out = True
             self.trace.append(f"{self.points}: the time of {chosen.name} runs out")
             if forced:
                 self.waited_out.append(chosen)
+                if chosen is moves[0]:  # else another one's time was to run out before
+                    self.longest_pause = max(self.longest_pause, self.now - before)
         if chosen is me:
             return
         self.trace.append(f"{self.points}: {chosen.name} goes on")

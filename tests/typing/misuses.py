@@ -188,6 +188,7 @@ prices.invalidate(["A"])  # error
 _names: list[str] = prices(["A"])  # error
 price.bulk(3)  # error
 price.bulk(max_batch="many")  # error
+price.bulk(gather="soon")  # error
 price.bulk(batch=3)  # error
 
 # Options

@@ -714,7 +714,7 @@ class BulkAccount:
     def many(self, symbols: Iterable[str]) -> dict[str, int]:
         return {}
 
-    @get.bulk(max_batch=None)
+    @get.bulk(max_batch=None, gather=timedelta(milliseconds=5))
     async def amany(self, symbols: Iterable[str]) -> Mapping[str, float]:
         return {}
 
@@ -728,7 +728,7 @@ class BulkAccount:
     def of_class_many(cls, names: Iterable[str]) -> dict[str, bytes]:
         return {}
 
-    @of_class.bulk(max_batch=2)
+    @of_class.bulk(max_batch=2, gather=0.01)
     @classmethod
     async def of_class_batch(cls, names: Iterable[str]) -> dict[str, bytes]:
         return {}
@@ -754,6 +754,7 @@ async def bulk(account: BulkAccount) -> None:
     assert_type(many_prices(symbols={"A"}), dict[str, float])
     assert_type(many_prices.__wrapped__(["A"]), dict[str, float])
     assert_type(many_prices.max_batch, int | None)
+    assert_type(many_prices.gather, float | None)
     assert_type(await aprices(["A"]), dict[str, int])
     assert_type(account.many(["A"]), dict[str, int])
     assert_type(account.many.max_batch, int | None)

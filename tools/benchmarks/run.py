@@ -1,6 +1,6 @@
 """Time ratios against peers, in one process, in interleaved rounds; the best of many short rounds counts.
 
-    python tools/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|memory|startup|peers|behaviour]
+    python tools/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|gather|memory|startup|peers|...]
     python tools/benchmarks/run.py [--quick] --page docs/peers.md
 
 Each peer does the same work with the same key function. Nothing is asserted: machines are shared and noisy.
@@ -431,6 +431,109 @@ def task_herd(rounds: int) -> None:
         table(f"{size} tasks on one cold key, per task", best, {"async-lru": target})
 
 
+WINDOW = LOADING = 0.1
+
+
+def gathered(rounds: int, callers: int = 1000) -> None:
+    """Single calls of as many keys, gathered: from the first one to the last that has its value.
+
+    The floor is as many threads or tasks that wait at one lock or future for as long, and do nothing else.
+    """
+    sizes: list[int] = []
+
+    def prepared():
+        @single_flight_ttl(ttl=600, key=same)
+        def price(symbol):
+            raise NotImplementedError
+
+        @price.twin
+        async def aprice(symbol):
+            raise NotImplementedError
+
+        @price.bulk(gather=WINDOW)
+        def load(symbols):
+            sizes.append(len(symbols))
+            time.sleep(LOADING)
+            return dict.fromkeys(symbols, 984.75)
+
+        @price.bulk(gather=WINDOW)
+        async def load_in_task(symbols):
+            sizes.append(len(symbols))
+            await asyncio.sleep(LOADING)
+            return dict.fromkeys(symbols, 984.75)
+
+        return price, aprice
+
+    def one_lock():
+        turnstile, number = threading.Lock(), count()
+        turnstile.acquire()
+
+        def wait(_):
+            if next(number) == 0:
+                time.sleep(WINDOW + LOADING)
+            else:
+                turnstile.acquire()
+            turnstile.release()
+
+        return wait
+
+    def one_future():
+        ended = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(WINDOW + LOADING, ended.set_result, None)
+
+        async def wait(_):
+            await ended
+
+        return wait
+
+    def in_threads(call) -> float:
+        go, begun, done = threading.Event(), [], []
+
+        def ask(number):
+            go.wait(30)
+            begun.append(time.perf_counter())
+            call(number)
+            done.append(time.perf_counter())
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(callers)]
+        for thread in threads:
+            thread.start()
+        go.set()
+        for thread in threads:
+            thread.join(60)
+        return max(done) - min(begun)
+
+    def in_tasks(make) -> float:
+        async def ask():
+            call = make()
+            began = time.perf_counter()
+            await asyncio.gather(*map(call, range(callers)))
+            return time.perf_counter() - began
+
+        return asyncio.run(ask())
+
+    candidates = {
+        "threads": lambda: in_threads(prepared()[0]),
+        "threads, floor": lambda: in_threads(one_lock()),
+        "tasks": lambda: in_tasks(lambda: prepared()[1]),
+        "tasks, floor": lambda: in_tasks(one_future),
+    }
+    best: dict[str, tuple[float, int]] = {}
+    threading.stack_size(256 * 1024)
+    for _ in range(rounds):
+        for title, measure in candidates.items():
+            sizes.clear()
+            gc.collect()
+            best[title] = min(best.get(title, (float("inf"), 0)), (measure(), len(sizes)))
+    threading.stack_size(0)
+    print(f"\n{callers} single calls gathered: window {WINDOW * 1e3:.0f} ms, loader {LOADING * 1e3:.0f} ms")
+    for title, (seconds, calls) in best.items():
+        ratio = seconds / (WINDOW + LOADING)
+        print(f"  {title:34} {seconds * 1e3:9.0f} ms   of window and loader {ratio:5.2f}", end="")
+        verdict = f"  target 1.3: {'met' if ratio <= 1.3 and calls == 1 else 'missed'} ({calls} loads)"
+        print("" if "floor" in title else verdict)
+
+
 def memory(entries: int = 20_000) -> None:
     def used(decorate):
         gc.collect()
@@ -488,7 +591,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument(
         "--only",
-        choices=["hits", "threads", "misses", "herd", "tasks", "memory", "startup", "peers", "behaviour"],
+        choices=[
+            "hits",
+            "threads",
+            "misses",
+            "herd",
+            "tasks",
+            "gather",
+            "memory",
+            "startup",
+            "peers",
+            "behaviour",
+        ],
     )
     parser.add_argument(
         "--page", metavar="FILE", help="compare with every library, and write that page of the docs"
@@ -510,6 +624,7 @@ def main() -> None:
         "misses": lambda: misses(rounds, 1000),
         "herd": lambda: herd(3 if options.quick else 8),
         "tasks": lambda: task_herd(5 if options.quick else 20),
+        "gather": lambda: gathered(3 if options.quick else 8),
         "memory": memory,
         "startup": startup,
         "peers": lambda: page.print_times(options.quick),

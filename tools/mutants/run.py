@@ -57,6 +57,7 @@ BULK = [
     *("bulk/test_one_call.py", "bulk/test_joining.py", "bulk/test_missing.py", "bulk/test_waiting.py"),
     *("bulk/test_told.py", "bulk/test_loader.py", "bulk/test_renewing.py", "bulk/test_cancelling.py"),
 ]
+WINDOWS = ["bulk/test_gathering.py", "bulk/test_windows.py", "conformance/test_gathering.py"]
 DECORATED = [
     *("decorators/test_decorated.py", "decorators/test_bound.py", "decorators/test_binding.py"),
     *("decorators/test_coroutines.py", "decorators/test_twin.py", "decorators/test_calls_made.py"),
@@ -156,6 +157,8 @@ TESTS = {
     "controls": [*HITS, "core/test_spoilt_store.py", "contract/test_spoilt_keys.py"],
     "bulk_call": BULK,
     "batch": BULK,
+    "window": [*WINDOWS, "redis/test_gathering.py"],
+    "gathering": WINDOWS,
     "options": ["core/test_options.py", "decorators/test_slips.py"],
     "outcome": ["core/test_outcomes.py", "core/test_frozen_errors.py", "contract/test_frozen_errors.py"],
     "shareable": ["contract/test_used_up.py", "bulk/test_used_up.py"],
@@ -165,6 +168,8 @@ TESTS = {
     "tasks": [*CALLS, *GRACE, *TASKS, "endings"],
     "bulk_threads": [*BULK, "endings"],
     "bulk_tasks": [*BULK, "endings"],
+    "gather_threads": WINDOWS,
+    "gather_tasks": WINDOWS,
     "wait": [*CALLS, "bulk/test_waiting.py", "bulk/test_told.py"],
     "seats": ["contract/test_max_flights.py"],
     "delays": ["contract/test_max_flights.py", *SHARED],
@@ -176,6 +181,7 @@ TESTS = {
     "function": [*DECORATED, "decorators/test_identity.py", "decorators/test_looked_at.py"],
     "loader": [*BULK, "decorators/test_binding.py"],
     "loading": [*BULK, "decorators/test_binding.py"],
+    "gathered": WINDOWS,
     "surface": [*HITS, *DECORATED],
     "display": ["decorators/test_display.py"],
     "assembly": DECORATED,

@@ -1,0 +1,120 @@
+"""A loader that single calls are gathered for: how such a call becomes a part of a call of the loader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from ..common.durations import seconds
+from ..core.bulk_call import Request
+from ..core.gathering import Arguments, Gathering, group_of
+from ..core.window import Load
+from .loading import Loading
+
+if TYPE_CHECKING:
+    from .assembly import Assembly
+
+__all__ = ["Gathered", "check_gather"]
+
+
+def check_gather(gather: Any, max_batch: int | None) -> float:
+    """Return for how many seconds calls are gathered; `TypeError` or `ValueError` if that makes no sense."""
+    window = seconds(gather, "gather")
+    if window == 0:
+        raise ValueError("gather: must be more than 0 seconds; leave it out to gather nothing")
+    if math.isinf(window):
+        raise ValueError("gather: must be finite: the first call waits for so long")
+    if max_batch == 1:
+        raise ValueError("gather: with max_batch=1 there is nothing to gather; raise it, or leave one out")
+    return window
+
+
+class Gathered(Loading):
+    """The same as `Loading`, for a loader that gathers single calls of the function."""
+
+    def __init__(self, wrapped: Any, assembly: Assembly, max_batch: int | None, gather: float) -> None:
+        super().__init__(wrapped, assembly, max_batch)
+        self.gather, self._open_for = gather, gather
+        self._wrapped = wrapped
+        cache, name = assembly.cache, assembly.called
+        colour, other = ("coroutine", "plain") if self.coroutine else ("plain", "coroutine")
+        if not any(each.coroutine is self.coroutine for each in assembly.twins.assemblies):
+            raise TypeError(
+                f"gather: {self.called} is a {colour} function and {name} a {other} one, so no call of "
+                f"{name} can run it; give {name} a {colour} twin first, or make {self.called} {other}"
+            )
+        gathering = cache.gathering or Gathering(cache, _driver)
+        if gathering.has(self.coroutine):
+            raise ValueError(f"gather: another {colour} loader of {name} gathers its calls already")
+        gathering.gather(self)
+        cache.gathering, cache.is_direct = gathering, False
+
+    def part(self, arguments: Arguments) -> tuple[Hashable, Any] | None:
+        """Return what all calls of one window have in common, and a call's item; None if it has none."""
+        args, words = arguments
+        for each in self.assembly.twins.assemblies:
+            if not each.parameters.exact:  # then a call may leave out a default that another one shows
+                args, words = self._canonical(*args, **words) or arguments
+        place = 1 if self._has_instance(args) else 0
+        if len(args) > place:
+            return _group(args[:place], args[place + 1 :], words), args[place]
+        name = self._item_name(place)
+        if name not in words or len(args) < place:
+            return None
+        return _group(args, (), _without(words, name)), words[name]
+
+    def load(self, arguments: Arguments) -> Load:
+        """Return how the loader is called for those that have the same in common with this call."""
+        args, words = arguments
+        place = 1 if self._has_instance(args) else 0
+        before, after = args[:place], args[place + 1 :]
+        if len(args) <= place:
+            words = _without(words, self._item_name(place))
+        split, wrapped = self.assembly.split(place == 1), self._wrapped
+
+        def key_of(item: Any) -> Hashable:
+            key: Hashable = split(*before, item, *after, **words)[0]
+            return key
+
+        function, leading = (wrapped.__func__ if self._static else wrapped), before
+        if before and self._binds and not self._is_bound:
+            whose = (None, before[0]) if isinstance(wrapped, classmethod) else (before[0], type(before[0]))
+            function, leading = wrapped.__get__(*whose), ()
+
+        def run(items: list[Any]) -> Any:
+            return function(*leading, items, *after, **words)
+
+        return Load(key_of, run, self._open_for, self.max_batch)
+
+    def _prepare(
+        self, request: Request, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]
+    ) -> None:
+        load = partial(Load, request.key_of, request.run, self._open_for, self.max_batch)
+        request.gathers = _group(before, after, words), load
+
+    def _item_name(self, place: int) -> str:
+        names = list(self.assembly.parameters.signature.parameters)
+        return names[place] if place < len(names) else ""
+
+
+def _group(before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]) -> Hashable:
+    """What stands for all that a call is made with but its item. An instance stands for itself alone."""
+    return group_of((*map(id, before), *after, *(sorted(words.items()) if words else ())))
+
+
+def _without(words: dict[str, Any], name: str) -> dict[str, Any]:
+    return {word: value for word, value in words.items() if word != name}
+
+
+@cache
+def _driver(coroutine: bool) -> Any:
+    """The module that drives gathered calls of one colour."""
+    if coroutine:
+        from ..drivers import gather_tasks  # with its asyncio only where it is needed
+
+        return gather_tasks
+    from ..drivers import gather_threads
+
+    return gather_threads

@@ -1,0 +1,817 @@
+"""Windows whose callers are cancelled, interrupted, late or gone; nobody else may notice."""
+
+import asyncio
+import os
+import pickle
+import threading
+
+import pytest
+
+from singleflight import FlightDeadlock, FlightTimeout, drain_sync, single_flight_ttl
+from singleflight.drivers import gather_threads
+from singleflight.locks.mutex import mutex
+from singleflight.locks.waitgraph import below, waiting
+from singleflight.testing import FakeClock
+
+from ..children import in_child
+from ..drivers import Driver, Executions, LoopThread, until
+
+LONG = 30.0
+
+
+class Desk:
+    """A function of both colours with a gathering loader of each; the getters' bodies never run.
+
+    `loads` has what the loaders were asked for; `thread` and `task` start callers whose call is in a window.
+    """
+
+    def __init__(self, gather=LONG, max_batch=None, respond=None, **options):
+        self.loads, self.begun, self.gates, self.threads = [], Executions(), {}, []
+        self.cancelled, self.outcomes = [], {}
+        self.died = False  # whether the loop of a loader is gone, with its batch
+        self.driver = Driver(0)
+        respond = respond or (lambda items: {item: item.upper() for item in items})
+        options = {"ttl": 60, "key": lambda symbol: symbol, **options}
+
+        @single_flight_ttl(**options)
+        def price(symbol):
+            raise AssertionError("the getter's body runs")
+
+        @price.twin
+        async def aprice(symbol):
+            raise AssertionError("the getter's body runs")
+
+        @price.bulk(gather=gather, max_batch=max_batch)
+        def prices(symbols):
+            gate = self.enter(symbols)
+            if gate is not None:
+                gate.pass_()
+            return respond(symbols)
+
+        @price.bulk(gather=gather, max_batch=max_batch)
+        async def aprices(symbols):
+            gate = self.enter(symbols)
+            if gate is not None:
+                try:
+                    await gate
+                except asyncio.CancelledError:
+                    self.cancelled.append("".join(symbols))
+                    raise
+            return respond(symbols)
+
+        self.price, self.aprice, self.prices, self.aprices = price, aprice, prices, aprices
+
+    def enter(self, symbols):
+        self.loads.append("".join(sorted(symbols)))
+        return self.gates.get(self.begun.begin())
+
+    def hold(self, number):
+        self.gates[number] = self.driver.gate()
+        return self.gates[number]
+
+    def gathered(self):
+        return sum(flight.kind == "bulk" for flight in self.price.flights())
+
+    def waits_for(self, count):
+        until(lambda: self.gathered() == count)
+
+    def thread(self, symbol, joins=True, call=None):
+        """A thread that asks for this."""
+        before = self.gathered()
+
+        def run():
+            try:
+                self.outcomes[symbol] = (call or self.price)(symbol)
+            except BaseException as error:
+                self.outcomes[symbol] = error
+
+        thread = threading.Thread(target=run, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+        if joins:
+            self.waits_for(before + 1)
+        return thread
+
+    def task(self, symbol, loop=None, joins=True):
+        """A task that asks for this."""
+        before = self.gathered()
+        started = (loop or self.driver.loops[0]).start(self.aprice, symbol)
+        if joins:
+            self.waits_for(before + 1)
+        return started
+
+    def join(self):
+        """What the threads got."""
+        for thread in self.threads:
+            thread.join(20)
+            assert not thread.is_alive(), "a thread hangs"
+        return self.outcomes
+
+    def check(self):
+        """Nothing is left; every call was counted, and each ended in one way."""
+        assert drain_sync(timeout=10)
+        assert self.price.flights() == ()
+        assert self.died or not self.price._self_cache.batches
+        assert not self.price._self_cache.gathering.open
+        assert (waiting, below) == ({}, {})
+        stats = self.price.stats()
+        assert stats.locks == stats.idle_locks
+        assert not mutex._is_owned()
+        assert self.driver.reports() == []
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def make(*args, **options):
+        made.append(Desk(*args, **options))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.driver.close()
+        desk.join()
+        desk.check()
+
+
+def received(desk):
+    stats = desk.price.stats()
+    return stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts
+
+
+# -- cancellation --------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_member_is_not_loaded_for(make):
+    """Its key is left out, and the others get theirs."""
+    desk = make(max_batch=3)
+    first, second = desk.task("a"), desk.task("b")
+    second.cancel()
+    assert type(second.outcome()) is asyncio.CancelledError
+    third = desk.task("c", joins=False)
+    assert (first.outcome(), third.outcome()) == ("A", "C")
+    assert desk.loads == ["ac"]
+    assert received(desk) == 3
+
+
+def test_a_cancelled_opener_leaves_the_window_to_the_others(make):
+    """The window goes on without the caller that opened it."""
+    desk = make(max_batch=3)
+    first, second = desk.task("a"), desk.task("b")
+    first.cancel()
+    assert type(first.outcome()) is asyncio.CancelledError
+    assert desk.task("c", joins=False).outcome() == "C"
+    assert second.outcome() == "B"
+    assert desk.loads == ["bc"]
+    assert desk.price.entry("a") is None
+
+
+def test_followers_keep_the_key_of_a_cancelled_caller(make):
+    """Who joined its flight gets what is loaded."""
+    desk = make(max_batch=2)
+    first = desk.task("a")
+    follower = desk.driver.loops[0].start(desk.aprice, "a")
+    until(lambda: desk.price.flights()[0].followers == 1)
+    first.cancel()
+    assert type(first.outcome()) is asyncio.CancelledError
+    assert desk.task("b", joins=False).outcome() == "B"
+    assert follower.outcome() == "A"
+    assert desk.loads == ["ab"]
+
+
+def test_the_last_caller_cancels_the_window(make):
+    """With nobody left the loader is not called, and the keys are free."""
+    desk = make()
+    callers = [desk.task("a"), desk.task("b")]
+    for caller in callers:
+        caller.cancel()
+        assert type(caller.outcome()) is asyncio.CancelledError
+    until(lambda: not desk.price.flights())
+    assert desk.loads == []
+    assert not desk.price._self_cache.gathering.open
+
+
+def test_the_last_caller_cancels_the_loader(make):
+    """The same while the loader runs; a member in a thread keeps it."""
+    desk = make(max_batch=2)
+    gate = desk.hold(0)
+    callers = [desk.task("a"), desk.task("b", joins=False)]
+    desk.begun.wait_for(1)
+    for caller in callers:
+        caller.cancel()
+        caller.outcome()
+    until(lambda: desk.cancelled)
+    gate.set()
+    second = desk.hold(1)
+    first = desk.task("a")
+    desk.thread("b", joins=False)
+    desk.begun.wait_for(2)
+    first.cancel()
+    assert type(first.outcome()) is asyncio.CancelledError
+    second.set()
+    assert desk.join() == {"b": "B"}
+    assert len(desk.cancelled) == 1
+
+
+def test_a_loader_that_cancels_itself(make):
+    """A `CancelledError` out of the loader is its opener's; the others call it anew."""
+    fails = [True]
+
+    def respond(items):
+        if fails:
+            fails.clear()
+            raise asyncio.CancelledError
+        return {item: item.upper() for item in items}
+
+    desk = make(gather=0.05, max_batch=2, respond=respond)
+    first = desk.task("a")
+    second = desk.task("b", joins=False)
+    assert type(first.outcome()) is asyncio.CancelledError
+    assert second.outcome() == "B"
+    assert desk.loads == ["ab", "b"]
+    assert received(desk) == 2
+
+
+# -- interrupts ----------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_loader_is_called_anew(make):
+    """The thread that ran the loader gets the `KeyboardInterrupt`; the others share another call."""
+    strikes = [True]
+
+    def respond(items):
+        if strikes:
+            strikes.clear()
+            raise KeyboardInterrupt
+        return {item: item.upper() for item in items}
+
+    desk = make(gather=1.0, max_batch=3, respond=respond)
+    desk.thread("a")
+    second = desk.task("b")
+    desk.thread("c", joins=False)
+    outcomes = desk.join()
+    assert (type(outcomes["a"]), outcomes["c"], second.outcome()) == (KeyboardInterrupt, "C", "B")
+    assert desk.loads == ["abc", "bc"]
+    assert received(desk) == 3
+
+
+def test_a_window_that_closes_without_its_thread(make):
+    """A thread that is interrupted while its window is open leaves it; the others open another."""
+    desk = make(gather=0.2)
+    cache = desk.price._self_cache
+
+    def interrupted(symbol):
+        gathering = cache.gathering
+        driver = gathering.driver(False)
+        run, calls = driver._run, []
+
+        def strike(window, own):
+            desk.thread("b")
+            calls.append(window)
+            raise KeyboardInterrupt
+
+        driver._run = strike
+        try:
+            return desk.price(symbol)
+        finally:
+            driver._run = run
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted("a")
+    assert desk.join() == {"b": "B"}
+    assert desk.loads == ["b"]
+    assert received(desk) == 2
+
+
+# -- dead loops, forks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("open_still", [True, False])
+def test_a_loop_that_dies_with_a_window(make, open_still):
+    """Its members in threads and other loops call anew."""
+    desk = make(gather=0.2, max_batch=3)
+    desk.died = True
+    dying = LoopThread()
+    gate = desk.hold(0)
+    desk.task("a", dying)
+    desk.thread("b")
+    third = desk.task("c", joins=False)
+    if open_still:
+        dying.kill()
+    else:
+        desk.begun.wait_for(1)
+        dying.kill()
+        gate.set()
+    gate.set()
+    assert third.outcome() == "C"
+    assert desk.join() == {"b": "B"}
+    assert [desk.price.entry(symbol).value for symbol in "bc"] == ["B", "C"]
+
+
+def test_who_comes_to_a_window_of_a_dead_loop(make):
+    """A newcomer opens another window, also for a key that was in the old one."""
+    desk = make(max_batch=2)
+    desk.died = True
+    dying = LoopThread()
+    desk.task("a", dying)
+    dying.kill()
+    desk.thread("b")
+    assert desk.task("c", joins=False).outcome() == "C"
+    desk.thread("a", joins=False)
+    assert desk.task("d", joins=False).outcome() == "D"
+    assert desk.join() == {"a": "A", "b": "B"}
+    assert desk.loads == ["bc", "ad"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_in_a_window(make):
+    """The child has no windows and no flights, and opens its own."""
+    desk = make(gather=0.3)
+    desk.thread("a")
+
+    def ask():
+        cache = desk.price._self_cache
+        assert (desk.price.flights(), cache.gathering.open) == ((), {})
+        assert (desk.price("a"), desk.price("b")) == ("A", "B")
+
+    assert in_child(ask) == "None"
+    assert desk.join() == {"a": "A"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_in_a_gathered_loader(make):
+    """The frame in the child returns to its caller, for its own key, and stores nothing."""
+    told = []
+    desk = make(max_batch=2, respond=lambda items: respond(items))
+
+    def respond(items):
+        told.append(in_child(lambda: None))
+        return {item: item.upper() for item in items}
+
+    desk.thread("a")
+    desk.thread("b", joins=False)
+    assert desk.join() == {"a": "A", "b": "B"}
+    assert told == ["None"]
+
+
+# -- time ----------------------------------------------------------------------------------------------
+
+
+def test_a_member_waits_for_so_long(make):
+    """`wait_timeout` bounds the wait for another caller's window; the caller that runs it is not bounded."""
+    desk = make(max_batch=2, wait_timeout=0.05)
+    gate = desk.hold(0)
+    desk.thread("a")
+    desk.thread("b", joins=False)
+    until(lambda: "b" in desk.outcomes)
+    assert type(desk.outcomes["b"]) is FlightTimeout
+    assert "waited" in str(desk.outcomes["b"])
+    gate.set()
+    assert desk.join()["a"] == "A"
+    assert desk.price.entry("b").value == "B"
+    stats = desk.price.stats()
+    assert (stats.timeouts, stats.fetches, stats.calls) == (1, 1, 1)
+
+
+def test_a_member_in_a_task_waits_for_so_long(make):
+    """The same of tasks."""
+    desk = make(max_batch=2, wait_timeout=0.05)
+    gate = desk.hold(0)
+    first, second = desk.task("a"), desk.task("b", joins=False)
+    assert type(second.outcome()) is FlightTimeout
+    gate.set()
+    assert first.outcome() == "A"
+    assert received(desk) == 2
+
+
+@pytest.mark.parametrize("colour", ["thread", "task"])
+def test_a_loader_that_takes_too_long(make, colour):
+    """After `flight_timeout` every caller of the window receives `FlightTimeout`; the keys are free."""
+    desk = make(max_batch=2, flight_timeout=0.05)
+    gate = desk.hold(0)
+    if colour == "thread":
+        desk.thread("a")
+        desk.thread("b", joins=False)
+        until(lambda: "b" in desk.outcomes)
+        assert type(desk.outcomes["b"]) is FlightTimeout
+        gate.set()
+        assert desk.join()["a"] == "A"
+    else:
+        first, second = desk.task("a"), desk.task("b", joins=False)
+        assert [type(each.outcome()) for each in (second, first)] == [FlightTimeout] * 2
+        gate.set()
+    until(lambda: not desk.price.flights())
+    assert desk.price.entry("b") is None
+    assert received(desk) == 2
+
+
+def test_the_time_of_a_flight_runs_from_the_loaders_call(make):
+    """`flight_timeout` is for the loader, not for the window."""
+    desk = make(gather=0.6, flight_timeout=0.5)
+    desk.thread("a")
+    desk.task("b")
+    assert desk.join() == {"a": "A"}
+
+
+def test_durations_are_the_loaders(make):
+    """What `ttl` is told of as the duration leaves out the time in the window."""
+    told = []
+    desk = make(gather=0.5, ttl=lambda landing: told.append(landing.duration) or 60)
+    desk.thread("a")
+    desk.join()
+    assert told[0] < 0.5
+
+
+# -- who cannot wait -----------------------------------------------------------------------------------
+
+
+def test_a_loop_thread_does_not_wait_for_its_own_loop(make):
+    """A plain call on the thread of the loop that holds the window runs alone, at once."""
+    desk = make(gather=0.3)
+
+    async def scene():
+        first = asyncio.ensure_future(desk.aprice("a"))
+        while desk.gathered() < 1:
+            await asyncio.sleep(0)
+        return desk.price("b"), await first
+
+    assert desk.driver.loops[0].run(scene) == ("B", "A")
+    assert desk.loads == ["b", "a"]
+
+
+def test_a_circle_over_a_window_is_refused(make):
+    """The loader needs what a member's caller is fetching: it is told, and who waits in the window too."""
+    found = []
+    desk = make(max_batch=2, respond=lambda items: respond(items))
+
+    @single_flight_ttl(ttl=60)
+    def outer(name):
+        return desk.price("b")
+
+    def respond(items):
+        if "a" in items:
+            try:
+                outer("x")
+            except FlightDeadlock as error:
+                found.append(str(error))
+        return {item: item.upper() for item in items}
+
+    desk.thread("a")
+    desk.thread("x", joins=False, call=outer)
+    assert desk.join() == {"a": "A", "x": "B"}
+    assert len(found) == 1
+    assert "'x'" in found[0]
+    assert "'b'" in found[0] or "'a'" in found[0]
+
+
+def test_a_refused_loader_is_called_by_each_alone(make):
+    """A `FlightDeadlock` says nothing about the keys of others: they load by themselves, and at once."""
+    desk = make(gather=1.0, max_batch=2, respond=lambda items: respond(items))
+
+    @single_flight_ttl(ttl=60)
+    def config(name):
+        return desk.price("a")
+
+    def respond(items):
+        config("x")
+        return {item: item.upper() for item in items}
+
+    desk.thread("x", call=config)
+    desk.thread("b", joins=False)
+    outcomes = desk.join()
+    assert type(outcomes["x"]) is FlightDeadlock
+    assert type(outcomes["b"]) is FlightDeadlock or outcomes["b"] == "B"
+    assert desk.loads[0] == "ab"
+
+
+def test_a_line_over_a_window(make):
+    """With `max_flights` a circle over the line is refused, though the member waits in a window."""
+    desk = make(gather=0.1, max_batch=2, max_flights=1, respond=lambda items: respond(items))
+
+    def respond(items):
+        if "a" in items:
+            desk.price("c")
+        return {item: item.upper() for item in items}
+
+    desk.thread("a")
+    desk.thread("b", joins=False)
+    outcomes = desk.join()
+    assert type(outcomes["a"]) is FlightDeadlock
+    assert outcomes["b"] == "B"
+    stats = desk.price.stats()
+    assert (stats.errors, stats.fetches, received(desk)) == (2, 1, 3)
+
+
+# -- renewals ------------------------------------------------------------------------------------------
+
+
+class FullPool:
+    """Keeps what is to be renewed, until it is told to go on; or refuses it."""
+
+    def __init__(self, monkeypatch, refuses=False):
+        self.jobs, self.refuses = [], refuses
+        monkeypatch.setattr(gather_threads, "in_background", self.take)
+
+    def take(self, run):
+        if not self.refuses:
+            self.jobs.append(run)
+        return not self.refuses
+
+
+def stale(make, *symbols, **options):
+    clock = FakeClock()
+    desk = make(ttl=60, grace=600, timer=clock, **options)
+    for symbol in symbols:
+        desk.price.put(f"old {symbol}", symbol)
+    clock.advance(60)
+    return desk
+
+
+def test_renewals_of_both_colours_wait_for_a_thread(make, monkeypatch):
+    """Who finds stale values while no thread of the pool is free adds to the window that waits for one."""
+    pool = FullPool(monkeypatch)
+    desk = stale(make, "a", "b", max_batch=2)
+    assert desk.price("a") == "old a"
+    assert desk.task("b").outcome() == "old b"
+    (run,) = pool.jobs
+    run()
+    assert desk.loads == ["ab"]
+    assert desk.price.stats().refreshes == 1
+
+
+def test_a_caller_does_not_wait_for_the_pool(make, monkeypatch):
+    """Who needs a value runs the window that waits for a thread, and its renewals."""
+    pool = FullPool(monkeypatch)
+    desk = stale(make, "a", gather=0.05)
+    assert desk.price("a") == "old a"
+    assert desk.price("c") == "C"
+    assert desk.loads == ["ac"]
+    (run,) = pool.jobs
+    run()
+    assert desk.loads == ["ac"]
+    assert desk.price.entry("a").value == "A"
+
+
+def test_a_task_does_not_wait_for_the_pool(make, monkeypatch):
+    """The same of a task, which runs it with its own loader."""
+    pool = FullPool(monkeypatch)
+    desk = stale(make, "a", gather=0.05)
+    assert desk.price("a") == "old a"
+    assert desk.task("c", joins=False).outcome() == "C"
+    assert desk.loads == ["ac"]
+    assert len(pool.jobs) == 1
+
+
+def test_a_renewal_that_is_needed_or_dropped_meanwhile(make, monkeypatch):
+    """What was invalidated is not renewed, and what was asked for is its caller's."""
+    pool = FullPool(monkeypatch)
+    desk = stale(make, "a", "b", gather=0.05)
+    assert [desk.price(symbol) for symbol in "ab"] == ["old a", "old b"]
+    desk.price.invalidate("a")
+    assert desk.price.refresh("b") == "B"
+    (run,) = pool.jobs
+    run()
+    assert desk.loads == ["b"]
+    assert desk.price.flights() == ()
+
+
+def test_a_pool_without_room(make, monkeypatch):
+    """The caller renews its value itself, after the window, and gets the new one."""
+    FullPool(monkeypatch, refuses=True)
+    desk = stale(make, "a", gather=0.05)
+    assert desk.price("a") == "A"
+    assert desk.loads == ["a"]
+
+
+# -- what is decorated ---------------------------------------------------------------------------------
+
+
+class Account:
+    def __init__(self, number):
+        self.number, self.loads = number, []
+
+    @single_flight_ttl(ttl=60)
+    def price(self, symbol, kind="bid"):
+        return self.prices.__wrapped__([symbol], kind).get(symbol)
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(self, symbols, kind="bid"):
+        self.loads.append(sorted(symbols))
+        return {symbol: (self.number, symbol, kind) for symbol in symbols}
+
+    @classmethod
+    def reset(cls):
+        cls.asked = []
+
+    @single_flight_ttl(ttl=60)
+    @classmethod
+    def rate(cls, currency):
+        raise AssertionError
+
+    @rate.bulk(gather=LONG, max_batch=2)
+    @classmethod
+    def rates(cls, currencies):
+        cls.asked.append(sorted(currencies))
+        return {currency: (cls.__name__, currency) for currency in currencies}
+
+    @single_flight_ttl(ttl=60)
+    @staticmethod
+    def name(symbol):
+        raise AssertionError
+
+    @name.bulk(gather=LONG, max_batch=2)
+    @staticmethod
+    def names(symbols):
+        return {symbol: symbol.lower() for symbol in symbols}
+
+
+class Other(Account):
+    pass
+
+
+def together(*calls):
+    outcomes = {}
+
+    def run(place, call):
+        outcomes[place] = call()
+
+    threads = [threading.Thread(target=run, args=each, daemon=True) for each in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive(), "a thread hangs"
+    return [outcomes[place] for place in range(len(calls))]
+
+
+def test_methods():
+    """An instance's calls are gathered, bound or not, and not with another instance's."""
+    one, two = Account(1), Account(2)
+    got = together(
+        lambda: one.price("A"),
+        lambda: two.price("A"),
+        lambda: Account.price(one, symbol="B"),
+        lambda: two.price("B", kind="bid"),
+    )
+    assert got == [(1, "A", "bid"), (2, "A", "bid"), (1, "B", "bid"), (2, "B", "bid")]
+    assert (one.loads, two.loads) == ([["A", "B"]], [["A", "B"]])
+    with Account.price.bypass():
+        assert one.price("A", "ask") == (1, "A", "ask")
+
+
+def test_class_and_static_methods():
+    """A class has its own windows, and a static method has one for all."""
+    Account.reset(), Other.reset()
+    got = together(
+        lambda: Account.rate("EUR"),
+        lambda: Other.rate("EUR"),
+        lambda: Account(1).rate("USD"),
+        lambda: Other.rate("USD"),
+    )
+    assert got == [("Account", "EUR"), ("Other", "EUR"), ("Account", "USD"), ("Other", "USD")]
+    assert (Account.asked, Other.asked) == ([["EUR", "USD"]], [["EUR", "USD"]])
+    assert together(lambda: Account.name("A"), lambda: Account(1).name("B")) == ["a", "b"]
+
+
+def test_arguments_that_cannot_be_hashed():
+    """What the key leaves out may be anything: calls with the same object are gathered."""
+    loads = []
+
+    @single_flight_ttl(ttl=60, ignore="session")
+    def price(symbol, session):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols, session):
+        loads.append((sorted(symbols), session))
+        return dict.fromkeys(symbols, 1)
+
+    session: list[int] = []
+    assert together(lambda: price("a", session), lambda: price("b", session=session)) == [1, 1]
+    assert loads == [(["a", "b"], session)]
+
+
+def test_loops_share_a_window(make):
+    """Tasks of several loops and threads are loaded by one call."""
+    desk = make(max_batch=4)
+    other = LoopThread()
+    try:
+        callers = [desk.task("a"), desk.task("b", other)]
+        desk.thread("c")
+        callers.append(desk.task("d", other, joins=False))
+        assert [caller.outcome() for caller in callers] == ["A", "B", "D"]
+        assert desk.join() == {"c": "C"}
+        assert desk.loads == ["abcd"]
+    finally:
+        other.close()
+
+
+def test_the_loops_task_factory_fails(make):
+    """Its caller is told, nothing is called, and the window is gone."""
+    desk = make(gather=0.05)
+
+    def refuse(loop, coroutine, **options):
+        coroutine.close()
+        raise OSError("no more tasks")
+
+    async def call():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(refuse)
+        try:
+            return await desk.aprice("a")
+        finally:
+            loop.set_task_factory(None)
+
+    with pytest.raises(OSError, match="no more tasks"):
+        desk.driver.loops[0].run(call)
+    assert (desk.loads, received(desk)) == ([], 1)
+    assert desk.task("a", joins=False).outcome() == "A"
+
+
+def test_eager_tasks(make):
+    """Where tasks start at once a window is open for its time all the same."""
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("needs eager tasks")
+    desk = make(max_batch=2)
+
+    async def calls():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        try:
+            return await asyncio.gather(desk.aprice("a"), desk.aprice("b"))
+        finally:
+            asyncio.get_running_loop().set_task_factory(None)
+
+    assert desk.driver.loops[0].run(calls) == ["A", "B"]
+    assert desk.loads == ["ab"]
+
+
+# -- switches ------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_gathered_where_calls_are_direct(monkeypatch):
+    """Under `bypass()` and with the library switched off each call runs its own function."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol):
+        return prices.__wrapped__([symbol])[symbol]
+
+    @price.bulk(gather=LONG)
+    def prices(symbols):
+        loads.append(symbols)
+        return dict.fromkeys(symbols, 1)
+
+    with price.bypass():
+        assert (price("a"), prices(["b"])) == (1, {"b": 1})
+    monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
+    assert (price("a"), prices(["b"])) == (1, {"b": 1})
+    assert loads == [["a"], ["b"], ["a"], ["b"]]
+
+
+@single_flight_ttl(ttl=60)
+def sent(symbol):
+    raise AssertionError
+
+
+@sent.bulk(gather=0.25, max_batch=7)
+def sent_many(symbols):
+    return {}
+
+
+def test_a_loader_says_its_window():
+    """`gather` is an attribute of the loader, bound or not, and goes with it by reference."""
+    assert pickle.loads(pickle.dumps(sent_many)) is sent_many
+    assert (sent_many.gather, sent_many.max_batch) == (0.25, 7)
+    assert (Account.prices.gather, Account(1).prices.gather) == (LONG, LONG)
+
+
+def test_a_loader_that_is_sent_by_value_gathers_there():
+    """Taken apart and put together anew, as `cloudpickle` does, it has the same window."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol):
+        raise AssertionError
+
+    @price.bulk(gather=0.5)
+    def prices(symbols):
+        return dict.fromkeys(symbols, 1)
+
+    arrived = in_child(lambda: pickle.loads(cloudpickle.dumps(prices)).gather)
+    assert arrived == "0.5"
+
+
+def test_a_window_is_paid_by_nobody_else():
+    """A function without a gathering loader knows of no windows."""
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol):
+        return 1
+
+    @price.bulk
+    def prices(symbols):
+        return {}
+
+    assert price._self_cache.is_direct
+    assert price._self_cache.gathering is None
