@@ -65,6 +65,8 @@ class AlpacaAccount(AccountInterface):
             (default None: the best of the subscription); `option_feed`: "indicative" or "opra".
         price_grace: for how many seconds past its ttl a price is served at once while it is renewed, and
             while that fails (default None: `PRICE_CACHE_GRACE`, or 0). `entry` shows its age and state.
+        gather: for how many seconds a request for one price waits for others, which travel with it, such as
+            0.01 (default 0: each is a request of its own).
         stream_url: replaces the origin of the streams, such as `ws://127.0.0.1:8001`.
         currency: of the prices of stocks, such as "EUR" (default None: US dollars).
 
@@ -112,6 +114,7 @@ class AlpacaAccount(AccountInterface):
         currency: str | None = None,
         price_grace: float | None = None,
         stream_url: str | None = None,
+        gather: float = 0.0,
     ) -> None:
         super().__init__(id)
         settings = Settings.checked(
@@ -134,6 +137,7 @@ class AlpacaAccount(AccountInterface):
             currency=currency,
             price_grace=price_grace,
             stream_url=stream_url,
+            gather=gather,
         )
         self.paper = settings.paper
         self._clients = Clients(id, settings)
@@ -144,7 +148,7 @@ class AlpacaAccount(AccountInterface):
             settings.fallback,
             price_cache_grace if settings.price_grace is None else partial(float, settings.price_grace),
         )
-        self._prices = AlpacaPrices(id, self._clients, rules)
+        self._prices = AlpacaPrices(id, self._clients, rules, settings.gather)
         self._trading = AlpacaTrading(self._clients)
         self._apart = Workers()  # for the other kinds of instruments in a call for many prices
 

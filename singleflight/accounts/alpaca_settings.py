@@ -47,6 +47,7 @@ class Settings:
     fallback: tuple[str, ...]
     price_grace: float | None
     stream_url: str | None
+    gather: float
 
     @classmethod
     def checked(
@@ -71,6 +72,7 @@ class Settings:
         currency: str | None = None,
         price_grace: float | None = None,
         stream_url: str | None = None,
+        gather: float = 0.0,
     ) -> Settings:
         """The arguments of `AlpacaAccount`; `TypeError` or `ValueError` names the one that is wrong."""
         if oauth_token is not None:
@@ -121,6 +123,7 @@ class Settings:
             max_price_age=max_price_age,
             fallback=_stand_ins(fallback),
             price_grace=None if price_grace is None else _wait("price_grace", price_grace),
+            gather=_wait("gather", gather),
             stream_url=_origin("stream_url", stream_url, ("ws", "wss")),
         )
 

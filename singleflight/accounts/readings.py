@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -227,6 +228,27 @@ class Readings(ABC):
     def readings(self, symbols: Iterable[str], price_type: str) -> dict[str, Reading]:
         """Many of one kind of instrument; without those that could not be had."""
         return self.ask(list(symbols), price_type)
+
+    def gathered(self, window: float) -> Callable[[str, str], Reading | None]:
+        """`reading`, whose calls within so many seconds of each other are one request for each kind.
+
+        Each call of this makes a function of its own; keep it.
+        """
+
+        @single_flight_ttl(
+            key=partial(_reading_key, self), ttl=0, maxsize=MOST_KEPT, name="gathered readings"
+        )
+        def reading(symbol: str, price_type: str) -> Reading | None:
+            return self.reading(symbol, price_type)
+
+        @reading.bulk(max_batch=MOST_AT_ONCE, gather=window)
+        def readings(symbols: Iterable[str], price_type: str) -> dict[str, Reading]:
+            found: dict[str, Reading] = {}
+            for some in by_kind(symbols).values():
+                found.update(self.readings(some, price_type))
+            return found
+
+        return reading
 
     @abstractmethod
     def ask(self, symbols: list[str], price_type: str) -> dict[str, Reading]:
