@@ -2,6 +2,7 @@
 
 from .alpaca import AlpacaAccount
 from .alpaca_stream import PriceStream, StreamRefused
+from .gate import Gate, GateShut
 from .interface import PRICE_TYPES, AccountInterface, price_cache_grace, price_cache_time
 from .readings import Quote
 
@@ -9,6 +10,8 @@ __all__ = [
     "PRICE_TYPES",
     "AccountInterface",
     "AlpacaAccount",
+    "Gate",
+    "GateShut",
     "PriceStream",
     "Quote",
     "StreamRefused",

@@ -185,6 +185,8 @@ class AlpacaPrices(Readings):
             self._say(price_type, [symbol], str(cause))
             return None
         reading.taken.add((symbol, price_type))
+        if price_type != "last" and self.rules.grace() > 0:
+            self._forget_stale(symbol, price_type)
         if its_type == price_type:
             self._said.pop((price_type, symbol), None)
         elif self._said.get((price_type, symbol)) != its_type:
@@ -219,6 +221,14 @@ class AlpacaPrices(Readings):
                 self.reading.invalidate(symbol, price_type)
                 for other, its_type in reading.taken - {(symbol, price_type)}:
                     _getter.invalidate(SimpleNamespace(id=self.account), other, its_type)
+
+    def _forget_stale(self, symbol: str, price_type: str) -> None:
+        """Drop the other prices of an older quote that are past their ttl: there is a later one now."""
+        me = SimpleNamespace(id=self.account)
+        for other in {"bid", "ask", "mid"} - {price_type}:
+            entry = _getter.entry(me, symbol, other)
+            if entry is not None and entry.state == "stale":
+                _getter.invalidate(me, symbol, other)
 
     def _is_stored(self, taken: tuple[str, str]) -> bool:
         return _getter.entry(SimpleNamespace(id=self.account), *taken) is not None

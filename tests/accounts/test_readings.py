@@ -384,6 +384,20 @@ class TestGrace:
         server.prices["ASML"] = 900.0
         until(lambda: get("ASML") == 900.0)
 
+    def test_a_renewed_price_takes_the_others_along(self, open_account, server, monkeypatch, until):
+        """The stale ask of an older quote is not served beside the bid of a new one."""
+        monkeypatch.setenv("PRICE_CACHE_TIME", "0.05")
+        account = open_account(price_grace=60)
+        get = account.get_instrument_current_price
+        get("ASML", "ask")
+        get("ASML", "bid")
+        monkeypatch.setenv("PRICE_CACHE_TIME", "60")
+        until(lambda: get.entry("ASML", "bid").state == get.entry("ASML", "ask").state == "stale")
+        server.prices["ASML"] = 1000.0
+        until(lambda: get("ASML", "bid") == 1000.0)
+        assert get("ASML", "ask") == 1000.5
+        assert len(server.requests) == 2
+
     def test_none_is_the_default(self, account, monkeypatch, until):
         """Past its ttl a price is gone."""
         monkeypatch.setenv("PRICE_CACHE_TIME", "0.05")

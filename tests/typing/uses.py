@@ -32,7 +32,7 @@ from singleflight import (
     report,
     single_flight_ttl,
 )
-from singleflight.accounts import AccountInterface, AlpacaAccount
+from singleflight.accounts import AccountInterface, AlpacaAccount, Quote
 from singleflight.telemetry.events import Event, Land
 from singleflight.testing import FakeClock, Recorder, Stampede, stampede
 
@@ -792,6 +792,17 @@ async def prices(account: AccountInterface) -> None:
     assert_type(await account.aget_instrument_current_price.refresh("A"), float | None)
     assert_type(account.get_instrument_current_prices(["A"], "ask"), dict[str, float])
     assert_type(await account.aget_instrument_current_prices(("A",), price_type="ask"), dict[str, float])
+
+
+async def quotes(account: AlpacaAccount) -> None:
+    assert_type(account.get_quote("A"), Quote | None)
+    assert_type(await account.aget_quote("A"), Quote | None)
+    assert_type(account.get_position_prices("ask"), dict[str, float])
+    assert_type(await account.aget_position_prices(), dict[str, float])
+    assert_type(account.put_quote("A", 1.0, None), bool)
+    with account.stream_prices(["A"]) as stream:
+        assert_type(stream.wait(1), bool)
+        assert_type(stream.error, Exception | None)
 
 
 async def trading(account: AlpacaAccount, order: MarketOrderRequest) -> None:
