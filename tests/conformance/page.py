@@ -17,6 +17,7 @@ CATEGORIES = (
     "freshness",
     "invalidation",
     "bulk",
+    "gathering",
     "locks",
     "time",
     "fork",
