@@ -291,7 +291,7 @@ def test_a_window_that_closes_without_its_thread(make):
 
 @pytest.mark.parametrize("open_still", [True, False])
 def test_a_loop_that_dies_with_a_window(make, open_still):
-    """Its members in threads and other loops call anew."""
+    """Its members in threads and other loops call anew, and so does who asks for what was in it."""
     desk = make(gather=0.2, max_batch=3)
     desk.died = True
     dying = LoopThread()
@@ -309,6 +309,7 @@ def test_a_loop_that_dies_with_a_window(make, open_still):
     assert third.outcome() == "C"
     assert desk.join() == {"b": "B"}
     assert [desk.price.entry(symbol).value for symbol in "bc"] == ["B", "C"]
+    assert desk.price("a") == "A"  # its only caller is gone: whoever asks for it finds that out
 
 
 def test_who_comes_to_a_window_of_a_dead_loop(make):
