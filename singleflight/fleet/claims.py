@@ -31,7 +31,9 @@ happened, and is told the next step. Times are milliseconds, as the server count
     ALONE, TELLING, ENDED  lost             (stays)  (goes on)
     all others             told_off         (stays)  (goes on); a later Ask or Run is Leave, ENDED, instead,
                                                      and a lease that comes is given back: Release, ENDED
-    ASKING, LEADING        given_up         ENDED    Release
+    LEADING  forked                         ALONE    (goes on, in the child)
+    all others             forked           (stays)  (goes on)
+    ASKING, LEADING, TELLING  given_up      ENDED    Release
     all others             given_up         ENDED    (goes on)
 
 Anything else raises `IllegalEvent` and changes nothing. A step of a claim that has ENDED is the last: nothing
@@ -391,6 +393,12 @@ class Claim:
             return False
         self.state, self.withdrawn = ALONE, True
         return True
+
+    def forked(self) -> None:
+        """This is a forked child's copy: the lease is its parent's, who tells the server of the end."""
+        self.withdrawn = True
+        if self.state == LEADING:
+            self.state = ALONE
 
     def told_off(self) -> Release | None:
         """The local flight took too long and lost its key. The caller carries out what is returned.

@@ -328,5 +328,7 @@ class SharedFunction(Entries):
 
         Nor what is near: it may be dropped before this process listens.
         """
+        for passage in self.flying.values():  # where this thread forked in a function: it returns here, too
+            passage.claim.forked()
         super().after_fork()
         self.cache.store.discard(self.cache.store.records())

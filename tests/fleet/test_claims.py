@@ -81,6 +81,7 @@ EVENTS = {
     "ran": lambda claim: claim.ran(Outcome("value", b"v", 10, 20)),
     "lost": lambda claim: claim.lost(),
     "told_off": lambda claim: claim.told_off(),
+    "forked": lambda claim: claim.forked(),
     "given_up": lambda claim: claim.given_up(),
 }
 
@@ -114,6 +115,7 @@ TABLE = {
     **{(state, "lost"): (state, False) for state in ("alone", "telling", "ended")},
     **{(state, "told_off"): (state, None) for state in STATES},
     ("leading", "told_off"): ("alone", Release(1)),
+    **{(state, "forked"): ("alone" if state == "leading" else state, None) for state in STATES},
     **{(state, "given_up"): ("ended", None) for state in STATES},
     **{(state, "given_up"): ("ended", Release(1)) for state in ("asking", "leading", "telling")},
 }
