@@ -10,7 +10,7 @@ import pytest
 from singleflight import FlightDeadlock, FlightTimeout, drain_sync, single_flight_ttl
 from singleflight.drivers import gather_threads
 from singleflight.locks.mutex import mutex
-from singleflight.locks.waitgraph import below, waiting
+from singleflight.locks.waitgraph import below, forget_the_gone, waiting
 from singleflight.testing import FakeClock
 
 from ..children import in_child
@@ -113,6 +113,8 @@ class Desk:
         assert self.price.flights() == ()
         assert self.died or not self.price._self_cache.batches
         assert not self.price._self_cache.gathering.open
+        if self.died:
+            forget_the_gone()  # it may have been found gone before it was closed
         assert (waiting, below) == ({}, {})
         stats = self.price.stats()
         assert stats.locks == stats.idle_locks
@@ -289,7 +291,7 @@ def test_a_window_that_closes_without_its_thread(make):
 
 @pytest.mark.parametrize("open_still", [True, False])
 def test_a_loop_that_dies_with_a_window(make, open_still):
-    """Its members in threads and other loops call anew."""
+    """Its members in threads and other loops call anew, and so does who asks for what was in it."""
     desk = make(gather=0.2, max_batch=3)
     desk.died = True
     dying = LoopThread()
@@ -307,6 +309,7 @@ def test_a_loop_that_dies_with_a_window(make, open_still):
     assert third.outcome() == "C"
     assert desk.join() == {"b": "B"}
     assert [desk.price.entry(symbol).value for symbol in "bc"] == ["B", "C"]
+    assert desk.price("a") == "A"  # its only caller is gone: whoever asks for it finds that out
 
 
 def test_who_comes_to_a_window_of_a_dead_loop(make):
