@@ -435,7 +435,12 @@ class Passage:
         assert arrival is not None
         storable, ttl, now, record = arrival
         if record is not None:
-            record = entries.near(record, self.digest, self._birth) if near else None
+            if near:
+                record = entries.near(record, self.digest, self._birth)
+            else:
+                if cache.store.is_cut(record.tags, flight.number):
+                    storable = None  # see `landing.land`
+                record = None
         return Brought(value, arrival=(storable, ttl, now, record))
 
     def _let_go(self) -> None:
@@ -494,8 +499,10 @@ class Passage:
     def _outcome(self, value: Any, arrival: Any) -> Outcome:
         """Return what the server may be told of a value; raises `UnportableValue`."""
         entries = self._entries
-        storable, _, _, record = arrival
+        storable, ttl, _, record = arrival
         refused = not storable
+        if storable and ttl > 0 and record is None:  # detached: who has come since must not have it
+            return Outcome("aborted")
         try:
             envelope = entries.envelope_of(value, record, self._birth, refused)
             packed = entries.envelopes.pack(self._name, self._written, envelope) if self._place else b""

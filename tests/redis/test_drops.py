@@ -11,7 +11,7 @@ from singleflight.redis import scripts
 
 from ..children import in_child
 from ..drivers import PATIENCE, until
-from .fleets import Fleet, Loads
+from .fleets import Fleet, Loads, start, waits_elsewhere
 
 
 @pytest.fixture
@@ -247,3 +247,43 @@ def test_a_refused_drop_does_not_keep_a_process_alone(own_server, soon):
         assert a.stats().calls == 2
     finally:
         fleet.close()
+
+
+def test_who_comes_after_a_tag_was_invalidated_is_not_served_what_was_refused(fleet, pool):
+    """A flight that has lost its lease has its value for those who came before alone."""
+    body = Loads(lambda n: n)
+    price = fleet(body, tags=lambda landing: ["eu"])
+    body.gate.clear()
+    first = start(pool, price, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+    tier = price._self_cache.tier
+    tier.heard = lambda news: None
+    other = fleet(body, tags=lambda landing: ["eu"])
+    other.invalidate("ASML")
+    price.invalidate_tag("eu")
+    late = start(pool, price, "ASML")
+    until(lambda: price.flights()[0].followers == 1)
+    body.gate.set()
+    assert first.result(PATIENCE) == 1
+    assert late.result(PATIENCE) == 2
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_who_comes_after_a_tag_was_invalidated_is_not_served_what_began_before(fleet, pool, detached):
+    """Though it joins the flight that did, by way of another process too, which has detached it meanwhile."""
+    body = Loads(lambda n: n)
+    a, b = (fleet(body, tags=lambda landing: ["eu"]) for _ in range(2))
+    body.gate.clear()
+    first = start(pool, a, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+    second = start(pool, b, "ASML")
+    waits_elsewhere(b)
+    b.invalidate_tag("eu")
+    late = start(pool, b, "ASML")
+    until(lambda: b.flights()[0].followers == 1)
+    if detached:
+        a._self_cache.tier.forget_near()
+    body.gate.set()
+    assert first.result(PATIENCE) == 1
+    assert second.result(PATIENCE) in (1, 2)
+    assert late.result(PATIENCE) >= 2
