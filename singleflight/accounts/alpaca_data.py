@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,19 +34,20 @@ class AlpacaPrices(Readings):
     def __init__(self, account: Hashable, clients: Clients, rules: Rules, gather: float = 0.0) -> None:
         super().__init__(account, rules)
         self._gather = gather
+        self._gathered = self.gathered(gather) if gather else None
         self._clients = clients
         # By price type and symbol: why there was no price when it was last said. Written by the flights of
         # these prices; what is lost or said twice where several threads write is a log line.
         self._said: dict[tuple[str, str], str] = {}
         self._putting = KeyedLocks(max_idle=0)  # by symbol
 
-    @cached_property
-    def _gathered(self) -> Callable[[str, str], Reading | None]:
-        return self.gathered(self._gather)
-
     def __getstate__(self) -> dict[str, Any]:
         """A copy gathers by itself."""
         return {name: value for name, value in vars(self).items() if name != "_gathered"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._gathered = self.gathered(self._gather) if self._gather else None
 
     def feed(self, kind: str) -> Feed:
         """The client for the prices of "stock", "crypto" or "option"."""
@@ -61,8 +61,9 @@ class AlpacaPrices(Readings):
         if current_flight() is None:  # bypassed, or switched off: nothing is to be shared
             return self._price(symbol, price_type, self.ask([symbol], price_type).get(symbol))
         self._forget_spent([symbol], price_type)
-        gathers = self._gather and self.reading.entry(symbol, price_type) is None
-        single = self._gathered if gathers else self.reading
+        single: Callable[[str, str], Reading | None] = self.reading
+        if self._gathered is not None and self.reading.entry(symbol, price_type) is None:
+            single = self._gathered
         return self._price(symbol, price_type, single(symbol, price_type))
 
     def many(self, symbols: Sequence[str], price_type: str) -> dict[str, float]:
