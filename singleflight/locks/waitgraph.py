@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "end_waiting",
     "forget_the_gone",
+    "holds_up",
     "keep_waiting",
     "note",
     "refusal",
@@ -128,6 +129,28 @@ def _search(
             for key, blocker in held_up_by.blockers(told):
                 todo.append((blocker, [*path, (key, blocker)], because))
     return outside
+
+
+def holds_up(turn: Turn, other: Turn) -> bool:
+    """Return True if the leader of another turn waits for this one, if need be by way of others.
+
+    Call under the mutex. Waits in a line, which any of several may end, are left out.
+    """
+    told: Told = {}
+    seen: set[int] = set()
+    todo = [other]
+    while todo:
+        at = todo.pop()
+        if at.leader is None or id(at) in seen:
+            continue
+        seen.add(id(at))
+        for wanted, _ in _waits_of(at):
+            line = wanted.any_of
+            if line is None:
+                todo += [blocker for _, blocker in wanted.blockers(told)]
+        if turn in todo:
+            return True
+    return False
 
 
 def _waits_of(turn: Turn) -> Iterator[tuple[Turn, Waiter | None]]:

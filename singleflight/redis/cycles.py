@@ -9,21 +9,26 @@ An edge is a field of a hash beside the entry's, named by chance, so that a wait
 What is read may be old: a cycle counts only if the very same edges are still there a moment later. Edges end
 with the lease; one that was waited for longer is written again.
 
-Only flights inside flights write edges, so that all others pay nothing.
+A flight that leads may also wait, in its process, for one that waits for another process and is inside of
+nothing. That one writes the edge for it, and looks once a second who waits for it. If it finds a cycle that
+it is no part of it leaves that to those who are, at first.
+
+Only for flights that lead are edges written, so that all others pay nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from .clients import Trouble
 from .scripts import Call, Place, command
 
-__all__ = ["PAUSE", "Edges"]
+__all__ = ["LOOK", "PAUSE", "Edges"]
 
 PAUSE = 0.05  # seconds between the two looks
+LOOK = 1.0  # seconds between looks for who has come to wait
 _DEEPEST = 32  # links of a cycle that are followed
 
 
@@ -52,15 +57,16 @@ class Edges:
     """The edges of one wait, from the flights that it is inside of to what it waits for.
 
     Args:
-        outer: the flights that it is inside of, the outermost first.
+        outer: the flights that it is inside of, the outermost first, and those that wait for it here.
+        inside: how many of these it is inside of.
         target: the flight that waits, whose key another process leads.
         lease: milliseconds after which an edge ends.
     """
 
-    __slots__ = ("_lease", "_nonce", "_outer", "_target")
+    __slots__ = ("_inside", "_lease", "_nonce", "_target", "outer")
 
-    def __init__(self, outer: list[Node], target: Node, lease: int) -> None:
-        self._outer, self._target, self._lease = outer, target, lease
+    def __init__(self, outer: Sequence[Node], inside: int, target: Node, lease: int) -> None:
+        self.outer, self._inside, self._target, self._lease = outer, inside, target, lease
         self._nonce = os.urandom(8)
 
     def note(self) -> list[Call]:
@@ -68,21 +74,21 @@ class Edges:
         target = self._target.place.flights
         value = len(target).to_bytes(2, "big") + target + self._target.text.encode(errors="replace")
         calls = []
-        for each in self._outer:
+        for each in self.outer:
             calls.append(command("HSET", _hash_of(each.place.flights), self._nonce, value))
             calls.append(command("PEXPIRE", _hash_of(each.place.flights), self._lease))
         return calls
 
     def forget(self) -> list[Call]:
         """Return what takes them back."""
-        return [command("HDEL", _hash_of(each.place.flights), self._nonce) for each in self._outer]
+        return [command("HDEL", _hash_of(each.place.flights), self._nonce) for each in self.outer]
 
     def look(self) -> Generator[list[Call], Any, list[_Edge] | None]:
         """Follow the edges from what is waited for; return those of a cycle, or None.
 
         Yields calls, and is sent their replies.
         """
-        home = {each.place.flights for each in self._outer}
+        home = {each.place.flights for each in self.outer}
         frontier: list[list[_Edge]] = [[]]
         seen: set[bytes] = set()
         at = [self._target.place.flights]
@@ -103,11 +109,16 @@ class Edges:
             frontier, at = paths, nexts
         return None
 
+    def is_own(self, found: list[_Edge]) -> bool:
+        """Return True if the wait itself is part of a cycle: it is inside of the flight that closes it."""
+        return any(each.place.flights == found[-1].target for each in self.outer[: self._inside])
+
     def words(self, found: list[_Edge]) -> list[str]:
         """Return the keys of a cycle, in order, the first one twice."""
-        names = [each.place.flights for each in self._outer]
+        names = [each.place.flights for each in self.outer]
         start = names.index(found[-1].target)
-        inside = [each.text for each in self._outer[start:]]
+        until = self._inside if start < self._inside else start + 1
+        inside = [each.text for each in self.outer[start:until]]
         return [*inside, self._target.text, *(edge.text for edge in found)]
 
 

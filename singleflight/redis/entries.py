@@ -83,6 +83,10 @@ class Entries:
             self.envelopes = Envelopes(version, self.terms.max_value, self.terms.signing_key)
             self.version = version
 
+    def led(self) -> list[Any]:
+        """Return the passages that lead for all now; under the link's lock."""
+        return [passage for passage in self.flying.values() if passage.claim.renews]
+
     # -- names and envelopes ------------------------------------------------------------------------
 
     def named(self, key: Hashable) -> bytes:

@@ -61,6 +61,10 @@ class Function(Protocol):
         """The bus tells of a change by another process."""
         ...
 
+    def led(self) -> list[Any]:
+        """Return the passages that lead for all now; under the link's lock."""
+        ...
+
     def forget_near(self) -> None:
         """Messages may have been lost: nothing that is near is to be served."""
         ...

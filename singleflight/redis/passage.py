@@ -28,9 +28,11 @@ from ..fleet.names import digest, name_of_digest
 from ..fleet.near import near_times
 from ..fleet.refusals import OversizedValue, Unreadable
 from ..fleet.replies import Absent, Answer, Found, Oversized, Refused
+from ..locks.mutex import mutex
+from ..locks.waitgraph import holds_up
 from . import scripts
 from .clients import Trouble
-from .cycles import PAUSE, Edges
+from .cycles import LOOK, PAUSE, Edges
 from .entries import Entries, SharedRecord, lives, milliseconds
 from .keeper import Lease, Order
 
@@ -39,6 +41,7 @@ __all__ = ["LISTEN", "RUN", "Brought", "Passage", "leading"]
 leading: ContextVar[tuple[Passage, ...]] = ContextVar("singleflightleading", default=())
 """The flights that the running code is inside of and that this process leads for all."""
 LISTEN = object()  # what `steps` yields to have the bus listen
+_PATIENCE = 3  # sightings of a cycle after which it is no longer left to those who are part of it
 RUN = ()  # and to have the function run: its arguments
 
 
@@ -57,7 +60,7 @@ class Passage:
     """One flight on its way by the server. Its driver's alone; the link's lock guards `claim` and the box."""
 
     __slots__ = (
-        *("_asked", "_began", "_birth", "_box", "_entries", "_kind", "_lease", "_name", "_place"),
+        *("_asked", "_began", "_birth", "_box", "_entries", "_kind", "_lease", "_name", "_place", "_sighted"),
         *("_written", "claim", "digest", "flight", "lacks", "leader", "waited"),
     )
 
@@ -68,6 +71,7 @@ class Passage:
         self._lease: Lease | None = None
         self.leader: str | None = None
         self.waited = False
+        self._sighted = 0  # how often in a row it has seen a cycle that it is no part of
         self.lacks = False  # the loader has left it out
         mode: claims.Mode = "renew" if flight.background else "force" if flight.kind == "refresh" else "read"
         before = flight.previous
@@ -266,31 +270,56 @@ class Passage:
     def _wait_inside(
         self, seconds: float
     ) -> Generator[Any, Any, tuple[list[str] | None, BaseException | None]]:
-        """Wait. Inside other flights that lead, look for a cycle before, and return it."""
-        link = self._entries.link
-        outer: list[Any] = [each for each in leading.get() if each.claim.renews and each.is_of(link)]
-        if not outer or (self._kind == "refresh" and self.flight.background):
+        """Wait. Where flights that lead cannot end before, look for a cycle, and return it."""
+        link, end = self._entries.link, time.monotonic() + seconds
+        if self._kind == "refresh" and self.flight.background:
             _, error = yield seconds
             return None, error
-        edges = Edges(outer, self, milliseconds(link.lease + 1))
+        edges = Edges([], 0, self, 0)
         try:
-            _, error = yield edges.note()
             before = None
-            while error is None:
-                found, error = yield from self._replies(edges.look())
-                if error is not None or found is None:
-                    break
-                if found == before:
-                    return edges.words(found), None
-                before = found
-                rung, error = yield PAUSE
+            while True:
+                inside, others = self._held_up()
+                outer, found = [*inside, *others], None
+                if outer != edges.outer:
+                    forgotten = edges.forget()
+                    edges = Edges(outer, len(inside), self, milliseconds(link.lease + 1))
+                    _, error = yield [*forgotten, *edges.note()]
+                    if error is not None and not isinstance(error, Trouble):
+                        return None, error
+                if outer:
+                    found, error = yield from self._replies(edges.look())
+                    if error is not None and not isinstance(error, Trouble):
+                        return None, error
+                pause = PAUSE
+                if found is None or found == before:
+                    self._sighted = 0 if found is None else self._sighted + 1
+                    if found is not None and (edges.is_own(found) or self._sighted == _PATIENCE):
+                        return edges.words(found), None
+                    found, pause = None, LOOK
+                before, pause = found, min(pause, end - time.monotonic())
+                if pause <= 0:
+                    return None, None
+                rung, error = yield pause
                 if rung or error is not None:
                     return None, error
-            if error is None or isinstance(error, Trouble):
-                _, error = yield seconds
-            return None, error
         finally:
-            link.keeper.hand_over(*(Order(call, lambda _: None) for call in edges.forget()))
+            if edges.outer:
+                link.keeper.hand_over(*(Order(call, lambda _: None) for call in edges.forget()))
+
+    def _held_up(self) -> tuple[list[Passage], list[Passage]]:
+        """Return the flights that this process leads for all and that cannot end before this one.
+
+        First those that it is inside of, the outermost first; then those whose functions wait for it here.
+        """
+        link, flight = self._entries.link, self.flight
+        inside = [each for each in leading.get() if each.claim.renews and each.is_of(link)]
+        if not flight.followers:
+            return inside, []
+        with link.lock:
+            leads = [each for function in link.functions() for each in function.led()]
+        with mutex:
+            return inside, [each for each in leads if each not in inside and holds_up(flight, each.flight)]
 
     @staticmethod
     def _replies(asking: Generator[Any, Any, Any]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:

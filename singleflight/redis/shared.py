@@ -318,7 +318,7 @@ class SharedFunction(Entries):
         """
         with self.link.lock:
             self.epoch = None
-            leading = [flight for flight, passage in self.flying.items() if passage.claim.renews]
+            leading = [passage.flight for passage in self.led()]
         cut(self.cache, (mark_of(self.digest),))
         for flight in leading:
             detach_flight(self.cache, flight)

@@ -263,7 +263,7 @@ def test_a_server_that_does_not_answer_costs_one_time_out(own_server, own_fleet)
 def test_a_server_that_goes_while_processes_wait_for_each_other(own_server, own_fleet, pool, colour):
     """The leader has its value, and those who wait run the function by themselves."""
     body = Loads(lambda n: n)
-    a, b = own_fleet(body, colour), own_fleet(body, colour)
+    a, b = own_fleet(body, colour, lease=0.5), own_fleet(body, colour, lease=0.5)
     body.gate.clear()
     first = start(pool, a, "ASML")
     assert body.entered.acquire(timeout=PATIENCE)

@@ -158,6 +158,36 @@ def judge_rounds(members, ring, outer, inner, rounds):
         assert any(all(f"'{symbol}" in text for symbol in ring) for text in told)
 
 
+long = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "way", ["thread", pytest.param("task", marks=long), pytest.param("bulk", marks=long)]
+)
+@pytest.mark.parametrize("both", [False, True], ids=["one", "both"])
+def test_a_ring_that_goes_by_callers_of_the_same_process_ends(members, way, both):
+    """They wait for the other process already, and belong to no flight that others wait for."""
+    a = members(gate=True, inner={"A": ("B", "thread")})
+    b = members(gate=True, inner={"B": ("A", "thread")})
+    calls = [a.call("A", way)]
+    a.has_entered("A")
+    if not both:
+        waiting = b.call("A", way)
+        b.waits_elsewhere()
+    calls.append(b.call("B", way))
+    b.has_entered("B")
+    if both:
+        waiting = b.call("A", way)
+        b.waits_elsewhere()
+        calls.append(a.call("B", way))
+        a.waits_elsewhere()
+    a.do("open")
+    b.do("open")
+    errors = [each.exception(PATIENCE) for each in calls]
+    assert any(isinstance(error, FlightDeadlock) for error in errors)
+    waiting.exception(PATIENCE)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("outer", "inner"), CYCLES)
 def test_rings_end_every_time(members, outer, inner):
