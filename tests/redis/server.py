@@ -23,7 +23,7 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def free_port():
-    """Return a port that nobody has, nor is given by chance; the one 10000 above is a cluster's bus."""
+    """Return a port that nobody has, nor is given by chance; nor the one 10000 above, a cluster's bus."""
     while True:
         port = random.randrange(10_000, 22_000)
         with contextlib.suppress(OSError), socket.socket() as listening, socket.socket() as bus:

@@ -31,6 +31,7 @@ __all__ = ["BOUND", "Judge", "Span"]
 
 BOUND = 0.3  # seconds; a few milliseconds, but for busy cores
 _SETTLING = 2.5  # seconds after a disturbance in which it may still be felt
+_LEASED = 0.1  # seconds from the server's answer that gives a lease to the load's first line
 _SLOW = 1.5  # seconds that a load, its way and a pause of this machine may take together
 
 
@@ -174,7 +175,7 @@ class Judge:
             if other.began >= load.ended or not self.is_calm(load.began - 1, other.began, load.by, other.by):
                 continue
             changes = (drop for of in (symbol, group_of(symbol), "*") for drop in self._of[of])
-            if any(drop.began <= other.began and load.began - BOUND <= drop.confirmed for drop in changes):
+            if any(drop.began <= other.began and load.began - _LEASED <= drop.confirmed for drop in changes):
                 continue
             self.complaints.append(
                 f"{symbol}: two loads at once, by {load.by} at {load.began:.3f} and by {other.by} at "
