@@ -1,7 +1,7 @@
 """What is noted is sent until it is confirmed, and the last drop of a key counts."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from singleflight.fleet.drops import Drops
@@ -85,6 +85,23 @@ def test_over_the_limit_a_function_is_cleared():
     assert told(drops.first_for(F, b"4")) == [("clear", F, b"")]
 
 
+def test_what_took_the_place_of_a_drop_is_sent_for_it():
+    """A later change of the key, or the clear that covers it; nothing once that is confirmed."""
+    drops = Drops()
+    first, other = drops.note("drop", F, b"1"), drops.note("cut", F, b"1")
+    assert drops.current(first) is first
+    second = drops.note("put", F, b"1", "value")
+    assert drops.current(first) is drops.current(second) is second
+    clear = drops.note("clear", F)
+    assert {drops.current(each) for each in (first, second, other, clear)} == {clear}
+    later = drops.note("drop", F, b"1")
+    assert drops.current(later) is drops.current(second) is later
+    drops.confirmed(clear)
+    assert drops.current(other) is None
+    drops.confirmed(later)
+    assert drops.current(first) is None
+
+
 CHANGES = st.lists(
     st.one_of(
         st.tuples(
@@ -96,6 +113,7 @@ CHANGES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CHANGES, st.integers(1, 4))
 @pytest.mark.parametrize("again", [False, True])
 def test_nothing_that_was_dropped_is_left_after_a_replay(again, changes, limit):
