@@ -1,6 +1,7 @@
 """Behind a Cluster or a Sentinel, calls go to the right server, and follow it when it changes."""
 
 import asyncio
+import os
 from contextlib import suppress
 from importlib import import_module
 
@@ -19,7 +20,8 @@ from .waiting import wait_until
 PATIENCE = 20.0
 PLACES = [scripts.place(f"sf:{{f:{number}}}") for number in range(30)]
 
-pytestmark = pytest.mark.long
+# What both libraries' asyncio clients leave open of nodes that are gone is found whenever it is collected.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 
 def claim(place, token=b"a", mode="read"):
@@ -192,6 +194,7 @@ def test_a_sentinel_names_the_master(make, their_sentinel):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(not os.environ.get("EXPLORE_FURTHER"), reason="a minute of sentinels at work")
 def test_a_failover_is_followed(make, their_sentinel, sentinel):
     """The new master is asked, and is known to be another."""
     caller = make(their_sentinel, timeout=0.5)
