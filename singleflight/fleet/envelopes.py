@@ -1,4 +1,4 @@
-"""What is stored on the server, and what travels when a waiting process is woken: the bytes around a value.
+"""What is stored on the server, and travels to those who wait: the bytes around a value.
 
 An envelope is, in this order, numbers big-endian:
 
@@ -17,9 +17,6 @@ An envelope is, in this order, numbers big-endian:
 
 Whoever may write on the server may store what is there already under its own name again: a signature does
 not tell how old an envelope is. All other ways to make one are `Unreadable`, as is whatever else is found.
-
-A wake is one byte (`W`), one that says what happened, the 16 bytes of the entry's digest, and after "landed"
-an envelope. Only that hands in a value, so only that is signed.
 """
 
 from __future__ import annotations
@@ -28,27 +25,15 @@ import hmac
 from dataclasses import dataclass
 from math import inf
 from struct import Struct
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from ..common.messages import kind_of
 from .refusals import OversizedValue, Unreadable
 
-__all__ = [
-    "LONGEST_WAKE",
-    "Envelope",
-    "Envelopes",
-    "Kind",
-    "Verb",
-    "Wake",
-    "checked_signing_key",
-    "read_wake",
-    "wake_head",
-]
+__all__ = ["Envelope", "Envelopes", "Kind", "checked_signing_key"]
 
 Kind = Literal["value", "none", "failure"]
-Verb = Literal["landed", "ask"]
 
-LONGEST_WAKE = 32_768  # bytes of an envelope that travels in a wake; of a longer one the woken process asks
 _FORMAT = 0xF1
 _HEAD = Struct(">BB8sQQQQIII")
 _KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -56,8 +41,6 @@ _REFUSED, _SIGNED = 4, 8
 _SIGNATURE = 32
 _NEVER = 2**64 - 1
 _CENTURY = 100 * 365 * 86_400_000  # milliseconds: what ends does so on the server too
-_WAKES: dict[int, Verb] = {ord("l"): "landed", ord("a"): "ask"}
-_WAKE_HEAD = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +67,6 @@ class Envelope:
     refresh_after: float = inf
     refused: bool = False
     tags: tuple[str, ...] = ()
-
-    @property
-    def expires_after(self) -> int | None:
-        """For how many milliseconds the server is to keep it; None for ever."""
-        return None if self.ttl == inf else _milliseconds(self.ttl) + _ending(self.grace)
 
 
 class Envelopes:
@@ -177,40 +155,6 @@ def checked_signing_key(signing_key: object) -> bytes | None:
     if len(signing_key) < 16:
         raise ValueError(f"signing_key: expected at least 16 random bytes, got {len(signing_key)}")
     return signing_key
-
-
-class Wake(NamedTuple):
-    """What a waiting process is told.
-
-    `verb` is "landed", with an envelope in `body`, or "ask": the flight has ended in another way.
-    """
-
-    verb: Verb
-    digest: bytes
-    body: bytes
-
-
-def wake_head(verb: Verb, digest: bytes) -> bytes:
-    """Return what a wake begins with; after "landed" the envelope's bytes follow.
-
-    >>> wake_head("ask", bytes(16))[:2]
-    b'Wa'
-    """
-    return b"W%b%b" % (verb[:1].encode(), digest)
-
-
-def read_wake(data: bytes) -> Wake:
-    """Return what a wake says, or raise `Unreadable`, and nothing else."""
-    if data[:1] != b"W":
-        raise Unreadable("truncated" if not data else "format")
-    if len(data) < _WAKE_HEAD:
-        raise Unreadable("truncated")
-    verb, body = _WAKES.get(data[1]), data[_WAKE_HEAD:]
-    if verb is None or (verb == "ask" and body):
-        raise Unreadable("format")
-    if len(body) > LONGEST_WAKE:
-        raise Unreadable("too large")
-    return Wake(verb, data[2:_WAKE_HEAD], body)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-__all__ = ["FOR_EVER", "NearTimes", "near_times"]
-
-FOR_EVER = -1  # what a server answers (PTTL) for an entry that does not expire
+__all__ = ["NearTimes", "near_times"]
 
 
 class NearTimes(NamedTuple):
@@ -33,8 +31,7 @@ def near_times(
 
     Args:
         asked: when the question was about to be sent, by the function's timer.
-        left: the milliseconds that the server's entry has left, fresh and stale; `FOR_EVER`, or less if it
-            has gone.
+        left: the milliseconds that the server's entry has left, fresh and stale; 0 or less if it has gone.
         ttl: for how many seconds from its landing it is fresh (`inf`: for ever).
         grace: for how many seconds more it may be served.
         refresh_after: how many seconds after its landing the next read starts a renewal (`inf`: never).
@@ -50,8 +47,8 @@ def near_times(
     """
     remaining = max(left, 0) / 1000
     if ttl == inf:
-        age, ttl, grace = 0.0, inf if left == FOR_EVER else remaining, 0.0
-    else:  # for ever is wrong there, and counts as nothing left
+        age, ttl, grace = 0.0, remaining, 0.0
+    else:
         age = min(max(ttl + grace - remaining, 0.0), ttl + grace)
     landed = asked - age
     near = age + near_ttl

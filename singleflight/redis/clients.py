@@ -21,7 +21,7 @@ from .forks import renew_in_children
 from .scripts import Call
 from .sources import source_of
 
-__all__ = ["Clients", "Kind", "Line", "Trouble", "trouble_of"]
+__all__ = ["Clients", "Kind", "Line", "Trouble", "raise_trouble", "trouble_of"]
 
 
 class Kind(Enum):
@@ -310,6 +310,13 @@ def trouble_of(error: Exception) -> Trouble:
         return Trouble(Kind.RIGHTS, text)
     soon = names & {"ClusterDownError", "TryAgainError"} or text.startswith(("BUSY", "MASTERDOWN"))
     return Trouble(Kind.REFUSED if "ResponseError" in names and not soon else Kind.AWAY, text)
+
+
+def raise_trouble(replies: Sequence[Any]) -> None:
+    """Raise the first `Trouble` among some replies, if there is one."""
+    for reply in replies:
+        if isinstance(reply, Trouble):
+            raise reply
 
 
 def _parts(client: Any) -> list[Any]:

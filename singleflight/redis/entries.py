@@ -24,7 +24,7 @@ from ..storage.entry import Record, WeighedRecord
 from ..storage.policy import weight_from
 from ..telemetry.kinds import log
 from . import scripts
-from .clients import Trouble
+from .clients import raise_trouble
 from .link import Link
 
 __all__ = ["Entries", "SharedRecord", "Terms", "lives", "mark_of", "milliseconds"]
@@ -70,7 +70,7 @@ class Entries:
         self.link, self.cache, self.terms = link, cache, terms
         self.codec, self._version = codec, version
         self.version = b""  # until its first use: the annotation may name what is defined further down
-        self.digest = digest(cache.name, b"")
+        self.digest = self.known_as(b"")
         self.epoch: int | None = None  # None: not known; see `known_epoch`
         self.flying: dict[Flight, Any] = {}  # each with its passage
         self._counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
@@ -89,9 +89,9 @@ class Entries:
 
     # -- names and envelopes ------------------------------------------------------------------------
 
-    def named(self, key: Hashable) -> bytes:
-        """Return what a key is known by in news, marks and drops, whatever the epoch."""
-        return digest(self.cache.name, key_bytes(key))
+    def known_as(self, written: bytes) -> bytes:
+        """Return what a key of these bytes is known by in news, marks and drops, whatever the epoch."""
+        return digest(self.cache.name, written)
 
     def place_of(self, key: Hashable, epoch: int | None = None) -> scripts.Place:
         """Return where a key's entry is on the server, in this epoch or in the one that is known."""
@@ -170,9 +170,7 @@ class Entries:
 
         Else its epoch, which is newer, so that it is to be told again. Raises `Trouble` if it refused.
         """
-        for reply in replies:
-            if isinstance(reply, Trouble):
-                raise reply
+        raise_trouble(replies)
         newest = scripts.number(replies[-1]) if len(replies) > 1 else epoch
         if newest > epoch:
             self.learn_epoch(newest, era)

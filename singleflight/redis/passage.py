@@ -31,18 +31,18 @@ from ..fleet.replies import Absent, Answer, Found, Oversized, Refused
 from ..locks.mutex import mutex
 from ..locks.waitgraph import holds_up
 from . import scripts
-from .clients import Trouble
+from .clients import Trouble, raise_trouble
 from .cycles import LOOK, PAUSE, Edges
 from .entries import Entries, SharedRecord, lives, milliseconds
 from .keeper import Lease, Order
 
 __all__ = ["LISTEN", "RUN", "Brought", "Passage", "leading"]
 
-leading: ContextVar[tuple[Passage, ...]] = ContextVar("singleflightleading", default=())
+leading: ContextVar[tuple[Passage, ...]] = ContextVar("singleflight_leading", default=())
 """The flights that the running code is inside of and that this process leads for all."""
 LISTEN = object()  # what `steps` yields to have the bus listen
-_PATIENCE = 3  # sightings of a cycle after which it is no longer left to those who are part of it
 RUN = ()  # and to have the function run: its arguments
+_PATIENCE = 3  # sightings of a cycle after which it is no longer left to those who are part of it
 
 
 class Brought(NamedTuple):
@@ -90,7 +90,7 @@ class Passage:
         try:
             entries.settle()
             self._written = key_bytes(flight.key)
-            self.digest = digest(entries.cache.name, self._written)
+            self.digest = entries.known_as(self._written)
         except Exception as error:
             return Brought(None, error=error)
         with link.lock:
@@ -204,10 +204,9 @@ class Passage:
                 yield from entries.sending(drop)
         epoch, era = entries.known_epoch(), link.era
         if epoch is None:
-            (reply,) = yield [entries.ask_epoch()]
-            if isinstance(reply, Trouble):
-                raise reply
-            epoch = scripts.number(reply)
+            replies = yield [entries.ask_epoch()]
+            raise_trouble(replies)
+            epoch = scripts.number(replies[0])
             entries.learn_epoch(epoch, era)
         return epoch
 

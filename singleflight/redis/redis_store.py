@@ -10,6 +10,7 @@ from typing import Any
 from ..common.durations import seconds
 from ..common.messages import shown
 from ..core.cache import Cache
+from ..fleet.envelopes import checked_signing_key
 from ..fleet.failures import checked_errors
 from ..fleet.names import checked_prefix
 from ..fleet.serializers import Codec, checked_serializer
@@ -41,10 +42,11 @@ class RedisStore:
             process works alone, until the server answers again.
         max_value: the most bytes of a value that is shared (default 1 MiB). A larger one is returned and kept
             near; each process makes its own.
-        serializer: an object with `dumps(value) -> bytes` and `loads(bytes) -> value` (default: by the
-            function's return annotation; without one, plain values only).
+        serializer: an object with a `name`, `dumps(value) -> bytes` and `loads(bytes) -> value` (default: by
+            the function's return annotation; without one, plain values only).
         signing_key: bytes that sign what is sent (HMAC-SHA256). With it nothing is read that was not signed.
-        version: a string or number to be changed when values of older code are not to be used (default None).
+        version: a string or whole number to be changed when values of older code are not to be used (default
+            None).
         errors: an exception class or several that other processes may make anew from plain arguments. All
             other failures are raised there as `RemoteFailure`.
 
@@ -76,18 +78,18 @@ class RedisStore:
         version: str | int | None = None,
         errors: Any = (),
     ) -> None:
+        self._serializer, self._version = checked_serializer(serializer), _checked_version(version)
+        self._terms = Terms(
+            _positive(near_ttl, "near_ttl"),
+            _checked_size(max_value),
+            checked_signing_key(signing_key),
+            checked_errors(errors),
+        )
         self._link = Link(
             source,
             prefix=checked_prefix(prefix),
             lease=_positive(lease, "lease"),
             timeout=_positive(timeout, "timeout"),
-        )
-        self._serializer, self._version = checked_serializer(serializer), version
-        self._terms = Terms(
-            _positive(near_ttl, "near_ttl"),
-            _checked_size(max_value),
-            _checked_key(signing_key),
-            checked_errors(errors),
         )
 
     def with_(
@@ -106,7 +108,7 @@ class RedisStore:
         made = object.__new__(type(self))
         made._link, terms = self._link, self._terms
         made._serializer = self._serializer if serializer is _UNSET else checked_serializer(serializer)
-        made._version = self._version if version is _UNSET else version
+        made._version = self._version if version is _UNSET else _checked_version(version)
         made._terms = Terms(
             terms.near_ttl if near_ttl is _UNSET else _positive(near_ttl, "near_ttl"),
             terms.max_value if max_value is _UNSET else _checked_size(max_value),
@@ -166,11 +168,7 @@ def _checked_size(value: object) -> int:
     return value
 
 
-def _checked_key(value: object) -> bytes | None:
-    if value is None:
-        return None
-    if not isinstance(value, bytes):
-        raise TypeError("signing_key: expected bytes or None")
-    if len(value) < 16:
-        raise ValueError("signing_key: must have at least 16 bytes")
-    return value
+def _checked_version(value: object) -> str | int | None:
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+        return value
+    raise TypeError(f"version: expected a string, a whole number or None, got {shown(value)}")

@@ -26,7 +26,7 @@ from ..storage.entry import Record
 from ..telemetry.views import FleetExplanation
 from . import scripts
 from .bus import Bell, TaskBell
-from .clients import Trouble
+from .clients import Trouble, raise_trouble
 from .convoy import Convoy
 from .entries import Entries, Terms, mark_of
 from .link import Link
@@ -227,14 +227,13 @@ class SharedFunction(Entries):
         self.settle()
         epoch = self.known_epoch()
         if epoch is None:
-            (reply,) = yield [self.ask_epoch()]
-            epoch = scripts.number(reply)
+            replies = yield [self.ask_epoch()]
+            raise_trouble(replies)
+            epoch = scripts.number(replies[0])
         return (yield scripts.looks(self.place_of(key, epoch), self.version))
 
     def _explanation(self, key: Hashable, replies: list[Any]) -> FleetExplanation:
-        for reply in replies:
-            if isinstance(reply, Trouble):
-                raise reply
+        raise_trouble(replies)
         stored, led, leader = scripts.looked(replies)
         if stored > 0:
             return FleetExplanation(key, "shared_hit", stored / 1000)
@@ -246,7 +245,8 @@ class SharedFunction(Entries):
 
     def drop(self, key: Hashable) -> Callable[[], None]:
         """A key is about to be invalidated here, and for every process."""
-        return partial(self._send, self.link.note("drop", self, self.named(key), key_bytes(key)))
+        written = key_bytes(key)
+        return partial(self._send, self.link.note("drop", self, self.known_as(written), written))
 
     def put(self, key: Hashable, record: Record) -> tuple[Record, Callable[[], None]]:
         """A record is about to be put here, and for every process; returned as it is to be kept here.
@@ -254,7 +254,8 @@ class SharedFunction(Entries):
         Raises `UnportableKey` and `UnportableValue`; nothing has changed then.
         """
         self.settle()
-        written, named = key_bytes(key), self.named(key)
+        written = key_bytes(key)
+        named = self.known_as(written)
         envelope = self.envelope_of(record.value, record, 0)
         noted = self.link.note("put", self, named, (written, envelope))
         return self.near(record, named, 0), partial(self._send, noted)

@@ -9,15 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from singleflight.fleet.envelopes import (
-    LONGEST_WAKE,
-    Envelope,
-    Envelopes,
-    Wake,
-    checked_signing_key,
-    read_wake,
-    wake_head,
-)
+from singleflight.fleet.envelopes import Envelope, Envelopes, checked_signing_key
 from singleflight.fleet.refusals import OversizedValue, Reason, UnportableValue, Unreadable
 
 REASONS = set(get_args(Reason))
@@ -143,47 +135,11 @@ def test_what_is_too_large_is_not_sent():
         envelopes().pack(NAME, KEY, replace(envelope, tags=("a" * 65_536,)))
 
 
-@pytest.mark.parametrize(
-    ("ttl", "grace", "milliseconds"),
-    [(60.0, 0.5, 60_500), (0.0, 0.0, 0), (inf, 0.0, None), (1e300, 0.0, 3_153_600_000_000)],
-)
-def test_when_the_server_drops_it(ttl, grace, milliseconds):
-    """When it is neither fresh nor stale; without an end only if its ttl has none."""
-    assert Envelope("none", ttl=ttl, grace=grace).expires_after == milliseconds
-
-
 def test_endless_grace_ends():
-    """After a hundred years, so that what has a ttl also has an end on the server, and all know its age."""
+    """After a hundred years, so that all who read it know its age."""
     envelope = Envelope("value", ttl=60.0, grace=inf)
     read = envelopes().open(NAME, KEY, envelopes().pack(NAME, KEY, envelope))
-    assert (read.ttl + read.grace) * 1000 == read.expires_after == envelope.expires_after
-
-
-@settings(deadline=None)
-@given(st.sampled_from(["landed", "ask"]), st.binary(min_size=16, max_size=16), st.binary(max_size=40))
-def test_wakes(verb, digest, body):
-    """They come back as they were sent; a shorter head is truncated."""
-    body = body if verb == "landed" else b""
-    assert read_wake(wake_head(verb, digest) + body) == Wake(verb, digest, body)
-    for end in range(18):
-        assert reason_of(read_wake, wake_head(verb, digest)[:end]) == "truncated"
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"W" + data))
-def test_foreign_wakes(data):
-    """They are wakes, or unreadable."""
-    with suppress(Unreadable):
-        wake = read_wake(data)
-        assert wake_head(wake.verb, wake.digest) + wake.body == data
-
-
-def test_wakes_of_no_known_kind():
-    """A verb that another version has, one with a body that has none, and one that is too large."""
-    assert reason_of(read_wake, b"Wz" + bytes(16)) == "format"
-    assert reason_of(read_wake, wake_head("ask", bytes(16)) + b"body") == "format"
-    assert read_wake(wake_head("landed", bytes(16)) + bytes(LONGEST_WAKE))
-    assert reason_of(read_wake, wake_head("landed", bytes(16)) + bytes(LONGEST_WAKE + 1)) == "too large"
+    assert (read.ttl, read.grace) == (60.0, 3_153_600_000.0)
 
 
 def test_tags_that_do_not_end():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from singleflight.fleet.near import FOR_EVER, near_times
+from singleflight.fleet.near import near_times
 
 SECONDS = st.floats(0, 1e6)
 NEAR = st.just(inf) | st.floats(0.001, 1e6)
@@ -49,7 +49,6 @@ def test_it_is_fresh_as_long_as_there(left, ttl, grace):
         (90_000, 60, 100.0, 20, 10),  # the server's clock was set back
         (0, 60, 70.0, 20, 10),  # it has expired
         (-2, 60, 70.0, 20, 10),
-        (FOR_EVER, 60, 70.0, 20, 10),  # which it cannot be
     ],
 )
 def test_by_table(left, near_ttl, landed, ttl, grace):
@@ -58,7 +57,7 @@ def test_by_table(left, near_ttl, landed, ttl, grace):
 
 
 def test_for_ever():
-    """A value without an end is near for `near_ttl`; with an end that another client gave it, until then."""
-    assert near_times(100.0, FOR_EVER, inf, 0.0, inf, 60.0) == (100.0, 60.0, 0.0, inf)
-    assert near_times(100.0, FOR_EVER, inf, 0.0, inf, inf) == (100.0, inf, 0.0, inf)
+    """A value without an end is near for `near_ttl`, or for what the server's entry has left."""
+    assert near_times(100.0, 90_000, inf, 0.0, inf, 60.0) == (100.0, 60.0, 0.0, inf)
+    assert near_times(100.0, 90_000, inf, 0.0, inf, inf) == (100.0, 90.0, 0.0, inf)
     assert near_times(100.0, 5_000, inf, 0.0, inf, 60.0) == (100.0, 5.0, 0.0, inf)

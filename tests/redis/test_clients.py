@@ -449,6 +449,15 @@ def test_a_child_has_connections_of_its_own(library, url, direct):
     clients.close()
 
 
+def test_a_right_to_read_that_is_missing_is_no_error(as_user):
+    """The server cannot be asked which epoch it is: calls load alone, and the explanation says so."""
+    store = RedisStore(as_user("~sf:*", "&sf:*", *(rule for rule in RULES if rule != "+get")), timeout=2)
+    price = single_flight_ttl(ttl=60, name="price", store=store)(lambda symbol: 984.75)
+    assert price.explain_fleet("ASML").would == "degraded"
+    assert price("ASML") == 984.75
+    store.close()
+
+
 def test_a_process_names_the_rights_that_its_user_lacks(as_user, caplog):
     """Each once, when it first connects, as the rule that would grant it; calls go on."""
     store = RedisStore(as_user("~sf:*", "&sf:*", *(rule for rule in RULES if rule != "+hgetall")), timeout=2)
