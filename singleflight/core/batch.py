@@ -146,10 +146,11 @@ class Batch:
         """The loader returned: land each key of its answer, and what was asked for and is not there."""
         self.land_each(self.sort(loaded))
 
-    def sort(self, loaded: Any) -> list[Item]:
+    def sort(self, loaded: Any, among: Iterable[Flight] | None = None) -> list[Item]:
         """Return what the loader has brought for each flight that it was called for; raises what is wrong.
 
-        What nobody asked for is left for `land_each`.
+        Also what it has brought for flights that it was not called for yet: all, or those `among` some. What
+        nobody asked for is left for `land_each`.
         """
         cache = self.cache
         if not isinstance(loaded, Mapping):
@@ -158,54 +159,55 @@ class Batch:
         called = self._called
         assert called is not None
         values = self._by_key(loaded)
-        more = [flight for flight, key in self._pending.items() if _has(values, key)]
-        for flight in more:  # more than it was asked for this time
-            called[flight] = self._pending.pop(flight)
-        items = []
-        for flight, key in called.items():
-            brought = _taken(values, key)
-            value, error = None, None
-            if brought:
-                try:
-                    value = _checked(cache.name, flight, key, brought[0])
-                except Exception as raised:
-                    error = raised
-            items.append(Item(flight, key, bool(brought), value, error))
+        for flight in tuple(self._pending if among is None else among):
+            if flight not in called and _has(values, self._pending[flight]):
+                called[flight] = self._pending.pop(flight)
         self._rest = values
-        return items
+        items: list[Item] = []
+        try:
+            for flight, key in called.items():
+                brought = _taken(values, key)
+                items.append(_item(cache.name, flight, key, brought))
+            return items
+        finally:
+            del items  # or this frame and an exception would keep each other
 
     def land_each(self, items: list[Item], extra: bool = True) -> None:
-        """Land these; with `extra` also what nobody asked for."""
+        """Land these, and empty the list; with `extra` also what nobody asked for."""
         cache, called = self.cache, self._called
         assert called is not None
         rest, self._rest = self._rest, {}
         endings: list[Ending] = []
         struck: BaseException | None = None
+        item = None
         try:
-            for flight, key, present, value, error, arrival, verdict in items:
-                if not present:
+            for item in items:
+                flight = item.flight
+                if not item.present:
                     self._lack(flight, endings)
                     continue
                 try:
-                    if error is not None:
-                        raise error
-                    land(cache, flight, value, endings, arrival)
+                    if item.error is not None:
+                        raise item.error
+                    land(cache, flight, item.value, endings, item.arrival)
                 except Exception as raised:  # of `cache_if` or `ttl` too: that flight's failure
-                    ended = fail(cache, flight, raised, endings, verdict=verdict)
+                    ended = fail(cache, flight, raised, endings, verdict=item.verdict)
                     if struck is None or not isinstance(ended, Exception):
                         struck = ended
                     del ended
                 else:
                     storable = endings[-1][4]
                     if storable or not flight.background:  # else the value that was to be renewed stays
-                        self.values[id(key)] = value
+                        self.values[id(item.key)] = item.value
             self._end(endings)
             if extra:
                 self._add(rest, called)
             if struck is not None and self._raises(struck):
                 raise struck
         finally:
-            del endings, struck, items
+            endings.clear()  # which the frame of `land` has too; an exception leads to all of these frames
+            items.clear()
+            del struck, item
         for flight in [flight for flight in called if flight.has_ended()]:
             del called[flight]
 
@@ -217,8 +219,7 @@ class Batch:
         """Land what was found elsewhere, for which the loader is not called."""
         if self._called is None:
             self._called = {}
-        for item in items:
-            self._called[item.flight] = self._pending.pop(item.flight, item.key)
+        self._called.update({item.flight: self._pending.pop(item.flight, item.key) for item in items})
         self.land_each(items, extra=False)
 
     def leave(self, flight: Flight) -> None:
@@ -242,10 +243,11 @@ class Batch:
         struck = error
         judged: dict[Flight, Verdict] = {}
         if not all(flight.has_ended() for flight in mine):
-            verdict = judge(cache, error)
-            struck = verdict.error
-            judged = dict.fromkeys(mine, verdict._replace(fault=None))
-            judged[next(iter(mine))] = verdict  # a fault of it is logged once
+            first = next(iter(mine))
+            judged[first] = judge(cache, error)
+            struck = judged[first].error
+            for flight in mine - {first}:
+                judged[flight] = judged[first]._replace(fault=None)  # which is logged once
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, [], None))
@@ -258,12 +260,16 @@ class Batch:
                     verdict=judged.pop(flight, None),
                 )
         self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
+        endings.clear()  # a fault of `failure_ttl` leads to this frame
         if called and isinstance(error, Exception):
             with mutex:
                 cache.counts.failures += 1
         called.clear()
         self._pending.clear()
-        return None if struck is error else struck
+        try:
+            return None if struck is error else struck
+        finally:
+            del struck  # or this frame and an exception would keep each other
 
     def settle(self, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
@@ -447,6 +453,16 @@ class Batch:
         for flight in flying:
             doom(flight)
         return True
+
+
+def _item(name: str, flight: Flight, key: Hashable, brought: tuple[Any, ...]) -> Item:
+    """Return what the loader brought for a flight: one value, or none."""
+    if not brought:
+        return Item(flight, key, present=False)
+    try:
+        return Item(flight, key, True, _checked(name, flight, key, brought[0]))
+    except Exception as error:
+        return Item(flight, key, True, error=error)
 
 
 def _checked(name: str, flight: Flight, key: Hashable, value: Any) -> Any:

@@ -180,30 +180,30 @@ def fail(
     now = cache.time_or(flight.started)
     raised, ttl, unstored = error, 0.0, None
     marks: tuple[str, ...] = ()
-    if cache.stores_failures:
-        error, ttl, unstored, marks = verdict or judge(cache, error, flight)
-    if flight.renews and not flight.detached:
-        renew_later(cache, flight, now, error, ttl)
-    if ttl and not flight.background:
-        assert isinstance(error, Exception)
-        unstored = _store_failure(cache, flight, error, now, ttl, marks)
-    if later is not None:
-        later.append((flight, None, error, now, False, None, [], unstored))
-        return error
-    ended = _finish(cache, flight, None, error, now, False, False)
-    if overdue:
-        limit = cache.options.flight_timeout
-        error.args = (f"{cache.name}: {shown(flight.key)} took longer than {limit:g} s: cancelled",)
-    if unstored is not None:
-        say_unstored(cache, flight, unstored)
-    if ended is not None:
-        cache.tell.failed(flight, ended, error, now)
-    if error is not raised:
-        try:
+    try:
+        if cache.stores_failures:
+            error, ttl, unstored, marks = verdict or judge(cache, error, flight)
+        if flight.renews and not flight.detached:
+            renew_later(cache, flight, now, error, ttl)
+        if ttl and not flight.background:
+            assert isinstance(error, Exception)
+            unstored = _store_failure(cache, flight, error, now, ttl, marks)
+        if later is not None:
+            later.append((flight, None, error, now, False, None, [], unstored))
+            return error
+        ended = _finish(cache, flight, None, error, now, False, False)
+        if overdue:
+            limit = cache.options.flight_timeout
+            error.args = (f"{cache.name}: {shown(flight.key)} took longer than {limit:g} s: cancelled",)
+        if unstored is not None:
+            say_unstored(cache, flight, unstored)
+        if ended is not None:
+            cache.tell.failed(flight, ended, error, now)
+        if error is not raised:
             raise error
-        finally:
-            del error, verdict  # or this frame and the exception would keep each other
-    return error
+        return error
+    finally:
+        del error, raised, unstored, verdict  # or this frame and an exception would keep each other
 
 
 def new_record(

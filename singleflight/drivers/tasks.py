@@ -421,12 +421,12 @@ async def _run_in_line(
 
 def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool:
     """End a flight whose work ended with an error, and tell its caller; False if that has gone."""
-    raised = work.error_to_raise(error)
+    raised, verdict = work.error_to_raise(error), None
     try:
         if inside():
             unsettled[flight] = settle_flight, cache, flight, raised
         else:
-            overdue, verdict = raised is not error, None
+            overdue = raised is not error
             if cache.stores_failures:
                 verdict = judge(cache, raised, flight)
                 raised = verdict.error  # an abort of `failure_ttl` is its caller's
@@ -438,5 +438,5 @@ def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool
         raise
     finally:
         brought = work.bring_home(None, raised)
-        del raised, flight, work, error  # or this frame and the exception would keep each other
+        del raised, verdict, flight, work, error  # or this frame and the exception would keep each other
     return brought

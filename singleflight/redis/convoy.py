@@ -56,33 +56,38 @@ class Convoy:
                 steps.close()
             self._on.clear()
 
-    def _advance(self, asks: dict[Passage, Any], came: dict[Passage, Any]) -> list[Item]:
-        """Go on with these, each with what came of what it wanted; land what needs no loader."""
+    def _advance(self, asks: dict[Passage, Any], came: dict[Passage, Any]) -> None:
+        """Go on with these, each with what came of what it wanted, and empty that; land what is there."""
         found: list[Item] = []
-        for passage, what in came.items():
-            try:
-                asks[passage] = self._on[passage].send(what)
-            except StopIteration as ended:
-                del asks[passage], self._on[passage]
-                item = self._item(passage, ended.value)
-                if item is not None:
-                    found.append(item)
-        if found:
-            self._batch.found(found)
-        return found
+        try:
+            for passage in tuple(came):
+                try:
+                    asks[passage] = self._on[passage].send(came.pop(passage))
+                except StopIteration as ended:
+                    del asks[passage], self._on[passage]
+                    found += self._items(passage, ended.value)
+            if found:
+                self._batch.found(found)
+        finally:
+            found.clear()  # an exception leads to this frame
+            came.clear()
 
-    def _item(self, passage: Passage, brought: Brought | None) -> Item | None:
+    def _items(self, passage: Passage, brought: Brought | None) -> list[Item]:
+        """Return what is to land, if anything is; raise what ends all of them."""
         flight = passage.flight
         key = self._keys[flight]
         if brought is None:  # a renewal that another process does
             self._batch.leave(flight)
             postpone(self._entries.cache, flight, 1.0)
-            return None
-        if brought.error is not None and not isinstance(brought.error, Exception):
-            raise brought.error
-        if brought.missing or passage.lacks:
-            return Item(flight, key, False)
-        return Item(flight, key, True, brought.value, brought.error, brought.arrival, brought.verdict)
+            return []
+        try:
+            if brought.error is not None and not isinstance(brought.error, Exception):
+                raise brought.error
+            if brought.missing or passage.lacks:
+                return [Item(flight, key, False)]
+            return [Item(flight, key, True, brought.value, brought.error, brought.arrival, brought.verdict)]
+        finally:
+            del brought  # or this frame and the exception would keep each other
 
     def _ask(self, asks: dict[Passage, Any]) -> Generator[Any, Any, None]:
         """Send what all of them want to be sent, in one pipeline."""
@@ -106,33 +111,42 @@ class Convoy:
         items = self._batch.begin(passage.flight for passage in ready)
         self.loading[:] = ready[: len(items)]
         loaded, error = yield (items,)
-        brought = {}
-        if error is None:
-            try:
-                brought = {item.flight: item for item in self._batch.sort(loaded)}
-            except Exception as raised:
-                error = raised
-        came = {}
-        for passage in self.loading:
-            item = brought.get(passage.flight)
-            passage.lacks = item is not None and not item.present
-            came[passage] = (None, error) if item is None else (item.value, item.error)
-        self.loading.clear()
-        if error is not None:
-            yield from self._fail(came, error)
-        else:
+        came: dict[Passage, Any] = {}
+        try:
+            if error is None:
+                try:
+                    came = self._brought(ready, self._batch.sort(loaded, [each.flight for each in ready]))
+                except Exception as raised:
+                    error = raised
+            if error is not None:
+                yield from self._fail(error)
+                raise error
             self._advance(asks, came)
+        finally:
+            self.loading.clear()
+            del loaded, error, came  # or this frame and an exception would keep each other
 
-    def _fail(self, came: dict[Passage, Any], error: BaseException) -> Generator[Any, Any, None]:
-        """The loader raised: tell the server of each, and have the batch end with it."""
-        telling: dict[Passage, Any] = {}
-        for passage, what in came.items():
+    @staticmethod
+    def _brought(ready: list[Passage], items: list[Item]) -> dict[Passage, Any]:
+        """Return what the loader has brought, for each that it ran for and for others that are ready."""
+        of = {item.flight: item for item in items}
+        try:
+            loaded = [passage for passage in ready if passage.flight in of]
+            for passage in loaded:
+                passage.lacks = not of[passage.flight].present
+            return {each: (of[each.flight].value, of[each.flight].error) for each in loaded}
+        finally:
+            items.clear()
+            of.clear()
+
+    def _fail(self, error: BaseException) -> Generator[Any, Any, None]:
+        """The loader raised: tell the server of each."""
+        calls: list[Any] = []
+        for passage in self.loading:
             with suppress(StopIteration):
-                telling[passage] = self._on[passage].send(what)
-        calls = [call for todo in telling.values() for call in todo]
+                calls += self._on[passage].send((None, error))
         if calls:
             yield calls
-        raise error
 
     def _wait(self, asks: dict[Passage, Any]) -> Generator[Any, Any, None]:
         """Wait until there is something for one of them, or one has waited for as long as it wanted."""

@@ -112,8 +112,7 @@ class Passage:
                         step = claim.unreadable()
                 elif kind is claims.Run:
                     self.set_out(step)
-                    value, struck = yield RUN
-                    return (yield from self.came(value, struck))
+                    return (yield from self.came(*(yield RUN)))
                 else:  # Leave
                     return None
         finally:
@@ -441,35 +440,47 @@ class Passage:
         self._let_go()
         outcome: Outcome | None = None
         arrival: Arrival | None = None
-        if error is None:
-            try:
-                arrival = (False, 0.0, cache.timer(), None) if self.lacks else appraise(cache, flight, value)
-                outcome = self._outcome(value, arrival)
-            except BaseException as raised:
-                error = raised
-        verdict = None
-        if isinstance(error, Exception):
-            verdict = judge(cache, error, flight)
-            error = verdict.error
-        if error is not None:
-            outcome = self._failure(error, 0.0 if verdict is None else verdict.ttl)
-        assert outcome is not None
-        near = yield from self._tell(outcome, value, error)
-        if error is not None:
-            if verdict is not None:
-                ttl = min(verdict.ttl, entries.terms.near_ttl) if near else 0.0
-                verdict = verdict._replace(ttl=ttl, marks=entries.marks(self.digest, ()))
-            return Brought(None, error=error, verdict=verdict)
-        assert arrival is not None
+        verdict: Verdict | None = None
+        try:
+            if error is None:
+                try:
+                    arrival = self._appraise(value)
+                    outcome = self._outcome(value, arrival)
+                except BaseException as raised:
+                    error = raised
+            if isinstance(error, Exception):
+                verdict = judge(cache, error, flight)
+                error = verdict.error
+            if error is not None:
+                outcome = self._failure(error, 0.0 if verdict is None else verdict.ttl)
+            assert outcome is not None
+            near = yield from self._tell(outcome, value, error)
+            if error is not None:
+                if verdict is not None:
+                    ttl = min(verdict.ttl, entries.terms.near_ttl) if near else 0.0
+                    verdict = verdict._replace(ttl=ttl, marks=entries.marks(self.digest, ()))
+                return Brought(None, error=error, verdict=verdict)
+            assert arrival is not None
+            return Brought(value, arrival=self._kept(arrival, near))
+        finally:
+            del error, verdict  # or this frame and the exception would keep each other
+
+    def _appraise(self, value: Any) -> Arrival:
+        """Return what is to become of the value; nothing of one that the loader has left out."""
+        cache = self._entries.cache
+        return (False, 0.0, cache.timer(), None) if self.lacks else appraise(cache, self.flight, value)
+
+    def _kept(self, arrival: Arrival, near: bool) -> Arrival:
+        """Return the arrival of what was told, which may be stored near, or not."""
+        entries = self._entries
         storable, ttl, now, record = arrival
-        if record is not None:
-            if near:
-                record = entries.near(record, self.digest, self._birth)
-            else:
-                if cache.store.is_cut(record.tags, flight.number):
-                    storable = None  # see `landing.land`
-                record = None
-        return Brought(value, arrival=(storable, ttl, now, record))
+        if record is not None and near:
+            record = entries.near(record, self.digest, self._birth)
+        elif record is not None:
+            if entries.cache.store.is_cut(record.tags, self.flight.number):
+                storable = None  # see `landing.land`
+            record = None
+        return storable, ttl, now, record
 
     def _let_go(self) -> None:
         lease, self._lease = self._lease, None

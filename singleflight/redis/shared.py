@@ -69,7 +69,10 @@ class SharedFunction(Entries):
         bell = Bell()
         passage = Passage(self, flight, Mailbox(bell.ring))
         brought = self._drive(passage.steps(), bell, (passage,), execute)
-        return self._land(flight, brought)
+        try:
+            return self._land(flight, brought)
+        finally:
+            del flight, passage, brought, execute  # an exception that callers receive leads to this frame
 
     async def lead_in_task(self, flight: Flight, execute: Callable[[], Awaitable[Any]]) -> Any:
         """Do the same in the task that runs the flight."""

@@ -108,6 +108,32 @@ def test_a_loader_takes_so_many_items_at_once(fleet):
     assert load.calls == [["B"], ["A", "C"], ["D"]]
 
 
+def test_what_a_loader_brings_early_is_not_asked_for_again(fleet):
+    """Where it takes few items at once and returns more of what it was to be asked for; others find it."""
+    load = Loader()
+    (a, price), (b, _) = fleet(lambda symbols: load(symbols) | dict.fromkeys("BC", "early"), 1), fleet(load)
+    assert a(["A", "B", "C"]) == {"A": "A 1", "B": "early", "C": "early"}
+    assert load.calls == [["A"]]
+    assert b(["C", "B"]) == {"B": "early", "C": "early"}
+    assert load.calls == [["A"]]
+    assert price.stats().in_flight == 0
+
+
+def test_what_another_process_is_loading_is_taken_from_there(fleet, pool):
+    """Also where the loader here returns it, for which it was not asked."""
+    first, second = Loader(), Loader()
+    (a, _), (b, other) = fleet(first), fleet(lambda symbols: second(symbols) | {"A": "early"})
+    first.gate.clear()
+    one = pool.submit(a, ["A"])
+    assert first.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["A", "B"])
+    until(lambda: other.entry("B") is not None)
+    first.gate.set()
+    assert one.result(PATIENCE) == {"A": "A 1"}
+    assert two.result(PATIENCE) == {"A": "A 1", "B": "B 1"}
+    assert second.calls == [["B"]]
+
+
 def test_a_failing_loader_fails_those_who_wait_elsewhere(fleet, pool):
     """With the budget of retries of one process: each key is tried twice."""
     load = Loader(ValueError("no prices"))
