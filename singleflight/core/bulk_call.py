@@ -112,6 +112,9 @@ class BulkCall:
     def look(self) -> bool:
         """Make the first check: take every fresh value. Return True if that was all."""
         cache, values = self.cache, self.values
+        if cache.tell.watches_hits:
+            self._todo.extend(reversed(self._keys))
+            return not self._todo
         lookup, now = cache.lookup, cache.timer()
         count = getattr(cache.counts, "hit", None)
         for key in self._keys:

@@ -172,11 +172,25 @@ class Cache:
             namespace["_sf_lookup"] = {}.get
 
     def reopen(self) -> None:
-        """Let hits take the fast path again, unless the environment switches everything off."""
-        if switched_off():
+        """Let hits take the fast path again, unless everything is switched off or somebody watches hits."""
+        if switched_off() or self.tell.watches_hits:
             return
         for namespace in self.fast_paths:
             namespace["_sf_lookup"] = self.store.lookup
+
+    def observe(self, listener: Callable[[Any], object], hits: bool) -> None:
+        """Have a listener told of events from now on; with `hits` every call goes the longer way."""
+        with self.switching:
+            self.tell.add(listener, hits)
+            if hits:
+                self.shut()
+
+    def unobserve(self, listener: Callable[[Any], object]) -> None:
+        """A listener that `observe` added is not told any more."""
+        with self.switching:
+            self.tell.remove(listener)
+            if not self.bypassed:
+                self.reopen()
 
     def follow(self) -> None:
         """The store has another index: compiled calls are to look there, unless they look nowhere."""

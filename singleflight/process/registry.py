@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any
 
-from ..common.messages import listed
+from ..common.messages import listed, shown
 from ..core import controls
+from ..core.cache import Cache
 from ..core.controls import info, name_of
 from ..core.flight import FLYING, Flight
 from ..drivers import pool
@@ -15,19 +17,23 @@ from ..locks import keyed
 from ..locks.mutex import mutex, new_lock
 from ..locks.slots import Turn
 from ..storage.ttl import named_tags
+from ..telemetry.kinds import ALL_KINDS, refuse_unknown_kinds
 
-__all__ = ["all_caches", "functions", "invalidate_tag", "register", "report"]
+__all__ = ["all_caches", "functions", "invalidate_tag", "observe", "register", "report"]
 
+_observers: tuple[Observer, ...] = ()  # of all functions; replaced as a whole, as the next one is
 # Replaced as a whole under `_registering`, so that readers need no lock.
 _functions: tuple[weakref.ref[Any], ...] = ()
 _registering = new_lock()
 
 
 def register(function: Any) -> None:
-    """Add a decorated function to the list for as long as it lives."""
+    """Add a decorated function to the list for as long as it lives; who observes all observes it, too."""
     global _functions
     with _registering:
         _functions = (*(ref for ref in _functions if ref() is not None), weakref.ref(function))
+        for observer in _observers:
+            observer.add(function._self_cache)
 
 
 def functions() -> tuple[Any, ...]:
@@ -78,6 +84,80 @@ def report() -> str:
     for cache, found in zip(every, turns, strict=True):
         lines += _told(cache, found)
     return "\n".join(lines)
+
+
+class Observer:
+    """One listener, and the functions whose events it is told of. All is done under `_registering`."""
+
+    def __init__(self, listener: Callable[[Any], object], hits: bool) -> None:
+        self._listener, self._hits = listener, hits
+        self._observed: list[weakref.ref[Cache]] = []  # each once; its twins share it
+
+    def add(self, cache: Cache) -> None:
+        """From now on it is told of this function's events."""
+        self._observed = [ref for ref in self._observed if ref() is not None]
+        if not any(ref() is cache for ref in self._observed):
+            self._observed.append(weakref.ref(cache))
+            cache.observe(self._listener, self._hits)
+
+    def stop(self) -> None:
+        """It is not told of anything any more; may be repeated."""
+        while self._observed:
+            cache = self._observed.pop()()
+            if cache is not None:
+                cache.unobserve(self._listener)
+
+
+def observe(listener: Callable[[Any], object], *observed: Any) -> Callable[[], None]:
+    """Have a listener told of events of these decorated functions, or else of all, also future ones.
+
+    Args:
+        listener: what is called with each event; see `Listener`. Whether it wants "hit" is read once, here; a
+            function whose hits are wanted serves them the longer way until this ends.
+        observed: decorated functions or bound methods (which stand for their function); none: all.
+
+    Returns a callable that ends it; it may be called more than once. Calls that are in progress when this
+    begins are not told. The function's own listener hears first. What the listener raises is logged once for
+    each function, and dropped.
+
+    Raises `TypeError` and `ValueError` for a listener, or what it wants, or a function that is none.
+
+    Safe to call from any thread and task.
+
+    >>> from singleflight import single_flight_ttl
+    >>> from singleflight.testing import Recorder
+    >>> @single_flight_ttl(ttl=60)
+    ... def price(symbol):
+    ...     return 984.75
+    >>> seen = Recorder()
+    >>> stop = observe(seen, price)
+    >>> price("ASML") == price("ASML")
+    True
+    >>> stop()
+    >>> price("ASML"), seen.kinds()
+    (984.75, ['fetch', 'land', 'hit'])
+    """
+    global _observers
+    if not callable(listener):
+        raise TypeError(f"listener: expected a callable, got {shown(listener)}")
+    refuse_unknown_kinds(listener)
+    for function in observed:
+        if not isinstance(getattr(function, "_self_cache", None), Cache):
+            raise TypeError(f"observe: expected decorated functions, got {shown(function)}")
+    observer = Observer(listener, "hit" in getattr(listener, "wants", ALL_KINDS))
+    with _registering:
+        if not observed:
+            _observers = (*_observers, observer)
+        for cache in [function._self_cache for function in observed] or all_caches():
+            observer.add(cache)
+
+    def stop() -> None:
+        global _observers
+        with _registering:
+            _observers = tuple(other for other in _observers if other is not observer)
+            observer.stop()
+
+    return stop
 
 
 def _turns(cache: Any) -> list[tuple[Turn, int]]:

@@ -1,4 +1,4 @@
-"""Builds and delivers events, if the listener or the log wants them."""
+"""Builds and delivers events, if a listener or the log wants them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .kinds import ALL_KINDS, log
 
 __all__ = ["Emitter"]
 
+Listener = Callable[[Any], object]
+
 
 class Reported(Protocol):
     """The fields of a flight that events contain."""
@@ -28,40 +30,73 @@ class Reported(Protocol):
 
 
 class Emitter:
-    """Delivers one function's events to its listener and to the library's log."""
+    """Delivers one function's events to its listeners and to the library's log.
 
-    # `_telling.active` is per thread; the other fields are written once, `_blamed` by whoever is first.
-    __slots__ = ("_blamed", "_listener", "_numbers", "_telling", "has_listener", "name")
+    The first listener is the function's own, if it has one; the others observe it for a while.
+    """
 
-    def __init__(self, name: str, listener: Callable[[Any], object] | None) -> None:
+    # `_telling.active` is per thread. `_listeners`, `has_listener` and `watches_hits` are replaced under the
+    # cache's `switching`, and read by anybody.
+    __slots__ = (
+        "_blamed",
+        "_listeners",
+        "_numbers",
+        "_telling",
+        "_watching",
+        "has_listener",
+        "name",
+        "watches_hits",
+    )
+
+    def __init__(self, name: str, listener: Listener | None) -> None:
         self.name = name
-        self._listener = listener
+        self._listeners: tuple[Listener, ...] = () if listener is None else (listener,)
         self.has_listener = listener is not None
+        self._watching: tuple[Listener, ...] = ()  # those of the observers that want hits
+        self.watches_hits = False
         self._numbers = itertools.count(1)
         self._telling = threading.local()
-        self._blamed = False
+        self._blamed: tuple[object, ...] = ()  # whose failure was logged; one more or less does no harm
+
+    def add(self, listener: Listener, hits: bool) -> None:
+        """From now on it is told of events, and with `hits` of every read."""
+        self._listeners = (*self._listeners, listener)
+        self.has_listener = True
+        if hits:
+            self._watching = (*self._watching, listener)
+            self.watches_hits = True
+
+    def remove(self, listener: Listener) -> None:
+        """It is not told of events that begin from now on."""
+        self._listeners = _without(self._listeners, listener)
+        self.has_listener = bool(self._listeners)
+        self._watching = _without(self._watching, listener)
+        self.watches_hits = bool(self._watching)
 
     def wants(self, kind: str) -> bool:
-        """Return True if events of this kind are wanted now (never inside the function's own listener)."""
-        listener = self._listener
-        if listener is None:
+        """Return True if events of this kind are wanted now (never inside a listener of the function)."""
+        listeners = self._listeners
+        if not listeners:
             return log.isEnabledFor(logging.DEBUG) and kind != "hit"
         if getattr(self._telling, "active", False):
             return False
-        return self._listens(kind) or (kind != "hit" and log.isEnabledFor(logging.DEBUG))
+        for listener in listeners:
+            if self._listens(listener, kind):
+                return True
+        return kind != "hit" and log.isEnabledFor(logging.DEBUG)
 
-    def _listens(self, kind: str) -> bool:
-        """Return True if the listener wants this kind. If its `wants` raises, log that once; return False."""
+    def _listens(self, listener: Listener, kind: str) -> bool:
+        """Return True if a listener wants this kind. If its `wants` raises, log that once; return False."""
         try:
-            return kind in getattr(self._listener, "wants", ALL_KINDS)
+            return kind in getattr(listener, "wants", ALL_KINDS)
         except Exception:
-            self._blame()
+            self._blame(listener)
             return False
 
-    def _blame(self) -> None:
-        if not self._blamed:
-            self._blamed = True
-            log.exception("%s: its listener %s failed; told once", self.name, shown(self._listener))
+    def _blame(self, listener: object) -> None:
+        if not any(blamed is listener for blamed in self._blamed):
+            self._blamed = (*self._blamed, listener)
+            log.exception("%s: its listener %s failed; told once", self.name, shown(listener))
 
     def tell(self, kind: str, key: Hashable, **details: Any) -> None:
         """Build the event and deliver it. Call this only if `wants` returned True, and under no lock."""
@@ -72,11 +107,14 @@ class Emitter:
             event = BY_KIND[kind](name=self.name, key=plain(key), sequence=next(self._numbers), **details)
             if kind != "hit" and log.isEnabledFor(logging.DEBUG):
                 to_log(event)
-            listener = self._listener
-            if listener is not None and self._listens(kind):
-                listener(event)
-        except Exception:
-            self._blame()
+            for listener in self._listeners:
+                if self._listens(listener, kind):
+                    try:
+                        listener(event)
+                    except Exception:
+                        self._blame(listener)
+        except Exception:  # what is not a listener's: a filter of the log, or no stack left
+            self._blame(log)
         finally:
             self._telling.active = False
 
@@ -151,6 +189,14 @@ class Emitter:
             kind = "evict" if record.fresh_for(now) > 0 else "expire"
             if self.wants(kind):
                 self.tell(kind, record.key)
+
+
+def _without(listeners: tuple[Listener, ...], one: Listener) -> tuple[Listener, ...]:
+    """Return them without the last one that is this object, if it is among them."""
+    for place in reversed(range(len(listeners))):
+        if listeners[place] is one:
+            return listeners[:place] + listeners[place + 1 :]
+    return listeners
 
 
 def _told(flight: Reported, ended: tuple[int, bool], now: float) -> dict[str, Any]:
