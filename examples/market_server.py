@@ -108,9 +108,8 @@ class MarketServer:
         self.broken: set[str] = set()
         self.unknown_is_400 = False
         self.stamp: str | None = None
-        self._windows: dict[
-            tuple[str, str], tuple[int, int]
-        ] = {}  # by key and service: which one, and its count
+        # By key and service: which one, and its count.
+        self._windows: dict[tuple[str, str], tuple[int, int]] = {}
         # Called with path and symbols in the request's thread, under no lock; may wait, may answer itself.
         self.before_answer: Callable[[str, list[str]], Special | None] | None = None
         self._http = _Http(("127.0.0.1", 0), _Handler)

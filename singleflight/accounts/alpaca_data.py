@@ -101,9 +101,8 @@ class AlpacaPrices(Readings):
         listed = kind_of(symbol)[1]
         if time is not None and time.tzinfo is None:
             time = time.replace(tzinfo=UTC)
-        with self._putting(
-            listed
-        ):  # one after another: no two prices of a symbol are to be of different quotes
+        # One after another: no two prices of a symbol are to be of different quotes.
+        with self._putting(listed):
             return self._put(symbol, listed, numbers, time, feed)
 
     def _put(

@@ -15,11 +15,12 @@ from .interface import log
 
 __all__ = ["PriceStream", "StreamRefused"]
 
+# Errors that another try does not mend.
 _FINAL = {
     402: "login",
     405: "number of symbols",
     409: "subscription",
-}  # errors that another try does not mend
+}
 _FINAL_TEXTS = ("auth failed", "insufficient subscription", "not authenticated")
 
 

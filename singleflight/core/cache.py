@@ -108,9 +108,8 @@ class Cache:
         self.line = None if options.max_flights is None else Line(options.max_flights)
         self.is_direct = self.line is None  # whether a leader runs the function at once, and by itself
         self.tell = Emitter(name, options.listener)
-        self.bypassed: list[
-            tuple[int, object]
-        ] = []  # the open `bypass()` blocks: thread and token; under `switching`
+        # The open `bypass()` blocks: thread and token; under `switching`.
+        self.bypassed: list[tuple[int, object]] = []
         self.switching = new_lock()  # re-entrant: a signal handler may open a block within one
         self.fast_paths: list[Any] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex

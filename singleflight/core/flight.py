@@ -137,9 +137,8 @@ class Flight(Turn):
     # that may be the very thread that it would wait for)
     missing: bool  # there where `kind` is "bulk", or it has landed: whether a bulk answer is without its key
     work: Work | None  # set once, by its leader, where a task runs it
-    life: (
-        Callable[[], object] | None
-    )  # of the thread that claimed it, which runs it where no task does; see `lives`
+    # Of the thread that claimed it, which runs it where no task does; see `lives`.
+    life: Callable[[], object] | None
     due: float | None  # a time of `time.monotonic` after which it may be unseated
     wants_events: bool  # whether anybody may want its events
     started: float  # when its leader came, by the function's clock

@@ -22,9 +22,8 @@ from typing import Any
 
 __all__ = ["arrived", "by_value", "identity_of", "is_asked", "known", "when_here"]
 
-_asked = (
-    threading.local()
-)  # `function`: the one whose class a pickler has just asked for, to copy it by value
+# `function`: the one whose class a pickler has just asked for, to copy it by value.
+_asked = threading.local()
 # Single operations of a dictionary only: no lock that a fork or a destructor could meet.
 _alive: dict[str, weakref.ref[Any]] = {}
 

@@ -175,9 +175,8 @@ class _Writer:
 
     def of_datetime(self, value: datetime, where: str, _: int) -> bytes:
         """A naive one as it is, an aware one as its moment."""
-        clock = datetime.combine(
-            datetime.date(value), datetime.timetz(value)
-        )  # without a subclass's own ways
+        # Without a subclass's own ways.
+        clock = datetime.combine(datetime.date(value), datetime.timetz(value))
         since = clock.replace(tzinfo=None) - _EPOCH
         first, second = (clock.replace(fold=fold).utcoffset() for fold in (0, 1))
         if first != second:

@@ -81,9 +81,8 @@ def _awaiters(future: asyncio.Future[Any]) -> Iterator[Any]:
             if getattr(callback.func, "__module__", "") == "asyncio.tasks":
                 yield from _futures(callback.args)  # wait_for, Python 3.11
         elif getattr(callback, "__name__", "") == "_run_until_complete_cb":
-            yield getattr(
-                future.get_loop(), "_thread_id", None
-            )  # the thread whose frames are beneath the loop
+            # The thread whose frames are beneath the loop.
+            yield getattr(future.get_loop(), "_thread_id", None)
         elif asyncio.isfuture(home := getattr(owner, "home", None)):
             yield home  # our own: the caller whose flight this task runs
         else:

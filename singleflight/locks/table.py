@@ -210,9 +210,8 @@ class Slots:
         """A slot with the registry's own key object, so that it is not destroyed in here."""
         own: Any = idle[0]
         if type(own) is tuple:
-            own = (
-                *own,
-            )  # hashed anew: since Python 3.14 a tuple remembers its hash, whatever it holds by now
+            # Hashed anew: since Python 3.14 a tuple remembers its hash, whatever it holds by now.
+            own = (*own,)
         try:
             slot = self.by_key[own] = new_slot(own)
         except Exception:  # its own: it is let go of later, and the equal one takes its place

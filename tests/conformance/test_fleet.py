@@ -194,9 +194,8 @@ def test_a_hit_asks_no_server(fleet, direct):
     asked = direct.info("stats")["total_commands_processed"]
     for _ in range(100):
         price("ASML")
-    assert (
-        direct.info("stats")["total_commands_processed"] - asked < 20
-    )  # of the keeper, the bus and this test
+    # Of the keeper, the bus and this test.
+    assert direct.info("stats")["total_commands_processed"] - asked < 20
     now[0] = 6.0
     assert price("ASML") == 984.75
     assert price.stats().shared_hits == 1

@@ -122,9 +122,8 @@ class LocksMachine(RuleBasedStateMachine):
             if at_once:
                 self.locks.acquire(hold, 0)
             else:
-                queued = self.locks._queue_for(
-                    hold, None
-                )  # what `acquire` does, but for giving up when parked
+                # What `acquire` does, but for giving up when parked.
+                queued = self.locks._queue_for(hold, None)
                 if queued is not None:
                     raise Parked
             assert granted

@@ -312,10 +312,11 @@ def share_and_drop(fleet, pool):
     for drop in (lambda: a.invalidate("ASML"), lambda: a.invalidate_tag("eu"), a.cache_clear):
         drop()
         until(lambda: b.entry("ASML") is None)
+        # Two, if b's was born in the millisecond in which its tag was invalidated.
         values = (
             b("ASML"),
             a("ASML"),
-        )  # two, if b's was born in the millisecond in which its tag was invalidated
+        )
         assert min(values) > last
         last = max(values)
     assert link_of(a).state(0) == link_of(b).state(0) == "connected"

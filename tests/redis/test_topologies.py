@@ -203,9 +203,8 @@ def test_a_failover_is_followed(make, their_sentinel, sentinel):
     _, replica, watcher = sentinel
 
     def promoted():
-        watcher.do(
-            "SENTINEL", "FAILOVER", "main"
-        )  # again, if the last was given up; nothing while one is in progress
+        # Again, if the last was given up; nothing while one is in progress.
+        watcher.do("SENTINEL", "FAILOVER", "main")
         return b"role:master" in replica.ask("INFO", "replication")
 
     wait_until(promoted)

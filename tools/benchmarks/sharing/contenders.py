@@ -127,9 +127,8 @@ class Cashews(Contender):
 
         from cashews import Cache
 
-        logging.getLogger("cashews").setLevel(
-            logging.CRITICAL
-        )  # a traceback for each command that took a second
+        # A traceback for each command that took a second.
+        logging.getLogger("cashews").setLevel(logging.CRITICAL)
         cache = Cache()
         cache.setup(url)
         self.get = cache(ttl=TTL, key="load:{key}", lock=True)(_coroutine(loads))
