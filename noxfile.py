@@ -57,10 +57,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types with mypy and pyright."""
+    """Check types with mypy and pyright, and that nobody who imports the package has to infer one."""
     session.install("-q", "-e", ".[test]")
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "singleflight", "--ignoreexternal")
 
 
 @nox.session

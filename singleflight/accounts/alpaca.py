@@ -139,7 +139,7 @@ class AlpacaAccount(AccountInterface):
             stream_url=stream_url,
             gather=gather,
         )
-        self.paper = settings.paper
+        self.paper: bool = settings.paper
         self._clients = Clients(id, settings)
         rules = Rules(
             price_cache_time,

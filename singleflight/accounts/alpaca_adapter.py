@@ -38,7 +38,7 @@ def leave_alone(request: Any) -> Any:
 class Watched:
     """A connection that notes in the errors of its later requests that it has served one before."""
 
-    has_served = False
+    has_served: bool = False
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """Send one."""

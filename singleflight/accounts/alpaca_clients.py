@@ -45,7 +45,7 @@ class Clients:
 
     def __init__(self, account: Hashable, settings: Settings) -> None:
         self.settings = settings
-        self.opening = KeyedLocks()
+        self.opening: KeyedLocks = KeyedLocks()
         self._account = account  # as log lines name it
         # By kind and process: each is made once, under its kind's lock. Sockets cannot be shared with a
         # forked child, and the parent's stay referenced there, since closing them would say goodbye for it.

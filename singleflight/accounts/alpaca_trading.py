@@ -36,7 +36,7 @@ class AlpacaTrading:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         # Not those that fetch prices: a market data service that hangs is not to hold up an order.
-        self.workers = Workers()
+        self.workers: Workers = Workers()
 
     def client(self, kind: str) -> Any:
         """alpaca-py's `TradingClient`: the one for "trading", or the one for "orders"."""

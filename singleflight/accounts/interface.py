@@ -24,7 +24,7 @@ __all__ = [
     "price_cache_time",
 ]
 
-log = logging.getLogger("singleflight.accounts")
+log: logging.Logger = logging.getLogger("singleflight.accounts")
 
 PRICE_TYPES = ("bid", "ask", "mid", "last")
 DEFAULT_PRICE_CACHE_TIME = 60.0
@@ -131,7 +131,7 @@ class PriceLog:
     landed before DEBUG was switched on are not told.
     """
 
-    kinds = frozenset({"fetch", "land", "share", "hit"})
+    kinds: frozenset[str] = frozenset({"fetch", "land", "share", "hit"})
 
     @property
     def wants(self) -> Collection[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import UnhashableKey
 
@@ -36,10 +36,17 @@ class InstanceKey(weakref.ref[Any]):
     """
 
     __slots__ = ("identity",)
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
-    __hash__ = object.__hash__
     identity: int
+
+    if TYPE_CHECKING:
+
+        def __eq__(self, other: object, /) -> bool: ...
+        def __ne__(self, other: object, /) -> bool: ...
+        def __hash__(self) -> int: ...
+    else:  # in C, with no frame of ours
+        __eq__ = object.__eq__
+        __ne__ = object.__ne__
+        __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         instance = self()

@@ -90,15 +90,15 @@ class Batch:
     def __init__(self, cache: Cache, led: list[Call], call: Asks, values: dict[int, Any]) -> None:
         self._call = call
         self.cache = cache
-        self.name = cache.name
-        self.led = led
+        self.name: str = cache.name
+        self.led: list[Call] = led
         # Each with its key, the object that `spelt` knows. No key is hashed here: it may be spoilt.
         self._pending: dict[Flight, Hashable] = {call.flight: call.key for call in led}
         self._called: dict[Flight, Hashable] | None = None  # those that the loader is running for
         self._rest: dict[Hashable, Any] = {}  # what the loader has brought unasked
         self._extra: Hashable = None  # the key that was claimed last, beside those
-        self.flights = list(self._pending)
-        self.renews = bool(led) and led[0].background  # whether its loader calls count as refreshes
+        self.flights: list[Flight] = list(self._pending)
+        self.renews: bool = bool(led) and led[0].background  # whether its loader calls count as refreshes
         self.values = values  # where they go, by the identity of their keys
         self.spoiled: set[Hashable] = set()
         self.sealed = False

@@ -84,9 +84,9 @@ class BulkCall:
         make: Callable[[Hashable], Call],
         max_batch: int | None,
     ) -> None:
-        self.cache = cache
+        self.cache: Cache = cache
         self._key_of = key_of
-        self.max_batch = max_batch
+        self.max_batch: int | None = max_batch
         self._make = make
         # From here on a key is known by identity: it may be spoilt before the call is over.
         firsts: dict[Hashable, Hashable] = {}
@@ -97,7 +97,7 @@ class BulkCall:
             self.spelt.setdefault(id(key), item)
         self.values: dict[int, Any] = {}  # what is found so far
         self.failed: Failure | None = None  # what a joined flight, or a stored failure, fails the call with
-        self.waited = 0.0  # seconds, in all waits so far
+        self.waited: float = 0.0  # seconds, in all waits so far
         self.led: list[Call] = []
         self.loading: Batch | None = None  # the last one
         self._served: list[Call] = []  # by values that this caller is to have renewed
@@ -320,6 +320,9 @@ class Request:
     """
 
     __slots__ = ("_key_of", "_max_batch", "_name", "cache", "gathers", "items", "run")
+    cache: Cache
+    items: list[Any]
+    run: Callable[[Any], Any]
 
     def __init__(
         self,

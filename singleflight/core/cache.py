@@ -18,6 +18,7 @@ from ..locks.waiters import get_ident
 from ..storage.entry import AgeingRecord, Record
 from ..storage.policy import wants_hits
 from ..storage.store import Store
+from ..storage.ttl import Landing
 from ..telemetry.counters import Counts
 from ..telemetry.emitter import Emitter
 from ..telemetry.kinds import log
@@ -53,6 +54,8 @@ class Cache:
     """
 
     gathering: Any = None  # what gathers single calls for a loader: see `gathering`, which sets it
+    is_plain: bool
+    lands_at_once: bool
 
     def __init__(
         self,
@@ -69,20 +72,20 @@ class Cache:
         self.rule = rule
         self.options = options
         self.counts = counts
-        self.timer = options.timer
-        self.has_usual_clock = options.timer is time.monotonic  # which idle locks go by, too
+        self.timer: Callable[[], float] = options.timer
+        self.has_usual_clock: bool = options.timer is time.monotonic  # which idle locks go by, too
         copy = options.copy  # what each caller gets is a copy, or (None) the value
-        self.copy = copy if callable(copy) else deepcopy if copy else None
-        self.soft_timeout = options.soft_timeout
+        self.copy: Callable[[Any], Any] | None = copy if callable(copy) else deepcopy if copy else None
+        self.soft_timeout: float = options.soft_timeout
         waits_for_ever = options.wait_timeout is None and options.flight_timeout is None
-        self.is_patient = waits_for_ever and not options.soft_timeout
-        self.tags_of = options.tags if callable(options.tags) else None
+        self.is_patient: bool = waits_for_ever and not options.soft_timeout
+        self.tags_of: Callable[[Landing], object] | None = options.tags if callable(options.tags) else None
         ages_alike = options.ageing.is_plain and not callable(options.failure_ttl)
-        self.stores_failures = callable(options.failure_ttl) or options.failure_ttl != 0
+        self.stores_failures: bool = callable(options.failure_ttl) or options.failure_ttl != 0
         self.tier: Tier | None = None  # set before the first call, where there is a `store`
-        self.weigh = options.weigh
+        self.weigh: Callable[[Any], float] | None = options.weigh
         self.is_plain = ages_alike and self.tags_of is None and self.weigh is None and options.store is None
-        self.fixed_ttl = options.fixed_ttl or 0.0
+        self.fixed_ttl: float = options.fixed_ttl or 0.0
         # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done
         # when a flight begins, or when a value has come, switches that off here.
         self.leads_at_once = True
@@ -93,24 +96,24 @@ class Cache:
             and options.listener is None
         )
         ages_alike = ages_alike and options.store is None  # what others stored has lived for a while
-        self.store = Store(
+        self.store: Store = Store(
             options.maxsize,
             options.fixed_ttl if ages_alike else None,
             options.policy,
             weighed=self.weigh is not None,
         )
-        self.tells_hits = wants_hits(options.policy)
+        self.tells_hits: bool = wants_hits(options.policy)
         self._blamed = False  # that its policy failed; told once
-        self.varies_grace = callable(options.grace)
-        self.renews = bool(options.grace) or options.refresh_ahead is not None
+        self.varies_grace: bool = callable(options.grace)
+        self.renews: bool = bool(options.grace) or options.refresh_ahead is not None
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
-        self.locks = KeyedLocks(options.max_idle_locks)
-        self.line = None if options.max_flights is None else Line(options.max_flights)
-        self.is_direct = self.line is None  # whether a leader runs the function at once, and by itself
-        self.tell = Emitter(name, options.listener)
+        self.locks: KeyedLocks = KeyedLocks(options.max_idle_locks)
+        self.line: Line | None = None if options.max_flights is None else Line(options.max_flights)
+        self.is_direct: bool = self.line is None  # whether a leader runs the function at once, and by itself
+        self.tell: Emitter = Emitter(name, options.listener)
         # The open `bypass()` blocks: thread and token; under `switching`.
         self.bypassed: list[tuple[int, object]] = []
-        self.switching = new_lock()  # re-entrant: a signal handler may open a block within one
+        self.switching: Any = new_lock()  # re-entrant: a signal handler may open a block within one
         self.fast_paths: list[Any] = []  # the namespaces in which compiled calls find `lookup`
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
         self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex

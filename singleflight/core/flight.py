@@ -149,6 +149,7 @@ class Flight(Turn):
     value: Any
     error: BaseException | None
     traceback: TracebackType | None
+    latch: Latch | None
 
     def latest(self) -> Flight | None:
         """The flight that has this one's followers now; None where they are on their own."""

@@ -44,7 +44,7 @@ class Gathering:
 
     def __init__(self, cache: Cache, driver: Callable[[bool], Any]) -> None:
         self._cache = cache
-        self.driver = driver  # the module that drives gathered calls, by their colour
+        self.driver: Callable[[bool], Any] = driver  # the module that drives gathered calls, by their colour
         self._loaders: dict[bool, Loader] = {}  # by whether they are coroutine functions
         self.open: dict[Hashable, Window] = {}
         self.run_by: dict[Call, Window] = {}  # those that have not ended, by who opened them

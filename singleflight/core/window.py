@@ -63,6 +63,9 @@ class Load:
     """
 
     __slots__ = ("_key_of", "gather", "max_batch", "run", "spelt")
+    gather: float
+    max_batch: int | None
+    run: Callable[[list[Any]], Any]
 
     def __init__(
         self,
@@ -118,6 +121,9 @@ class Window(Batch):
         ),
         *("is_overdue", "is_unshared", "latch", "leader", "life", "opener", "own", "thread", "work"),
     )
+    group: Hashable
+    flights: list[Flight]
+    renews: bool
 
     def __init__(self, cache: Cache, registry: Registry, group: Hashable, load: Load, alone: bool) -> None:
         super().__init__(cache, [], load, {})
@@ -126,17 +132,17 @@ class Window(Batch):
         self._keys: set[Hashable] = set()  # also keeps them, which `spelt` knows by identity
         self._outcomes: dict[Flight, Outcome] = {}  # for members; taken by each
         self._spared: set[Flight] = set()  # whose callers call anew
-        self.closes_at = time.monotonic() + (0.0 if alone else load.gather)
-        self.full = Latch()  # opens early where it is full; its runner waits there
-        self.latch = Latch()  # opens when some or all of its flights end; its members wait there
-        self.is_open = not alone
-        self.is_unshared = False  # whether it ended with an Exception that says nothing about its keys
-        self.is_overdue = False  # whether it was stopped for taking too long
+        self.closes_at: float = time.monotonic() + (0.0 if alone else load.gather)
+        self.full: Latch = Latch()  # opens early where it is full; its runner waits there
+        self.latch: Latch = Latch()  # opens when some or all of its flights end; its members wait there
+        self.is_open: bool = not alone
+        self.is_unshared: bool = False  # whether it ended with an Exception that says nothing about its keys
+        self.is_overdue: bool = False  # whether it was stopped for taking too long
         # Who runs it: see `Turn`. None: nobody yet.
         self.leader: Actor | None = None
         self.thread: Actor | None = None
         self.life: Callable[[], object] | None = None
-        self.depth = 0
+        self.depth: int = 0
         self.work: Work | None = None
         self.opener: Call | None = None  # the call whose driver runs it
         self.own: Flight | None = None  # that call's flight
@@ -427,7 +433,7 @@ class Stay:
 
     def __init__(self, window: Window, call: Call) -> None:
         self._window, self._call = window, call
-        self.began = time.monotonic()
+        self.began: float = time.monotonic()
 
     def pauses(self) -> tuple[float, float | None]:
         """For how many seconds it may wait before somebody looks, and before it looks itself."""

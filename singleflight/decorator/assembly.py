@@ -38,9 +38,9 @@ class TwinGroup:
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
-        self.instances = Instances(cache.store.forget)
+        self.instances: Instances = Instances(cache.store.forget)
         self.assemblies: list[Assembly] = []
-        self.of_methods = False  # all first arguments are instances
+        self.of_methods: bool = False  # all first arguments are instances
         self._owners: tuple[weakref.ref[type[Any]], ...] = ()  # replaced as a whole: readers take no lock
 
     def first(self, value: Any) -> Any:
@@ -88,6 +88,10 @@ class Assembly:
     """What one decorated function and its bound methods share; holds the compiled calls."""
 
     kind: Any  # the class of the decorated function itself; set when that is made
+    function: Any
+    called: str
+    form: KeyForm
+    twins: TwinGroup
 
     def __init__(
         self,
@@ -98,13 +102,13 @@ class Assembly:
         twin_of: Assembly | None = None,
     ) -> None:
         self.wrapped = wrapped
-        self.static = isinstance(wrapped, staticmethod)
-        self.of_class = isinstance(wrapped, classmethod)
+        self.static: bool = isinstance(wrapped, staticmethod)
+        self.of_class: bool = isinstance(wrapped, classmethod)
         self.function = function = wrapped.__func__ if self.static or self.of_class else wrapped
         refuse_unfit(function)
-        self.coroutine = is_coroutine_function(function)
-        self.parameters = parameters_of(function)
-        self.bindable = self.of_class or (can_bind(function, self.parameters) and not self.static)
+        self.coroutine: bool = is_coroutine_function(function)
+        self.parameters: Parameters = parameters_of(function)
+        self.bindable: bool = self.of_class or (can_bind(function, self.parameters) and not self.static)
         self.called = called = getattr(function, "__qualname__", type(function).__qualname__)
         method = self.of_class or (self.bindable and _looks_like_a_method(function, self.parameters, rule))
         guarded = True
@@ -125,10 +129,10 @@ class Assembly:
         else:
             self.form = self._form_of_twin(twin_of, rule, method or twin_of.twins.of_methods)
             self.twins = twin_of.twins
-        self.cache = self.twins.cache
+        self.cache: Cache = self.twins.cache
         driver = self._driver()
-        self.accelerator = Accelerator.of(self.cache)
-        self.forms = CallForms(
+        self.accelerator: Accelerator | None = Accelerator.of(self.cache)
+        self.forms: CallForms = CallForms(
             function,
             self.parameters if guarded and not self.form.by_name else self.parameters._replace(certain=True),
             self.form,
@@ -161,8 +165,8 @@ class Assembly:
         self._splits: dict[tuple[bool, bool], Any] = {}
         self.bound_kind: type | None = None  # the class of its bound methods, once there is one
         self.alive: Callable[[], Any] = lambda: None  # a weak reference to the function, once there is one
-        self.by_instance = False  # whether plain calls look for instances
-        self.in_c = False  # whether the function is called in C
+        self.by_instance: bool = False  # whether plain calls look for instances
+        self.in_c: bool = False  # whether the function is called in C
         self.twins.add(self, method)
 
     def _form_of_twin(self, other: Assembly, rule: KeyRule, of_methods: bool) -> KeyForm:

@@ -52,12 +52,12 @@ class Binder:
         shown = signature.parameters.values()
         shapes = shapes_of(signature)
         placed = [p for p in shown if p.kind in _PLACED]
-        self.first = None  # the name under which the first argument may be given
+        self.first: str | None = None  # the name under which the first argument may be given
         if placed and placed[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             self.first = placed[0].name
         self.bind: Callable[..., Any] = _compiled(signature, shapes, own_key)
         self._length = self._owned_length = len(shapes)
-        self.bind_owned = self.bind
+        self.bind_owned: Callable[..., Any] = self.bind
         if not placed:  # the instance is the first of `*args`, and has a place of its own in the key
             owner = inspect.Parameter("_sf_owner", inspect.Parameter.POSITIONAL_ONLY, default=None)
             owned = inspect.Signature([owner, *shown])
@@ -65,12 +65,12 @@ class Binder:
             self._owned_length += 1
         starred = any(p.kind is p.VAR_POSITIONAL for p in shown)
         optional = [p for p in placed if p.default is not p.empty]
-        self.least = len(placed) - len(optional)
-        self.guarded = not parameters.certain and len(optional) > (0 if starred else 1)
+        self.least: int = len(placed) - len(optional)
+        self.guarded: bool = not parameters.certain and len(optional) > (0 if starred else 1)
         self._defaults = [_alone(p.default) for p in placed]
         # What follows in the key after so many arguments given by place: such calls need not be bound.
         named = [p for p in shown if p.kind is p.KEYWORD_ONLY]
-        self.most = -1
+        self.most: int = -1
         self.tails: tuple[tuple[Any, ...], ...] = ()
         if placed and not starred and all(p.default is not p.empty for p in named):
             self.most = self.least if self.guarded else len(placed)

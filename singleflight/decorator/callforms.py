@@ -141,6 +141,8 @@ class CallForms:
             and `nowhere`, where hits are served in C.
     """
 
+    namespace: dict[str, Any]
+
     def __init__(
         self, function: Any, parameters: Parameters, form: KeyForm, coroutine: bool, **names: Any
     ) -> None:

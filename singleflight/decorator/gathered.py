@@ -34,6 +34,8 @@ def check_gather(gather: Any, max_batch: int | None) -> float:
 class Gathered(Loading):
     """The same as `Loading`, for a loader that gathers single calls of the function."""
 
+    gather: float | None
+
     def __init__(self, wrapped: Any, assembly: Assembly, max_batch: int | None, gather: float) -> None:
         super().__init__(wrapped, assembly, max_batch)
         self.gather, self._open_for = gather, gather

@@ -52,7 +52,7 @@ class Loading:
                 self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
             else:
                 self._canonical = _fitting(Binder(parameters, True).bind)
-        self.coroutine = is_coroutine_function(function)
+        self.coroutine: bool = is_coroutine_function(function)
         self._binds = of_class or (can_bind(function, parameters) and not self._static)
         self.called = called
         if self.coroutine:

@@ -85,16 +85,18 @@ class Work:
 
     value: Any  # what it brings home: these two are there from then on
     error: BaseException | None
+    began: bool
+    overdue: bool
 
     def __init__(self, cache: Cache | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
         self.cache = cache  # these two until the task has ended
         self.flight = flight
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self._thread = threading.current_thread()
         self.home: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.task: asyncio.Task[None] | None = None
         self.began = self.overdue = False
-        self.homeless = False  # nobody waits for it at home: it renews a value
+        self.homeless: bool = False  # nobody waits for it at home: it renews a value
 
     def stop(self) -> None:
         """Have the task cancelled; from any thread."""

@@ -31,7 +31,7 @@ class Wait:
 
     def __init__(self, cache: Cache, call: Call, waited: float = 0.0) -> None:
         self._cache, self._call = cache, call
-        self.began = time.monotonic() - waited
+        self.began: float = time.monotonic() - waited
         if call.wants_events:
             cache.tell.waiting(call.flight, call.place)
 

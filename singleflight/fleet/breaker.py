@@ -54,9 +54,9 @@ class Breaker:
         self._base, self._cap = base, cap
         self._failures = 0
         self.state: Connection = CONNECTED
-        self.since = now
-        self.period = 0
-        self.probe_at = now
+        self.since: float = now
+        self.period: int = 0
+        self.probe_at: float = now
 
     def failed(self, period: int, now: float, chance: float) -> Change | None:
         """A flight's question failed that was asked in this period. `chance` is from 0 to 1, 1 excluded."""

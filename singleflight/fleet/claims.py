@@ -285,11 +285,11 @@ class Claim:
 
     def __init__(self, mode: Mode, token: bytes, retries: int | None, seen: int = 0) -> None:
         self.mode: Mode = mode
-        self.token = token
+        self.token: bytes = token
         self.retries = retries
-        self.seen = seen
+        self.seen: int = seen
         self.state: State = NEW
-        self.withdrawn = False  # the lease was lost, or the claim told off
+        self.withdrawn: bool = False  # the lease was lost, or the claim told off
         self._asks: Mode = mode  # of the question that is out
         self._chain = b""  # that it waited for
         self._noted: Wake | None = None  # came while the question was out

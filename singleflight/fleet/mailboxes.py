@@ -26,7 +26,7 @@ class Mailbox:
     __slots__ = ("ring", "wake")
 
     def __init__(self, ring: Callable[[], object]) -> None:
-        self.ring = ring
+        self.ring: Callable[[], object] = ring
         self.wake: Wake | None = None
 
     def take(self) -> Wake | None:

@@ -37,6 +37,10 @@ class RemoteFailure(SingleFlightError):
     characters) and `process` says where it was raised. The exception itself stays there: `__cause__` is None.
     """
 
+    type_name: str
+    message: str
+    process: str
+
     def __init__(self, type_name: str, message: str, process: str) -> None:
         super().__init__(type_name, message, process)
         self.type_name, self.message, self.process = type_name, message, process

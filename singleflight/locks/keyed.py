@@ -34,6 +34,9 @@ class Queued:
     """A hold that waits for its keys, with the time at which its owner gives up."""
 
     __slots__ = ("_give_up", "hold", "latch", "timeout")
+    hold: Hold
+    latch: Latch
+    timeout: float | None
 
     def __init__(self, hold: Hold, latch: Latch, timeout: float | None) -> None:
         self.hold, self.latch, self.timeout = hold, latch, timeout

@@ -8,7 +8,7 @@ only if every seat leads back (`Turn.any_of`, see `waitgraph`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from .keyed import KeyedLocks
@@ -34,12 +34,13 @@ class Seat(Hold):
     __slots__ = ("any_of", "life", "line", "owner")
     line: Line
     any_of: object
+    life: Callable[[], object] | None
 
     def __init__(self, line: Line, key: Hashable, waiter: Waiter, owner: object) -> None:
         super().__init__((key,), waiter, line.release)
         self.key = key
         self.any_of = self.line = line
-        self.owner = owner
+        self.owner: object = owner
         self.life = life_of_this_thread() if waiter.blocks == waiter.thread else None
 
     @property

@@ -58,7 +58,7 @@ class Slot:
 
 Told = dict[Slot, int]
 
-numbers = count(1)
+numbers: count[int] = count(1)
 
 
 class Turn:
@@ -122,6 +122,11 @@ class Hold(Turn):
     """
 
     __slots__ = ("_release", "job", "keys", "slots", "token", "waiter")
+    keys: tuple[Hashable, ...]
+    key: Hashable
+    leader: Actor | None
+    depth: int
+    latch: Latch | None
 
     def __init__(
         self, keys: tuple[Hashable, ...], waiter: Waiter, release: Callable[[Hold], None] | None = None
@@ -129,11 +134,11 @@ class Hold(Turn):
         self.key = self.keys = keys
         self.leader, self.thread = waiter.actor, waiter.thread
         self.depth, self.latch = 0, None
-        self.job = None
-        self.waiter = waiter
+        self.job: Job | None = None
+        self.waiter: Waiter = waiter
         self._release = release  # how its owner gives it up
         self.token: Any = None  # what its owner's context is to go back to
-        self.number = next(numbers)
+        self.number: int = next(numbers)
         self.slots: list[Slot] = []
 
     @property

@@ -36,11 +36,11 @@ class LoopWaiters:
     __slots__ = ("_left", "_watched", "_watcher", "is_watched", "loop", "members", "opened", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self.members: list[InTask] = []  # some of which may have left
         self._left = 0
-        self.opened = False
-        self.is_watched = False
+        self.opened: bool = False
+        self.is_watched: bool = False
         self._watcher: Watcher | None = None
         self._watched: Any = None
         self.timer: asyncio.TimerHandle | None = None

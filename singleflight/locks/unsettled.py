@@ -17,13 +17,13 @@ free again at the latest when the outermost call has left the library.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .mutex import inside, mutex
 
 __all__ = ["After", "settle", "unsettled"]
 
-log = logging.getLogger("singleflight")
+log: logging.Logger = logging.getLogger("singleflight")
 
 unsettled: dict[Any, tuple[Any, ...]] = {}
 """By what is to be ended, by identity. Only single operations of a dictionary, so no lock is needed."""
@@ -38,8 +38,14 @@ class After(list[Any]):
     """
 
     __slots__ = ()
-    __hash__ = object.__hash__  # type: ignore[assignment]  # noted by identity
-    __eq__ = object.__eq__
+
+    if TYPE_CHECKING:
+
+        def __eq__(self, other: object, /) -> bool: ...
+        def __hash__(self) -> int: ...  # type: ignore[override]
+    else:  # noted by identity
+        __hash__ = object.__hash__
+        __eq__ = object.__eq__
 
     def run(self) -> None:
         """Do it all, in order; call under no lock. What there is no room for is done later."""

@@ -91,6 +91,8 @@ class Bus:
     The three are called on the bus's thread, under no lock, and must not wait: wakes stand behind them.
     """
 
+    up: bool
+
     def __init__(
         self,
         clients: Clients,

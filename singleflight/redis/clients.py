@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from . import scripts
 from .forks import renew_in_children
 from .scripts import Call
-from .sources import source_of
+from .sources import Source, source_of
 
 __all__ = ["Clients", "Kind", "Line", "Trouble", "raise_trouble", "trouble_of"]
 
@@ -58,7 +58,7 @@ class Clients:
     """
 
     def __init__(self, source: Any, *, timeout: float = 0.2) -> None:
-        self.source = source_of(source, timeout)
+        self.source: Source = source_of(source, timeout)
         self._closed = False
         self._begin()
         renew_in_children(self)

@@ -64,6 +64,7 @@ class Edges:
     """
 
     __slots__ = ("_inside", "_lease", "_nonce", "_target", "outer")
+    outer: Sequence[Node]
 
     def __init__(self, outer: Sequence[Node], inside: int, target: Node, lease: int) -> None:
         self.outer, self._inside, self._target, self._lease = outer, inside, target, lease

@@ -64,13 +64,19 @@ class Entries:
         version: what the user changes when the values of older code are not to be used.
     """
 
+    link: Link
+    cache: Cache
+    terms: Terms
+    codec: Codec
+    envelopes: Envelopes
+
     def __init__(
         self, link: Link, cache: Cache, terms: Terms, codec: Codec, version: str | int | None
     ) -> None:
         self.link, self.cache, self.terms = link, cache, terms
         self.codec, self._version = codec, version
-        self.version = b""  # until its first use: the annotation may name what is defined further down
-        self.digest = self.known_as(b"")
+        self.version: bytes = b""  # until its first use: the annotation may name what is defined further down
+        self.digest: bytes = self.known_as(b"")
         self.epoch: int | None = None  # None: not known; see `known_epoch`
         self.flying: dict[Flight, Any] = {}  # each with its passage
         self._counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)

@@ -80,9 +80,24 @@ class Link:
         timeout: seconds for connecting and for each answer.
     """
 
+    prefix: str
+    lease: float
+    timeout: float
+    clients: Clients
+    lock: Any
+    era: int
+    me: bytes
+    name: str
+    channel: bytes
+    breaker: Breaker
+    drops: Drops
+    mailboxes: Mailboxes
+    bus: Bus
+    keeper: Keeper
+
     def __init__(self, source: Any, *, prefix: str, lease: float, timeout: float) -> None:
         self.prefix, self.lease, self.timeout = prefix, lease, timeout
-        self.bus_channel = f"{prefix}:bus".encode()
+        self.bus_channel: bytes = f"{prefix}:bus".encode()
         self._source = source
         self._functions: dict[bytes, tuple[weakref.ref[Function], ...]] = {}
         self._begin()

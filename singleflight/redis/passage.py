@@ -63,6 +63,7 @@ class Passage:
         *("_asked", "_began", "_birth", "_box", "_entries", "_kind", "_lease", "_name", "_place", "_sighted"),
         *("_written", "claim", "digest", "flight", "lacks", "leader", "waited"),
     )
+    flight: Flight
 
     def __init__(self, entries: Entries, flight: Flight, box: Mailbox) -> None:
         self._entries, self.flight, self._box = entries, flight, box
@@ -70,14 +71,14 @@ class Passage:
         self._began = time.monotonic()
         self._lease: Lease | None = None
         self.leader: str | None = None
-        self.waited = False
+        self.waited: bool = False
         self._sighted = 0  # how often in a row it has seen a cycle that it is no part of
         self.lacks = False  # the loader has left it out
         mode: claims.Mode = "renew" if flight.background else "force" if flight.kind == "refresh" else "read"
         before = flight.previous
         seen = before.born if isinstance(before, SharedRecord) and mode == "renew" else 0
-        self.claim = Claim(mode, entries.link.new_token(), flight.retries, seen)
-        self.digest = b""  # by which others know its key
+        self.claim: Claim = Claim(mode, entries.link.new_token(), flight.retries, seen)
+        self.digest: bytes = b""  # by which others know its key
         self._place: scripts.Place | None = None  # where its entry is; None before the first question
 
     def steps(self) -> Generator[Any, Any, Brought | None]:

@@ -75,7 +75,7 @@ class Record:
     place: object
 
     # What only an `AgeingRecord` has; here they take no room.
-    grace = 0.0
+    grace: float = 0.0
     refresh_at = inf
     failed = False
     error: BaseException | None = None
@@ -117,6 +117,16 @@ class AgeingRecord(Record):
     """
 
     __slots__ = ("error", "failed", "grace", "refresh_at")
+    key: Hashable
+    value: Any
+    landed: float
+    ttl: float
+    grace: float
+    refresh_at: float
+    error: BaseException | None
+    failed: bool
+    hits: float
+    passed: float
 
     def __init__(
         self,
@@ -132,8 +142,8 @@ class AgeingRecord(Record):
         self.grace, self.refresh_at, self.error = grace, refresh_at, error
         self.failed = False
         self.hits = self.passed = 0.0
-        self.place = None
-        self.deadline = self.fast_until()
+        self.place: object = None
+        self.deadline: float = self.fast_until()
 
     def renew_at(self, when: float) -> None:
         """From then on, and not before, a reader starts a renewal; call under the mutex."""

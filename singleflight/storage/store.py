@@ -66,6 +66,9 @@ class Store:
         weighed: `maxsize` limits the sum of the records' weights.
     """
 
+    evictions: int
+    expirations: int
+
     def __init__(
         self, maxsize: int | None, ttl: float | None = None, policy: Any = USUAL, weighed: bool = False
     ) -> None:
@@ -84,7 +87,7 @@ class Store:
         self._of_instance: dict[InstanceKey, set[Record]] = {}  # records go by identity: no key is hashed
         self._of_tag: dict[str, set[Record]] = {}
         self._cuts: dict[str, int] = {}  # tags that were invalidated, and when; written under the lock
-        self.last_cut = 0  # the number of the last of these; written under the lock
+        self.last_cut: int = 0  # the number of the last of these; written under the lock
         self._most_cuts = _MANY_CUTS
         self._rebuild()
 

@@ -48,6 +48,9 @@ class AdaptiveTTL:
     works with `grace` and `jitter`, and it is safe to use from any thread.
     """
 
+    base: float
+    maximum: float
+
     def __init__(
         self,
         base: float | timedelta,
@@ -67,7 +70,7 @@ class AdaptiveTTL:
             raise TypeError(f"followers: expected a whole number, got {shown(followers)}")
         if followers < 0:
             raise ValueError(f"followers: cannot be negative, got {followers}")
-        self.factor = factor if type(factor) is int else number
+        self.factor: float = factor if type(factor) is int else number
         self.followers = followers
 
     def __call__(self, landing: Landing) -> float:

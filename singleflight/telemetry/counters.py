@@ -38,6 +38,16 @@ class Counts:
         "uncached",
         "waits",
     )
+    calls: int
+    errors: int
+    failures: int
+    fetches: int
+    hits: int
+    refreshes: int
+    stale_hits: int
+    timeouts: int
+    uncached: int
+    waits: int
 
     def __init__(self) -> None:
         self.reset()
@@ -70,6 +80,7 @@ class ThreadedHits(Counts):
     """
 
     __slots__ = ("_cells", "_local", "_lock")
+    hits: int
 
     def __init__(self) -> None:
         self._lock = new_lock()  # re-entrant: a finaliser may count its first hit in here

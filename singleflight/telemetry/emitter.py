@@ -49,11 +49,11 @@ class Emitter:
     )
 
     def __init__(self, name: str, listener: Listener | None) -> None:
-        self.name = name
+        self.name: str = name
         self._listeners: tuple[Listener, ...] = () if listener is None else (listener,)
-        self.has_listener = listener is not None
+        self.has_listener: bool = listener is not None
         self._watching: tuple[Listener, ...] = ()  # those of the observers that want hits
-        self.watches_hits = False
+        self.watches_hits: bool = False
         self._numbers = itertools.count(1)
         self._telling = threading.local()
         self._blamed: tuple[object, ...] = ()  # whose failure was logged; one more or less does no harm

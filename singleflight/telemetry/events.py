@@ -305,5 +305,5 @@ class LoggingListener:
         self._logger.log(self._level, "%s %s %s %s", name, event.kind, shown(key), extra)
 
 
-to_log = LoggingListener()
+to_log: LoggingListener = LoggingListener()
 """Writes the lines of the library's own log."""

@@ -10,7 +10,7 @@ from ..common.messages import listed, shown
 
 __all__ = ["ALL_KINDS", "check_kinds", "is_logging", "levels", "log", "refuse_unknown_kinds"]
 
-log = logging.getLogger("singleflight")
+log: logging.Logger = logging.getLogger("singleflight")
 log.addHandler(logging.NullHandler())
 is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss asks
 """Returns True if the library's own log lines of this level are wanted now."""

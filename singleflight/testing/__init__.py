@@ -77,7 +77,7 @@ class Recorder:
 
     def __init__(self, wants: Collection[str] = ALL_KINDS) -> None:
         check_kinds(wants)
-        self.wants = frozenset(wants)
+        self.wants: frozenset[str] = frozenset(wants)
         self._changed = threading.Condition()
         self._events: list[Event] = []
 

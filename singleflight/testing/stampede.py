@@ -35,7 +35,7 @@ class Stampede(Generic[R_co]):
 
     def __init__(self, name: str, callers: Sequence[Caller[R_co]], seconds: float, calls: int | str) -> None:
         self.name = name
-        self.callers = tuple(callers)
+        self.callers: tuple[Caller[R_co], ...] = tuple(callers)
         self.seconds = seconds
         self._calls = calls  # or why they are not known
 
