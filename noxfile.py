@@ -118,3 +118,13 @@ def mutants(session: nox.Session) -> None:
     """Change one thing at a time in the modules that decide; every change must fail a test or be listed."""
     session.install("-q", "-e", ".", "mutmut~=3.8", "pytest>=8.4", "pytest-timeout>=2.3", "hypothesis>=6.100")
     session.run("python", "tools/mutants/run.py", *session.posargs)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build, check and install what a release uploads, and stop before uploading.
+
+    It fails where something stands in the way of a release; with `-- --rehearsal` it only says so.
+    """
+    session.install("-q", "build", "check-wheel-contents", "twine")
+    session.run("python", "tools/release/run.py", *session.posargs)

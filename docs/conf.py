@@ -5,7 +5,13 @@ import singleflight
 project = "singleflight"
 author = "The singleflight developers"
 version = release = singleflight.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"singleflight {version}"
@@ -14,7 +20,8 @@ html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["promises.css", "wide.css", "narrow.css"]
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
+myst_substitutions = {"version": version}
 myst_heading_anchors = 3
 suppress_warnings = ["myst.xref_missing"]  # CHANGELOG.md is read from two places
 
