@@ -1,9 +1,9 @@
 """Makes all that a release uploads, checks it, and stops before uploading: `nox -s release`.
 
 It builds the sdist, and from that the wheel in pure Python and, where there is a C compiler, the one for
-this interpreter. It checks their metadata and contents, installs each wheel into an environment of its own and
-uses it there (`smoke.py`). Then it says what stands in the way of a release; with `--rehearsal` that fails
-nothing.
+this interpreter. It checks their metadata and contents, installs each wheel into an environment of its own,
+and uses it there (`smoke.py`). Then it says what stands in the way of a release; `--rehearsal` does not fail
+for that.
 """
 
 from __future__ import annotations
