@@ -192,6 +192,52 @@ def test_the_page_has_every_case_and_every_library(comparing):
         assert f"| {peer.name} | " in page
 
 
+def test_the_page_shows_the_stored_run(comparing):
+    """Rendered again, what the last full run has found gives the page of the docs, byte for byte."""
+    page = comparing("page")
+    assert page.text(page.stored()) == (ROOT / "docs" / "peers.md").read_text(encoding="utf-8")
+
+
+def test_a_run_is_stored_as_it_was_found(comparing, tmp_path):
+    """What is read again is what was written, down to quotes and letters that are not ASCII."""
+    page = comparing("page")
+    run = {"date": "2026-11-25", "cells": [["a", "threads.cold", 'one "call", 5 µs'], ["b", "x", "y"]]}
+    page.store(run, tmp_path / "run.json")
+    assert page.stored(tmp_path / "run.json") == run
+
+
+def test_each_cell_has_a_mark_and_each_mark_its_words(comparing):
+    """Every case says what a full mark means, and every cell of the stored run is shown in both forms."""
+    marks, cases, run = comparing("marks"), comparing("cases").load(), comparing("page").stored()
+    compared = {case.name for case in cases.values() if not case.alone}
+    assert {name.partition(".")[2] for name in compared} == set(marks.WISHES)
+    found = {(case, cell) for name, case, cell in run["cells"] if name in run["versions"]}
+    assert {marks.mark_of(*one) for one in found} == set(marks.SIGNS)
+    page = (ROOT / "docs" / "peers.md").read_text(encoding="utf-8")
+    assert [one for one in found if marks.sign(*one) not in page or f"| {one[1]} |" not in page] == []
+    with pytest.raises(LookupError, match=r"threads\.spelling: sings"):
+        marks.mark_of("threads.spelling", "sings")
+
+
+@pytest.mark.parametrize(
+    ("case", "cell", "mark"),
+    [
+        ("threads.cold", "1 call", "full"),
+        ("threads.failing", "2 calls", "half"),
+        ("threads.failing", "10 calls in turn", "empty"),
+        ("tasks.follower_cancelled", "1 call, 9 get CancelledError", "empty"),
+        ("tasks.both_colours", "2 calls", "empty"),
+        ("tasks.both_colours", "n/a", "none"),
+        ("tasks.nothing", "1 call, stored", "full"),
+        ("threads.mutable", "see it", "empty"),
+        ("tasks.reused_id", "n/a, kept alive", "none"),
+    ],
+)
+def test_marks_judge_what_callers_saw(comparing, case, cell, mark):
+    """The fewest calls and the right values are full, whoever makes them; this library's own defaults too."""
+    assert comparing("marks").mark_of(case, cell) == mark
+
+
 def test_the_page_is_no_recipe(comparing):
     """No case that is played alone is on it, nor a cell that tells that a library did not come back."""
     page = (ROOT / "docs" / "peers.md").read_text(encoding="utf-8")

@@ -607,7 +607,15 @@ def main() -> None:
     parser.add_argument(
         "--page", metavar="FILE", help="compare with every library, and write that page of the docs"
     )
+    parser.add_argument(
+        "--stored",
+        action="store_true",
+        help="with --page: write it from the run that is stored, without another",
+    )
     options = parser.parse_args()
+    if options.page and options.stored:
+        page.write_stored(options.page)
+        return
     if options.page:
         page.write(options.page, options.quick)
         return

@@ -17,40 +17,66 @@ hide-toc: true
 
 # Compared with other libraries
 
-What this library and seven others do in the same situations, and how long each takes for the same work. This command
-writes the whole page:
+What this library and seven others do in the same situations, and how long each takes for the same work.
+
+## At a glance
+
+What callers saw, in a run: <span class="mark full">●</span> as the row says,
+<span class="mark half">◐</span> in part, or with one call more, <span class="mark empty">○</span> not so. A dash means that the library has no way to do this, or that the question does not arise. Point at a mark, or tap it, for
+the words; [the words of all](#the-same-in-words) are below.
+
+### Threads ask
+
+:::{container} wide marks
+<THREADS_MARKS>
+:::
+
+### Tasks ask
+
+:::{container} wide marks
+<TASKS_MARKS>
+:::
+
+A library that does not serve threads, or coroutine functions, is not in that table. For how many calls are made the
+marks are: <span class="mark full">●</span> 1, <span class="mark half">◐</span> 2, <span class="mark empty">○</span> one
+for each caller. This library makes a second call on purpose when the first one fails or brings `None`; options change
+that, [as below](#where-another-is-better).
+
+## How the page is made
+
+This command writes the whole page:
 
     <COMMAND>
 
 It needs a checkout with the extra `bench`, and some minutes (fewer with `--quick`). This page was
-made on <DATE> with <MACHINE>.
+made on <DATE> with <MACHINE>. <LOAD>
 Each library is set up against stampedes as its own documentation recommends, with its store in the process's
 memory, a ttl of a minute, and room for 1024 entries:
 
+:::{container} wide
 <SETUPS>
+:::
 
 <LEFT_OUT>
 
-## What they do
+## The same in words
 
 Each cell was found in a process of its own, which plays the case with real threads or tasks. The cell says what the
 callers saw: "1 call" means that the function ran once and every caller got its value, "2 calls" that it ran again, "10
-calls in turn" that it ran for one caller after another, "10 calls at once" that it ran for all of them. A library that
-does not serve threads, or coroutine functions, is not in that table.
+calls in turn" that it ran for one caller after another, "10 calls at once" that it ran for all of them. "n/a" means
+that the library has no way to do this.
 
-### Threads ask
+### Threads, in words
 
 :::{container} wide
 <THREADS>
 :::
 
-### Tasks ask
+### Tasks, in words
 
 :::{container} wide
 <TASKS>
 :::
-
-"n/a" means that the library has no way to do this.
 
 ### What is not compared
 
