@@ -17,6 +17,7 @@ import statistics
 import sys
 from collections.abc import Iterator
 
+from command_line import number_in
 from fleet_board import fleet_runs
 from local_store import store_at
 from market_server import MarketServer
@@ -199,18 +200,6 @@ def parsed() -> argparse.Namespace:
             "argument --kill-leader: needs --store, a server of ours, and widgets that ask for one price"
         )
     return options
-
-
-def number_in(text: str, least: float, most: float, whole: bool = False) -> float:
-    """The number that a flag was given, or an error that says what it expects."""
-    span = f"from {least:g} to {most:g}" if most < float("inf") else f"of at least {least:g}"
-    try:
-        number = float(int(text) if whole else float(text))
-    except ValueError:
-        number = float("nan")
-    if not least <= number <= most or number == float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a {'whole ' * whole}number {span}, got {text!r}")
-    return number
 
 
 def widget_count(text: str) -> int:

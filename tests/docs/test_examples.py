@@ -3,8 +3,10 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -317,3 +319,32 @@ def test_the_fastapi_prices_without_fastapi(tmp_path):
     assert done.returncode == 1
     assert "pip install -e '.[web]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class TestTheDesk:
+    """Without a browser; with one see `test_desk.py`."""
+
+    def test_without_nicegui(self, tmp_path):
+        """It says what to install."""
+        (tmp_path / "nicegui.py").write_text("raise ImportError('no nicegui here')")
+        done = run("desk.py", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "desk: no nicegui here; install what it needs: pip install -e '.[desk]'\n"
+
+    def test_a_port_that_is_taken(self):
+        """It says so, in one line."""
+        pytest.importorskip("alpaca")
+        if find_spec("nicegui") is None:
+            pytest.skip("nicegui is not installed")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            done = run("desk.py", f"--port={port}")
+        assert done.returncode == 1
+        assert re.fullmatch(rf"desk: --port {port}: .+\n", done.stderr)
+
+    @pytest.mark.parametrize(("flag", "text"), [("--port", "66000"), ("--ttl", "0"), ("--latency", "x")])
+    def test_bad_flags(self, flag, text):
+        """They are named, with exit code 2."""
+        done = run("desk.py", f"{flag}={text}")
+        assert done.returncode == 2
+        assert f"argument {flag}: " in done.stderr

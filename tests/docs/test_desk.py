@@ -1,0 +1,308 @@
+"""The desk in a real browser: what its widgets show, and what its counters say after each click."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "desk.py"
+PATIENCE = 30.0
+SILENT = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+)
+WIDE, PHONE = (1400, 900), (390, 844)
+CONTRAST = 4.5  # of text, by WCAG 2.2, level AA
+
+pytestmark = [
+    pytest.mark.timeout(170),
+    pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent in another way"),
+]
+
+
+def programs():
+    """The browser and its driver, or None for what is not there."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Headless Chromium. Skips without one, but not when NEEDS_BROWSER is set, as CI does."""
+    chromium, driver = programs()
+    if not os.environ.get("NEEDS_BROWSER") or sys.version_info >= (3, 15):  # see the extra `test`
+        for needed in ("nicegui", "selenium", "alpaca"):
+            if find_spec(needed) is None:
+                pytest.skip(f"{needed} is not installed")
+        if chromium is None or driver is None:
+            pytest.skip("no Chromium with a chromedriver here")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in (*SILENT, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "127.0.0.1,localhost")
+        chrome = webdriver.Chrome(options=options, service=Service(driver))
+        try:
+            chrome.set_page_load_timeout(PATIENCE)
+            yield chrome
+        finally:
+            chrome.quit()
+
+
+@pytest.fixture
+def open_desk(browser):
+    """Starts the example, on a free port, and opens its page."""
+    started = []
+
+    def start(*arguments):
+        clean = {key: text for key, text in os.environ.items() if not key.startswith(("APCA_", "PRICE_"))}
+        command = [sys.executable, str(EXAMPLE), "--port=0", "--latency=0.05", *arguments]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean
+        )
+        started.append(process)
+        found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+        assert found, process.stderr.read()
+        browser.get(found[0])
+        desk = Page(browser, process)
+        desk.wait(lambda: desk.refreshes >= 1)  # the page's own first one
+        return desk
+
+    yield start
+    browser.get("about:blank")
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+class Page:
+    """What a user sees and does."""
+
+    def __init__(self, browser, process):
+        self.browser, self.process = browser, process
+
+    def find(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def wait(self, condition):
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert self.process.poll() is None, self.process.stderr.read()
+            assert time.monotonic() < end, self.find("return document.body.innerText")
+            time.sleep(0.05)  # the page tells nobody that it has changed
+
+    def click(self, label):
+        """Click the one button or switch with this label."""
+        controls = [
+            each
+            for each in self.browser.find_elements("css selector", ".controls .q-btn, .controls .q-toggle")
+            if each.text.strip() == label
+        ]
+        assert len(controls) == 1, label
+        controls[0].click()
+
+    def is_on(self, label):
+        """Whether a button is pressed or a switch is on, by what a screen reader is told."""
+        script = """
+            const pressed = ".controls [aria-pressed], .controls [aria-checked]";
+            for (const each of document.querySelectorAll(pressed))
+                if (each.innerText.trim() === arguments[0])
+                    return (each.ariaPressed ?? each.ariaChecked) === "true";
+        """
+        return self.find(script, label)
+
+    def press(self, label):
+        """Click, and wait until it is pressed where it was not, or the other way round."""
+        before = self.is_on(label)
+        self.click(label)
+        self.wait(lambda: self.is_on(label) is not before)
+
+    def refresh(self, label="Refresh"):
+        """Click what has all widgets ask, and wait until all have been answered."""
+        self.wait(lambda: self.find("return !document.querySelector('.primary').disabled"))
+        before = self.refreshes
+        self.click(label)
+        self.wait(lambda: self.refreshes == before + 1)
+
+    @property
+    def refreshes(self):
+        return int(self.find("return document.querySelector('.tiles')?.dataset.refreshes ?? 0"))
+
+    def count(self, name):
+        """One of the counters, as it is shown."""
+        return self.find("return document.querySelector(`[data-count='${arguments[0]}']`).innerText", name)
+
+    def rows(self):
+        """Symbol, price and age of all rows of all widgets."""
+        rows = "[...document.querySelectorAll('.widgets tr')]"
+        return self.find(f"return {rows}.map(row => [...row.cells].map(cell => cell.innerText))")
+
+    def prices(self):
+        """The prices of all rows; None for "no price"."""
+        shown = [price for _, price, _ in self.rows()]
+        assert all(re.fullmatch(r"[\d,]+\.\d\d|no price", price) for price in shown), shown
+        return [None if price == "no price" else float(price.replace(",", "")) for price in shown]
+
+
+def test_fifty_requests_against_five(open_desk):
+    """Ten widgets ask for five prices: 50 requests without the decorator, 5 with, none for stored ones."""
+    desk = open_desk("--ttl=600")
+    desk.click("Drop prices")
+    desk.press("Decorator")
+    desk.refresh()
+    assert desk.count("requests-without") == "50"
+    assert desk.count("asked") == "50"
+    assert len(desk.prices()) == 50
+
+    desk.press("Decorator")
+    desk.refresh()
+    assert (desk.count("requests-without"), desk.count("requests-with")) == ("50", "5")
+    assert desk.count("asked") == "5"
+    assert sum(int(desk.count(how)) for how in ("asked", "joined", "stored")) == 50
+    seen = {(symbol, price) for symbol, price, _ in desk.rows()}
+    assert len(seen) == 5  # all widgets show the same
+    assert None not in desk.prices()
+    assert re.fullmatch(r"\d\.\d\d s", desk.count("waits-with"))
+
+    desk.refresh()
+    assert (desk.count("requests-with"), desk.count("stored")) == ("0", "50")
+    desk.refresh("Account 2")  # has prices of its own
+    assert (desk.count("requests-with"), desk.count("priced")) == ("5", "50")
+
+
+def test_an_outage(open_desk):
+    """With grace the widgets keep their prices and say how old these are; without it they have none."""
+    desk = open_desk("--ttl=1")
+    desk.refresh("Account 2")
+    desk.refresh("Account 1")
+    desk.press("Outage")
+    assert "Broker down" in desk.find("return document.querySelector('.state').innerText")
+
+    def is_old():
+        return all(re.fullmatch(r"\d+ s old", age) for _, _, age in desk.rows())
+
+    def refreshed_and_old():
+        desk.refresh()
+        assert None not in desk.prices()
+        assert desk.count("stored") == "50"
+        return is_old()
+
+    desk.wait(refreshed_and_old)
+    desk.refresh("Account 2")
+    assert desk.prices() == [None] * 50
+    assert "HTTP 503" in desk.find("return document.querySelector('.log').innerText")
+
+    desk.press("Outage")
+    desk.refresh()
+    assert None not in desk.prices()
+
+
+def test_a_weekend(open_desk):
+    """Without bids the last trade or the close stands in, marked; or there is no price, and no storm."""
+    desk = open_desk("--ttl=600")
+    assert not any("*" in symbol for symbol, _, _ in desk.rows())
+    desk.press("Weekend")
+    assert "Market closed" in desk.find("return document.querySelector('.state').innerText")
+    desk.click("Drop prices")
+    desk.refresh()
+    assert desk.count("requests-with") == "5"
+    assert None not in desk.prices()
+    assert all(symbol.endswith("*") for symbol, _, _ in desk.rows())
+
+    desk.refresh("Account 2")
+    assert desk.prices() == [None] * 50
+    assert 5 <= int(desk.count("requests-with")) <= 10
+    assert "not a price: bid 0" in desk.find("return document.querySelector('.log').innerText")
+
+
+def test_how_it_looks(open_desk, browser):
+    """Nothing scrolls sideways or jumps, all text is readable, and nothing comes from elsewhere."""
+    desk = open_desk("--ttl=1")
+
+    def check_contrast():
+        for scheme in ("dark", "light"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            desk.wait(lambda dark=scheme == "dark": desk.find(IS_DARK) is dark)
+            assert desk.find(UNREADABLE, CONTRAST) == []
+
+    for (width, height), phone in ((WIDE, False), (PHONE, True)):
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        desk.wait(lambda width=width: desk.find("return innerWidth") == width)
+        desk.find(WATCH_FOR_JUMPS)
+        tall = desk.find("return document.documentElement.scrollHeight")
+        for fault in ("Outage", "Weekend"):
+            desk.press(fault)
+            desk.refresh("Account 2")
+            check_contrast()
+            desk.refresh("Account 1")
+            check_contrast()
+            desk.press(fault)
+        assert desk.find("return document.documentElement.scrollWidth") == width
+        assert desk.find("return document.documentElement.scrollHeight") == tall
+        assert desk.find("return window.jumped") < 0.02  # of the screen, by Chromium's measure; 0.1 is good
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    origins = desk.find(
+        "return [...new Set(performance.getEntriesByType('resource').map(e => new URL(e.name).origin))]"
+    )
+    assert origins == [desk.find("return location.origin")]
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_desk_that_refreshes_itself(open_desk):
+    """The switch has the widgets ask again and again; Ctrl-C ends all that at once, without a word."""
+    desk = open_desk("--ttl=600")
+    before = desk.refreshes
+    desk.press("Every 2 s")
+    desk.wait(lambda: desk.refreshes >= before + 2)
+    desk.process.send_signal(signal.SIGINT)
+    told, errors = desk.process.communicate(timeout=PATIENCE)
+    assert (desk.process.returncode, told, errors) == (0, "", "")
+
+
+IS_DARK = "return document.body.classList.contains('body--dark')"
+WATCH_FOR_JUMPS = """
+    window.jumped = 0;
+    window.watching?.disconnect();
+    window.watching = new PerformanceObserver(
+        list => list.getEntries().forEach(entry => { window.jumped += entry.value; }));
+    window.watching.observe({type: "layout-shift"});
+"""
+# The texts whose contrast with what is behind them is too low; what is disabled may be faint.
+UNREADABLE = """
+    const least = arguments[0];
+    const channels = color => color.match(/[\\d.]+/g).map(Number);
+    const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255)
+        .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const behind = element => {
+        for (let each = element; each; each = each.parentElement) {
+            const found = channels(getComputedStyle(each).backgroundColor);
+            if (found.length < 4 || found[3] === 1) return found;
+        }
+        return [255, 255, 255];
+    };
+    const poor = [];
+    const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const text = walker.currentNode.data.trim(), element = walker.currentNode.parentElement;
+        if (!text || element.closest("[disabled], .q-icon") || !element.checkVisibility()) continue;
+        const one = luminance(channels(getComputedStyle(element).color)), other = luminance(behind(element));
+        const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+        if (contrast < least) poor.push([text, contrast]);
+    }
+    return poor;
+"""
