@@ -1,10 +1,16 @@
 """Runs each Python code block of README and docs and each doctest; and everything on two cores."""
 
+import ast
 import gc
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
+from importlib.util import find_spec
+from pathlib import Path
 from unittest import SkipTest
 
 import pytest
@@ -17,6 +23,13 @@ from sybil.sybil import SybilCollection
 PROCESSES = 2
 SHOWN_SERVER = "redis://localhost:6379"  # as the documentation writes it
 TUTORIAL = "docs/tutorial.md"  # the one page whose blocks continue one another
+# Libraries whose blocks are left out where they are not installed.
+# The session `peers` has them all, and sets PEERS=1.
+PEERS = {
+    *("aiohttp", "celery", "django", "fastapi", "flask", "gunicorn", "httpx", "IPython", "nicegui"),
+    *("requests", "sqlalchemy", "streamlit", "temporalio"),
+}
+APART = {"celery", "django", "IPython", "nicegui", "streamlit"}  # these configure a process as a whole
 
 
 class StandaloneCodeBlockParser(CodeBlockParser):
@@ -25,17 +38,66 @@ class StandaloneCodeBlockParser(CodeBlockParser):
     language = "python"
 
     def evaluate(self, example: Example) -> None:
-        """Run the block in a new namespace; one that names a server, with one of our own."""
+        """Run the block in a new namespace; one that names a server, with one of our own.
+
+        A block of tests is run by pytest, and one with a library of `APART` in a process of its own.
+        """
         example.namespace = {"__name__": "__main__"}
+        tree = ast.parse(example.parsed)
+        used = imported(tree)
+        missing = sorted(name for name in used & PEERS if find_spec(name) is None)
+        if missing and not os.environ.get("PEERS"):
+            raise SkipTest(f"needs {', '.join(missing)}")
+        tests = any(isinstance(node, FUNCTIONS) and node.name.startswith("test_") for node in tree.body)
         with a_server() if SHOWN_SERVER in example.parsed else nullcontext(SHOWN_SERVER) as url:
             parsed = example.parsed
             example.parsed = Lexeme(parsed.replace(SHOWN_SERVER, url), parsed.offset, parsed.line_offset)
+            if tests or used & APART:
+                return run_apart(
+                    example.parsed, ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if tests else []
+                )
             try:
                 PythonEvaluator()(example)
             finally:
                 for value in example.namespace.values():
                     if type(value).__name__ == "RedisStore":
                         value.close()
+
+
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """The names of the packages that a block imports, wherever it does."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def run_apart(block: str, options: list[str]) -> None:
+    """Run a block as a file of its own, in a folder and a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="singleflight-") as folder:
+        file = Path(folder, "test_example.py" if options else "example.py")
+        file.write_text(block, encoding="utf-8")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, *options, file.name],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+        if done.returncode:
+            raise AssertionError(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
 
 
 @contextmanager
