@@ -71,6 +71,7 @@ class MarketServer:
         failures: the part of all requests, 0 to 1, that is answered 500, evenly spread.
         window: seconds of the limit's window.
         counts_refused: whether a request that is answered 429 counts, too, and keeps the window shut.
+        clock: the time of the limit's windows and of the answers, in seconds since 1970.
     """
 
     def __init__(
@@ -81,9 +82,10 @@ class MarketServer:
         *,
         window: float = 1.0,
         counts_refused: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.latency, self.rate_limit, self.failures = latency, rate_limit, failures
-        self.window, self.counts_refused = window, counts_refused
+        self.window, self.counts_refused, self.clock = window, counts_refused, clock
         self.prices = {
             "ASML": 984.75,
             "AAPL": 190.5,
@@ -171,7 +173,7 @@ class MarketServer:
         """Count one request of a key, and say whether it is admitted; call under the lock."""
         if self.rate_limit is None:
             return True, {}
-        now = time.time()
+        now = self.clock()
         window = int(now / self.window)
         who = key, "data" if data else "trading"
         which, count = self._windows.get(who, (window, 0))
@@ -404,6 +406,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """For the header `Date`: the market's own time."""
+        server: Any = self.server
+        return super().date_time_string(server.market.clock() if timestamp is None else timestamp)
 
     def log_message(self, *args: Any) -> None:
         """Keep quiet: the board prints what matters."""

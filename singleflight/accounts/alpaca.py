@@ -67,6 +67,10 @@ class AlpacaAccount(AccountInterface):
             while that fails (default None: `PRICE_CACHE_GRACE`, or 0). `entry` shows its age and state.
         gather: for how many seconds a request for one price waits for others, which travel with it, such as
             0.01 (default 0: each is a request of its own).
+        requests_per_minute: how many requests are sent in any minute at most, to market data and to trading
+            each, by all accounts of one key pair in this process (default None: as many as the service
+            takes). Of several numbers the smallest holds, while an account with it lives that has made
+            requests.
         stream_url: replaces the origin of the streams, such as `ws://127.0.0.1:8001`.
         currency: of the prices of stocks, such as "EUR" (default None: US dollars).
 
@@ -115,6 +119,7 @@ class AlpacaAccount(AccountInterface):
         price_grace: float | None = None,
         stream_url: str | None = None,
         gather: float = 0.0,
+        requests_per_minute: int | None = None,
     ) -> None:
         super().__init__(id)
         settings = Settings.checked(
@@ -138,6 +143,7 @@ class AlpacaAccount(AccountInterface):
             price_grace=price_grace,
             stream_url=stream_url,
             gather=gather,
+            requests_per_minute=requests_per_minute,
         )
         self.paper: bool = settings.paper
         self._clients = Clients(id, settings)

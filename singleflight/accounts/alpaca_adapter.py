@@ -108,18 +108,22 @@ class Adapter(HTTPAdapter):
         """Send it in its turn. Raises what requests raises, `GateShut` and `UnexpectedAnswer`."""
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self._limits.timeout
-        with self._gate.passing(**self._terms) as answered:
-            try:
-                response = super().send(request, *args, **kwargs)
-            except Disconnected as error:
-                if request.method != "GET" or not was_idle(error):
-                    raise
-                response = super().send(request, *args, **kwargs)
-            answered(response.status_code, response.headers)
+        try:
+            response = self._send(request, *args, **kwargs)
+        except Disconnected as error:
+            if request.method != "GET" or not was_idle(error):
+                raise
+            response = self._send(request, *args, **kwargs)  # the service may count both
         unexpected = what_is_wrong(response)
         if unexpected is not None:
             response.close()
             raise UnexpectedAnswer(response.status_code, unexpected)
+        return response
+
+    def _send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._gate.passing(**self._terms) as answered:
+            response = super().send(request, *args, **kwargs)
+            answered(response.status_code, response.headers)
         return response
 
 

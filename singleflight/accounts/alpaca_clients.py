@@ -122,6 +122,8 @@ def set_limits(
 
     origin = str(getattr(client._base_url, "value", client._base_url))
     gate = gate_of(service, origin, settings.api_key or settings.oauth_token, limits.retry_wait)
+    if settings.requests_per_minute is not None:
+        gate.keep_to(settings.requests_per_minute, client)
     client._session.auth = leave_alone
     for scheme in ("https://", "http://"):
         client._session.mount(scheme, Adapter(limits, gate, urgent))

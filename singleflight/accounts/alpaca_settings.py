@@ -48,6 +48,7 @@ class Settings:
     price_grace: float | None
     stream_url: str | None
     gather: float
+    requests_per_minute: int | None
 
     @classmethod
     def checked(
@@ -73,6 +74,7 @@ class Settings:
         price_grace: float | None = None,
         stream_url: str | None = None,
         gather: float = 0.0,
+        requests_per_minute: int | None = None,
     ) -> Settings:
         """The arguments of `AlpacaAccount`; `TypeError` or `ValueError` names the one that is wrong."""
         if oauth_token is not None:
@@ -95,10 +97,9 @@ class Settings:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
         if currency is not None and not (isinstance(currency, str) and re.fullmatch("[A-Z]{3}", currency)):
             raise ValueError(f"currency: expected a code such as 'EUR', got {currency!r}")
-        if isinstance(retries, bool) or not isinstance(retries, int):
-            raise TypeError(f"retries: expected a whole number, got {retries!r}")
-        if retries < 0:
-            raise ValueError(f"retries: cannot be negative, got {retries}")
+        retries = _count("retries", retries, least=0)
+        if requests_per_minute is not None:
+            requests_per_minute = _count("requests_per_minute", requests_per_minute, least=1)
         limits = Limits(_wait("timeout", timeout), retries, _wait("retry_wait", retry_wait))
         if limits.timeout == 0:
             raise ValueError("timeout: must be more than 0 seconds")
@@ -125,6 +126,7 @@ class Settings:
             price_grace=None if price_grace is None else _wait("price_grace", price_grace),
             gather=_wait("gather", gather),
             stream_url=_origin("stream_url", stream_url, ("ws", "wss")),
+            requests_per_minute=requests_per_minute,
         )
 
 
@@ -173,6 +175,14 @@ def _stand_ins(types: Iterable[str]) -> tuple[str, ...]:
         if one not in _STAND_INS:
             raise ValueError(f"fallback: expected some of {', '.join(_STAND_INS)}, got {one!r}")
     return found
+
+
+def _count(argument: str, value: int, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument}: expected a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{argument}: expected at least {least}, got {value}")
+    return value
 
 
 def _wait(argument: str, value: float) -> float:

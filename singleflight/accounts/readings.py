@@ -20,12 +20,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from .. import Landing, single_flight_ttl
+from .gate import LONGEST_PAUSE
 
 __all__ = ["LONGEST_FLIGHT", "MOST_AT_ONCE", "MOST_KEPT", "NoPrice", "Quote", "Reading", "Readings", "Rules"]
 
 MOST_KEPT = 16_384  # values of all accounts together: a market's symbols, not only a screen's
 MOST_AT_ONCE = 50  # symbols in one request
 LONGEST_FLIGHT = 60.0  # seconds: no healthy request takes that long, and its price would be a minute old
+# A request may wait at the gate before that: who asks for its price again meanwhile is to make no other.
+_LONGEST_READING = LONGEST_PAUSE + LONGEST_FLIGHT
 
 _CONTRACT = re.compile(r"[A-Z]{1,6}\d{6}[CP]\d{8}")  # an option: root, day, call or put, strike
 _PAIR = re.compile(r"([A-Z]{2,}?)(USD[CT]?|BTC)")  # crypto as positions spell it; a stock has five letters
@@ -218,7 +221,11 @@ class Readings(ABC):
         return "snapshot" if self.rules.fallback else what_of(price_type)
 
     @single_flight_ttl(
-        key=_reading_key, ttl=_reading_ttl, maxsize=MOST_KEPT, flight_timeout=LONGEST_FLIGHT, name="readings"
+        key=_reading_key,
+        ttl=_reading_ttl,
+        maxsize=MOST_KEPT,
+        flight_timeout=_LONGEST_READING,
+        name="readings",
     )
     def reading(self, symbol: str, price_type: str) -> Reading | None:
         """The reading that has prices of this type; None where it could not be had, which was logged."""
