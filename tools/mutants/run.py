@@ -193,6 +193,10 @@ TESTS = {
     "signatures": ["decorators/test_parameters.py", "decorators/test_twin.py", "core/test_keys.py"],
     "pickles": ["decorators/test_pickling.py"],
     "keys": [*KEYS, "core/test_keys.py", "decorators/test_unweakable.py", "decorators/test_bound.py"],
+    # live
+    "snapshot": ["live/test_snapshot.py"],
+    "sockets": ["live/test_sockets.py"],
+    "screen": ["live/test_commands.py"],
     # accounts
     "interface": ACCOUNTS,
     "alpaca": ACCOUNTS,
@@ -210,6 +214,7 @@ LEFT_OUT = {
     "signatures that are passed on": {"decorate", "wrapt_types", "alpaca_clients", "workers"},
     "what is seen only from outside of the process, or of the frame": {"forks", "frames", "patches"},
     "helpers for users' tests": {"callers", "stampede"},
+    "a show": {"demo"},
     "what is run on the server": {"texts"},
     "protocols": {"tier"},
 }

@@ -1,0 +1,203 @@
+"""`python -m singleflight`, as users run it."""
+
+import io
+import json
+import re
+
+import pytest
+
+from singleflight.__main__ import main
+from singleflight.live import demo, screen
+
+from .conftest import command, loaded
+
+
+def test_top_shows_functions_and_flights(shown):
+    """Once, in a pipe: each function with its numbers, each flight with its leader."""
+    done = shown.run("top", "--once", "--interval", "0.05")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 functions: 4 calls received, 3 runs, 1 in progress\n")
+    lines = done.stdout.splitlines()
+    assert lines[2].split() == ["pid", *list(screen.COLUMNS.values())[1:]]
+    (quick,) = [line.split() for line in lines if " quick " in line]
+    assert quick == [str(shown.pid), "quick", "0.0", "33%", "3", "0", "2", "0", "0", "-", "2"]
+    (slow,) = [line.split() for line in lines if re.match(rf" *{shown.pid} +slow ", line)]
+    assert slow[3:9] == ["0%", "1", "0", "1", "1", "1"]
+    assert re.search(r"\d\.\d s █+ slow 'monthly': call by thread 'the leader'", done.stdout)
+
+
+def test_report_of_a_process(shown):
+    """The text of `report()`, or data, or entries; values only where the process allows it."""
+    assert "slow 'monthly': call by thread 'the leader'" in shown.run("report", shown.pid).stdout
+    told = loaded(shown.run("report", shown.pid, "--json"))
+    assert told["pid"] == shown.pid
+    assert {f["name"]: f["calls"] for f in told["functions"]} == {"quick": 2, "slow": 1}
+    entries = shown.run("report", shown.pid, "--entries", "5").stdout
+    assert re.search(r"1 hits, .* old, fresh +\('a',\)\n", entries)
+    assert "value of" not in entries
+    refused = shown.run("report", shown.pid, "--entries", "5", "--values")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "does not show values" in refused.stderr
+
+
+def test_report_with_values(open_handed):
+    """Where the process has said that it may."""
+    entries = open_handed.run("report", open_handed.pid, "--entries", "5", "--values").stdout
+    assert re.search(r"1 hits, .* old, fresh +\('a',\) = 'value of a'\n", entries)
+
+
+def test_nobody_shows_itself(folder):
+    """One line says what to do."""
+    for arguments in (["top", "--once"], ["report", "999999999"]):
+        done = command(*arguments, "--directory", folder)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert len(done.stderr.splitlines()) == 1
+        assert "call singleflight.live.serve() in" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "COMMAND"),
+        (["stop"], "invalid choice"),
+        (["report"], "pid"),
+        (["report", "x"], "expected the number of a process, got 'x'"),
+        (["report", "1.5"], "expected the number of a process, got '1.5'"),
+        (["report", "1", "--entries", "0"], "expected a whole number from 1 to 1000, got '0'"),
+        (["report", "1", "--values"], "argument --values: needs --entries"),
+        (["top", "--interval", "0"], "expected seconds, from 0.05 to 3600, got '0'"),
+        (["top", "--sort", "colour"], "invalid choice"),
+        (["demo", "--speed", "nan"], "expected a number from 0.1 to 100, got 'nan'"),
+    ],
+)
+def test_bad_arguments(arguments, told, capsys):
+    """They are refused in a line that names them."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_names_every_command(capsys):
+    """For all of them, and for each."""
+    done = command("--help")
+    assert done.returncode == 0
+    for name in ("top", "report", "demo"):
+        assert name in done.stdout
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0
+        assert f"python -m singleflight {name}" in capsys.readouterr().out
+
+
+def test_the_demonstration():
+    """In a pipe: three pictures, 50 requests against 5, nobody without a price, and no control characters."""
+    done = command("demo", "--speed", "10")
+    assert done.returncode == 0, done.stderr
+    requests = [int(number) for number in re.findall(r"^  requests .* (\d+)$", done.stdout, re.MULTILINE)]
+    prices = re.findall(r"^  prices .* (\d+ of \d+.*)$", done.stdout, re.MULTILINE)
+    assert requests[:2] == [50, 5]
+    assert prices == ["50 of 50", "200 of 200", "200 of 200"]
+    assert "200 made do with the last one" in done.stdout
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout)
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 100
+
+
+class Terminal(io.StringIO):
+    """Text that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_picture_is_drawn_in_its_place():
+    """On a terminal each one goes back over the one before."""
+    out = Terminal()
+    picture = demo.Picture(out)
+    picture.draw(["a", "b"])
+    picture.draw(["c", "d"], last=True)
+    assert out.getvalue() == "a\x1b[K\nb\x1b[K\n\x1b[2Ac\x1b[K\nd\x1b[K\n"
+
+
+def test_a_demonstration_that_takes_too_long():
+    """It says so, and ends."""
+    out = io.StringIO()
+    assert demo.run(out, speed=0.1, most=0.0) == 1
+    assert "this takes too long" in out.getvalue()
+
+
+def function(name, received=0, flights=(), **numbers):
+    """What a snapshot tells of a function."""
+    fields = ("waits", "calls", "failures", "in_flight", "number_of_entries")
+    told = {"name": name, "received": received, "hit_rate": 0.5, **dict.fromkeys(fields, 0), **numbers}
+    return {**told, "flights": list(flights), "flights_left_out": 0}
+
+
+def process(time, *functions, left_out=0):
+    """A snapshot."""
+    return {"time": time, "functions": list(functions), "functions_left_out": left_out}
+
+
+def flight(key, elapsed, **told):
+    """What it tells of a flight."""
+    usual = {"leader": "thread 'x'", "followers": 0, "kind": "call", "detached": False, "queued": False}
+    return {"key": key, "elapsed": elapsed, **usual, **told}
+
+
+def test_rates_are_differences():
+    """By the processes' own time; a function that was counted anew, or is new, has none."""
+    before = {1: process(10.0, function("a", 100), function("b", 50))}
+    now = {1: process(12.0, function("a", 140), function("b", 3), function("c", 9)), 2: process(5.0)}
+    rates = {row["name"]: row["rate"] for row in screen.rows(now, before, "rate")}
+    assert rates == {"a": 20.0, "b": 0.0, "c": 0.0}
+    assert screen.rows(now, before, "rate")[0]["name"] == "a"
+    assert [row["name"] for row in screen.rows(now, before, "name")] == ["a", "b", "c"]
+
+
+def test_a_screen_is_never_larger_than_the_terminal():
+    """Long names are cut, what has no room is counted."""
+    functions = [function("n" * 200 + str(n), n, [flight("k" * 200, n + 1.0)]) for n in range(50)]
+    text = screen.plain({1: process(1.0, *functions, left_out=3)}, {}, "received", width=80, height=20)
+    lines = text.splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 80
+    assert "(3 more are not shown)" in lines[0]
+    assert any(re.fullmatch(r"\.\.\. \d+ more", line) for line in lines)
+    assert any(re.fullmatch(r"\.\.\. \d+ more in progress", line) for line in lines)
+
+
+def test_flights_are_shown_longest_first():
+    """Of all processes, with who waits and what is odd about them."""
+    one = process(1.0, function("a", flights=[flight("'x'", 1.0), flight("'y'", 4.0, followers=3)]))
+    two = process(1.0, function("b", flights=[flight("'z'", 2.0, detached=True, queued=True)]))
+    text = screen.plain({1: one, 2: two}, {})
+    assert text.startswith("2 processes, 2 functions: ")
+    found = [line.split(" s ", 1) for line in text.splitlines() if " call by " in line]
+    assert [float(seconds) for seconds, _ in found] == [4.0, 2.0, 1.0]
+    assert found[0][1].startswith("██████████ a 'y': call by thread 'x', 3 waiting")
+    assert found[1][1].startswith("█████      b 'z': call by thread 'x', detached, queued")
+
+
+def test_the_live_screen(shown, monkeypatch):
+    """With rich, on a terminal: it is drawn anew each time, and ends when the process has ended."""
+    pytest.importorskip("rich")
+    out = Terminal()
+    drawn = []
+    monkeypatch.setattr("rich.live.Live.update", lambda self, text, refresh: drawn.append(text.plain))
+    monkeypatch.setattr("rich.live.Live.start", lambda self, refresh=False: None)
+    monkeypatch.setattr("rich.live.Live.stop", lambda self: None)
+
+    def pause(_):
+        if len(drawn) == 2:
+            shown.end()
+
+    assert screen.run([shown.pid], shown.folder, 1.0, "rate", once=False, out=out, pause=pause) == 0
+    assert len(drawn) == 2
+    assert all(text.startswith("2 functions: 4 calls received") for text in drawn)
+
+
+def test_json_is_all_there_is(shown):
+    """What `--json` writes is what `snapshot` returns."""
+    told = json.loads(shown.run("report", shown.pid, "--json", "--entries", "1").stdout)
+    assert told.keys() == {"pid", "program", "time", "functions", "functions_left_out"}
+    assert all("entries" in function for function in told["functions"])

@@ -1,0 +1,175 @@
+"""Who may look at a process, and when its socket is there."""
+
+import json
+import os
+import socket
+import stat
+import sys
+import threading
+
+import pytest
+
+from singleflight import live, single_flight_ttl
+from singleflight.live.sockets import NotServed, ask, served
+from singleflight.live.sockets import folder as folder_of
+
+from ..children import in_child
+
+pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs unix sockets")
+
+
+@pytest.fixture
+def serving(folder):
+    """`serve` in the test's own folder; ended with the test."""
+    stops = []
+
+    def begin(**options):
+        stops.append(live.serve(folder, **options))
+        return stops[-1]
+
+    yield begin
+    for stop in stops:
+        stop()
+
+
+def said(folder, line):
+    """What is answered to a line."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(20)
+        asking.connect(str(folder / f"{os.getpid()}.sock"))
+        asking.sendall(line)
+        with asking.makefile("rb") as answer:
+            return json.loads(answer.readline())
+
+
+def test_a_process_is_seen_from_the_call_to_its_end(serving, folder):
+    """And not before, nor after; ending it twice does no harm."""
+    assert served(folder) == []
+    stop = serving()
+    assert served(folder) == [os.getpid()]
+    assert ask(os.getpid(), folder, want="snapshot")["snapshot"]["pid"] == os.getpid()
+    assert ask(os.getpid(), folder, want="report")["report"].startswith("singleflight: ")
+    stop()
+    stop()
+    assert list(folder.iterdir()) == []
+    with pytest.raises(NotServed, match=f"process {os.getpid()} does not show itself"):
+        ask(os.getpid(), folder, want="report")
+
+
+def test_only_this_user_may_enter(serving, folder):
+    """The socket is the user's alone, and a folder that others may enter is refused."""
+    serving()
+    assert stat.S_IMODE((folder / f"{os.getpid()}.sock").stat().st_mode) == 0o600
+    open_folder = folder / "open"
+    open_folder.mkdir(mode=0o755)
+    open_folder.chmod(0o755)
+    with pytest.raises(PermissionError, match=r"^directory: .* no one else may enter"):
+        live.serve(open_folder)
+    link = folder / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    with pytest.raises(PermissionError, match=r"^directory: "):
+        live.serve(link)
+    assert served(folder) == [os.getpid()]  # nothing was changed by that
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel says who asks")
+def test_another_user_is_not_answered(serving, folder, monkeypatch):
+    """Even one that got in."""
+    serving()
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(20)
+        asking.connect(str(folder / f"{os.getpid()}.sock"))
+        if os.geteuid() == 0:  # the administrator may look at everybody's
+            asking.sendall(b'{"want": "report"}\n')
+            assert asking.recv(1)
+        else:
+            assert asking.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"{}\n",
+        b"[]\n",
+        b"3\n",
+        b'{"want": "stop"}\n',
+        b'{"want": "snapshot", "entries": -1}\n',
+        b'{"want": "snapshot", "entries": "all"}\n',
+        b'{"want": "snapshot", "entries": 1000000}\n',
+        b"\xff\xfe\n",
+    ],
+)
+def test_what_is_no_question_is_refused(serving, folder, line):
+    """And the next question is answered."""
+    serving()
+    assert said(folder, line)["error"].startswith("not a question: ")
+    assert "report" in said(folder, b'{"want": "report"}\n')
+
+
+def test_one_who_says_nothing_keeps_nobody_out(serving, folder):
+    """It is let go of after a while; so is one who sends without an end."""
+    serving()
+    path = str(folder / f"{os.getpid()}.sock")
+    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as endless:
+        silent.connect(path)
+        endless.connect(path)
+        endless.settimeout(20)
+        with pytest.raises(OSError):
+            while True:
+                endless.sendall(b"x" * 500)
+        assert "report" in said(folder, b'{"want": "report"}\n')
+
+
+def test_values_only_where_the_process_allows_it(serving, folder):
+    """A question for them is refused, not answered without."""
+    fetch = single_flight_ttl(ttl=60, name="valued")(lambda key: "secret")
+    fetch(1)
+    question = b'{"want": "snapshot", "entries": 1000, "values": true}\n'
+    serving()
+    assert "does not show values" in said(folder, question)["error"]
+    serving(values=True)
+    assert "secret" in json.dumps(said(folder, question)["snapshot"])
+    assert served(folder) == [os.getpid()]
+
+
+def test_a_forked_child_shows_itself(serving, folder):
+    """On a socket of its own; the parent's stays."""
+    serving()
+
+    def look():
+        return os.getpid(), ask(os.getpid(), folder, want="snapshot")["snapshot"]["pid"]
+
+    child, seen = eval(in_child(look))
+    assert child == seen != os.getpid()
+    assert ask(os.getpid(), folder, want="snapshot")["snapshot"]["pid"] == os.getpid()
+
+
+def test_what_a_killed_process_left_is_cleaned_up(shown):
+    """It is not listed, and asking for it says so."""
+    assert served(shown.folder) == [shown.pid]
+    shown.end()
+    assert served(shown.folder) == []
+    with pytest.raises(NotServed):
+        ask(shown.pid, shown.folder, want="report")
+    assert os.listdir(shown.folder) == []
+
+
+def test_an_address_that_is_too_long(folder):
+    """It is refused with the name of the argument, and nothing listens."""
+    deep = folder / ("d" * 120)
+    before = threading.active_count()
+    with pytest.raises(OSError, match="directory: too long"):
+        live.serve(deep)
+    assert threading.active_count() == before
+
+
+def test_the_usual_folder(monkeypatch, tmp_path):
+    """Below `XDG_RUNTIME_DIR`, or else among the temporary files, named after the user."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert folder_of() == tmp_path / "singleflight"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert folder_of() == tmp_path / f"singleflight-{os.getuid()}"
+    assert stat.S_IMODE(folder_of().stat().st_mode) == 0o700
