@@ -81,6 +81,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of the documentation again from what was recorded; `-- --record` makes new runs."""
+    session.install("-q", "-e", ".")
+    session.run("python", "tools/pictures/run.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Print the benchmark tables."""
     session.install("-q", "-e", ".[bench]")

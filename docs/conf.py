@@ -18,7 +18,7 @@ html_title = f"singleflight {version}"
 html_show_copyright = False
 html_copy_source = False
 html_static_path = ["_static"]
-html_css_files = ["promises.css", "wide.css", "narrow.css", "marks.css"]
+html_css_files = ["promises.css", "wide.css", "narrow.css", "marks.css", "pictures.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
 myst_substitutions = {"version": version}
