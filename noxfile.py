@@ -67,7 +67,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def peers(session: nox.Session) -> None:
     """Run the how-to guides with the libraries that they speak of, in real processes where that matters."""
-    others = ["aiohttp", "celery", "gunicorn", "ipython", "nicegui", "streamlit", "temporalio"]
+    others = ["aiohttp", "celery", "gunicorn", "ipython", "streamlit", "temporalio"]
     session.install("-q", "-e", ".[test,bench]", *others)
     tests = ["docs/howto", "tests/docs/test_recipes.py"]
     session.run("pytest", "-q", *tests, *session.posargs, env={"PEERS": "1"})

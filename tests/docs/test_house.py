@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,15 @@ def test_docstrings_say_when_true_is_returned(module):
         assert "hether" not in summary, summary
         if says and isinstance(getattr(node, "returns", None), ast.Name) and node.returns.id == "bool":
             assert re.search(r"\bReturns? (True|False)\b", says), f"{node.name}: {summary}"
+
+
+def test_the_support_page_names_what_is_required():
+    """Each Python of the classifiers has its row, and each required library and extra its lowest version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
+    versions = re.findall(r"Python :: (3\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE)
+    assert re.findall(r"^\| (3\.\d+) \|", page, re.MULTILINE) == versions
+    extras = project["optional-dependencies"]
+    needed = {*project["dependencies"], *extras["redis"], *extras["valkey"], *extras["alpaca"]}
+    told = set(re.findall(r"^\| (\S+) \| (\S+) and later \|", page, re.MULTILINE))
+    assert told == {tuple(each.split(">=")) for each in needed}
