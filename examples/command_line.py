@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
-__all__ = ["number_in", "parser_for", "told_as_part"]
+__all__ = ["number_in", "parser_for", "told_as_part", "within_columns"]
 
 
 def parser_for(doc: str | None) -> argparse.ArgumentParser:
     """A parser whose `--help` has a module's docstring as it is written."""
-    summary, _, rest = (doc or "").strip().partition("\n")
+    summary, _, rest = within_columns(doc).partition("\n\n")
     return argparse.ArgumentParser(
-        description=summary, epilog=rest.strip(), formatter_class=argparse.RawDescriptionHelpFormatter
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def within_columns(doc: str | None) -> str:
+    """A docstring within 80 columns; indented paragraphs, such as commands, stay as they are."""
+    paragraphs = (doc or "").strip().split("\n\n")
+    return "\n\n".join(each if each.startswith(" ") else textwrap.fill(each, 80) for each in paragraphs)
 
 
 def told_as_part(doc: str | None, *wholes: str) -> int:
     """Answer the command line of a module that others import: what it is, and which commands show it."""
     parser_for(doc).parse_args()
-    print((doc or "").strip())
+    print(within_columns(doc))
     print("\nIt is a part of other examples. To see it at work:\n")
     for whole in wholes:
         print(f"    python {Path(sys.argv[0]).parent / whole}")

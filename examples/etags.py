@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from command_line import parser_for
+
 from singleflight import Unchanged, current_flight, single_flight_ttl
 from singleflight.testing import FakeClock
 
@@ -68,6 +70,7 @@ def page(url: str) -> Page:
 
 def main() -> None:
     global text
+    parser_for(__doc__).parse_args()
     os.environ["no_proxy"] = "127.0.0.1"  # loopback, also where a proxy is set
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

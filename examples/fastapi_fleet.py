@@ -12,7 +12,6 @@ without `--store redis://...` it starts one of its own. In a checkout:
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import multiprocessing as mp
@@ -25,6 +24,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from itertools import cycle
 
+from command_line import parser_for
 from local_store import NEEDED, store_at
 from market_server import MarketServer
 
@@ -131,7 +131,7 @@ def spread(workers: int) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = parser_for(__doc__)
     parser.add_argument("--workers", type=int, default=4, help="processes (default 4)")
     parser.add_argument("--browsers", type=int, default=100, help="how many ask at once (default 100)")
     parser.add_argument("--store", metavar="URL", default="local", help="a server (default: one of our own)")

@@ -7,12 +7,15 @@ it are real HTTP, and all on loopback. It needs FastAPI, httpx and uvicorn; in a
 
     pip install -e '.[web]'
     python examples/fastapi_prices.py
+    python examples/fastapi_prices.py --serve
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import sys
 import threading
@@ -20,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
+from command_line import number_in, parser_for
 from market_server import MarketServer
 
 import singleflight
@@ -93,9 +97,13 @@ def shown(symbol: str, answer: Answer[float | None], response: Response) -> dict
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The app's origin, for as long as uvicorn serves it on a free port of loopback."""
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """The app's origin, for as long as uvicorn serves it on a port of loopback; 0: a free one."""
+    try:
+        listening = socket.create_server(("127.0.0.1", port), backlog=256)
+    except OSError as error:
+        sys.exit(f"fastapi_prices: --port {port}: {os.strerror(error.errno or errno.EIO)}")
+    with listening:
         # It listens already: who asks before uvicorn is ready waits, instead of being refused.
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
@@ -118,20 +126,52 @@ async def burst(origin: str, browsers: int) -> list[tuple[float, str]]:
     ]
 
 
-def main(browsers: int = 40) -> None:
-    with MarketServer(latency=0.2) as market, serving(make_app(market.url)) as origin:
-        print(f"{browsers} browsers at once, half of them at each endpoint of {origin}")
-        for name in ("undecorated", "decorated"):
-            market.reset()
-            with Market.aprice.bypass() if name == "undecorated" else contextlib.nullcontext():
-                began = time.perf_counter()
-                pages = asyncio.run(burst(origin, browsers))
-            took = time.perf_counter() - began
-            ((price, times),) = Counter(price for price, _ in pages).items()
-            print(f"{name:12} {len(market.requests):3} calls upstream, {times} x ${price:.2f}, {took:.2f} s")
-            for status, times in Counter(status.partition("; ttl=")[0] for _, status in pages).items():
-                print(f"{times:15} x Cache-Status: {status}")
-        print(Market.aprice.stats())
+def main() -> None:
+    parser = parser_for(__doc__)
+    parser.add_argument(
+        "--browsers", type=browser_count, default=40, help="how many ask at once (default 40)"
+    )
+    parser.add_argument("--serve", action="store_true", help="stay up, for browsers of your own")
+    parser.add_argument("--port", type=port, default=0, help="of the service (default: a free one)")
+    options = parser.parse_args()
+    with MarketServer(latency=0.2) as market, serving(make_app(market.url), options.port) as origin:
+        if options.serve:
+            stay_up(origin)
+        else:
+            show(origin, market, options.browsers)
+
+
+def stay_up(origin: str) -> None:
+    """Return when Ctrl-C is pressed."""
+    print(f"{origin}/prices/asml and {origin}/prices-in-a-thread/asml", flush=True)
+    print("answer until you press Ctrl-C. The header Cache-Status says how.", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+
+
+def show(origin: str, market: MarketServer, browsers: int) -> None:
+    """A burst without the decorator, and one with it."""
+    print(f"{browsers} browsers at once, half of them at each endpoint of {origin}")
+    for name in ("undecorated", "decorated"):
+        market.reset()
+        with Market.aprice.bypass() if name == "undecorated" else contextlib.nullcontext():
+            began = time.perf_counter()
+            pages = asyncio.run(burst(origin, browsers))
+        took = time.perf_counter() - began
+        ((price, times),) = Counter(price for price, _ in pages).items()
+        print(f"{name:12} {len(market.requests):3} calls upstream, {times} x ${price:.2f}, {took:.2f} s")
+        for status, times in Counter(status.partition("; ttl=")[0] for _, status in pages).items():
+            print(f"{times:15} x Cache-Status: {status}")
+    print(Market.aprice.stats())
+
+
+def browser_count(text: str) -> int:
+    return int(number_in(text, 1, 500, whole=True))
+
+
+def port(text: str) -> int:
+    return int(number_in(text, 0, 65_535, whole=True))
 
 
 if __name__ == "__main__":

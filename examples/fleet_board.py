@@ -7,12 +7,14 @@ import contextlib
 import multiprocessing as mp
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from command_line import told_as_part
 from market_server import MarketServer
 from widgets import CountingAccount, LogLines, Run, burst, ready_account, say
 
@@ -95,7 +97,9 @@ def killed_leader(
         server.before_answer = None
     led = ", ".join(symbol for pipe, symbol in leads if pipe is victim)
     say("")
-    print(f"Process {process.pid} was killed in its calls for {led}; the others wait until its lease ends.\n")
+    print(
+        f"Process {process.pid} was killed in its calls for {led}; the others wait\nuntil its lease ends.\n"
+    )
     return victim
 
 
@@ -248,3 +252,7 @@ def shared_account(store: str, prefix: str, leads: Callable[[Any], object]) -> t
 
 def undecorated(name: str) -> Any:
     return getattr(AccountInterface, name).__wrapped__
+
+
+if __name__ == "__main__":
+    sys.exit(told_as_part(__doc__, "price_board.py --processes 4 --store local"))

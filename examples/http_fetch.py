@@ -8,6 +8,8 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from command_line import parser_for
+
 from singleflight import single_flight_ttl
 
 served: list[str] = []
@@ -34,6 +36,7 @@ def fetch(url: str) -> bytes:
 
 
 def main() -> None:
+    parser_for(__doc__).parse_args()
     os.environ["no_proxy"] = "127.0.0.1"  # loopback, also where a proxy is set
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -6,11 +6,14 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+
+from command_line import told_as_part
 
 __all__ = ["NEEDED", "store_at"]
 
@@ -59,3 +62,7 @@ def _answers(path: Path) -> bool:
         ours.sendall(b"PING\r\n")
         return ours.recv(16).startswith(b"+PONG")
     return False
+
+
+if __name__ == "__main__":
+    sys.exit(told_as_part(__doc__, "price_board.py --processes 4 --store local", "fastapi_fleet.py"))

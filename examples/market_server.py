@@ -6,6 +6,7 @@ slash, a login may be checked, feeds may need a subscription, and each key may h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -414,3 +415,42 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         """Keep quiet: the board prints what matters."""
+
+
+def main() -> None:
+    """Show what the server answers, or have it stay up."""
+    from command_line import number_in, parser_for  # for who runs it: those who import it may lack these
+
+    def seconds(text: str) -> float:
+        return number_in(text, 0, 60)
+
+    def count(text: str) -> int:
+        return int(number_in(text, 1, float("inf"), whole=True))
+
+    parser = parser_for(__doc__)
+    parser.add_argument("--serve", action="store_true", help="stay up until Ctrl-C")
+    parser.add_argument("--latency", type=seconds, default=0.0, help="of each answer, in seconds (default 0)")
+    parser.add_argument("--rate-limit", type=count, metavar="N", help="requests of one key in each minute")
+    parser.add_argument("--outage", action="store_true", help="answer 503 to everything")
+    parser.add_argument("--weekend", action="store_true", help="no stock has a bid, and the market is closed")
+    options = parser.parse_args()
+    with MarketServer(options.latency, options.rate_limit, window=60.0) as market:
+        market.outage, market.weekend = options.outage, options.weekend
+        print(f"A market at {market.url}, which answers as Alpaca does:\n", flush=True)
+        for path in (
+            "/v2/stocks/quotes/latest?symbols=ASML,NONE",
+            "/v2/stocks/trades/latest?symbols=as ml",
+            "/v2/clock",
+        ):
+            status, body, _ = market.answer(path)
+            print(f"GET {path}\n    {status} {body.decode()}", flush=True)
+        if options.serve:
+            print("\nIt stays up until you press Ctrl-C. To ask it:\n")
+            print(f"    AlpacaAccount(1, 'key', 'secret', url={market.url!r})", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main()

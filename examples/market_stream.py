@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from typing import Any, Self
 
-import msgpack
 from market_server import MarketServer
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection, serve
+
+try:
+    import msgpack
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.server import ServerConnection, serve
+except ImportError as error:
+    sys.exit(f"market_stream: {error}; install what it needs: pip install -e '.[alpaca]'")
 
 __all__ = ["MarketStream"]
 
@@ -98,3 +104,31 @@ class MarketStream:
         if secrets is not None and secrets.get(login["key"]) != login["secret"]:
             return 402, "auth failed"
         return None
+
+
+def main() -> None:
+    """Have an account's prices come by the stream."""
+    from command_line import parser_for  # for who runs it: those who import it may lack these
+
+    from singleflight.accounts import AlpacaAccount
+
+    parser_for(__doc__).parse_args()
+    os.environ["no_proxy"] = "127.0.0.1"  # loopback, also where a proxy is set
+    with MarketServer() as market, MarketStream(market) as stream:
+        account = AlpacaAccount("streamed", "key", "secret", url=market.url, stream_url=stream.url)
+        getter = account.get_instrument_current_price
+        with account.stream_prices(["ASML"]):
+            for price in (984.75, 985.0, 985.5):
+                market.prices["ASML"] = price
+                end = time.monotonic() + 30
+                while (entry := getter.entry("ASML")) is None or entry.value != price:
+                    if time.monotonic() > end:
+                        sys.exit("market_stream: no quote came within 30 seconds")
+                    stream.quote("ASML")  # again, since nothing says that the account listens by now
+                    time.sleep(0.05)
+                print(f"the stream sent {price}, the getter has {getter('ASML')}", flush=True)
+        print(f"{len(market.requests)} requests were made")
+
+
+if __name__ == "__main__":
+    main()

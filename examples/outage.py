@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from board_screen import Screen
+from command_line import told_as_part
 from market_server import MarketServer
 
 from singleflight import SingleFlightFunction, single_flight_ttl
@@ -75,28 +78,36 @@ class Look:
         missing = prices.count(None)
         shown = next((f"${price:,.2f}" for price in prices if price is not None), "no price")
         if 0 < missing < self.widgets:
-            shown += f" ({missing} none)"
+            shown = f"{missing} none"
         age = ""
         if shown != "no price":
             old = self.before is not None and self.before.value in prices
-            age = f"{self.before.age:.1f} s{' stale' * (self.before.state == 'stale')}" if old else "new"
-        return [shown, age, f"{wait:.2f} s", str(len(view.fetches) - self.fetched)]
+            age = f"{self.before.age:.{self.before.age < 10:d}f} s" if old else "new"
+            age += " stale" * (old and self.before.state == "stale")
+        return [shown, age, f"{wait:.2f}", str(len(view.fetches) - self.fetched)]
 
 
 def show_outage(
-    server: MarketServer, account: AlpacaAccount, symbol: str, widgets: int, outage: float, say: Say
+    screen: Screen,
+    server: MarketServer,
+    account: AlpacaAccount,
+    symbol: str,
+    widgets: int,
+    outage: float,
+    say: Say,
 ) -> None:
     """Let the server fail for so many seconds and print, as it goes, what the widgets see."""
     ttl, tick, grace = outage / 3, outage / 6, 2 * outage + RETRIED
     fails, works = outage / 2, outage * 3 / 2
     end = works + RETRIED + ttl
     views = [View(account, symbol, ttl, 0), View(account, symbol, ttl, grace)]
-    print(f"{widgets} widgets look at {symbol} every {tick:.2g} s. A price lives {ttl:.2g} s.")
-    print(f"The server fails for {outage:g} s. One side has a grace of {grace:g} s.\n")
-    side = f" {'users see':>13} {'age':>12} {'wait':>7} {'requests':>9}"
-    heads = "".join(f"  | {name:^{len(side) - 1}}" for name in ("without grace", "with grace"))
-    print(f"{'':14}{heads.rstrip()}")
-    print(f"{'time':>6}  {'server':6}" + f"  |{side}" * 2, flush=True)
+    screen.line(f"{widgets} widgets look at {symbol} every {tick:.2g} s. A price lives {ttl:.2g} s.", "bold")
+    screen.line(f"The server fails for {outage:g} s. One side has a grace of {grace:g} s.")
+    screen.line()
+    side = f" {'users see':>10} {'age':>11} {'wait':>4} {'req':>3}"
+    heads = "".join(f" |{name:^{len(side)}}" for name in ("without grace", "with grace"))
+    screen.line(f"{'':12}{heads.rstrip()}")
+    screen.line(f"{'time':>6}  {'':4}" + f" |{side}" * 2)
     with Warnings() as warnings:
         start = time.monotonic()
         number = 0
@@ -111,21 +122,21 @@ def show_outage(
             number = max(number + 1, math.ceil((time.monotonic() - start) / tick))
             say("")
             told = "DOWN" if server.outage else "up"
-            print(
-                f"{at:4.1f} s  {told:6}"
-                + "".join(f"  | {seen:>13} {age:>12} {wait:>7} {made:>9}" for seen, age, wait, made in rows),
-                flush=True,
+            screen.line(
+                f"{at:4.1f} s  {told:4}"
+                + "".join(f" | {seen:>10} {age:>11} {wait:>4} {made:>3}" for seen, age, wait, made in rows)
             )
-    print()
+    screen.line()
     for view, name in zip(views, ("without grace", "with grace"), strict=True):
-        print(
+        screen.line(
             f"{name + ':':15}{view.missed} of {view.looks} looks found no price, "
             f"{view.slow} had to wait; {len(view.fetches)} requests"
         )
     if warnings.seen:
-        print(f"\nFrom the log, {sum(warnings.seen.values())} warnings in all:")
+        screen.line()
+        screen.line(f"From the log, {sum(warnings.seen.values())} warnings in all:", "bold")
         for line, times in warnings.seen.items():
-            print(f"  {times:3} x {line}")
+            screen.paragraph(f"{times:3} x {line}", "  ", "      ")
 
 
 class Warnings(logging.Handler):
@@ -145,3 +156,7 @@ class Warnings(logging.Handler):
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("singleflight").removeHandler(self)
+
+
+if __name__ == "__main__":
+    sys.exit(told_as_part(__doc__, "price_board.py --outage"))

@@ -13,35 +13,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import statistics
 import sys
 from collections.abc import Iterator
 
-from command_line import number_in
+from board_screen import Screen, show
+from command_line import number_in, parser_for
 from fleet_board import fleet_runs
 from local_store import store_at
 from market_server import MarketServer
 from outage import show_outage
-from widgets import (
-    KINDS,
-    CountingAccount,
-    LogLines,
-    Run,
-    burst,
-    counted,
-    ready_account,
-    say,
-    shared_out,
-    size_of,
-)
+from widgets import CountingAccount, LogLines, Run, burst, ready_account, say
 
 from singleflight.accounts import AccountInterface
 
 SYMBOLS = ["ASML", "AAPL", "MSFT", "NVDA", "TSLA"]
-WORDINGS = (
-    *("Fetching", "Cached new", "Another thread", "Another process", "Waiting for", "Returning cached"),
-    "Failed",
-)
 getter = AccountInterface.get_instrument_current_price
 
 
@@ -51,6 +36,7 @@ def main() -> int:
         print("--live needs APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment.", file=sys.stderr)
         return 2
     os.environ["PRICE_CACHE_TIME"] = str(options.ttl)
+    screen = Screen()
     try:
         with market(options) as server:
             if options.processes > 1:
@@ -63,7 +49,8 @@ def main() -> int:
                     account = ready_account(options.symbols, None if server is None else server.url)
                     if options.outage is not None and server is not None:
                         say("")
-                        show_outage(server, account, options.symbols[0], options.widgets, options.outage, say)
+                        look = options.symbols[0], options.widgets, options.outage
+                        show_outage(screen, server, account, *look, say)
                         return 0
                     runs = both_runs(options, account, server)
     except (ImportError, RuntimeError, ValueError) as error:
@@ -75,7 +62,7 @@ def main() -> int:
         print("price_board: interrupted", file=sys.stderr)
         return 130
     say("")
-    show(runs, options, lines)
+    show(screen, runs, options, lines)
     if options.live and all(run.missing == len(run.waits) * len(options.symbols) for run in runs):
         print("price_board: not one price came; the log lines say why.", file=sys.stderr)
         return 1
@@ -97,39 +84,6 @@ def both_runs(
     return runs
 
 
-def show(runs: list[Run], options: argparse.Namespace, lines: dict[str, list[str]]) -> None:
-    where = "Alpaca" if options.live else f"a loopback server with {options.latency:g} s of latency"
-    kinds = dict(zip(KINDS, map(len, shared_out(options.widgets, options.mode)), strict=True))
-    told = " and ".join(counted(number, kind) for kind, number in kinds.items() if number)
-    way = ", each in one call" if options.bulk else ""
-    if options.processes > 1:
-        print(f"{options.processes} processes x ", end="")
-        told += " in each"
-    print(f"{size_of(options.widgets, options.symbols)}, at once, by {told}{way}, against {where}\n")
-    missing = any(run.missing for run in runs)
-    heads = ["requests", "wall time", "a widget waits (min / median / max)"] + ["no price"] * missing
-    width = max(12, *(len(run.name) for run in runs))
-    print(f"{'':{width}}" + "".join(f" {head:>{len(head) + 1}}" for head in heads))
-    for run in runs:
-        spread = [min(run.waits), statistics.median(run.waits), max(run.waits)]
-        waited = " / ".join(f"{seconds:.2f}" for seconds in spread) + " s"
-        cells = [str(run.requests), f"{run.wall:.2f} s", waited] + [str(run.missing)] * missing
-        row = "".join(f" {cell:>{len(head) + 1}}" for cell, head in zip(cells, heads, strict=True))
-        print(f"{run.name:{width}}{row}")
-    for kind in KINDS:
-        if lines[kind]:
-            where = " in one process" if options.processes > 1 else ""
-            print(f"\nFrom the log of the {kind}s{where}:")
-            for line in picked(lines[kind]):
-                print(f"  {line}")
-
-
-def picked(lines: list[str]) -> list[str]:
-    """One line of each wording that is there, the earliest first."""
-    found = [next((line for line in lines if wording in line), None) for wording in WORDINGS]
-    return sorted((line for line in found if line is not None), key=lambda line: line[:12])
-
-
 @contextlib.contextmanager
 def market(options: argparse.Namespace) -> Iterator[MarketServer | None]:
     if options.live:
@@ -143,7 +97,7 @@ def market(options: argparse.Namespace) -> Iterator[MarketServer | None]:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = parser_for(__doc__)
     parser.add_argument("--widgets", type=widget_count, default=10, help="how many ask at once (default 10)")
     parser.add_argument("--symbols", default=",".join(SYMBOLS), help="comma-separated (default: five stocks)")
     parser.add_argument(

@@ -8,6 +8,8 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+from command_line import parser_for
+
 from singleflight import single_flight_ttl
 
 
@@ -32,6 +34,7 @@ class Reports:
 
 
 def main() -> None:
+    parser_for(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         reports = Reports(Path(folder) / "sales.db")
         with closing(sqlite3.connect(reports.path)) as database, database:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from command_line import told_as_part
+
 from singleflight.accounts import AlpacaAccount
 
 __all__ = [
@@ -195,3 +197,7 @@ def say(text: str, passing: bool = False) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
     elif text and not passing:
         print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(told_as_part(__doc__, "price_board.py"))

@@ -1,11 +1,14 @@
 """The examples, run as a newcomer runs them."""
 
+import ast
+import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +26,35 @@ def run(name, *arguments, cwd=None, **environment):
     return subprocess.run(
         command, capture_output=True, text=True, timeout=50, cwd=cwd, env={**clean, **environment}
     )
+
+
+def started(name, *arguments, **streams):
+    """A process that runs an example, for the tests that end it by Ctrl-C."""
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    return subprocess.Popen(
+        command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **streams}
+    )
+
+
+def on_a_terminal(name, *arguments, **environment):
+    """What an example prints to a terminal of 80 columns, and its exit code."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    clean = {
+        key: text for key, text in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
+    }
+    clean |= {"TERM": "xterm-256color", "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", **environment}
+    process = started(name, *arguments, stdout=theirs, stderr=subprocess.DEVNULL, env=clean)
+    os.close(theirs)
+    printed = b""
+    with open(ours, "rb", buffering=0) as reading, contextlib.suppress(OSError):  # which is the end
+        while part := reading.read(4096):
+            printed += part
+    return process.wait(50), printed.decode().replace("\r\n", "\n")
+
+
+def widest(output):
+    return max(map(len, output.splitlines()))
 
 
 def requests_made(output):
@@ -48,6 +80,7 @@ class TestPriceBoard:
         done = run("price_board.py", "--latency", "0.05", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert requests_made(done.stdout) == {"undecorated": 50, "decorated": 5}
+        assert widest(done.stdout) <= 80
         line = r"^  \d\d:\d\d:\d\d,\d\d\d DEBUG \[Account 1\] Cached new bid price for \w+: \$\d+\.\d\d$"
         assert re.search(line, done.stdout, re.MULTILINE)
         assert "10 widgets x 5 symbols ..." in done.stderr
@@ -76,11 +109,35 @@ class TestPriceBoard:
         done = run("price_board.py", "--mode", "mixed", "--widgets", "1", "--symbols", "ASML")
         assert "1 widget x 1 symbol, at once, by 1 thread, against" in done.stdout, done.stderr
 
+    def test_on_a_terminal(self):
+        """Colours, and bars whose lengths are those of the numbers; the same lines otherwise."""
+        pytest.importorskip("rich")
+        code, printed = on_a_terminal("price_board.py", "--latency=0.05")
+        assert code == 0
+        assert "\x1b[" in printed
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f]", plain)
+        assert widest(plain) <= 80
+        assert requests_made(plain) == {"undecorated": 50, "decorated": 5}
+        bars = re.findall(r"^(\w+) +(█+)\S? (50|5)$", plain, re.MULTILINE)
+        lengths = {name: len(bar) for name, bar, _ in bars}
+        assert lengths["undecorated"] // 10 == lengths["decorated"]
+
+    @pytest.mark.parametrize("reason", ["no rich", "a dumb terminal"])
+    def test_a_terminal_without_colours(self, reason, tmp_path):
+        """Plain text, without rich or where the terminal is none for that."""
+        (tmp_path / "rich.py").write_text("raise ImportError('no rich here')")
+        places = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+        more = places if reason == "no rich" else {"TERM": "dumb"}
+        code, printed = on_a_terminal("price_board.py", "--latency=0.05", **more)
+        assert code == 0
+        assert not re.search(r"[\x00-\x09\x0b-\x1f]", printed)
+        assert requests_made(printed) == {"undecorated": 50, "decorated": 5}
+
     @pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent in another way")
     def test_an_interrupted_board(self):
         """It ends the board with one line, though requests are being made."""
-        command = [sys.executable, str(EXAMPLES / "price_board.py"), "--latency", "1", "--mode", "mixed"]
-        board = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        board = started("price_board.py", "--latency", "1", "--mode", "mixed")
         try:
             assert board.stderr.readline() == "importing alpaca-py ...\n"
             assert "widgets" in board.stderr.readline()  # the burst is about to begin
@@ -130,6 +187,7 @@ class TestPriceBoard:
         assert "no price" not in rows[-1][1] + rows[-1][2]
         assert re.search(r"^with grace: +0 of \d+ looks found no price", done.stdout, re.MULTILINE)
         assert "could not be renewed, its value is kept" in done.stdout
+        assert widest(done.stdout) <= 80
         assert done.stderr == "importing alpaca-py ...\n"
         assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout)
 
@@ -257,6 +315,106 @@ def needs_a_server():
         pytest.importorskip("redis")
         if not binaries():
             pytest.skip("no Redis or Valkey server here")
+
+
+NEEDS = {
+    "fastapi_fleet": ("fastapi", "httpx", "uvicorn", "redis"),
+    "fastapi_prices": ("fastapi", "httpx", "uvicorn"),
+    "market_stream": ("msgpack", "websockets", "alpaca"),
+}
+ALL = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+PARTS = [name for name in ALL if "told_as_part(__doc__" in (EXAMPLES / f"{name}.py").read_text()]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help(name):
+    """Every example says what it is, in the first line of its docstring, and which flags it has."""
+    for needed in NEEDS.get(name, ()):
+        pytest.importorskip(needed)
+    done = run(f"{name}.py", "--help", COLUMNS="80")
+    assert (done.returncode, done.stderr) == (0, "")
+    first = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text())).partition("\n")[0]
+    assert done.stdout.startswith(f"usage: {name}.py [-h]")
+    assert first in " ".join(done.stdout.split())
+    assert widest(done.stdout) <= 80
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_others(name, tmp_path):
+    """A module that others import says what it is, and which commands show it."""
+    done = run(f"{name}.py", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    commands = re.findall(r"^    python (\S+)", done.stdout, re.MULTILINE)
+    assert commands
+    assert {Path(command).stem for command in commands} < set(ALL) - set(PARTS)
+    assert all(Path(command).is_file() for command in commands)
+
+
+def test_a_flag_that_there_is_not():
+    """It is an error, not ignored."""
+    for name in PARTS[0], "etags", "http_fetch", "sqlite_report", "market_server":
+        done = run(f"{name}.py", "--nonsense")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--nonsense" in done.stderr
+
+
+def test_the_market_server():
+    """It shows what it answers: a price, a refusal and the clock."""
+    done = run("market_server.py", "--weekend")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.findall(r"^    (\d+) \{", done.stdout, re.MULTILINE) == ["200", "400", "200"]
+    assert '"bp": 0' in done.stdout
+    assert '"is_open": false' in done.stdout
+
+
+def test_the_market_stream():
+    """Prices come without a request."""
+    for needed in NEEDS["market_stream"]:
+        pytest.importorskip(needed)
+    done = run("market_stream.py")
+    assert done.returncode == 0, done.stderr
+    assert "the stream sent 985.5, the getter has 985.5" in done.stdout
+    assert done.stdout.endswith("0 requests were made\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent in another way")
+@pytest.mark.parametrize(
+    ("name", "path", "found"),
+    [
+        ("fastapi_prices", "/prices/asml", '{"symbol":"ASML","price":984.75}'),
+        ("market_server", "/v2/stocks/trades/latest?symbols=ASML", '"p": 984.75'),
+    ],
+)
+def test_one_that_stays_up(name, path, found):
+    """With `--serve` it tells its address, answers until Ctrl-C, and that is no error."""
+    for needed in NEEDS.get(name, ()):
+        pytest.importorskip(needed)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    process = started(f"{name}.py", "--serve")
+    try:
+        origin = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
+        for line in process.stdout:
+            if "until you press Ctrl-C" in line:
+                break
+        for _ in range(2):
+            with opener.open(f"{origin}{path}", timeout=20) as page:
+                assert found in page.read().decode()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_the_fastapi_prices_at_a_port_that_is_taken():
+    """It says so, in one line."""
+    for needed in NEEDS["fastapi_prices"]:
+        pytest.importorskip(needed)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("fastapi_prices.py", "--serve", f"--port={port}")
+    assert done.returncode == 1
+    assert re.fullmatch(rf"fastapi_prices: --port {port}: .+\n", done.stderr)
 
 
 def test_the_sqlite_report():
