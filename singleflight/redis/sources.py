@@ -51,11 +51,11 @@ class Source:
 
     def _client(self, module: Any) -> Any:
         name = module.__name__
-        settings = {**self.settings, **_limits(module, self.timeout)}
+        settings = {**self.settings, **self._limits(module, self.settings)}
         if self.kind == "server":
             return _single(module)(**_accepted(_single(module), settings))
         if self.kind == "sentinel":
-            sentinel = {**self.sentinel, **_limits(module, self.timeout)}
+            sentinel = {**self.sentinel, **self._limits(module, self.sentinel)}
             manager = import_module(f"{name}.sentinel").Sentinel
             return manager(self.nodes, sentinel_kwargs=sentinel, **settings).master_for(self.service)
         cluster = import_module(f"{name}.cluster")
@@ -66,6 +66,21 @@ class Source:
             settings["cluster_error_retry_attempts"] = int("asyncio" in name)
         settings = {key: value for key, value in settings.items() if key != "db"}
         return kind(startup_nodes=nodes, **_accepted(kind, settings), **self.more)
+
+    def _limits(self, module: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is ours alone: times, no retries, the older protocol, no words about the library.
+
+        But with TLS 1.3 the server sends session tickets after the handshake. redis-py with hiredis takes a
+        new connection on which they wait to be read for a broken one, so there the library says its name first.
+        """
+        top = module.__name__
+        retry = import_module(f"{top}.retry").Retry
+        never = retry(import_module(f"{top.partition('.')[0]}.backoff").NoBackoff(), 0)
+        limits = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
+        limits |= {"retry": never, "protocol": 2}
+        known = inspect.signature(_single(module).__init__).parameters
+        silent = ["driver_info"] if "driver_info" in known else ["lib_name", "lib_version"]
+        return limits if settings.get("ssl") else limits | dict.fromkeys(silent)
 
 
 def source_of(given: Any, timeout: float) -> Source:
@@ -150,17 +165,6 @@ def _settings(kwargs: Mapping[str, Any], connection: type | None) -> dict[str, A
 
 def _without_place(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in ("host", "port")}
-
-
-def _limits(module: Any, timeout: float) -> dict[str, Any]:
-    """Return what is ours alone: times, no retries, the older protocol, no words about the library."""
-    top = module.__name__
-    retry = import_module(f"{top}.retry").Retry
-    never = retry(import_module(f"{top.partition('.')[0]}.backoff").NoBackoff(), 0)
-    limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": never, "protocol": 2}
-    known = inspect.signature(_single(module).__init__).parameters
-    silent = ["driver_info"] if "driver_info" in known else ["lib_name", "lib_version"]
-    return limits | dict.fromkeys(silent)
 
 
 def _accepted(kind: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+import time
 
 from singleflight import single_flight_ttl
 from singleflight.redis import RedisStore
 
 from ..drivers import PATIENCE, until
 
-__all__ = ["LEASE", "Fleet", "Loads", "called", "start", "waits_elsewhere"]
+__all__ = ["LEASE", "Fleet", "Loads", "called", "link_of", "never_probe", "start", "waits_elsewhere"]
 
 LEASE = 2.0
 
@@ -85,3 +86,15 @@ def waits_elsewhere(function):
     """Wait until one of its flights waits for another process; return that."""
     until(lambda: any(flight.kind == "shared" for flight in function.flights()))
     return next(flight for flight in function.flights() if flight.kind == "shared")
+
+
+def link_of(function):
+    """What it has in common with the other functions of its process."""
+    return function._self_cache.tier.link
+
+
+def never_probe(function):
+    """Its keeper is not to ask whether the server is back."""
+    breaker = link_of(function).breaker
+    with link_of(function).lock:
+        breaker.probe_at = time.monotonic() + 1000

@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from singleflight.redis.sources import source_of
+
 from ..drivers import PATIENCE, until
 from .conftest import BINARIES
-from .fleets import Fleet, Loads, called, start, waits_elsewhere
+from .fleets import Fleet, Loads, called, link_of, never_probe, start, waits_elsewhere
 from .proxy import Proxy
 from .server import Server
 from .waiting import wait_until
@@ -32,17 +34,6 @@ def fleet_of():
     yield make
     for fleet in made:
         fleet.close()
-
-
-def link_of(function):
-    return function._self_cache.tier.link
-
-
-def never_probe(function):
-    """Its keeper is not to ask whether the server is back."""
-    breaker = link_of(function).breaker
-    with link_of(function).lock:
-        breaker.probe_at = time.monotonic() + 1000
 
 
 # -- the network -------------------------------------------------------------------------------------
@@ -368,6 +359,22 @@ def tls_port(certificate):
 def test_values_are_shared_by_tls(tls_port, certificate, fleet_of, pool):
     """With an authority of one's own."""
     share_and_drop(fleet_of(f"rediss://127.0.0.1:{tls_port}?ssl_ca_certs={certificate}/ca.pem"), pool)
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+def test_a_new_connection_has_read_what_tls_sends_after_the_handshake(tls_port, certificate, library):
+    """Or redis-py with hiredis would take it for a broken one, and the server for lost."""
+    scheme = {"redis": "rediss", "valkey": "valkeys"}[library]
+    source = source_of(f"{scheme}://127.0.0.1:{tls_port}?ssl_ca_certs={certificate}/ca.pem", 5.0)
+    assert source.library == library
+    pool = source.for_threads().connection_pool
+    connection = pool.connection_class(**pool.connection_kwargs)
+    connection.connect()
+    try:
+        assert connection._sock.version() == "TLSv1.3"
+        assert connection._sock.session.has_ticket
+    finally:
+        connection.disconnect()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_an_outage(tls_port, fleet_of):
