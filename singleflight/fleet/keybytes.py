@@ -73,6 +73,8 @@ class _Writer:
         if value is None:
             return self.chunk(b"N", b"", where)
         kind = type(value)
+        if kind in _OFTEN:
+            return _OFTEN[kind](self, value, where, depth)
         for base, write in _BASES:
             if issubclass(kind, base):
                 _check_same_equality(kind, base, where)
@@ -212,6 +214,9 @@ _BASES: tuple[tuple[type, Callable[[_Writer, Any, str, int], bytes]], ...] = (
     (timedelta, _Writer.of_timedelta),
     (Fraction, _Writer.of_fraction),
 )
+
+
+_OFTEN = {kind: write for kind, write in _BASES if kind in (str, int, tuple)}
 
 
 def name_of_class(kind: type) -> str | None:

@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from ..common.messages import shown
 
-__all__ = ["checked_prefix", "digest", "entry_name", "function_part", "name_of_digest"]
+__all__ = ["checked_prefix", "digest", "entry_name", "function_part", "hash_of", "name_of_digest"]
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -49,8 +49,15 @@ def digest(name: str, key: bytes, epoch: int = 0) -> bytes:
         key: what `key_bytes` made of the key.
         epoch: how often all entries of the function were dropped at once.
     """
+    made = hash_of(name, epoch)
+    made.update(key)
+    return made.digest()
+
+
+def hash_of(name: str, epoch: int = 0) -> blake2b:
+    """Return the digest of a function without a key: a copy of it that is updated with one is that key's."""
     whole = _encoded(name)
-    return _blake2(b"%d:%d:%b%b" % (epoch, len(whole), whole, key), 16)
+    return blake2b(b"%d:%d:%b" % (epoch, len(whole), whole), digest_size=16, person=b"singleflight")
 
 
 def entry_name(prefix: str, name: str, key: bytes, epoch: int = 0) -> str:

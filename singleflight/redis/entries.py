@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from ..common.messages import shown
 from ..core.cache import Cache
 from ..core.flight import Flight
+from ..core.landing import Arrival, Verdict, appraise, judge
 from ..fleet.drops import Drop
 from ..fleet.envelopes import Envelope, Envelopes
 from ..fleet.keybytes import key_bytes
-from ..fleet.names import digest, entry_name
+from ..fleet.names import entry_name, hash_of
 from ..fleet.near import NearTimes
 from ..fleet.refusals import OversizedValue
 from ..fleet.serializers import Codec
@@ -57,7 +58,7 @@ class SharedRecord(WeighedRecord):
 
 
 class Entries:
-    """The entries of one function. `lock` of the link guards `epoch` and the counts.
+    """The entries of one function. `lock` of the link guards `epoch`, `flying` and the counts.
 
     Args:
         codec: makes bytes of values, and values of bytes.
@@ -76,9 +77,14 @@ class Entries:
         self.link, self.cache, self.terms = link, cache, terms
         self.codec, self._version = codec, version
         self.version: bytes = b""  # until its first use: the annotation may name what is defined further down
+        self._hash = hash_of(cache.name)
         self.digest: bytes = self.known_as(b"")
+        self._mark = mark_of(self.digest)
         self.epoch: int | None = None  # None: not known; see `known_epoch`
         self.flying: dict[Flight, Any] = {}  # each with its passage
+        # Those that run without the server, each with what its key is known by; by single operations, so
+        # without a lock.
+        self.alone: dict[Flight, bytes] = {}
         self._counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
         self._said: set[str] = set()
 
@@ -97,7 +103,9 @@ class Entries:
 
     def known_as(self, written: bytes) -> bytes:
         """Return what a key of these bytes is known by in news, marks and drops, whatever the epoch."""
-        return digest(self.cache.name, written)
+        made = self._hash.copy()
+        made.update(written)
+        return made.digest()
 
     def place_of(self, key: Hashable, epoch: int | None = None) -> scripts.Place:
         """Return where a key's entry is on the server, in this epoch or in the one that is known."""
@@ -106,7 +114,7 @@ class Entries:
 
     def tag_digest(self, tag: str) -> bytes:
         """Return what a tag of this function is known by."""
-        return digest(self.cache.name, b"tag" + tag.encode("utf-8", "surrogatepass"))
+        return self.known_as(b"tag" + tag.encode("utf-8", "surrogatepass"))
 
     def known_epoch(self) -> int | None:
         """Return the epoch; None if a newer one may have been missed, so that the server is to be asked."""
@@ -128,10 +136,13 @@ class Entries:
 
     def near(self, record: Record, named: bytes, born: int) -> SharedRecord:
         """Return a record as it is kept here: cut to `near_ttl`, and with its marks."""
-        fresh = min(record.ttl, self.terms.near_ttl)
-        stale = max(0.0, min(record.ttl + record.grace, self.terms.near_ttl) - fresh)
-        times = NearTimes(record.landed, fresh, stale, record.refresh_at)
-        made = self._made(record.key, record.value, times, named, born, record.tags)
+        near_ttl, fresh, stale = self.terms.near_ttl, record.ttl, record.grace
+        if fresh + stale > near_ttl:
+            fresh = min(fresh, near_ttl)
+            stale = max(0.0, min(record.ttl + stale, near_ttl) - fresh)
+        made = SharedRecord(record.key, record.value, record.landed, fresh, stale, record.refresh_at)
+        made.born = born
+        made.tags = self.marks(named, record.tags)
         made.weight = record.weight
         return made
 
@@ -139,23 +150,41 @@ class Entries:
         self, key: Hashable, value: Any, times: NearTimes, named: bytes, born: int, tags: tuple[str, ...]
     ) -> SharedRecord:
         """Return a record of what was found; passes on what `weigh` raises."""
-        record = self._made(key, value, times, named, born, tags)
+        record = SharedRecord(key, value, *times)
+        record.born = born
+        record.tags = self.marks(named, tags)
         weigh = self.cache.weigh
         record.weight = 1 if weigh is None else weight_from(weigh(value))
         return record
 
-    def _made(
-        self, key: Hashable, value: Any, times: NearTimes, named: bytes, born: int, tags: tuple[str, ...]
-    ) -> SharedRecord:
-        """Return a record that leaves when its key, its function or one of its tags is dropped."""
-        record = SharedRecord(key, value, *times)
-        record.born = born
-        record.tags = self.marks(named, tags)
-        return record
-
     def marks(self, named: bytes, tags: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the tags of what is near: the user's, and the marks."""
-        return (*tags, *map(mark_of, (named, self.digest, *map(self.tag_digest, tags))))
+        """Return the tags of what is near: the user's, and marks of its key, its function and these tags."""
+        if not tags:
+            return mark_of(named), self._mark
+        return (*tags, mark_of(named), self._mark, *map(mark_of, map(self.tag_digest, tags)))
+
+    # -- flights that the server does not hear of ---------------------------------------------------
+
+    def set_out_alone(self, flight: Flight) -> bytes:
+        """The server is not asked: the flight's function runs here. Return what its key is known by.
+
+        Raises `UnportableKey` and, for an annotation that says nothing, `UnportableValue`.
+        """
+        self.settle()
+        named = self.known_as(key_bytes(flight.key))
+        with self.link.lock:
+            self._counts["degraded"] += 1
+        return named
+
+    def arrival_of(self, flight: Flight, value: object, named: bytes) -> Arrival:
+        """Return what is to become of its value, of which no bytes are made; raises what `appraise` does."""
+        storable, ttl, now, record = appraise(self.cache, flight, value)
+        return storable, ttl, now, None if record is None else self.near(record, named, 0)
+
+    def verdict_on(self, flight: Flight, error: Exception, named: bytes) -> Verdict:
+        """Return what it is to end with where its function raised this."""
+        verdict = judge(self.cache, error, flight)
+        return verdict._replace(ttl=min(verdict.ttl, self.terms.near_ttl), marks=self.marks(named, ()))
 
     # -- drops ---------------------------------------------------------------------------------------
 
@@ -260,7 +289,7 @@ class Entries:
 
     def after_fork(self) -> None:
         """In a forked child: it counts for itself."""
-        self.epoch, self.flying = None, {}
+        self.epoch, self.flying, self.alone = None, {}, {}
         self._counts = dict.fromkeys(_COUNTS, 0)
 
 

@@ -165,6 +165,10 @@ class Link:
         with self.lock:
             return self.breaker.period if self.breaker.state == CONNECTED else None
 
+    def is_away(self) -> bool:
+        """Return True if the server is not to be asked now; a moment later that may be otherwise."""
+        return self.breaker.state != CONNECTED
+
     def state(self, now: float) -> str:
         """Return the breaker's state in words."""
         with self.lock:

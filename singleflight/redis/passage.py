@@ -42,6 +42,7 @@ leading: ContextVar[tuple[Passage, ...]] = ContextVar("singleflight_leading", de
 """The flights that the running code is inside of and that this process leads for all."""
 LISTEN = object()  # what `steps` yields to have the bus listen
 RUN = ()  # and to have the function run: its arguments
+_UNTOLD = Outcome("aborted")  # of a flight of which the server hears nothing: no bytes are made
 _PATIENCE = 3  # sightings of a cycle after which it is no longer left to those who are part of it
 
 
@@ -446,14 +447,15 @@ class Passage:
             if error is None:
                 try:
                     arrival = self._appraise(value)
-                    outcome = self._outcome(value, arrival)
+                    outcome = self._outcome(value, arrival) if self.claim.renews else _UNTOLD
                 except BaseException as raised:
                     error = raised
             if isinstance(error, Exception):
                 verdict = judge(cache, error, flight)
                 error = verdict.error
             if error is not None:
-                outcome = self._failure(error, 0.0 if verdict is None else verdict.ttl)
+                ttl = 0.0 if verdict is None else verdict.ttl
+                outcome = self._failure(error, ttl) if self.claim.renews else _UNTOLD
             assert outcome is not None
             near = yield from self._tell(outcome, value, error)
             if error is not None:
@@ -545,7 +547,7 @@ class Passage:
             return Outcome("aborted")
         try:
             envelope = entries.envelope_of(value, record, self._birth, refused)
-            packed = entries.envelopes.pack(self._name, self._written, envelope) if self._place else b""
+            packed = entries.envelopes.pack(self._name, self._written, envelope)
         except OversizedValue as error:
             entries.say_once("oversized", self.flight.key, f"cannot be shared: {error}")
             return Outcome("unshareable")
@@ -556,7 +558,7 @@ class Passage:
         return Outcome("value", packed, *lives(envelope))
 
     def _failure(self, error: BaseException, ttl: float) -> Outcome:
-        if is_unshared(error) or self._place is None:
+        if is_unshared(error):
             return Outcome("aborted")
         entries = self._entries
         payload = failure_bytes(error, entries.link.name, entries.terms.errors)

@@ -39,7 +39,7 @@ Asking = Generator[list[scripts.Call], list[Any], Any]
 
 
 class SharedFunction(Entries):
-    """The tier of one function; the link's lock guards `flying`.
+    """The tier of one function.
 
     Args:
         identity: what the function is, whatever object stands for it.
@@ -66,6 +66,8 @@ class SharedFunction(Entries):
 
     def lead(self, flight: Flight, execute: Callable[[], Any]) -> Any:
         """Land a flight of a thread and return its value; raise what it is to end with."""
+        if self.link.is_away():
+            return self._lead_alone(flight, execute)
         bell = Bell()
         passage = Passage(self, flight, Mailbox(bell.ring))
         brought = self._drive(passage.steps(), bell, (passage,), execute)
@@ -76,6 +78,8 @@ class SharedFunction(Entries):
 
     async def lead_in_task(self, flight: Flight, execute: Callable[[], Awaitable[Any]]) -> Any:
         """Do the same in the task that runs the flight."""
+        if self.link.is_away():
+            return await self._lead_alone_in_task(flight, execute)
         bell = TaskBell()
         passage = Passage(self, flight, Mailbox(bell.ring))
         brought = await self._drive_in_task(passage.steps(), bell, (passage,), execute)
@@ -83,6 +87,53 @@ class SharedFunction(Entries):
             return self._land(flight, brought)
         finally:
             del flight, passage, brought, execute  # an exception that callers receive leads to this frame
+
+    def _lead_alone(self, flight: Flight, execute: Callable[[], Any]) -> Any:
+        """Land a flight of a thread without the server: it is neither asked nor told."""
+        named = self.set_out_alone(flight)
+        failed: Brought | None = None
+        try:
+            self.alone[flight] = named
+            value = execute()
+            arrival = self.arrival_of(flight, value, named)
+        except Exception as error:
+            failed = self._failed_alone(flight, error, named)
+        finally:
+            self.alone.pop(flight, None)
+        try:
+            if failed is not None:
+                return self._land(flight, failed)
+            land(self.cache, flight, value, arrival=arrival)
+            return value
+        finally:
+            del flight, execute, failed  # an exception that callers receive leads to this frame
+
+    async def _lead_alone_in_task(self, flight: Flight, execute: Callable[[], Awaitable[Any]]) -> Any:
+        """Do the same in the task that runs the flight."""
+        named = self.set_out_alone(flight)
+        failed: Brought | None = None
+        try:
+            self.alone[flight] = named
+            value = await execute()
+            arrival = self.arrival_of(flight, value, named)
+        except Exception as error:
+            failed = self._failed_alone(flight, error, named)
+        finally:
+            self.alone.pop(flight, None)
+        try:
+            if failed is not None:
+                return self._land(flight, failed)
+            land(self.cache, flight, value, arrival=arrival)
+            return value
+        finally:
+            del flight, execute, failed  # an exception that callers receive leads to this frame
+
+    def _failed_alone(self, flight: Flight, error: Exception, named: bytes) -> Brought:
+        try:
+            verdict = self.verdict_on(flight, error, named)
+            return Brought(None, error=verdict.error, verdict=verdict)
+        finally:
+            del error  # or this frame and the exception would keep each other
 
     def load(self, batch: Batch, execute: Callable[[list[Any]], Any]) -> None:
         """Load the flights of a thread's bulk call, each here or by another process, and land them."""
@@ -303,6 +354,7 @@ class SharedFunction(Entries):
             if news.kind == "drop":
                 with self.link.lock:
                     flights = [of for of, passage in self.flying.items() if passage.digest == news.key]
+                flights += [of for of, named in self.alone.copy().items() if named == news.key]
                 for flight in flights:
                     detach_flight(self.cache, flight)
 

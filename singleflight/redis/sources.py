@@ -71,7 +71,7 @@ class Source:
         """Return what is ours alone: times, no retries, the older protocol, no words about the library.
 
         But with TLS 1.3 the server sends session tickets after the handshake. redis-py with hiredis takes a
-        new connection on which they wait to be read for a broken one, so there the library says its name first.
+        new connection on which they wait to be read for a broken one, so there the library does say its name.
         """
         top = module.__name__
         retry = import_module(f"{top}.retry").Retry

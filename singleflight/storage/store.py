@@ -271,7 +271,7 @@ class Store:
     def is_cut(self, tags: tuple[str, ...], number: int) -> bool:
         """Return True if one of these tags was invalidated after what has this number began."""
         cuts = self._cuts
-        return any(cuts.get(tag, 0) > number for tag in tags)
+        return bool(cuts) and any(cuts.get(tag, 0) > number for tag in tags)
 
     def clear(self) -> list[Record]:
         """Take everything out, and count from zero."""
@@ -499,8 +499,13 @@ class Store:
             self._untag(record)
 
     def _tag(self, record: Record) -> None:
+        of_tag = self._of_tag
         for tag in record.tags:
-            self._of_tag.setdefault(tag, set()).add(record)
+            records = of_tag.get(tag)
+            if records is None:
+                of_tag[tag] = {record}
+            else:
+                records.add(record)
 
     def _untag(self, record: Record) -> None:
         for tag in record.tags:
