@@ -66,7 +66,8 @@ class AlpacaAccount(AccountInterface):
         price_grace: for how many seconds past its ttl a price is served at once while it is renewed, and
             while that fails (default None: `PRICE_CACHE_GRACE`, or 0). `entry` shows its age and state.
         gather: for how many seconds a request for one price waits for others, which travel with it, such as
-            0.01 (default 0: each is a request of its own).
+            0.01 (default 0: each is a request of its own). So do symbols that were asked for within the last
+            two ttls and whose prices have run out, up to 50 in all.
         requests_per_minute: how many requests are sent in any minute at most, to market data and to trading
             each, by all accounts of one key pair in this process (default None: as many as the service
             takes). Of several numbers the smallest holds, while an account with it lives that has made

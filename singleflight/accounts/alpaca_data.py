@@ -5,7 +5,9 @@ alpaca-py is imported inside `open_feed`, when the first price is asked for: it 
 
 from __future__ import annotations
 
+import itertools
 import re
+import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,13 +17,14 @@ from typing import Any
 from .. import KeyedLocks, SingleFlightError, current_flight
 from .alpaca_clients import Clients, cause_of, importing, set_limits
 from .alpaca_settings import Settings
-from .interface import AccountInterface, in_line, log
+from .interface import PRICE_TYPES, AccountInterface, in_line, log
 from .readings import MOST_KEPT, NoPrice, Quote, Reading, Readings, Rules, by_kind, kind_of
 
 __all__ = ["AlpacaPrices"]
 
 _getter: Any = AccountInterface.get_instrument_current_price  # whose keys begin with an account's id
 
+_MOST_DUE = 500  # prices that are remembered as asked for, to be brought along; see `AlpacaPrices.due`
 _AROUND = re.compile(r"[\s\"'`{}\[\]():;,]+")  # what may stand around a symbol in a server's text
 
 
@@ -40,14 +43,15 @@ class AlpacaPrices(Readings):
         # these prices; what is lost or said twice where several threads write is a log line.
         self._said: dict[tuple[str, str], str] = {}
         self._putting = KeyedLocks(max_idle=0)  # by symbol
+        self._timer = time.monotonic
+        # By symbol and price type, oldest first: when somebody last asked for it and it was not stored. Kept
+        # while calls are gathered; written by the flights of these prices. What is lost where several threads
+        # write is a place in a request.
+        self._asked: dict[tuple[str, str], float] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy gathers by itself."""
-        return {name: value for name, value in vars(self).items() if name != "_gathered"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._gathered = self.gathered(self._gather) if self._gather else None
+    def __reduce__(self) -> tuple[type[AlpacaPrices], tuple[Any, ...]]:
+        """A copy gathers by itself, and has said nothing yet."""
+        return AlpacaPrices, (self.account, self._clients, self.rules, self._gather)
 
     def feed(self, kind: str) -> Feed:
         """The client for the prices of "stock", "crypto" or "option"."""
@@ -61,10 +65,7 @@ class AlpacaPrices(Readings):
         if current_flight() is None:  # bypassed, or switched off: nothing is to be shared
             return self._price(symbol, price_type, self.ask([symbol], price_type).get(symbol))
         self._forget_spent([symbol], price_type)
-        single: Callable[[str, str], Reading | None] = self.reading
-        if self._gathered is not None and self.reading.entry(symbol, price_type) is None:
-            single = self._gathered
-        return self._price(symbol, price_type, single(symbol, price_type))
+        return self._price(symbol, price_type, self._single(symbol, price_type))
 
     def many(self, symbols: Sequence[str], price_type: str) -> dict[str, float]:
         """Many prices: one request for each kind of instrument among them.
@@ -89,8 +90,62 @@ class AlpacaPrices(Readings):
 
     def quote(self, symbol: str) -> Quote | None:
         """Both sides with their time."""
-        reading = self.reading(symbol, "bid")
+        reading = self._single(symbol, "bid")
+        self._note(symbol, "bid", reading)
         return None if reading is None else reading.quote()
+
+    def _single(self, symbol: str, price_type: str) -> Reading | None:
+        """One reading: where it is not stored, and calls are gathered, as a part of a request for several."""
+        if self._gathered is not None and self.reading.entry(symbol, price_type) is None:
+            return self._gathered(symbol, price_type)
+        return self.reading(symbol, price_type)
+
+    def due(self, symbols: list[str], price_type: str, most: int) -> list[str]:
+        """Other symbols of this kind that were asked for lately, and whose prices have run out since.
+
+        A screen that shows fifty prices asks for the first one, waits, and asks for the next. Once it has
+        asked for all of them, the first request after their ttl has the others along. "Lately" is within two
+        ttls: hits are not seen here, so a price that is asked for all the time is seen once in each ttl.
+        A symbol that nobody asks for any more, or that the broker refuses, drops out.
+        """
+        kind, what = kind_of(symbols[0])[0], self.what(price_type)
+        requested: set[Hashable] = {flight.key for flight in self.reading.flights()}
+        taken: set[Hashable] = {(self.account, kind_of(symbol)[1], what) for symbol in symbols}
+        if taken <= requested:
+            return []  # nothing is to be requested: these are waited for
+        taken |= requested
+        since = self._timer() - 2 * self.rules.ttl()
+        found: list[str] = []
+        for (symbol, its_type), asked in self._asked.copy().items():
+            if asked <= since:
+                self._asked.pop((symbol, its_type), None)
+                continue
+            if len(found) == most:
+                break
+            its_kind, listed = kind_of(symbol)
+            key = self.account, listed, self.what(its_type)
+            if (its_kind, key[2]) == (kind, what) and key not in taken and self._is_due(symbol, its_type):
+                taken.add(key)
+                found.append(symbol)
+        return found
+
+    def _is_due(self, symbol: str, price_type: str) -> bool:
+        """Return True if the next caller of this price would have to wait for a request, or a renewal."""
+        entry = _getter.entry(SimpleNamespace(id=self.account), symbol, price_type)
+        if entry is not None and entry.state != "stale":
+            return False
+        self._forget_spent([symbol], price_type)
+        return self.reading.entry(symbol, price_type) is None
+
+    def _note(self, symbol: str, price_type: str, reading: Reading | None) -> None:
+        """Remember that somebody asked for it; see `due`."""
+        if self._gathered is None or reading is None:
+            return
+        self._asked.pop((symbol, price_type), None)
+        if reading.problem is None:
+            self._asked[symbol, price_type] = self._timer()
+            for each in list(self._asked.copy())[:-_MOST_DUE]:
+                self._asked.pop(each, None)
 
     def put(self, symbol: str, numbers: Mapping[str, Any], time: datetime | None, feed: str | None) -> bool:
         """Take a quote or trade from elsewhere, such as a stream; see `AlpacaAccount.put_quote`.
@@ -160,6 +215,9 @@ class AlpacaPrices(Readings):
                     symbol: one for symbol, one in asked.items() if one in refused_by(error, asked.values())
                 }
                 if not refused:
+                    if getattr(error, "status_code", None) == 400:  # perhaps because of one of them
+                        for symbol, each in itertools.product(asked, PRICE_TYPES):
+                            self._asked.pop((symbol, each), None)
                     self._complain(price_type, list(asked), cause)
                     return readings
                 self._say(price_type, list(refused), cause)
@@ -177,6 +235,7 @@ class AlpacaPrices(Readings):
 
     def _price(self, symbol: str, price_type: str, reading: Reading | None) -> float | None:
         """Take a price from a reading; say why there is none, once until that changes."""
+        self._note(symbol, price_type, reading)
         if reading is None:  # it failed, and that was logged
             return None
         try:

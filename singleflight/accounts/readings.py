@@ -239,7 +239,8 @@ class Readings(ABC):
     def gathered(self, window: float) -> Callable[[str, str], Reading | None]:
         """`reading`, whose calls within so many seconds of each other are one request for each kind.
 
-        Each call of this makes a function of its own; keep it.
+        What is left of a request's room is for those that are `due`. Each call of this makes a function of
+        its own; keep it.
         """
 
         @single_flight_ttl(
@@ -252,10 +253,15 @@ class Readings(ABC):
         def readings(symbols: Iterable[str], price_type: str) -> dict[str, Reading]:
             found: dict[str, Reading] = {}
             for some in by_kind(symbols).values():
-                found.update(self.readings(some, price_type))
-            return found
+                others = self.due(some, price_type, MOST_AT_ONCE - len(some))
+                found.update(self.readings([*some, *others], price_type))
+            return {symbol: found[symbol] for symbol in symbols if symbol in found}
 
         return reading
+
+    @abstractmethod
+    def due(self, symbols: list[str], price_type: str, most: int) -> list[str]:
+        """Other symbols, at most so many, that a request for these may bring along."""
 
     @abstractmethod
     def ask(self, symbols: list[str], price_type: str) -> dict[str, Reading]:
