@@ -75,9 +75,11 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a warning is an error."""
-    session.install("-q", "-e", ".[docs]")
+    """Build the documentation, where a warning is an error, and look at it, in Chromium if that is here."""
+    session.install("-q", "-e", ".[docs,test]")
     session.run("sphinx-build", "-q", "-W", "-b", "html", "docs", "docs/_build/html")
+    look = ["-q", "-m", "long", "tests/docs/test_built.py", *session.posargs]
+    session.run("pytest", *look, env={"BUILT_DOCS": "docs/_build/html"})
 
 
 @nox.session

@@ -1,6 +1,14 @@
 """Sphinx configuration."""
 
+import dataclasses
+import sys
+
+from sphinx.pycode import ModuleAnalyzer
+
 import singleflight
+import singleflight.accounts
+import singleflight.redis
+import singleflight.testing
 
 project = "singleflight"
 author = "The singleflight developers"
@@ -18,6 +26,7 @@ html_title = f"singleflight {version}"
 html_show_copyright = False
 html_copy_source = False
 html_static_path = ["_static"]
+html_extra_path = ["llms.txt"]
 html_css_files = ["promises.css", "wide.css", "narrow.css", "marks.css", "pictures.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
@@ -28,6 +37,34 @@ suppress_warnings = ["myst.xref_missing"]  # CHANGELOG.md is read from two place
 # The docstrings are written for people who read the source: Google style, names in single backticks.
 default_role = "code"
 napoleon_numpy_docstring = False
-autodoc_typehints = "none"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
+
+
+def show_one_signature(_app):
+    """Show a function once, as the reference writes it, and not each overload for type checkers."""
+    modules = [sys.modules[name] for name in list(sys.modules) if name.split(".")[0] == "singleflight"]
+    for module in modules:
+        if (getattr(module, "__file__", None) or "").endswith(".py"):
+            analyzer = ModuleAnalyzer.for_module(module.__name__)
+            analyzer.analyze()
+            analyzer.overloads.clear()
+
+
+def list_fields(_app, what, _name, thing, _options, lines):
+    """Add the fields of a data class, with their types and defaults, to what its docstring says."""
+    if what != "class" or not dataclasses.is_dataclass(thing):
+        return
+    written = []
+    for field in dataclasses.fields(thing):
+        given = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+        written.append(f"``{field.name}: {field.type}{given}``")
+    lines += ["", f"Fields: {', '.join(written)}.", ""]
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", list_fields)
+    app.connect("builder-inited", show_one_signature)

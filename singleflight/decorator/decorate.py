@@ -111,7 +111,7 @@ def single_flight_ttl(
     ignore: str | Iterable[str] = (),
     typed: bool = False,
     maxsize: int | None = 1024,
-    max_idle_locks: Any = _AS_MAXSIZE,
+    max_idle_locks: int | None = _AS_MAXSIZE,
     cache_if: Callable[[Any], object] = is_not_none,
     follower_retries: int | None = 1,
     wait_timeout: float | timedelta | None = None,

@@ -135,3 +135,14 @@ def test_each_code_block_is_run_alone(tmp_path):
     first.evaluate()
     with pytest.raises(NameError, match="number"):
         second.evaluate()
+
+
+def test_llms_txt_shows_what_there_is():
+    """The controls and options that it names are the decorator's, and it links to every how-to guide."""
+    text = (DOCS / "llms.txt").read_text()
+    guides = {f"howto/{path.stem}.html" for path in (DOCS / "howto").glob("*.md") if path.stem != "index"}
+    assert guides == {link for link in re.findall(r"\]\(([^)]+)\)", text) if link.startswith("howto/")}
+    for name in re.findall(r"`(?:price)?\.(\w+)\(", text):
+        assert hasattr(Controls, name), name
+    options = set(inspect.signature(single_flight_ttl).parameters)
+    assert {"ttl", "copy", "cache_if", "failure_ttl"} <= {*re.findall(r"`(\w+)`", text)} & options
