@@ -43,6 +43,8 @@ def browser(tmp_path_factory):
                 pytest.skip(f"{needed} is not installed")
         if chromium is None or driver is None:
             pytest.skip("no Chromium with a chromedriver here")
+    assert chromium, "NEEDS_BROWSER is set, and there is no Chromium here"
+    assert driver, "NEEDS_BROWSER is set, and there is no chromedriver here"
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
