@@ -146,3 +146,13 @@ def test_llms_txt_shows_what_there_is():
         assert hasattr(Controls, name), name
     options = set(inspect.signature(single_flight_ttl).parameters)
     assert {"ttl", "copy", "cache_if", "failure_ttl"} <= {*re.findall(r"`(\w+)`", text)} & options
+
+
+@pytest.mark.parametrize("page", ["why", "tutorial", "reference", "limits", "howto/index", "howto/lifetimes"])
+def test_words_are_linked_where_a_reader_meets_them(page):
+    """The pages that readers start with link words to the glossary, and the landing page links to it."""
+    glossary = (DOCS / "glossary.md").read_text()
+    linked = re.findall(r"\{term\}`(?:[^`<]+<)?([^`>]+)>?`", (DOCS / f"{page}.md").read_text())
+    assert len(linked) >= 2
+    assert [word for word in linked if f"\n{word}\n" not in glossary] == []
+    assert "{doc}`glossary`" in (DOCS / "index.md").read_text()
