@@ -18,11 +18,14 @@ import pytest
 from ..redis.server import Server, binaries, free_port
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 60.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, also where a proxy is set
 SHOWN_SERVER = "redis://localhost:6379"
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these workers fork")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="these workers fork"),
+    pytest.mark.timeout(300),  # whole interpreters with large libraries, some of them one after another
+]
 
 
 def needs(*libraries):
@@ -48,10 +51,11 @@ def write(folder, page, section, **replaced):
 
 
 def run(folder, *command):
-    """Run a command to its end and return what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    """Run a command to its end, as outside of a test, and return what it printed."""
+    outside = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**outside, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -212,8 +216,8 @@ def told(app):
     assert not app.exception, app.exception
     return [text.value for text in app.text]
 
-first = AppTest.from_file(sys.argv[1]).run()
-seen = [told(first), told(first.button[0].click().run()), told(AppTest.from_file(sys.argv[1]).run())]
+first, second = (AppTest.from_file(sys.argv[1], default_timeout=50) for _ in range(2))
+seen = [told(first.run()), told(first.button[0].click().run()), told(second.run())]
 assert seen == eval(sys.argv[2]), seen
 """
 DECORATED_THREE_TIMES = """
@@ -249,6 +253,56 @@ class TestStreamlit:
         (tmp_path / "prices.py").write_text(module)
         (tmp_path / "app.py").write_text(DECORATED_THREE_TIMES)
         run(tmp_path, sys.executable, "-c", VISITS, "app.py", repr([["0 0"], ["1 0"], ["2 0"]]))
+
+
+SCRIPT = """
+from nicegui import ui
+from prices import price
+from singleflight import single_flight_ttl
+
+
+@single_flight_ttl(ttl=60)
+def decorated_here(symbol):
+    return 984.75
+
+
+price("ASML"), decorated_here("ASML")
+ui.label(f"{price.stats().hits} {decorated_here.stats().hits}")
+ui.run()
+"""
+THREE_VISITS = """
+import asyncio
+import sys
+
+sys.argv = ["board.py"]  # NiceGUI runs this again for each visit
+from nicegui import ui
+from nicegui.testing import user_simulation
+
+
+async def visits():
+    async with user_simulation(main_file="board.py") as visitor:
+        for _ in range(3):
+            await visitor.open("/")
+            yield [label.text for label in visitor.find(kind=ui.label).elements]
+
+
+async def main():
+    hits_in_module, hits_in_script = zip(*[text.split() async for (text,) in visits()])
+    assert list(hits_in_module) == sorted(set(hits_in_module), key=int), hits_in_module  # one more each time
+    assert set(hits_in_script) == {"0"}, hits_in_script
+
+
+asyncio.run(main())
+"""
+
+
+@needs("nicegui")
+def test_a_nicegui_script(tmp_path):
+    """A script without pages is run for each visit: its functions begin empty, those of a module do not."""
+    module = "from singleflight import single_flight_ttl\n\n\nprice = single_flight_ttl(ttl=60)(len)\n"
+    (tmp_path / "prices.py").write_text(module)
+    (tmp_path / "board.py").write_text(SCRIPT)
+    run(tmp_path, sys.executable, "-c", THREE_VISITS)
 
 
 NOTEBOOK = """
