@@ -41,6 +41,8 @@ class Turn:
     """One request's place: in line, then in progress. Its fields are guarded by the gate's lock."""
 
     __slots__ = ("number", "urgent")
+    urgent: bool
+    number: int
 
     def __init__(self, urgent: bool, number: int) -> None:
         self.urgent, self.number = urgent, number

@@ -202,7 +202,7 @@ def main() -> None:
     if links := dead_links(contents(files[1])[0].get_payload()):
         in_the_way.append(
             f"README.md: {len(links)} links lead into the checkout, such as {links[0]}; on a package index"
-            " they lead nowhere"
+            " they lead nowhere: write addresses, or give it a readme of its own"
         )
     print("\nBuilt, checked and used:")
     for file in files:
