@@ -20,7 +20,7 @@ from .storage.entry import Entry
 from .storage.ttl import AdaptiveTTL, Landing
 
 if _TYPE_CHECKING:
-    from .telemetry.events import Event, Listener, LoggingListener
+    from .telemetry.events import Event, Execution, Listener, LoggingListener
     from .telemetry.views import CurrentFlight, Explanation, FleetExplanation, FlightInfo, Stats
 
 __version__ = "0.1.0"
@@ -34,6 +34,7 @@ __all__ = [
     "CurrentFlight",
     "Entry",
     "Event",
+    "Execution",
     "Explanation",
     "FleetExplanation",
     "FlightDeadlock",

@@ -41,10 +41,12 @@ DOORS = {
     "pydantic": {"fleet/serializers"},
     "alpaca": {"accounts"},
     "requests": {"accounts"},
+    "prometheus_client": {"prometheus"},
+    "opentelemetry": {"opentelemetry"},
     "rich": {"live/screen"},
 }
 # What users name beside the rooms: thin, and above all of them.
-FRONTS = {"web", "__main__"}
+FRONTS = {"web", "prometheus", "opentelemetry", "__main__"}
 
 
 def name_of(path):

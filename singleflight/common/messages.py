@@ -70,7 +70,8 @@ class Shown:
     __slots__ = ()
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{field.name}={shown(getattr(self, field.name))}" for field in fields(self))  # type: ignore[arg-type]
+        names = [field.name for field in fields(self) if field.repr]  # type: ignore[arg-type]
+        told = ", ".join(f"{name}={shown(getattr(self, name))}" for name in names)
         return f"{type(self).__qualname__}({told})"
 
 

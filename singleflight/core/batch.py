@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from ..common.keys import check_room
@@ -141,6 +142,11 @@ class Batch:
         """What the loader is running for: each flight with its item."""
         spelt = self._call.spelt
         return [(spelt[id(key)], flight) for flight, key in (self._called or {}).items() if id(key) in spelt]
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return what is to be entered around a call of the loader, for what has begun."""
+        cache = self.cache
+        return cache.tell.running(list(self._called or ()) if cache.tell.around else (), cache.timer)
 
     def land(self, loaded: Any) -> None:
         """The loader returned: land each key of its answer, and what was asked for and is not there."""

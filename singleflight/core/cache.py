@@ -42,6 +42,18 @@ class Batch(Protocol):
     """Those that it loads, which are as old as it is."""
 
 
+class Keeper(Protocol):
+    """Keeps what a function has counted for somebody who adds it up: see `process.totals`."""
+
+    def counted(self) -> Any:
+        """Return the counts; under no lock."""
+        ...
+
+    def keep(self, counted: Any) -> None:
+        """These counts are about to be zeroed. Called under the mutex."""
+        ...
+
+
 class Cache:
     """All that is known of one decorated function. What happens to it is decided in `coordinator`.
 
@@ -53,6 +65,7 @@ class Cache:
         unseat, watch: what is asked of its flights while somebody waits (see `coordinator`).
     """
 
+    keeper: Keeper | None = None  # what keeps its counts when they are lost, if anybody wants that
     gathering: Any = None  # what gathers single calls for a loader: see `gathering`, which sets it
     is_plain: bool
     lands_at_once: bool
@@ -109,8 +122,10 @@ class Cache:
         self.store.moved = partial(_follow, weakref.ref(self))  # the store does not lead back to here
         self.locks: KeyedLocks = KeyedLocks(options.max_idle_locks)
         self.line: Line | None = None if options.max_flights is None else Line(options.max_flights)
-        self.is_direct: bool = self.line is None  # whether a leader runs the function at once, and by itself
+        # Whether a leader runs the function at once, by itself, and no observer enters that.
+        self.is_direct: bool = True
         self.tell: Emitter = Emitter(name, options.listener)
+        self.choose_way()
         # The open `bypass()` blocks: thread and token; under `switching`.
         self.bypassed: list[tuple[int, object]] = []
         self.switching: Any = new_lock()  # re-entrant: a signal handler may open a block within one
@@ -118,6 +133,11 @@ class Cache:
         self.adrift: set[Flight] = set()  # detached and still flying; guarded by the mutex
         self.batches: set[Batch] = set()  # bulk loads in progress; guarded by the mutex
         self.warned = False  # that it blocks an event loop; once
+
+    def choose_way(self) -> None:
+        """Have leaders run the function at once, unless there is more to be done: see `is_direct`."""
+        plain = self.line is None and self.tier is None and self.gathering is None
+        self.is_direct = plain and not self.tell.around
 
     def spoil(self, key: Hashable) -> None:
         """What a bulk load in progress may bring for this key, unasked, is not to be stored any more."""
@@ -184,6 +204,7 @@ class Cache:
         """Have a listener told of events from now on; with `hits` every call goes the longer way."""
         with self.switching:
             self.tell.add(listener, hits)
+            self.choose_way()
             if hits:
                 self.shut()
 
@@ -191,6 +212,7 @@ class Cache:
         """A listener that `observe` added is not told any more."""
         with self.switching:
             self.tell.remove(listener)
+            self.choose_way()
             if not self.bypassed:
                 self.reopen()
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bypass",
     "clear",
+    "counted",
     "cut",
     "detach_flight",
     "drop",
@@ -235,6 +236,8 @@ def clear(cache: Cache) -> None:
     """Drop all entries, detach all flights, forget idle locks and zero the counts."""
     tell = None if cache.tier is None else cache.tier.drop_all()
     settle()
+    keeper, resets = cache.keeper, cache.counts.resets
+    before = None if keeper is None else keeper.counted()
     with mutex:
         slots = cache.locks.live()
         for batch in cache.batches:
@@ -246,6 +249,8 @@ def clear(cache: Cache) -> None:
     del records
     cache.locks.evict_idle()
     with mutex:
+        if keeper is not None and cache.counts.resets == resets:  # once, whoever else clears at this moment
+            keeper.keep(before)
         cache.counts.reset()
     if cache.tier is not None:
         cache.tier.reset()
@@ -301,11 +306,16 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
 
 def stats(cache: Cache) -> Stats:
     """What was seen and done so far."""
-    from ..telemetry.views import Stats
-
     settle()
     now = cache.timer()
     cache.tell.gone(cache.store.expire(now), now)
+    return counted(cache)
+
+
+def counted(cache: Cache) -> Stats:
+    """The same without a look at the clock: expired entries may be among the others."""
+    from ..telemetry.views import Stats
+
     counts, locks = cache.counts, cache.locks
     hits = counts.all_hits(cache.store)
     with mutex:

@@ -99,6 +99,7 @@ class Flight(Turn):
         "doomed",
         "due",
         "error",
+        "execution",
         "followers",
         "kind",
         "landed",
@@ -141,6 +142,8 @@ class Flight(Turn):
     life: Callable[[], object] | None
     due: float | None  # a time of `time.monotonic` after which it may be unseated
     wants_events: bool  # whether anybody may want its events
+    # What observers know it by: set once, by its leader, and only where one of them enters it.
+    execution: Any
     started: float  # when its leader came, by the function's clock
     previous: Record | None  # what was stored then
     stored: Record  # what it brought, set once that is stored

@@ -18,7 +18,7 @@ from ..common.messages import shown
 from ..storage.freshness import Ageing
 from ..storage.policy import USUAL, checked_policy
 from ..storage.ttl import TTL, Landing, Tags, checked_tags
-from ..telemetry.kinds import refuse_unknown_kinds
+from ..telemetry.kinds import refuse_unfit_listener
 from .functions import refuse_coroutine_functions
 from .tier import Backend
 
@@ -133,7 +133,7 @@ class Options:
         if store is not None and not callable(getattr(store, "tier_for", None)):
             raise TypeError(f"store: expected a RedisStore or None, got {shown(store)}")
         if listener is not None:
-            refuse_unknown_kinds(listener)
+            refuse_unfit_listener(listener)
         ageing = Ageing(
             grace=inf if callable(grace) else seconds(grace, "grace"),  # inf: some have one
             refresh_ahead=_fraction_or_xfetch(refresh_ahead),

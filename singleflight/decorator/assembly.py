@@ -125,7 +125,7 @@ class Assembly:
                 self.twins.cache.locks.filed = self.form.filing()
             if options.store is not None:
                 self.twins.cache.tier = options.store.tier_for(self.twins.cache, function)
-                self.twins.cache.is_direct = False
+                self.twins.cache.choose_way()
         else:
             self.form = self._form_of_twin(twin_of, rule, method or twin_of.twins.of_methods)
             self.twins = twin_of.twins

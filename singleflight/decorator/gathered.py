@@ -51,7 +51,8 @@ class Gathered(Loading):
         if gathering.has(self.coroutine):
             raise ValueError(f"gather: another {colour} loader of {name} gathers its calls already")
         gathering.gather(self)
-        cache.gathering, cache.is_direct = gathering, False
+        cache.gathering = gathering
+        cache.choose_way()
 
     def part(self, arguments: Arguments) -> tuple[Hashable, Any] | None:
         """Return what all calls of one window have in common, and a call's item; None if it has none."""

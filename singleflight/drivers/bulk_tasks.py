@@ -208,7 +208,7 @@ async def _fly(
             async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
                 work.began = True
                 while items := batch.begin():
-                    batch.land(_checked(batch, await run(items)))
+                    batch.land(await _load(batch, run, items))
         batch.close()
         work.bring_home(None, None)
     except BaseException as error:
@@ -216,6 +216,14 @@ async def _fly(
             raise  # nobody is left to raise it but the loop itself
     finally:
         del batch, work  # an exception that callers receive leads to this frame
+
+
+async def _load(batch: Batch, run: Loads, items: list[Any]) -> Any:
+    try:
+        with batch.running():
+            return _checked(batch, await run(items))
+    finally:
+        del batch  # an exception that callers receive leads to this frame
 
 
 def _checked(batch: Batch, loaded: Any) -> Any:
@@ -229,7 +237,7 @@ async def _load_in_line(
 ) -> Any:
     try:
         async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
-            return _checked(batch, await run(items))
+            return await _load(batch, run, items)
     finally:
         del batch  # an exception that callers receive leads to this frame
 

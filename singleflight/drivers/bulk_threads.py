@@ -146,7 +146,8 @@ def _gather(
 
 @looked_through
 def _load(batch: Batch, run: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-    loaded = run(items)
+    with batch.running():
+        loaded = run(items)
     if type(loaded) is CoroutineType:
         check_shareable(batch.name, loaded, "its loader returned", getrefcount(loaded))
     return loaded

@@ -11,6 +11,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from functools import partial
 from sys import getrefcount
 from typing import Any, TypeVar
@@ -392,8 +393,8 @@ async def _run(
 ) -> Any:
     """Run the function; return its value, if it can be shared."""
     try:
-        if cache.line is not None:
-            value = await _run_in_line(cache, flight, work, run, args, kwargs)
+        if not cache.is_direct:
+            value = await _run_within(cache, flight, work, run, args, kwargs)
         else:
             work.began = True
             if flight.wants_events:
@@ -406,7 +407,7 @@ async def _run(
         del flight, work  # an exception that callers receive leads to this frame
 
 
-async def _run_in_line(
+async def _run_within(
     cache: Cache,
     flight: Flight,
     work: Work,
@@ -414,11 +415,16 @@ async def _run_in_line(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    async with Seated(cache, [flight]):
-        work.began = True
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        return await run(*args, **kwargs)
+    """Run the function, in line where there is one, and within what observers have entered around it."""
+    try:
+        async with nullcontext() if cache.line is None else Seated(cache, [flight]):
+            work.began = True
+            if flight.wants_events:
+                cache.tell.fetching(flight)
+            with cache.tell.running((flight,), cache.timer):
+                return await run(*args, **kwargs)
+    finally:
+        del flight, work  # an exception that callers receive leads to this frame
 
 
 def _end(cache: Cache, flight: Flight, work: Work, error: BaseException) -> bool:

@@ -187,9 +187,7 @@ def _run(
     if cache.line is not None:
         value = _run_in_line(cache, flight, run, args, kwargs)
     else:
-        if flight.wants_events:
-            cache.tell.fetching(flight)
-        value = run(*args, **kwargs)
+        value = _run_observed(cache, flight, run, args, kwargs)
     if type(value) not in PLAIN and id(type(value)) not in accepted:
         value = landing_value(cache.name, flight, value, getrefcount(value))
     return value
@@ -200,8 +198,18 @@ def _run_in_line(
     cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     with Seated(cache, [flight]):
-        if flight.wants_events:
-            cache.tell.fetching(flight)
+        return _run_observed(cache, flight, run, args, kwargs)
+
+
+@looked_through
+def _run_observed(
+    cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    if flight.wants_events:
+        cache.tell.fetching(flight)
+    if not cache.tell.around:
+        return run(*args, **kwargs)
+    with cache.tell.running((flight,), cache.timer):
         return run(*args, **kwargs)
 
 

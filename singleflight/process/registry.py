@@ -17,11 +17,12 @@ from ..locks import keyed
 from ..locks.mutex import mutex, new_lock
 from ..locks.slots import Turn
 from ..storage.ttl import named_tags
-from ..telemetry.kinds import ALL_KINDS, refuse_unknown_kinds
+from ..telemetry.kinds import ALL_KINDS, refuse_unfit_listener
 
-__all__ = ["all_caches", "functions", "invalidate_tag", "observe", "register", "report"]
+__all__ = ["all_caches", "attend", "functions", "invalidate_tag", "observe", "register", "report"]
 
-_observers: tuple[Observer, ...] = ()  # of all functions; replaced as a whole, as the next one is
+_observers: tuple[Observer, ...] = ()  # of all functions; replaced as a whole, as the next two are
+_visits: tuple[Callable[[Cache], object], ...] = ()
 # Replaced as a whole under `_registering`, so that readers need no lock.
 _functions: tuple[weakref.ref[Any], ...] = ()
 _registering = new_lock()
@@ -34,6 +35,20 @@ def register(function: Any) -> None:
         _functions = (*(ref for ref in _functions if ref() is not None), weakref.ref(function))
         for observer in _observers:
             observer.add(function._self_cache)
+        for visit in _visits:
+            visit(function._self_cache)
+
+
+def attend(visit: Callable[[Cache], object]) -> None:
+    """Have the state of each decorated function visited, now or when it is made; with twins repeatedly.
+
+    This is under the lock of the list: the visit only notes something.
+    """
+    global _visits
+    with _registering:
+        _visits = (*_visits, visit)
+        for cache in all_caches():
+            visit(cache)
 
 
 def functions() -> tuple[Any, ...]:
@@ -140,7 +155,7 @@ def observe(listener: Callable[[Any], object], *observed: Any) -> Callable[[], N
     global _observers
     if not callable(listener):
         raise TypeError(f"listener: expected a callable, got {shown(listener)}")
-    refuse_unknown_kinds(listener)
+    refuse_unfit_listener(listener)
     for function in observed:
         if not isinstance(getattr(function, "_self_cache", None), Cache):
             raise TypeError(f"observe: expected decorated functions, got {shown(function)}")

@@ -33,6 +33,7 @@ class Counts:
         "fetches",
         "hits",
         "refreshes",
+        "resets",
         "stale_hits",
         "timeouts",
         "uncached",
@@ -50,10 +51,12 @@ class Counts:
     waits: int
 
     def __init__(self) -> None:
+        self.resets: int = -1  # how often they were zeroed
         self.reset()
 
     def reset(self) -> None:
         """Set all counts to zero."""
+        self.resets += 1
         self.hits = self.stale_hits = self.waits = self.fetches = self.errors = self.timeouts = 0
         self.calls = self.failures = self.uncached = self.refreshes = 0
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from ..common.keys import plain
 from ..common.messages import shown
 from ..storage.entry import Record
-from .kinds import ALL_KINDS, log
+from .kinds import ALL_KINDS, executing_of, log, wants_nothing
 
 __all__ = ["Emitter"]
 
@@ -32,17 +33,19 @@ class Reported(Protocol):
 class Emitter:
     """Delivers one function's events to its listeners and to the library's log.
 
-    The first listener is the function's own, if it has one; the others observe it for a while.
+    The first listener is the function's own, if it has one; the others observe it for a while. `around` has
+    what is to be entered around each execution (see `executions`).
     """
 
-    # `_telling.active` is per thread. `_listeners`, `has_listener` and `watches_hits` are replaced under the
-    # cache's `switching`, and read by anybody.
+    # `_telling.active` is per thread. `_listeners`, `has_listener`, `watches_hits` and `around` are replaced
+    # under the cache's `switching`, and read by anybody.
     __slots__ = (
         "_blamed",
         "_listeners",
         "_numbers",
         "_telling",
         "_watching",
+        "around",
         "has_listener",
         "name",
         "watches_hits",
@@ -50,16 +53,24 @@ class Emitter:
 
     def __init__(self, name: str, listener: Listener | None) -> None:
         self.name: str = name
-        self._listeners: tuple[Listener, ...] = () if listener is None else (listener,)
-        self.has_listener: bool = listener is not None
+        self._listeners: tuple[Listener, ...] = ()
+        self.has_listener: bool = False
+        self.around: tuple[tuple[Listener, Callable[[Any], Any]], ...] = ()
         self._watching: tuple[Listener, ...] = ()  # those of the observers that want hits
         self.watches_hits: bool = False
         self._numbers = itertools.count(1)
         self._telling = threading.local()
         self._blamed: tuple[object, ...] = ()  # whose failure was logged; one more or less does no harm
+        if listener is not None:
+            self.add(listener, False)
 
     def add(self, listener: Listener, hits: bool) -> None:
-        """From now on it is told of events, and with `hits` of every read."""
+        """From now on it is told of events, and with `hits` of every read, and enters executions."""
+        executing = executing_of(listener)
+        if executing is not None:
+            self.around = (*self.around, (listener, executing))
+            if wants_nothing(listener):
+                return
         self._listeners = (*self._listeners, listener)
         self.has_listener = True
         if hits:
@@ -67,7 +78,10 @@ class Emitter:
             self.watches_hits = True
 
     def remove(self, listener: Listener) -> None:
-        """It is not told of events that begin from now on."""
+        """It is not told of events that begin from now on, and enters no execution."""
+        executing = [place for place, (other, _) in enumerate(self.around) if other is listener]
+        if executing:
+            self.around = self.around[: executing[-1]] + self.around[executing[-1] + 1 :]
         self._listeners = _without(self._listeners, listener)
         self.has_listener = bool(self._listeners)
         self._watching = _without(self._watching, listener)
@@ -118,6 +132,20 @@ class Emitter:
         finally:
             self._telling.active = False
 
+    def running(
+        self, flights: Sequence[Reported], timer: Callable[[], float]
+    ) -> AbstractContextManager[None]:
+        """Return what is to be entered around an execution for these flights, and the function called within.
+
+        An execution that a listener or observer of this function causes itself is not told.
+        """
+        around = self.around
+        if not around or not flights or getattr(self._telling, "active", False):
+            return nullcontext()
+        from .executions import Execution, Running  # here alone: most programs have no such observer
+
+        return Running(Execution.of(flights, self.name, timer), around, self._blame, self._telling)
+
     # -- one method a kind; each is called after the transition, under no lock ----------------------------
 
     def hit(self, record: Record, now: float) -> bool:
@@ -145,14 +173,16 @@ class Emitter:
     def waiting(self, flight: Reported, followers: int) -> None:
         """Emit that a follower begins to wait, as one of `followers`."""
         if self.wants("wait"):
-            self.tell("wait", flight.key, followers=followers)
+            execution = getattr(flight, "execution", None)
+            self.tell("wait", flight.key, followers=followers, execution=execution)
 
     def shared(self, flight: Reported, now: float, waited: float) -> None:
         """Emit that a follower has its flight's outcome."""
         if self.wants("share"):
             value, error = flight.value, flight.error
             age = max(0.0, now - flight.landed)
-            self.tell("share", flight.key, value=value, error=error, age=age, waited=waited)
+            told = {"age": age, "waited": waited, "execution": getattr(flight, "execution", None)}
+            self.tell("share", flight.key, value=value, error=error, **told)
 
     def timed_out(self, key: Hashable, waited: float) -> None:
         """Emit that a follower gave up."""

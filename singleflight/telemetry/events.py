@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ..common.messages import Shown, shown
+from .executions import Execution
 from .kinds import ALL_KINDS, check_kinds, log
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Degraded",
     "Event",
     "Evict",
+    "Execution",
     "Expire",
     "Fetch",
     "Gap",
@@ -83,10 +85,15 @@ class StaleHit(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Wait(Event):
-    """A caller begins to wait; then `followers` callers wait for this flight."""
+    """A caller begins to wait; then `followers` callers wait for this flight.
+
+    `execution` is the `Execution` that it waits for, if there is one already that an observer has entered
+    (see `Listener`).
+    """
 
     kind: ClassVar[str] = "wait"
     followers: int
+    execution: Execution | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -94,6 +101,7 @@ class Share(Event):
     """A caller that waited receives another caller's outcome: a value, or an error (then `error`).
 
     `age` is the time since the flight landed, and `waited` the time that this caller waited, in seconds.
+    `execution` is the `Execution` that brought it, if an observer has entered that (see `Listener`).
     """
 
     kind: ClassVar[str] = "share"
@@ -101,6 +109,7 @@ class Share(Event):
     error: BaseException | None = None
     age: float
     waited: float
+    execution: Execution | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -265,6 +274,14 @@ class Listener(Protocol):
     then take a slower path: leave "hit" out of `wants` to keep them fast. Decorating raises `ValueError` for
     an unknown kind and `TypeError` for a single string.
 
+    It may have an attribute `executing` too, a callable that takes an `Execution` and returns a context
+    manager. That is entered right before the function (or its bulk loader) is called, in the thread or task
+    and the context in which it runs, and exited right after: so a tracer makes its span current. Background
+    renewals are executions, too. Calls inside `bypass()` are not told, nor are those that a listener makes
+    itself. The attribute is read once. What the context manager raises is logged once and dropped, and it
+    changes neither the value nor the exception of the function. With it a miss takes a slower path. With an
+    empty frozenset as `wants` the listener receives executions alone.
+
     An exception raised by a listener is logged once per listener and dropped.
     """
 
@@ -299,10 +316,10 @@ class LoggingListener:
 
     def __call__(self, event: Event, /) -> None:
         """Write one line for the event."""
-        told = {field.name: getattr(event, field.name) for field in fields(event)}
-        name, key, _ = told.pop("name"), told.pop("key"), told.pop("sequence")
-        extra = " ".join(f"{field}={shown(value)}" for field, value in told.items() if value is not None)
-        self._logger.log(self._level, "%s %s %s %s", name, event.kind, shown(key), extra)
+        told = {each.name: getattr(event, each.name) for each in fields(event) if each.repr}
+        function, key, _ = told.pop("name"), told.pop("key"), told.pop("sequence")
+        extra = " ".join(f"{name}={shown(value)}" for name, value in told.items() if value is not None)
+        self._logger.log(self._level, "%s %s %s %s", function, event.kind, shown(key), extra)
 
 
 to_log: LoggingListener = LoggingListener()

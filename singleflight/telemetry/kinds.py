@@ -8,7 +8,16 @@ from typing import Any
 
 from ..common.messages import listed, shown
 
-__all__ = ["ALL_KINDS", "check_kinds", "is_logging", "levels", "log", "refuse_unknown_kinds"]
+__all__ = [
+    "ALL_KINDS",
+    "check_kinds",
+    "executing_of",
+    "is_logging",
+    "levels",
+    "log",
+    "refuse_unfit_listener",
+    "wants_nothing",
+]
 
 log: logging.Logger = logging.getLogger("singleflight")
 log.addHandler(logging.NullHandler())
@@ -44,10 +53,32 @@ def check_kinds(wanted: Any, whose: str = "wants") -> None:
         raise ValueError(f"{whose}: no such kinds of events: {listed(unknown)}; there are {known}")
 
 
-def refuse_unknown_kinds(listener: Callable[[Any], object]) -> None:
-    """Raise an error if a listener wants unknown kinds, as far as it says so at decoration."""
+def executing_of(listener: Callable[[Any], object]) -> Callable[[Any], Any] | None:
+    """Return what a listener has entered around each execution; None if it has nothing, or raises."""
+    try:
+        executing: Callable[[Any], Any] | None = getattr(listener, "executing", None)
+    except Exception:
+        return None
+    return executing if callable(executing) else None
+
+
+def wants_nothing(listener: Callable[[Any], object]) -> bool:
+    """Return True if a listener will never want any event."""
     try:
         wanted = getattr(listener, "wants", ALL_KINDS)
     except Exception:
-        return  # it is blamed for that when there is something to tell
-    check_kinds(wanted, "listener: wants")
+        return False
+    return type(wanted) is frozenset and not wanted
+
+
+def refuse_unfit_listener(listener: Callable[[Any], object]) -> None:
+    """Raise an error if a listener wants unknown kinds, as far as it says so, or has an unfit `executing`."""
+    for name, default in (("wants", ALL_KINDS), ("executing", None)):
+        try:
+            found = getattr(listener, name, default)
+        except Exception:  # it is blamed for that when there is something to tell
+            continue
+        if name == "wants":
+            check_kinds(found, "listener: wants")
+        elif found is not None and not callable(found):
+            raise TypeError(f"listener: executing: expected a callable, got {shown(found)}")

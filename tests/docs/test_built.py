@@ -100,7 +100,7 @@ QUESTIONS = {
     "install it?": "index.html#install",
     "use it on a method?": "howto/keys.html#decorate-methods",
     "clear one user?": "howto/control.html#clear-one-instance",
-    "expose metrics?": "howto/",
+    "expose metrics?": "howto/metrics.html",
     "test it?": "howto/testing.html",
     "share it between workers?": "howto/fleet.html",
     "handle a function that fails?": "howto/lifetimes.html#handle-failures",
@@ -156,7 +156,7 @@ def test_llms_txt_is_at_the_root_and_true(site):
 
 SEARCHED = {
     "install": {"index.html"},
-    "metrics": {"howto/metrics.html", "metrics.html", "index.html"},
+    "metrics": {"howto/metrics.html"},
     "redis": {"reference.html", "howto/fleet.html"},
     "django": {"howto/web.html"},
     "migrate": {"howto/migrate.html"},

@@ -1,6 +1,6 @@
 """Time ratios against peers, in one process, in interleaved rounds; the best of many short rounds counts.
 
-    python tools/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|gather|memory|startup|peers|...]
+    python tools/benchmarks/run.py [--quick] [--only hits|threads|misses|herd|tasks|gather|memory|startup|observed|...]
     python tools/benchmarks/run.py [--quick] --page docs/peers.md
 
 Each peer does the same work with the same key function. Nothing is asserted: machines are shared and noisy.
@@ -26,6 +26,7 @@ from itertools import count
 from typing import Any
 
 import cachetools
+import observed
 from comparing import page
 
 import singleflight
@@ -600,6 +601,7 @@ def main() -> None:
             "gather",
             "memory",
             "startup",
+            "observed",
             "peers",
             "behaviour",
         ],
@@ -635,6 +637,7 @@ def main() -> None:
         "gather": lambda: gathered(3 if options.quick else 8),
         "memory": memory,
         "startup": startup,
+        "observed": lambda: observed.show(rounds),
         "peers": lambda: page.print_times(options.quick),
         "behaviour": page.print_behaviour,
     }

@@ -130,7 +130,8 @@ TESTS = {
     "jobs": ["threads/test_jobs.py", "mixed/test_dependencies.py", "mixed/test_frameworks.py"],
     "lives": ["endings/test_nobody_left.py", "threads/test_jobs.py"],
     # telemetry
-    "emitter": TELLING,
+    "emitter": [*TELLING, "contract/test_executing.py"],
+    "executions": ["contract/test_executing.py"],
     "events": [*TELLING, "threads/test_told.py"],
     "kinds": ["decorators/test_slips.py", "decorators/test_light_imports.py"],
     "counters": [*HITS, "fork"],
@@ -176,6 +177,7 @@ TESTS = {
     "pool": ["freshness/test_pool.py", "fork"],
     # process
     "registry": ["threads/test_control.py", "threads/test_told.py", "decorators/test_decorated.py", "fork"],
+    "totals": ["metrics/test_prometheus.py"],
     "drain": ["asyncio/test_drain.py", "threads/test_control.py"],
     # decorator
     "function": [*DECORATED, "decorators/test_identity.py", "decorators/test_looked_at.py"],
