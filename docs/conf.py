@@ -27,6 +27,8 @@ html_show_copyright = False
 html_copy_source = False
 html_static_path = ["_static"]
 html_extra_path = ["llms.txt"]
+copybutton_prompt_text = r">>> |\.\.\. "  # what an interpreter shows is not copied, nor its answers
+copybutton_prompt_is_regexp = True
 html_css_files = ["promises.css", "wide.css", "narrow.css", "marks.css", "pictures.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "substitution"]

@@ -174,6 +174,19 @@ def test_the_search_finds_the_page(site, word):
     assert SEARCHED[word] & set(first), first
 
 
+@in_a_browser
+@pytest.mark.timeout(300)
+def test_each_block_of_code_has_a_button_that_copies_it(site):
+    """Also those of the reference, where prompts and answers are left out of the copy."""
+    with served(site) as address:
+        for page in ("tutorial", "reference"):
+            shown = dom(f"{address}/{page}.html")
+            blocks = shown.count('<div class="highlight"><pre')
+            assert 0 < blocks == len(re.findall(r'<button class="copybtn', shown))
+    script = (site / "_static" / "copybutton.js").read_text(encoding="utf-8")
+    assert r"'>>> |\\.\\.\\. ', true, true" in script
+
+
 # Opens each page in a frame as wide as a phone and notes how wide its contents are.
 CHECKER = """<!doctype html><title>width</title><pre id="found"></pre><script>
 async function look(name) {
