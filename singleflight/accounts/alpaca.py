@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from .. import single_flight_ttl
 from .alpaca_clients import Clients
 from .alpaca_data import AlpacaPrices
-from .alpaca_settings import Settings
+from .alpaca_settings import Settings, checked_wait
 from .alpaca_stream import PriceStream
 from .alpaca_trading import ACCOUNT_GRACE, ACCOUNT_TTL, ASSET_TTL, AlpacaTrading, listed, until_the_bell
-from .interface import AccountInterface, normal_symbol, price_cache_grace, price_cache_time
-from .readings import LONGEST_FLIGHT, MOST_KEPT, Quote, Rules, by_kind, kind_of
+from .interface import AccountInterface, check_price_type, normal_symbol, price_cache_grace, price_cache_time
+from .readings import LONGEST_FLIGHT, MOST_AT_ONCE, MOST_KEPT, Quote, Rules, by_kind, kind_of
 from .workers import Workers, together
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class AlpacaAccount(AccountInterface):
         id: names the account in keys and log lines. Accounts with the same id share their prices and
             balances, on purpose: give a paper account and a live one different ids.
         api_key, secret_key: default to the environment variables `APCA_API_KEY_ID` and
-            `APCA_API_SECRET_KEY`, read now. Crypto prices can be had without; all else needs them.
+            `APCA_API_SECRET_KEY`, read now. Crypto prices need none; all else does.
         url: replaces both service origins (market data and trading), such as `http://127.0.0.1:8000`.
             Default None: Alpaca's own.
-        paper: whether this is a paper account (default True): which trading service is asked. Prices do
-            not depend on it.
+        paper: True for a paper account (the default): its trading service is asked. Prices do not depend
+            on it.
         timeout: seconds that a request waits for a connection, and then for each next part of the answer
             (default 10; alpaca-py itself would wait for ever).
         retries: how often a request that is answered 429 or 504 is sent again (default 3).
@@ -55,12 +55,12 @@ class AlpacaAccount(AccountInterface):
             the quote that is empty, an unknown or refused symbol, or a login that is refused.
         max_price_age: how many seconds old a price may be by the broker's own time (default None: any age).
             One that is older is no price.
-        fallback: what stands in for a price that there is none of, in this order: "last" (trade), "close" (of
-            the latest day), "bid", "ask", "mid". Prices come from snapshots then, one request for all types
-            (default: nothing stands in).
+        fallback: what stands in for a price that the broker does not have, in this order: "last" (trade),
+            "close" (of the latest day), "bid", "ask", "mid". Prices come from snapshots then, one request for
+            all types (default: nothing stands in).
         oauth_token: a login in place of `api_key` and `secret_key`.
         data_url, trading_url: replace one service origin each (default: `url`).
-        sandbox: whether market data comes from the broker's sandbox (default False).
+        sandbox: True to have market data from the broker's sandbox (default False).
         feed: where prices of stocks come from: "iex", "sip", "delayed_sip", "otc", "boats" or "overnight"
             (default None: the best of the subscription); `option_feed`: "indicative" or "opra".
         price_grace: for how many seconds past its ttl a price is served at once while it is renewed, and
@@ -77,10 +77,10 @@ class AlpacaAccount(AccountInterface):
 
     Raises `TypeError` or `ValueError`, naming the argument, for what cannot be right.
 
-    Whatever the broker does wrong makes the price None and is logged at WARNING with its cause. A failure is
-    not kept; the broker's word that there is no price is, for `no_price_ttl`, and is logged once until it
-    changes. What is wrong on this side raises when a price is asked for: `ValueError` for a stock without
-    credentials, `ImportError` without alpaca-py, `RuntimeError` with one that cannot be given a timeout.
+    A failure at the broker makes the price None and is logged at WARNING with its cause. It is not stored;
+    the broker's word that there is no price is, for `no_price_ttl`, and is logged once until it changes. What
+    is wrong on this side raises when a price is asked for: `ValueError` for a stock without credentials,
+    `ImportError` without alpaca-py, `RuntimeError` with one that cannot be given a timeout.
 
     Safe to use from any thread, and from tasks: alpaca-py has no client to await, so that
     `aget_instrument_current_price` makes its request in a thread of the account's own, of which there are
@@ -177,13 +177,14 @@ class AlpacaAccount(AccountInterface):
     ) -> dict[str, float]:
         """See `AccountInterface.get_instrument_current_prices`.
 
-        Stocks, crypto and options are asked for at the same time, and do not wait for one another.
+        Stocks, crypto and options are asked for at the same time, and do not wait for one another; nor do the
+        requests for more than 50 of a kind.
         """
-        symbols, kinds = self._kinds(symbols)
+        symbols, parts = self._parts(symbols, price_type)
         one = super().get_instrument_current_prices
-        if len(kinds) < 2:
+        if len(parts) < 2:
             return one(symbols, price_type)
-        first, *others = kinds.values()
+        first, *others = parts
         started = [self._apart.start(one, some, price_type) for some in others]
         found = one(first, price_type)
         for other in started:
@@ -194,26 +195,39 @@ class AlpacaAccount(AccountInterface):
         self, symbols: Iterable[str], price_type: str = "bid"
     ) -> dict[str, float]:
         """`get_instrument_current_prices` for tasks."""
-        symbols, kinds = self._kinds(symbols)
+        symbols, parts = self._parts(symbols, price_type)
         one = super().aget_instrument_current_prices
-        if len(kinds) < 2:
+        if len(parts) < 2:
             return await one(symbols, price_type)
         found: dict[str, float] = {}
-        for part in await together(one(some, price_type) for some in kinds.values()):
+        for part in await together(one(some, price_type) for some in parts):
             found.update(part)
         return {symbol: found[symbol] for symbol in symbols if symbol in found}
 
-    def _kinds(self, symbols: Any) -> tuple[Any, dict[str, list[str]]]:
-        """The symbols, and those of each kind of instrument; none where the loader is to refuse them."""
+    def _parts(self, symbols: Any, price_type: str) -> tuple[Any, list[list[str]]]:
+        """The symbols, and those that are asked for apart; none where the loader is to refuse them.
+
+        Each kind of instrument is a part. So is each request's worth of symbols that are not stored.
+        """
         if isinstance(symbols, (str, bytes)) or not isinstance(symbols, Iterable):
-            return symbols, {}
+            return symbols, []
         symbols = list(symbols)
         if not all(isinstance(symbol, str) and symbol.strip() for symbol in symbols):
-            return symbols, {}
+            return symbols, []
+        check_price_type(price_type)
         kinds = by_kind(symbols)
         for kind in kinds:
             self._clients.require(kind)  # before any of them is asked for
-        return symbols, kinds
+        parts: list[list[str]] = []
+        for some in kinds.values():
+            missing: list[str] = []
+            if len(some) > MOST_AT_ONCE:
+                entry = self.get_instrument_current_price.entry
+                missing = [symbol for symbol in some if entry(symbol, price_type) is None][MOST_AT_ONCE:]
+            later = set(missing)
+            parts.append([symbol for symbol in some if symbol not in later])
+            parts += [missing[at : at + MOST_AT_ONCE] for at in range(0, len(missing), MOST_AT_ONCE)]
+        return symbols, parts
 
     def get_position_prices(self, price_type: str = "bid") -> dict[str, float]:
         """The current prices of all that is held.
@@ -227,12 +241,14 @@ class AlpacaAccount(AccountInterface):
 
         Safe to use from any thread. On an event loop's thread await `aget_position_prices` instead.
         """
+        check_price_type(price_type)
         held = {position.symbol: listed(position) for position in self.get_positions()}
         found = self.get_instrument_current_prices(list(held.values()), price_type)
         return {symbol: found[one] for symbol, one in held.items() if one in found}
 
     async def aget_position_prices(self, price_type: str = "bid") -> dict[str, float]:
         """`get_position_prices` for tasks."""
+        check_price_type(price_type)
         held = {position.symbol: listed(position) for position in await self.aget_positions()}
         found = await self.aget_instrument_current_prices(list(held.values()), price_type)
         return {symbol: found[one] for symbol, one in held.items() if one in found}
@@ -272,8 +288,9 @@ class AlpacaAccount(AccountInterface):
             time: the broker's own; a quote that is older than the one that is stored is left out.
             feed: where it came from.
 
-        A request that is on its way keeps its own callers; its prices are not stored. Returns True if there
-        was a price to store. Raises `TypeError` or `ValueError` for a bad symbol.
+        A request that is in progress keeps its own callers; its prices are not stored. Returns True if there
+        was a price to store. Raises `TypeError` or `ValueError` for a bad symbol, and `TypeError` for a bad
+        `time`.
 
         Safe to use from any thread and task.
         """
@@ -291,7 +308,7 @@ class AlpacaAccount(AccountInterface):
             data_timeout: connect again after so many seconds without data (default None: only when the
                 connection ends).
 
-        Fills what the getters find, as `put_quote` does, so nobody makes a request for what is streamed. It
+        Fills what the getters find, as `put_quote` does, so no request is made for what is streamed. It
         connects again whenever the connection ends; prices meanwhile end with their ttl, and are asked for
         then. It ends by itself where the broker refuses it.
 
@@ -301,8 +318,10 @@ class AlpacaAccount(AccountInterface):
 
         Safe to use from any thread. With the stream comes an import of alpaca-py, over a second long.
         """
-        if isinstance(symbols, str):
-            raise TypeError(f"symbols: expected many, got the string {symbols!r}")
+        if isinstance(symbols, (str, bytes)) or not isinstance(symbols, Iterable):
+            raise TypeError(f"symbols: expected many, got {symbols!r}")
+        if data_timeout is not None and checked_wait("data_timeout", data_timeout) == 0:
+            raise ValueError("data_timeout: must be more than 0 seconds; None for no such limit")
         kinds: dict[str, list[str]] = {}
         for symbol in symbols:
             kind, listed_as = kind_of(normal_symbol(symbol))
@@ -335,20 +354,20 @@ class AlpacaAccount(AccountInterface):
         name="get_account",
     )
     def get_account(self) -> TradeAccount:
-        """The account's balances and state, asked for once however many ask.
+        """The account's balances and state, asked for once for all concurrent callers.
 
-        Kept for 5 seconds. For 25 more it is served at once while one request renews it, so that a broker
+        Stored for 5 seconds. For 25 more it is served at once while one request renews it, so that a broker
         that is away for a while empties no screen; nothing older than half a minute is served.
 
-        An order that this account submits makes it forgotten, and also what is on its way at that moment:
-        nobody who asks after `submit_order` was called gets what was so before.
+        An order that this account submits invalidates it, and also a request in progress: no caller that
+        comes after `submit_order` was called gets the state of before.
 
         Returns alpaca-py's `TradeAccount`. All callers share the object: to change it, take its
         `model_copy()`.
 
         Raises alpaca-py's `APIError`, or what requests raises, where the broker cannot be asked, and
-        `FlightTimeout` and `FlightDeadlock` as `get_instrument_current_price` does. Failures are not kept;
-        of those who waited one tries once more for all of them.
+        `FlightTimeout` and `FlightDeadlock` as `get_instrument_current_price` does. Failures are
+        not stored; one of the callers that waited tries once more for all of them.
 
         Safe to use from any thread. On an event loop's thread await `aget_account` instead.
         """
@@ -356,7 +375,7 @@ class AlpacaAccount(AccountInterface):
 
     @get_account.twin
     async def aget_account(self) -> TradeAccount:
-        """`get_account` for tasks: awaited, and asked for once however many threads and tasks ask."""
+        """`get_account` for tasks: awaited, and asked for once for all threads and tasks."""
         return await self._trading.workers.run(self._trading.account)
 
     # -- positions ----------------------------------------------------------------------------------
@@ -369,9 +388,9 @@ class AlpacaAccount(AccountInterface):
         name="get_positions",
     )
     def get_positions(self) -> tuple[Position, ...]:
-        """All open positions, as they are now: those who ask at the same time share a request.
+        """All open positions, as they are now: callers at the same time share a request.
 
-        Nothing is kept: whoever comes after the answer asks again. An order that this account submits
+        Nothing is stored: a caller that comes after the answer asks again. An order that this account submits
         keeps later callers from joining a request that was made before it.
 
         Returns a tuple of alpaca-py's `Position`, empty only where the broker says that there are none.
@@ -384,7 +403,7 @@ class AlpacaAccount(AccountInterface):
 
     @get_positions.twin
     async def aget_positions(self) -> tuple[Position, ...]:
-        """`get_positions` for tasks: awaited, and asked for once however many threads and tasks ask."""
+        """`get_positions` for tasks: awaited, and asked for once for all threads and tasks."""
         return await self._trading.workers.run(self._trading.positions)
 
     # -- the clock, and what can be traded ----------------------------------------------------------
@@ -399,7 +418,7 @@ class AlpacaAccount(AccountInterface):
     def get_clock(self) -> Clock:
         """Return True if the market is open, and when it opens and closes next.
 
-        Kept for a minute, but not past the moment at which it opens or closes: `is_open` is never out
+        Stored for a minute, but not past the moment at which it opens or closes: `is_open` is never out
         of date by more than the request took. `timestamp` is when the broker was asked.
 
         Returns alpaca-py's `Clock`, one object for all callers. Raises what `get_account` raises.
@@ -408,7 +427,7 @@ class AlpacaAccount(AccountInterface):
 
     @get_clock.twin
     async def aget_clock(self) -> Clock:
-        """`get_clock` for tasks: awaited, and asked for once however many threads and tasks ask."""
+        """`get_clock` for tasks: awaited, and asked for once for all threads and tasks."""
         return await self._trading.workers.run(self._trading.clock)
 
     @single_flight_ttl(
@@ -424,7 +443,7 @@ class AlpacaAccount(AccountInterface):
         Args:
             symbol: the instrument; white space around it and its case do not matter.
 
-        Kept for a day. `invalidate` it to see a change before that.
+        Stored for a day. `invalidate` it to see a change before that.
 
         Returns alpaca-py's `Asset`, one object for all callers. Raises what `get_account` raises, with the
         status 404 for an unknown symbol; `ValueError` for an empty one, and `TypeError` for one that is no
@@ -434,7 +453,7 @@ class AlpacaAccount(AccountInterface):
 
     @get_asset.twin
     async def aget_asset(self, symbol: str) -> Asset:
-        """`get_asset` for tasks: awaited, and asked for once however many threads and tasks ask."""
+        """`get_asset` for tasks: awaited, and asked for once for all threads and tasks."""
         return await self._trading.workers.run(self._trading.asset, normal_symbol(symbol))
 
     # -- orders -------------------------------------------------------------------------------------
@@ -445,10 +464,10 @@ class AlpacaAccount(AccountInterface):
         Args:
             order: one of alpaca-py's requests, such as `MarketOrderRequest`.
 
-        What is known of the account is forgotten twice, before the order is sent and when its answer is
-        there or has failed to come. Before: from then on the broker may fill it at any moment, and nobody
-        is to be served, or to wait for, what was so until now. After: what was asked for in between may have
-        been answered before the order was seen.
+        The balances and positions are invalidated twice, before the order is sent and when its answer has
+        come or has failed to come. Before: from then on the broker may fill it at any moment, and no caller
+        is to get, or to wait for, the state until now. After: a request in between may have been answered
+        before the order was seen.
 
         An order that is answered 429 is sent again, as often as `retries` says; no other one is, since the
         broker may have taken it.
@@ -460,19 +479,19 @@ class AlpacaAccount(AccountInterface):
         Safe to use from any thread. On an event loop's thread await `asubmit_order` instead.
         """
         client = self._trading.client("orders")
-        self._forget_balances()
+        self._invalidate_balances()
         try:
             sent: Order = client.submit_order(order)
             return sent
         finally:
-            self._forget_balances()
+            self._invalidate_balances()
 
     async def asubmit_order(self, order: OrderRequest) -> Order:
         """`submit_order` for tasks. A task that is cancelled while it waits does not take the order back."""
-        # All of it in the thread: what is known is forgotten at the end of the request, also where nobody
-        # waits for that end any more.
+        # All of it in the thread: balances are invalidated at the end of the request, also when no task waits
+        # for that end any more.
         return await self._trading.workers.run(self.submit_order, order)
 
-    def _forget_balances(self) -> None:
+    def _invalidate_balances(self) -> None:
         self.get_account.invalidate()
         self.get_positions.invalidate()

@@ -40,13 +40,13 @@ class AlpacaPrices(Readings):
         self._gathered = self.gathered(gather) if gather else None
         self._clients = clients
         # By price type and symbol: why there was no price when it was last said. Written by the flights of
-        # these prices; what is lost or said twice where several threads write is a log line.
+        # these prices. If several threads write at the same time, a line may be lost or logged twice.
         self._said: dict[tuple[str, str], str] = {}
         self._putting = KeyedLocks(max_idle=0)  # by symbol
         self._timer = time.monotonic
-        # By symbol and price type, oldest first: when somebody last asked for it and it was not stored. Kept
-        # while calls are gathered; written by the flights of these prices. What is lost where several threads
-        # write is a place in a request.
+        # By symbol and price type, the oldest first: when it was last asked for and not stored. Only filled
+        # if calls are gathered; written by the flights of these prices. If several threads write at the same
+        # time, no more is lost than a place in a request.
         self._asked: dict[tuple[str, str], float] = {}
 
     def __reduce__(self) -> tuple[type[AlpacaPrices], tuple[Any, ...]]:
@@ -95,7 +95,7 @@ class AlpacaPrices(Readings):
         return None if reading is None else reading.quote()
 
     def _single(self, symbol: str, price_type: str) -> Reading | None:
-        """One reading: where it is not stored, and calls are gathered, as a part of a request for several."""
+        """Return one reading. If it is not stored, and calls are gathered, its request is for several."""
         if self._gathered is not None and self.reading.entry(symbol, price_type) is None:
             return self._gathered(symbol, price_type)
         return self.reading(symbol, price_type)
@@ -106,7 +106,7 @@ class AlpacaPrices(Readings):
         A screen that shows fifty prices asks for the first one, waits, and asks for the next. Once it has
         asked for all of them, the first request after their ttl has the others along. "Lately" is within two
         ttls: hits are not seen here, so a price that is asked for all the time is seen once in each ttl.
-        A symbol that nobody asks for any more, or that the broker refuses, drops out.
+        A symbol that is not asked for any more, or that the broker refuses, drops out.
         """
         kind, what = kind_of(symbols[0])[0], self.what(price_type)
         requested: set[Hashable] = {flight.key for flight in self.reading.flights()}
@@ -138,7 +138,7 @@ class AlpacaPrices(Readings):
         return self.reading.entry(symbol, price_type) is None
 
     def _note(self, symbol: str, price_type: str, reading: Reading | None) -> None:
-        """Remember that somebody asked for it; see `due`."""
+        """Remember that it was asked for; see `due`."""
         if self._gathered is None or reading is None:
             return
         self._asked.pop((symbol, price_type), None)
@@ -154,6 +154,8 @@ class AlpacaPrices(Readings):
         before it had them, so that no two are of different quotes.
         """
         listed = kind_of(symbol)[1]
+        if time is not None and not isinstance(time, datetime):
+            raise TypeError(f"time: expected a datetime, got {time!r}")
         if time is not None and time.tzinfo is None:
             time = time.replace(tzinfo=UTC)
         # One after another: no two prices of a symbol are to be of different quotes.

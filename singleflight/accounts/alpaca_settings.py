@@ -11,7 +11,7 @@ from decimal import Decimal
 from numbers import Real
 from urllib.parse import urlsplit
 
-__all__ = ["Limits", "Settings"]
+__all__ = ["Limits", "Settings", "checked_wait"]
 
 _FEEDS = ("iex", "sip", "delayed_sip", "otc", "boats", "overnight")
 _OPTION_FEEDS = ("indicative", "opra")
@@ -100,14 +100,14 @@ class Settings:
         retries = _count("retries", retries, least=0)
         if requests_per_minute is not None:
             requests_per_minute = _count("requests_per_minute", requests_per_minute, least=1)
-        limits = Limits(_wait("timeout", timeout), retries, _wait("retry_wait", retry_wait))
+        limits = Limits(checked_wait("timeout", timeout), retries, checked_wait("retry_wait", retry_wait))
         if limits.timeout == 0:
             raise ValueError("timeout: must be more than 0 seconds")
         if max_price_age is not None:
-            max_price_age = _wait("max_price_age", max_price_age)
+            max_price_age = checked_wait("max_price_age", max_price_age)
             if max_price_age == 0:
                 raise ValueError("max_price_age: must be more than 0 seconds; None for any age")
-        no_price_ttl = _wait("no_price_ttl", no_price_ttl)
+        no_price_ttl = checked_wait("no_price_ttl", no_price_ttl)
         return cls(
             api_key=api_key,
             secret_key=secret_key,
@@ -123,8 +123,8 @@ class Settings:
             no_price_ttl=no_price_ttl,
             max_price_age=max_price_age,
             fallback=_stand_ins(fallback),
-            price_grace=None if price_grace is None else _wait("price_grace", price_grace),
-            gather=_wait("gather", gather),
+            price_grace=None if price_grace is None else checked_wait("price_grace", price_grace),
+            gather=checked_wait("gather", gather),
             stream_url=_origin("stream_url", stream_url, ("ws", "wss")),
             requests_per_minute=requests_per_minute,
         )
@@ -185,7 +185,8 @@ def _count(argument: str, value: int, least: int) -> int:
     return value
 
 
-def _wait(argument: str, value: float) -> float:
+def checked_wait(argument: str, value: float) -> float:
+    """A number of seconds for which a thread can wait; `TypeError` or `ValueError` names the argument."""
     if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
         raise TypeError(f"{argument}: expected seconds, got {value!r}")
     if not 0 <= value <= threading.TIMEOUT_MAX:

@@ -102,6 +102,8 @@ class PriceStream:
 
     async def _stream(self) -> None:
         self._loop = asyncio.get_running_loop()
+        # Not with their public `run` and `stop`: a `stop` before the loop runs raises, one while it starts is
+        # lost, and each client would need a thread and a loop of its own.
         self._work = asyncio.gather(*(client._run_forever() for client in self._clients))
         self._begun.set()
         try:
@@ -152,6 +154,12 @@ def client_for(
                 refuse(f"{message.get('msg')} ({_FINAL[message['code']]})")
             await super()._dispatch(message)
 
+    for name in ("_auth", "_dispatch", "_run_forever"):
+        if not hasattr(made, name):
+            raise RuntimeError(
+                f"alpaca-py has changed: its {made.__name__} has no {name}, so that a stream cannot be "
+                f"run and ended; please report this"
+            )
     terms: dict[str, Any] = {"raw_data": True, "data_timeout": data_timeout}
     path = "/v1beta3/crypto/us"
     if kind == "stock":

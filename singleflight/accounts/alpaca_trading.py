@@ -55,7 +55,7 @@ class AlpacaTrading:
         return tuple(map(position_in, sent))
 
     def clock(self) -> Clock:
-        """Ask whether the market is open."""
+        """Ask for the market's clock."""
         found: Clock = self.client("trading").get_clock()
         return found
 

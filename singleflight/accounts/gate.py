@@ -94,12 +94,12 @@ class Gate:
 
     @property
     def left(self) -> int | None:
-        """How many requests the service said are left; None where it says nothing."""
+        """Return how many requests the service said are left; None if it says nothing."""
         return self._left
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
+        """Return how many requests wait."""
         return len(self._line)
 
     @property
@@ -109,7 +109,7 @@ class Gate:
 
     @property
     def requests_per_minute(self) -> int | None:
-        """The rate that holds: the smallest of those that `keep_to` was given; None without one."""
+        """Return the rate that holds: the smallest of those that `keep_to` was given; None without one."""
         return min((rate for who, rate in self._rates if who() is not None), default=None)
 
     def keep_to(self, requests_per_minute: int, who: object) -> None:

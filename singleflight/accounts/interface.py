@@ -19,6 +19,7 @@ __all__ = [
     "MOST_KEPT",
     "PRICE_TYPES",
     "AccountInterface",
+    "check_price_type",
     "normal_symbol",
     "price_cache_grace",
     "price_cache_time",
@@ -30,7 +31,7 @@ PRICE_TYPES = ("bid", "ask", "mid", "last")
 DEFAULT_PRICE_CACHE_TIME = 60.0
 _LONGEST_SYMBOL = 64  # characters that a log line shows
 
-_complained: set[str] = set()  # values of PRICE_CACHE_TIME that were logged; guarded by `_complaining`
+_complained: set[tuple[str, str]] = set()  # variables and values that were logged; guarded by `_complaining`
 _complaining = threading.Lock()
 
 
@@ -62,8 +63,8 @@ def _seconds_in(variable: str, usual: float) -> float:
     if number >= 0:
         return number
     with _complaining:
-        new = text not in _complained
-        _complained.add(text)
+        new = (variable, text) not in _complained
+        _complained.add((variable, text))
     if new:
         log.warning("%s is no number of seconds: %r; using %g", variable, text, usual)
     return usual
@@ -107,9 +108,14 @@ def distinct(normal: Mapping[str, str]) -> list[str]:
 def price_key(account: AccountInterface, symbol: str, price_type: str = "bid") -> tuple[Hashable, str, str]:
     """What makes two price calls the same, or an error that names the argument that is wrong."""
     normal = normal_symbol(symbol)
+    check_price_type(price_type)
+    return account.id, normal, price_type
+
+
+def check_price_type(price_type: str) -> None:
+    """Raise `ValueError` for what is no type of price."""
     if price_type not in PRICE_TYPES:
         raise ValueError(f"price_type: expected one of {', '.join(PRICE_TYPES)}, got {price_type!r}")
-    return account.id, normal, price_type
 
 
 def _price_ttl(landing: Landing) -> float:
@@ -200,23 +206,23 @@ class AccountInterface(ABC):
         name="get_instrument_current_price",
     )
     def get_instrument_current_price(self, symbol: str, price_type: str = "bid") -> float | None:
-        """The current price of an instrument, asked for once however many ask.
+        """The current price of an instrument, asked for once for all concurrent callers.
 
         Args:
             symbol: the instrument; white space around it and its case do not matter.
             price_type: "bid" (the default), "ask", "mid" or "last"; these never serve one another.
 
         Returns a price that landed at most `PRICE_CACHE_TIME` seconds ago (default 60), with
-        `PRICE_CACHE_GRACE` (default 0) so many more while it is renewed or cannot be, or None where the
-        broker has none or could not be asked. None is not kept: of those who waited, one tries once more
-        for all of them, and the next caller asks again.
+        `PRICE_CACHE_GRACE` (default 0) so many more while it is renewed or cannot be, or None if the
+        broker has none or could not be asked. None is not stored: one of the callers that waited tries once
+        more for all of them, and the next caller asks again.
 
         Raises `ValueError` for an empty symbol or an unknown price type and `TypeError` for a symbol that
-        is no string, before anything is asked; `FlightDeadlock` where waiting would never end; and what
+        is no string, before anything is asked; `FlightDeadlock` if waiting would never end; and what
         the account raises because it is not set up to ask.
 
         A request that hangs keeps its own caller for as long as it hangs, and all others for a minute: then
-        they make a new one, and a price that comes later is not kept. While four hang already, the others
+        they make a new one, and a price that comes later is not stored. While four hang already, the others
         get `FlightTimeout`.
 
         Safe to use from any thread; symbols and accounts do not hold each other up. On an event loop's thread
@@ -227,14 +233,14 @@ class AccountInterface(ABC):
 
     @get_instrument_current_price.twin
     async def aget_instrument_current_price(self, symbol: str, price_type: str = "bid") -> float | None:
-        """The same price, for tasks: awaited, and asked for once however many threads and tasks ask.
+        """The same price, for tasks: awaited, and asked for once for all threads and tasks.
 
         Arguments, return value and what is raised are those of `get_instrument_current_price`. It raises,
         too, `FlightTimeout` in the caller whose own request took longer than a minute while others waited.
 
-        A caller may be cancelled, or put a timeout around it, without anybody else noticing. When the last
-        one has gone the request still runs to its end in its thread, since it cannot be taken back, and its
-        price is dropped; whoever asks meanwhile makes a new one.
+        A caller may be cancelled, or put a timeout around it; the others still get the price. When the last
+        caller has left, the request continues in its thread, since it cannot be taken back, and its price is
+        dropped; a caller that comes meanwhile makes a new one.
 
         Safe to use on any number of event loops, and with callers in threads.
         """
@@ -245,7 +251,7 @@ class AccountInterface(ABC):
     def get_instrument_current_prices(
         self, symbols: Iterable[str], price_type: str = "bid"
     ) -> dict[str, float]:
-        """Many current prices, of which only those that nobody has or is asking for are asked for, at once.
+        """Many current prices: one request for those that are neither stored nor being asked for.
 
         Args:
             symbols: the instruments; a symbol's case and the white space around it do not matter.
@@ -255,10 +261,10 @@ class AccountInterface(ABC):
         `get_instrument_current_price`, stored one by one, so that either finds what the other has fetched,
         and waits for what it is fetching.
 
-        A symbol whose price is not to be had is missing, whatever the reason: where
-        `get_instrument_current_price` gives None. So the symbols of a request that failed are all missing,
+        A symbol without a price is missing, whatever the reason: where `get_instrument_current_price` gives
+        None. So the symbols of a request that failed are all missing,
         with one WARNING for the request. Compare the answer with what you asked for, and never take a
-        missing price for a price of nothing. Who waits for it as a single caller receives None.
+        missing price for a price of 0. A single caller that waits for it receives None.
 
         More than 50 are asked for in several requests, one after another. Raises what
         `get_instrument_current_price` raises, and `TypeError` for a string in place of the symbols. Safe to

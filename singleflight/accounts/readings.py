@@ -1,9 +1,9 @@
 """What a broker said about one instrument, and the prices in it.
 
 A *reading* is one answer: the two sides of a quote, or a trade, with the time that the broker gave it. Bid,
-ask and mid come from one reading, so that they are of one moment and never cross. A reading is stored beside
-the prices, and for as long as they are. Each kind of price is taken from it once: a price that was
-invalidated is asked for anew.
+ask and mid come from one reading, so that they are of one moment and never cross. A reading is stored in
+addition to the prices, and for as long as they are. Each kind of price is taken from it once: a price that
+was invalidated is asked for anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["LONGEST_FLIGHT", "MOST_AT_ONCE", "MOST_KEPT", "NoPrice", "Quote", "R
 MOST_KEPT = 16_384  # values of all accounts together: a market's symbols, not only a screen's
 MOST_AT_ONCE = 50  # symbols in one request
 LONGEST_FLIGHT = 60.0  # seconds: no healthy request takes that long, and its price would be a minute old
-# A request may wait at the gate before that: who asks for its price again meanwhile is to make no other.
+# A request may wait at the gate before that, and no second one is to be made meanwhile.
 _LONGEST_READING = LONGEST_PAUSE + LONGEST_FLIGHT
 
 _CONTRACT = re.compile(r"[A-Z]{1,6}\d{6}[CP]\d{8}")  # an option: root, day, call or put, strike
@@ -228,12 +228,12 @@ class Readings(ABC):
         name="readings",
     )
     def reading(self, symbol: str, price_type: str) -> Reading | None:
-        """The reading that has prices of this type; None where it could not be had, which was logged."""
+        """The reading that has prices of this type; None if the request failed, which was logged."""
         return self.ask([symbol], price_type).get(symbol)
 
     @reading.bulk(max_batch=MOST_AT_ONCE)
     def readings(self, symbols: Iterable[str], price_type: str) -> dict[str, Reading]:
-        """Many of one kind of instrument; without those that could not be had."""
+        """Many of one kind of instrument, without those whose request failed."""
         return self.ask(list(symbols), price_type)
 
     def gathered(self, window: float) -> Callable[[str, str], Reading | None]:

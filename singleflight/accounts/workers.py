@@ -39,8 +39,8 @@ class Workers:
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it in a thread, in a copy of this context.
 
-        A request cannot be taken back: where the task is cancelled, the thread goes on to the call's end, and
-        what it brings is dropped.
+        A request cannot be taken back: if the task is cancelled, the thread continues to the end of the call,
+        and its result is dropped.
         """
         return await asyncio.wrap_future(self.start(call, *args, **kwargs))
 
@@ -51,7 +51,7 @@ class Workers:
         def work() -> R:
             try:
                 return context.run(call, *args, **kwargs)
-            except StopIteration as error:  # a future cannot carry it: whoever awaits would hang
+            except StopIteration as error:  # a future cannot carry it: its task would hang
                 raise RuntimeError(f"{call!r} raised StopIteration") from error
 
         return self._pool().submit(work)

@@ -269,7 +269,36 @@ class TestOneCall:
         symbols = [f"S{number}" for number in range(120)]
         server.prices.update(dict.fromkeys(symbols, 1.5))
         assert account.get_instrument_current_prices(symbols) == dict.fromkeys(symbols, 1.5)
-        assert [symbols.count(",") + 1 for _, symbols in asked(server)] == [50, 50, 20]
+        assert sorted(symbols.count(",") + 1 for _, symbols in asked(server)) == [20, 50, 50]
+
+    @pytest.mark.parametrize("colour", ["plain", "awaited"])
+    def test_more_than_fifty_at_the_same_time(self, account, server, loop, meeting, colour):
+        """The requests do not wait for one another; what is stored is in none of them."""
+        symbols = [f"S{number}" for number in range(200)]
+        server.prices.update(dict.fromkeys(symbols, 1.5))
+        account.get_instrument_current_prices(symbols[::4])
+        server.reset()
+        server.before_answer = meeting(3)
+        if colour == "plain":
+            found = account.get_instrument_current_prices(symbols)
+        else:
+            found = loop.run(account.aget_instrument_current_prices, symbols)
+        assert list(found.items()) == [(symbol, 1.5) for symbol in symbols]
+        requested = [symbols.split(",") for _, symbols in asked(server)]
+        assert list(map(len, requested)) == [50] * 3
+        assert sorted(symbol for some in requested for symbol in some) == sorted(
+            set(symbols) - set(symbols[::4])
+        )
+
+    def test_many_of_which_few_are_missing(self, account, server):
+        """Are one request, wherever they stand."""
+        symbols = [f"S{number}" for number in range(200)]
+        server.prices.update(dict.fromkeys(symbols, 1.5))
+        missing = symbols[::40]
+        account.get_instrument_current_prices([symbol for symbol in symbols if symbol not in missing])
+        server.reset()
+        assert len(account.get_instrument_current_prices(symbols)) == 200
+        assert [symbols.split(",") for _, symbols in asked(server)] == [missing]
 
     @pytest.mark.parametrize(
         ("arguments", "error", "named"),

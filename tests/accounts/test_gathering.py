@@ -165,9 +165,9 @@ class TestBroughtAlong:
         """Those that were asked for the longest ago come first; another request has the others."""
         symbols = [f"T{number}" for number in range(70)]
         server.prices.update(dict.fromkeys(symbols, 5.0))
-        account.get_instrument_current_prices(symbols)
-        getter.invalidate(account, "T1")
-        account.get_instrument_current_price("T1")
+        for symbol in (*symbols, "T1"):
+            getter.invalidate(account, symbol)
+            account.get_instrument_current_price(symbol)
         ran_out()
         server.reset()
         account.get_instrument_current_price("T0")

@@ -134,6 +134,17 @@ class TestPriceCacheTime:
         assert record.levelno == logging.WARNING
         assert record.getMessage() == f"PRICE_CACHE_TIME is no number of seconds: {text!r}; using 60"
 
+    def test_each_variable_is_logged(self, monkeypatch, caplog):
+        """Also with the same nonsense; without a grace nothing is served past its ttl."""
+        monkeypatch.setattr("singleflight.accounts.interface._complained", set())
+        monkeypatch.setenv("PRICE_CACHE_TIME", "soon")
+        monkeypatch.setenv("PRICE_CACHE_GRACE", "soon")
+        Scripted().get_instrument_current_price("ASML")
+        assert caplog.messages == [
+            "PRICE_CACHE_TIME is no number of seconds: 'soon'; using 60",
+            "PRICE_CACHE_GRACE is no number of seconds: 'soon'; using 0",
+        ]
+
     def test_a_change_applies_to_what_lands_after_it(self, monkeypatch):
         """Prices that are there keep the lifetime they landed with."""
         account = Scripted()

@@ -45,6 +45,16 @@ class TestPositions:
         assert account.get_position_prices() == {"MSFT": 410.2}
         assert account.get_position_prices("ask") == {"AAPL": 191, "MSFT": 410.7}
 
+    @pytest.mark.parametrize("way", ["thread", "task"])
+    def test_a_bad_type(self, account, server, loop, way):
+        """Raises before the positions are asked for."""
+        with pytest.raises(ValueError, match=r"^price_type: "):
+            if way == "thread":
+                account.get_position_prices("high")
+            else:
+                loop.run(account.aget_position_prices, "high")
+        assert server.requests == []
+
     def test_nothing_held(self, account, server):
         """Nothing is asked for."""
         assert account.get_position_prices() == {}

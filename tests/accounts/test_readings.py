@@ -122,6 +122,17 @@ class TestNoPrice:
         until(lambda: account.get_instrument_current_prices(["AAPL"]) == {"AAPL": 190.5})
         assert len(server.requests) == 4
 
+    @pytest.mark.parametrize("fault", ["unknown", "login"])
+    def test_a_refusal_only_for_a_while(self, open_account, server, until, fault):
+        """A symbol may come to be listed, and a login to be valid."""
+        account = open_account(no_price_ttl=0.05)
+        price = server.prices.pop("AAPL") if fault == "unknown" else server.prices["AAPL"]
+        server.secrets = {} if fault == "login" else None
+        assert account.get_instrument_current_price("AAPL") is None
+        server.prices["AAPL"], server.secrets = price, None
+        until(lambda: account.get_instrument_current_price("AAPL") == price)
+        assert len(server.requests) == 2
+
     def test_never_longer_than_a_price(self, account, server, monkeypatch):
         """With no ttl nothing is believed."""
         monkeypatch.setenv("PRICE_CACHE_TIME", "0")
@@ -154,11 +165,11 @@ class TestNoPrice:
         """A new cause is a change, and so is a price in between."""
         account = open_account(no_price_ttl=0)
         get = account.get_instrument_current_price
-        for sides in [(0, 10), (0, 11), (-1, 11), (5, 11), (0, 11)]:
+        for sides in [(0, 10), (0, 11), (-1, 11), (5, 11), (-1, 11)]:
             server.sides["ASML"] = sides
             get("ASML")
             get.invalidate("ASML")
-        assert [line.rpartition(": ")[2] for line in warnings(caplog)] == ["bid 0.0", "bid -1.0", "bid 0.0"]
+        assert [line.rpartition(": ")[2] for line in warnings(caplog)] == ["bid 0.0", "bid -1.0", "bid -1.0"]
 
     def test_one_bad_quote_costs_one_price(self, account, server, caplog):
         """The others of its request are there, and a bad one is a failure: asked for again."""

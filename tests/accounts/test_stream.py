@@ -113,6 +113,15 @@ class TestPut:
         with pytest.raises(error, match="symbol"):
             account.put_trade(symbol, 1)
 
+    @pytest.mark.parametrize("time", ["2026-01-02", 0, 1767366245.0])
+    def test_bad_times(self, account, time):
+        """They are named."""
+        with pytest.raises(TypeError, match=r"^time: "):
+            account.put_quote("ASML", 1, 2, time=time)
+        with pytest.raises(TypeError, match=r"^time: "):
+            account.put_trade("ASML", 1, time=time)
+        assert account.get_instrument_current_price.entry("ASML") is None
+
 
 class TestStream:
     """From alpaca-py's own client, of a websocket on loopback."""
@@ -223,6 +232,7 @@ class TestStream:
         ("options", "symbols", "error", "named"),
         [
             ({}, "ASML", TypeError, "symbols"),
+            ({}, 5, TypeError, "symbols"),
             ({}, [], ValueError, "symbols"),
             ({}, [" "], ValueError, "symbol"),
             ({"stream_url": None}, ["ASML"], ValueError, "stream_url"),
@@ -242,6 +252,22 @@ class TestStream:
         account = AlpacaAccount(1, **{**usual, **options})
         with pytest.raises(error, match=f"^{named}"):
             account.stream_prices(symbols)
+
+    @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), ("soon", TypeError)])
+    def test_bad_data_timeouts(self, open_account, value, error):
+        """They are named."""
+        with pytest.raises(error, match=r"^data_timeout: "):
+            open_account(stream_url="ws://127.0.0.1:1").stream_prices(["ASML"], data_timeout=value)
+
+    @pytest.mark.parametrize("name", ["_auth", "_dispatch", "_run_forever"])
+    def test_an_alpaca_py_without_them_is_refused(self, open_account, monkeypatch, name):
+        """Loudly: a refused login would be tried for ever."""
+        from alpaca.data.live import StockDataStream, websocket
+
+        monkeypatch.delattr(websocket.DataStream, name)
+        assert not hasattr(StockDataStream, name)
+        with pytest.raises(RuntimeError, match=f"has no {name}"):
+            open_account(stream_url="ws://127.0.0.1:1").stream_prices(["ASML"])
 
     def test_the_origin_is_a_websockets(self, open_account):
         """Else it is refused."""

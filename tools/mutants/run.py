@@ -68,7 +68,7 @@ SHARED = ["redis/test_functions.py", "redis/test_faults.py", "redis/test_bulk.py
 ACCOUNTS = [
     *("accounts/test_alpaca_prices.py", "accounts/test_bulk_prices.py", "accounts/test_trading.py"),
     *("accounts/test_interface.py", "accounts/test_tasks.py", "accounts/test_readings.py"),
-    "accounts/test_positions.py",
+    *("accounts/test_positions.py", "accounts/test_gathering.py"),
 ]
 
 TESTS = {
