@@ -78,9 +78,13 @@ def own_server(make_server):
     return make_server()
 
 
-def make_cluster(binary):
-    """Three masters that share the slots."""
-    nodes = [Server(binary, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000") for _ in range(3)]
+def make_cluster(binary, patience=60_000):
+    """Three masters that share the slots; a node that is silent for so many milliseconds is given up.
+
+    For less than a busy machine may be, the whole cluster would say that it is down.
+    """
+    limits = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(patience))
+    nodes = [Server(binary, *limits) for _ in range(3)]
     for node, (first, last) in zip(nodes, [(0, 5460), (5461, 10922), (10923, 16383)], strict=True):
         assert node.do("CLUSTER", "ADDSLOTSRANGE", first, last) == b"+OK"
     for node in nodes:
@@ -113,7 +117,7 @@ def cluster(shared_cluster):
 @pytest.fixture
 def own_cluster(binary):
     """A cluster that the test may do harm."""
-    nodes = make_cluster(binary)
+    nodes = make_cluster(binary, 2000)
     yield nodes
     for node in nodes:
         node.close()
