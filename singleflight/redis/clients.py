@@ -21,6 +21,10 @@ from .forks import renew_in_children
 from .scripts import Call
 from .sources import Source, source_of
 
+_SOON = ("BUSY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "TRYAGAIN")  # errors of a server that will answer
+_AT_ONCE = 65_536  # bytes that are read
+_SHORTEST = 0.001  # seconds that are waited; 0 would be another kind of wait
+
 __all__ = ["Clients", "Kind", "Line", "Trouble", "raise_trouble", "trouble_of"]
 
 
@@ -255,11 +259,18 @@ class Clients:
 
 
 class Line:
-    """A connection that listens. One thread uses it; any thread may `cut` it."""
+    """A connection that listens. One thread uses it; any thread may `cut` it.
+
+    The library connects and logs in. What comes then is read here: each message wakes somebody, and a library
+    spends more time on one than all that is done about it.
+    """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         connection.connect()
+        self._socket: Any = connection._sock
+        self._rest = b""  # what has come of the next message
+        self._patience: float | None = None  # the socket's, in seconds
 
     def send(self, *command: str | bytes) -> None:
         """Send a command without waiting for anything."""
@@ -274,24 +285,63 @@ class Line:
         Raises `Trouble` if the connection has ended, or a channel was refused.
         """
         try:
-            if not self._connection.can_read(timeout):
-                return None
-            reply = self._connection.read_response()
+            while (found := _message(self._rest)) is None:
+                if timeout != self._patience:
+                    self._socket.settimeout(max(timeout, _SHORTEST))
+                    self._patience = timeout
+                come = self._socket.recv(_AT_ONCE)
+                if not come:
+                    raise Trouble(Kind.AWAY, "the server has closed the connection")
+                self._rest += come
+        except TimeoutError:
+            return None
         except Exception as error:
             raise trouble_of(error) from None
-        kind, *rest = reply if isinstance(reply, list) else [reply]
-        channel, payload = (*rest, b"", b"")[:2]
+        (kind, channel, payload, *_), self._rest = found
         return kind.decode().lower(), channel, payload
 
     def cut(self) -> None:
         """End it from another thread: who receives gets `Trouble`."""
         with suppress(Exception):
-            self._connection._sock.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Give it back to the operating system."""
         with suppress(Exception):
             self._connection.disconnect()
+
+
+def _message(data: bytes) -> tuple[list[bytes], bytes] | None:
+    """Return the parts of the message that some bytes begin with, three at least, and the rest of the bytes.
+
+    None if it has not come as a whole. Raises `Trouble` for an error, and `ValueError` for anything else than
+    an array of strings and numbers, as RESP2 has them.
+    """
+    at = data.find(b"\r\n")
+    if at < 0:
+        return None
+    if data[:1] == b"-":
+        raise _refusal(data[1:at].decode(errors="replace"))
+    if data[:1] != b"*":
+        raise ValueError("the bus was answered with what is no message")
+    parts: list[bytes] = []
+    for _ in range(int(data[1:at])):
+        start = at + 2
+        at = data.find(b"\r\n", start)
+        if at < 0:
+            return None
+        part, kind = data[start + 1 : at], data[start : start + 1]
+        if kind == b"$" and part == b"-1":  # nothing
+            part = b""
+        elif kind == b"$":
+            start, at = at + 2, at + 2 + int(part)
+            if at + 2 > len(data):
+                return None
+            part = data[start:at]
+        elif kind not in (b":", b"+"):
+            raise ValueError("the bus was answered with what is no message")
+        parts.append(part)
+    return [*parts, b"", b""], data[at + 2 :]
 
 
 _of_parents: list[Any] = []
@@ -308,8 +358,14 @@ def trouble_of(error: Exception) -> Trouble:
     text = " ".join(str(error).split())[:300] or type(error).__name__
     if "NoPermissionError" in names or "NOPERM" in text:
         return Trouble(Kind.RIGHTS, text)
-    soon = names & {"ClusterDownError", "TryAgainError"} or text.startswith(("BUSY", "MASTERDOWN"))
+    soon = names & {"ClusterDownError", "TryAgainError"} or text.startswith(_SOON)
     return Trouble(Kind.REFUSED if "ResponseError" in names and not soon else Kind.AWAY, text)
+
+
+def _refusal(text: str) -> Trouble:
+    """Return what an error means that no library has made an exception of."""
+    kind = Kind.RIGHTS if text.startswith("NOPERM") else Kind.AWAY if text.startswith(_SOON) else Kind.REFUSED
+    return Trouble(kind, text[:300])
 
 
 def raise_trouble(replies: Sequence[Any]) -> None:

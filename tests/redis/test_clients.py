@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import re
+import socket
 import time
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from singleflight import single_flight_ttl
 from singleflight.redis import RedisStore, scripts
-from singleflight.redis.clients import Clients, Kind, Trouble
+from singleflight.redis.clients import Clients, Kind, Line, Trouble
 from singleflight.redis.sources import source_of
 
 from ..children import in_child
@@ -471,3 +472,77 @@ def test_a_process_names_the_rights_that_its_user_lacks(as_user, caplog):
     assert [line.message for line in caplog.records] == [
         "sf: the server's user lacks a right: +hgetall ~sf:*"
     ]
+
+
+# -- what a line reads -------------------------------------------------------------------------------
+
+
+class Wire:
+    """A connection of a library's whose other end is the test's."""
+
+    def __init__(self):
+        self._sock, self.server = socket.socketpair()
+
+    def connect(self):
+        pass
+
+    def disconnect(self):
+        self._sock.close()
+
+
+@pytest.fixture
+def wire():
+    wire = Wire()
+    yield wire
+    wire._sock.close(), wire.server.close()
+
+
+MESSAGES = (
+    b"*3\r\n$9\r\nsubscribe\r\n$4\r\nhere\r\n:1\r\n"
+    b"*3\r\n$7\r\nmessage\r\n$4\r\nhere\r\n$6\r\na\r\n\x00*1\r\n"
+    b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
+    b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n"
+)
+READ = [
+    ("subscribe", b"here", b"1"),
+    ("message", b"here", b"a\r\n\x00*1"),
+    ("pong", b"", b""),
+    ("unsubscribe", b"", b"0"),
+]
+
+
+@pytest.mark.parametrize("cut_at", range(len(MESSAGES) + 1))
+def test_a_message_is_read_as_a_whole_wherever_it_was_torn(wire, cut_at):
+    """What came of one before the time was over is not lost."""
+    line = Line(wire)
+    wire.server.sendall(MESSAGES[:cut_at])
+    read = []
+    while (message := line.receive(0)) is not None:
+        read.append(message)
+    assert read == READ[: len(read)]
+    wire.server.sendall(MESSAGES[cut_at:])
+    read += [line.receive(PATIENCE) for _ in READ[len(read) :]]
+    assert read == READ
+    assert line.receive(0) is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "text"),
+    [
+        (b"-NOPERM this user may not\r\n", Kind.RIGHTS, "NOPERM"),
+        (b"-LOADING the dataset\r\n", Kind.AWAY, "LOADING"),
+        (b"-ERR unknown command\r\n", Kind.REFUSED, "unknown"),
+        (b"+OK\r\n", Kind.AWAY, "no message"),
+        (b"*1\r\n*0\r\n", Kind.AWAY, "no message"),
+        (b"*x\r\n", Kind.AWAY, "invalid literal"),
+        (b"*1\r\n$", Kind.AWAY, "closed"),
+    ],
+)
+def test_what_is_no_message_is_a_trouble(wire, sent, kind, text):
+    """A refusal as what it means, the rest and the connection's end as a lost server."""
+    line = Line(wire)
+    wire.server.sendall(sent)
+    wire.server.shutdown(socket.SHUT_WR)
+    with pytest.raises(Trouble, match=text) as raised:
+        line.receive(PATIENCE)
+    assert raised.value.kind is kind
