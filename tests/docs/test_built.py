@@ -106,7 +106,7 @@ QUESTIONS = {
     "handle a function that fails?": "howto/lifetimes.html#handle-failures",
     "call it from asyncio and threads?": "howto/tasks.html#share-calls-between-threads-and-tasks",
     "migrate from lru_cache?": "howto/migrate.html#from-functools",
-    "see what it is doing?": "howto/control.html",
+    "see what it is doing?": "howto/live.html",
 }
 
 
