@@ -393,7 +393,7 @@ async def _run(
 ) -> Any:
     """Run the function; return its value, if it can be shared."""
     try:
-        if not cache.is_direct:
+        if not cache.is_direct and (cache.line is not None or cache.tell.around):
             value = await _run_within(cache, flight, work, run, args, kwargs)
         else:
             work.began = True
