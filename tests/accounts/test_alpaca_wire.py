@@ -212,10 +212,14 @@ class TestLogins:
             AlpacaAccount(**{"id": 1, "api_key": "key", "secret_key": "secret", **options})
 
 
-def test_an_account_can_be_copied_at_any_time(account):
-    """Also after its first price and balance; the copy makes clients of its own."""
+def test_an_account_can_be_copied_at_any_time(account, loop):
+    """Also after its first prices and balance, in threads and tasks; the copy makes clients of its own."""
     account.get_instrument_current_price("ASML")
+    account.get_instrument_current_prices(["MSFT", "BTC/USD"])
     account.get_account()
+    loop.run(account.aget_instrument_current_price, "TSLA")
+    loop.run(account.aget_positions)
+    account.put_quote("NVDA", 1, 2)
     for other in (pickle.loads(pickle.dumps(account)), copy.deepcopy(account), copy.copy(account)):
         assert other.get_instrument_current_price("AAPL", "last") == 190.5
     assert pickle.loads(pickle.dumps(account))._prices.feed("stock") is not account._prices.feed("stock")
