@@ -10,8 +10,8 @@ What is read may be old: a cycle counts only if the very same edges are still th
 with the lease; one that was waited for longer is written again.
 
 A flight that leads may also wait, in its process, for one that waits for another process and is inside of
-nothing. That one writes the edge for it, and looks once a second who waits for it. If it finds a cycle that
-it is no part of it leaves that to those who are, at first.
+nothing. That one writes the edge for it, and looks four times a second who waits for it; only while somebody
+does is the server asked. A cycle that it is no part of it leaves to those who are, at first.
 
 Only for flights that lead are edges written, so that all others pay nothing.
 """
@@ -28,7 +28,7 @@ from .scripts import Call, Place, command
 __all__ = ["LOOK", "PAUSE", "Edges"]
 
 PAUSE = 0.05  # seconds between the two looks
-LOOK = 1.0  # seconds between looks for who has come to wait
+LOOK = 0.25  # seconds between looks for who has come to wait
 _DEEPEST = 32  # links of a cycle that are followed
 
 
