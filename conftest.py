@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +57,8 @@ class StandaloneCodeBlockParser(CodeBlockParser):
                     example.parsed, ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if tests else []
                 )
             try:
-                PythonEvaluator()(example)
+                with tempfile.TemporaryDirectory(prefix="singleflight-") as folder, chdir(folder):
+                    PythonEvaluator()(example)  # what it writes goes there
             finally:
                 for value in example.namespace.values():
                     if type(value).__name__ == "RedisStore":

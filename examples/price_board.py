@@ -5,6 +5,7 @@ real client talks to it over HTTP. With APCA_API_KEY_ID and APCA_API_SECRET_KEY 
 The widgets are threads, tasks of an event loop, or half of them each: --mode says which.
 With --bulk each of them asks for all its prices in one call.
 With --processes each of them has so many widgets, and with --store their calls are those of one fleet.
+With --save both bursts are drawn over time, as a page.
 With --outage the server fails for a while instead, and the board shows what users see meanwhile.
 """
 
@@ -15,6 +16,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from unittest.mock import patch
 
 from board_screen import Screen, show
 from command_line import number_in, parser_for
@@ -22,8 +24,9 @@ from fleet_board import fleet_runs
 from local_store import store_at
 from market_server import MarketServer
 from outage import show_outage
-from widgets import CountingAccount, LogLines, Run, burst, ready_account, say
+from widgets import CountingAccount, LogLines, Run, burst, ready_account, say, size_of
 
+from singleflight import timeline
 from singleflight.accounts import AccountInterface
 
 SYMBOLS = ["ASML", "AAPL", "MSFT", "NVDA", "TSLA"]
@@ -72,16 +75,38 @@ def main() -> int:
 def both_runs(
     options: argparse.Namespace, account: CountingAccount, server: MarketServer | None
 ) -> list[Run]:
-    runs = []
+    runs, recordings = [], {}
     for name in ("undecorated", "decorated"):
         account.asked = 0
         if server is not None:
             server.reset()
-        with getter.bypass() if name == "undecorated" else contextlib.nullcontext():
+        with recording(name, account, options) as seen:
             run = burst(name, account, options)
+        recordings[name] = seen
         run.requests = account.asked if server is None else len(server.requests)
         runs.append(run)
+    if options.save:
+        title = f"{size_of(options.widgets, options.symbols)}, at once"
+        timeline.save_together(options.save, recordings, title=title)
     return runs
+
+
+@contextlib.contextmanager
+def recording(
+    name: str, account: CountingAccount, options: argparse.Namespace
+) -> Iterator[timeline.Timeline]:
+    """One of the two bursts, recorded if its drawing is wanted: requests of the one, calls of the other."""
+    seen = timeline.record(getter)
+    with contextlib.ExitStack() as block:
+        if name == "undecorated":
+            block.enter_context(getter.bypass())
+            if options.save:
+                one = "_get_instrument_current_price_impl"
+                tracked = seen.track(getattr(account, one), name="requests", key=lambda symbol, _: symbol)
+                block.enter_context(patch.object(account, one, tracked))
+        if options.save:
+            block.enter_context(seen)
+        yield seen
 
 
 @contextlib.contextmanager
@@ -132,6 +157,9 @@ def parsed() -> argparse.Namespace:
         metavar="SECONDS",
         help="let the server fail for so long (default 3), and show what users see without and with grace",
     )
+    parser.add_argument(
+        "--save", metavar="PAGE", help="draw both bursts over time, and write that page (an HTML file)"
+    )
     parser.add_argument("--live", action="store_true", help="talk to Alpaca instead of the loopback server")
     options = parser.parse_args()
     # Each symbol once: two of a kind would be one price, and the counts would not add up.
@@ -147,6 +175,8 @@ def parsed() -> argparse.Namespace:
             parser.error("argument --outage: expected ten times the latency, at least")
         if options.processes > 1:
             parser.error("argument --outage: not with --processes")
+    if options.save and (options.bulk or options.processes > 1 or options.outage is not None):
+        parser.error("argument --save: not with --bulk, --processes or --outage")
     if options.store and options.processes == 1:
         parser.error("argument --store: needs --processes, two at least")
     if options.kill_leader and (not options.store or options.live or options.bulk):

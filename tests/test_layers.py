@@ -30,6 +30,7 @@ ROOMS = [
     "testing",
     "decorator",
     "live",
+    "timeline",
 ]
 LEVEL = {name: number for number, name in enumerate(ROOMS)}
 

@@ -33,7 +33,7 @@ from .landing import (
 from .leaving import abandon, desert, done
 from .renewal import begin_renewal, entrust_renewal
 from .shareable import PLAIN, accepted
-from .transitions import claim, doom, finish, free, is_unclaimed, new_flight, occupy
+from .transitions import claim, disown, doom, finish, free, is_unclaimed, new_flight, occupy
 
 __all__ = ["Batch", "Item", "uncalled"]
 
@@ -135,7 +135,7 @@ class Batch:
                     flight.due = due
         for flight in flights:
             if flight.wants_events:
-                cache.tell.fetching(flight)
+                cache.tell.fetching(flight, flights[0].ident)
         return [spelt[id(key)] for key in self._called.values()]
 
     def called(self) -> list[tuple[Any, Flight]]:
@@ -392,7 +392,8 @@ class Batch:
                 call = new_call(Call, key, like.leader, like.thread, like.leader)
                 call.wants_events = like.wants_events
                 claim(flight, call, now, previous, None)
-                flight.counted, flight.missing, flight.kind = True, False, "bulk"
+                disown(flight)
+                flight.missing, flight.kind = False, "bulk"
                 flight.number = like.number  # as old as the loader's call
                 called[flight] = key  # an interrupt finds it there
                 occupy(flight)
@@ -431,10 +432,11 @@ class Batch:
             entrust_renewal(self.cache, renewal, work, task)
         self.mark()
 
-    def desert(self) -> None:
+    def desert(self, error: BaseException) -> None:
         """The leader's caller goes and leaves the flights to their followers; without any they stop."""
         for flight in self.flights:
-            desert(self.cache, flight)
+            if desert(self.cache, flight):
+                self.cache.tell.left(flight.key, error, "errors", flight.ident, leads=True)
 
     def end(self) -> None:
         """The leader's caller does not wait for it any more."""

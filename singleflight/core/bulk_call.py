@@ -152,6 +152,8 @@ class BulkCall:
                 self.failed = bare_copy_of(record.error), None
             else:
                 self.values[id(call.key)] = record.value
+            if call.served == "wait" and call.wants_events:
+                self.cache.tell.shared_record(record, self.cache.timer(), self.waited)
         elif decision is JOIN:
             self._followed.append(call)
             if call.renewal is not None:
@@ -270,15 +272,18 @@ class BulkCall:
         cache = self.cache
         timed_out = isinstance(error, FlightTimeout)
         ends_with = uncalled(error)
-        if self._todo:
+        todo, counted = self._todo, "timeouts" if timed_out else "errors"
+        if todo:
             with mutex:
                 self._count_the_rest(timed_out)
+            for key in todo:
+                cache.tell.left(key, error, counted)
         if self.led:
             self.batch().fail(error)
         for call in self._calls:
-            if call.decision is JOIN and timed_out:
-                leave(cache, call, timed_out=True)
-            abandon(cache, call, ends_with)
+            if call.decision is JOIN and timed_out and leave(cache, call, timed_out=True):
+                cache.tell.left(call.key, error, counted, call.flight.ident)
+            abandon(cache, call, ends_with, error)
             done(cache, call)  # here too, where it is repeated: it may have a renewal to call off
 
     def settle(self, error: BaseException, after: After) -> None:

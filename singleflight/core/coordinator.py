@@ -141,6 +141,7 @@ def _board_after(cache: Cache, call: Call) -> Decision:
     if not _unseat_overdue(cache, call):
         with mutex:
             cache.counts.timeouts += 1
+        cache.tell.timed_out(call.key, 0.0)
         raise FlightTimeout(_too_many(cache, call.key))
     return board(cache, call)
 
@@ -213,6 +214,7 @@ def look(cache: Cache, call: Call, began: float) -> Decision:
         raise FlightTimeout(f"{cache.name}: waited {waited:.3g} s for {shown(call.key)}")
     too_many, found = _look_round(cache, call)
     if too_many and leave(cache, call, timed_out=True):
+        cache.tell.timed_out(call.key, waited)
         raise FlightTimeout(_too_many(cache, call.key))
     if found is not None and leave(cache, call, timed_out=False):
         refuse(cache, call.key, found)

@@ -51,7 +51,7 @@ def count_uncalled(cache: Cache, flights: list[Flight], error: BaseException) ->
         for flight in flights:
             if flight.counted or (flight.work is not None and flight.kind != "bulk"):  # counted by `began`
                 continue
-            flight.counted = True
+            flight.counted, flight.timed_out = True, timed_out
             if flight.deserted or flight.background:
                 continue
             if timed_out:

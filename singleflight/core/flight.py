@@ -101,6 +101,7 @@ class Flight(Turn):
         "error",
         "execution",
         "followers",
+        "ident",
         "kind",
         "landed",
         "life",
@@ -114,6 +115,7 @@ class Flight(Turn):
         "state",
         "stored",
         "successor",
+        "timed_out",
         "traceback",
         "unbegun",
         "value",
@@ -125,11 +127,13 @@ class Flight(Turn):
     slot: Slot
     retries: int | None  # what is left of its chain's budget (None: no limit)
     followers: int
+    ident: int  # among the flights of the process, for events; 0 until it is claimed
     state: State
     counted: bool  # so that a landing that is repeated after an interrupt counts once
     detached: bool  # set once; from then on it must not be stored
     deserted: bool  # set once, when its leader's caller has gone and left it to its followers
     doomed: bool  # set once, when these have gone too: its work was told to stop
+    timed_out: bool  # set once, when its caller has timed out in line, and is counted so
     lost: bool  # set in a forked child that has only a copy of it
     kind: str  # "call", "refresh" or "bulk"
     renews: bool  # it was begun to renew a value that is still served, its `previous`

@@ -147,7 +147,7 @@ class Gathering:
         if window is not None and window.opener is call and window.work is None:
             window.give_up(error)
         elif window is not None and call.decision is NONE:
-            window.part_with(call)
+            window.part_with(call, error)
         end_wait(call)
 
     def settle(self, call: Call, window: Window | None, error: BaseException, after: After) -> None:

@@ -74,15 +74,18 @@ def settle_call(cache: Cache, call: Call, error: BaseException | None, after: Af
     _forget(call)
 
 
-def abandon(cache: Cache, call: Call, error: BaseException) -> None:
+def abandon(cache: Cache, call: Call, error: BaseException, struck: BaseException | None = None) -> None:
     """The call ends with an exception: whatever it still holds is given up.
 
-    Does nothing where everything has ended as it should, so that it can stand behind every call.
+    Does nothing where everything has ended as it should, so that it can stand behind every call. What
+    `struck` it is told to listeners, if it is not what its flight is to end with.
     """
     if call.decision is LEAD:
         fail(cache, call.flight, error)  # raises an abort of `failure_ttl`: then `settle_call` does the rest
     elif call.decision is JOIN:
-        leave(cache, call, timed_out=False)
+        left = leave(cache, call, timed_out=False)
+        if call.wants_events:
+            _tell_left(cache, call, left, struck or error)
         if call.flight.has_opened(call.latch):
             call.latch.open()  # it may have been this follower's to let the next one through
     after = After()
@@ -91,6 +94,13 @@ def abandon(cache: Cache, call: Call, error: BaseException) -> None:
             free(cache, call.key, after)
     finally:
         after.run()
+
+
+def _tell_left(cache: Cache, call: Call, left: bool, error: BaseException) -> None:
+    """Tell that a follower's call has ended before it could take an outcome, and what it was counted as."""
+    latest = call.flight if left else call.flight.latest()
+    counted = "errors" if left or latest is None or latest.error is not None else "waits"
+    cache.tell.left(call.key, error, counted, 0 if latest is None else latest.ident)
 
 
 def done(cache: Cache, call: Call) -> None:

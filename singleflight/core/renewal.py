@@ -99,6 +99,8 @@ def served(cache: Cache, call: Call, now: float) -> None:
     """After the mutex: count and tell."""
     record = call.record
     if record.error is not None:
+        if call.wants_events:
+            cache.tell.stored_failure(record, now)
         return
     fresh = record.fresh_for(now) > 0
     if fresh:

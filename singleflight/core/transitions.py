@@ -53,6 +53,7 @@ __all__ = [
     "count_execution",
     "desert",
     "detach",
+    "disown",
     "doom",
     "finish",
     "follow",
@@ -90,12 +91,13 @@ def new_flight(cache: Owner, slot: Slot, retries: int | None, followers: int = 0
     flight.retries = retries
     flight.followers = followers
     flight.state = UNCLAIMED
-    flight.number = 0
+    flight.number = flight.ident = 0
     flight.counted = False
     flight.detached = False
     flight.deserted = False
     flight.doomed = False
     flight.lost = False
+    flight.timed_out = False
     flight.kind = "call"
     flight.started = 0.0
     flight.renews = False
@@ -111,7 +113,7 @@ def new_flight(cache: Owner, slot: Slot, retries: int | None, followers: int = 0
 def claim(flight: Flight, call: Call, now: float, previous: Record | None, timeout: float | None) -> None:
     """A newcomer, or one of its followers, leads the flight from now on."""
     flight.due = None if timeout is None else time.monotonic() + timeout
-    flight.number = next(numbers)
+    flight.ident = flight.number = next(numbers)
     thread = call.thread
     life = lives[thread] if thread in lives else life_of_this_thread()
     flight.depth = len(waiting[thread]) if thread in waiting else 0
@@ -162,7 +164,7 @@ def lead_at_once(cache: Cache, call: Call) -> bool:
             if slot.turn is None:
                 flight = Flight()
                 flight.due = None if timeout is None else time.monotonic() + timeout
-                flight.number = next(numbers)
+                flight.ident = flight.number = next(numbers)
                 flight.life = lives[thread] if thread in lives else life_of_this_thread()
                 flight.depth = len(waiting[thread]) if thread in waiting else 0
                 # No call from here on: an interrupt finds it claimed, and its leader knows, or not there.
@@ -173,7 +175,7 @@ def lead_at_once(cache: Cache, call: Call) -> bool:
                 flight.followers = 0
                 flight.latch = flight.error = flight.work = None
                 flight.counted = flight.detached = flight.deserted = flight.doomed = flight.lost = False
-                flight.renews = flight.background = flight.unbegun = False
+                flight.renews = flight.background = flight.unbegun = flight.timed_out = False
                 flight.wants_events = call.wants_events
                 flight.kind = "refresh" if call.renew else "call"
                 flight.started = now
@@ -288,6 +290,11 @@ def desert(cache: Cache, flight: Flight, after: After, timed_out: bool | None = 
         cache.counts.errors += 1
     _stop_if_unwanted(flight, after)
     return True
+
+
+def disown(flight: Flight) -> None:
+    """No caller leads it, or the one that did calls anew: none is counted with its end."""
+    flight.counted = flight.deserted = True
 
 
 def _stop_if_unwanted(flight: Flight, after: After) -> None:

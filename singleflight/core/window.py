@@ -45,7 +45,7 @@ from .flight import FLYING, UNSEATED, Flight, Work
 from .landing import Ending, call_off
 from .leaving import desert, end_wait
 from .outcome import raise_shared, traceback_of
-from .transitions import doom, is_unshared
+from .transitions import disown, doom, is_unshared
 
 __all__ = ["Load", "Stay", "Window"]
 
@@ -328,7 +328,7 @@ class Window(Batch):
                 self.is_unshared = isinstance(error, Exception)
                 self.is_overdue = unseated and isinstance(error, FlightTimeout)
                 if not self.is_overdue:  # which all its callers receive
-                    self._spare(flight, error)
+                    self._spare(flight)
             elif not (flight.deserted or flight.background):
                 self._outcomes[flight] = value, error, None if error is None else traceback_of(error)
         latch, ending = self.latch, {flight for flight, *_ in endings}
@@ -336,17 +336,18 @@ class Window(Batch):
             self.latch = Latch()  # for those whose flights go on: a part was loaded, or came from elsewhere
         after.append(latch.open)
 
-    def _spare(self, flight: Flight, error: BaseException) -> None:
+    def _spare(self, flight: Flight) -> None:
         """It ends without an outcome: its caller calls anew, and is counted then."""
         if flight is self.own or flight in self._spared:
             return
         self._spared.add(flight)
-        if flight.counted and not (flight.deserted or flight.background):  # in line: see `count_uncalled`
-            if isinstance(error, FlightTimeout):
+        gone = flight.deserted or flight.background
+        if flight.counted and not gone:  # in line: see `count_uncalled`
+            if flight.timed_out:
                 self.cache.counts.timeouts -= 1
             else:
                 self.cache.counts.errors -= 1
-        flight.counted = True
+        disown(flight)
 
     def _raises(self, struck: BaseException) -> bool:
         return not isinstance(struck, Exception)  # each member receives its own
@@ -355,7 +356,7 @@ class Window(Batch):
         """As `give_up`, where there was no room for it. Call under the mutex; may be repeated."""
         for flight in self.flights:
             if not flight.has_ended():
-                self._spare(flight, error)
+                self._spare(flight)
         super().settle(error, after)
 
     def _close(self, after: After) -> None:
@@ -400,11 +401,12 @@ class Window(Batch):
                 call.stand_at(call.latch, self)
         return goes_on
 
-    def part_with(self, call: Call) -> None:
+    def part_with(self, call: Call, error: BaseException) -> None:
         """A member's call ends with an exception."""
         flight = call.flight
         if flight is not None:
-            desert(self.cache, flight)
+            if desert(self.cache, flight):
+                self.cache.tell.left(flight.key, error, "errors", flight.ident, leads=True)
             self._outcomes.pop(flight, None)
 
     def settle_member(self, call: Call, after: After) -> None:
@@ -470,6 +472,8 @@ class Stay:
         if decision is JOIN and (opened or flight.state is UNSEATED):
             overdue = not opened and flight.due is not None and time.monotonic() >= flight.due
             overdue = desert(cache, flight, timed_out=True if overdue else None) and overdue
+            if overdue:  # otherwise its landing tells that
+                cache.tell.timed_out(call.key, time.monotonic() - self.began)
             decision = self._over(flight, NONE)
         elif decision is JOIN:
             decision = self._look(flight)

@@ -168,14 +168,14 @@ async def _lead(batch: Batch, run: Loads) -> None:
     batch.hand_over(work, task)
     try:
         await work.home
-    except BaseException:
+    except BaseException as struck:
         try:
             if not work.loop.is_closed():
                 work.home.cancel()  # where it was not cancelled but closed, nobody waits there either
             if inside():
                 unsettled[work] = batch.settle_desertion, batch.flights
             else:
-                batch.desert()
+                batch.desert(struck)
         except (RecursionError, MemoryError):
             unsettled[work] = batch.settle_desertion, batch.flights
         except BaseException:

@@ -70,7 +70,7 @@ class Seated(Held):
         count_uncalled(cache, self._flights, error)
         most = cache.options.max_flights
         if isinstance(error, FlightTimeout):
-            cache.tell.timed_out(self._keys[0], self._timeout or 0.0)
+            cache.tell.timed_out(self._keys[0], self._timeout or 0.0, leads=True)
             error.args = (f"{cache.name}: {error}, in line (max_flights={most})",)
         elif isinstance(error, FlightDeadlock):
             error.args = (f"{cache.name}: {error} (max_flights={most})",)

@@ -329,14 +329,14 @@ async def _lead(
     transitions.hand_over(call, work, task)
     try:
         await work.home
-    except BaseException:
+    except BaseException as struck:
         try:
             if not work.loop.is_closed():
                 work.home.cancel()  # where it was not cancelled but closed, nobody waits there either
             if inside():
                 unsettled[work] = transitions.desert, cache, flight
-            else:
-                desert(cache, flight)
+            elif desert(cache, flight):
+                cache.tell.left(flight.key, struck, "errors", flight.ident, leads=True)
         except (RecursionError, MemoryError):
             unsettled[work] = transitions.desert, cache, flight
         except BaseException:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 
 from ..core.cache import Cache
-from ..core.call import NONE, Call, Decision
+from ..core.call import HIT, JOIN, NONE, SHARE, Call, Decision
 from ..core.coordinator import awake, board, look, pauses
 from ..locks.latch import LOOK
 from ..locks.unsettled import settle, unsettled
@@ -61,7 +61,17 @@ class Wait:
             decision = look(cache, call, self.began)
         if decision is NONE and not call.follows:  # its flight was detached and had no outcome to share
             decision = board(cache, call, soft=False)
+        if call.wants_events and decision is not JOIN and decision is not SHARE:
+            self._tell_end(decision)
         return decision
+
+    def _tell_end(self, decision: Decision) -> None:
+        """Tell how the wait has ended; whoever takes a flight's outcome tells that."""
+        call, tell = self._call, self._cache.tell
+        if decision is not HIT or call.served != "wait":
+            tell.resumed(call.key, self.seconds())
+        elif not call.follows:  # else its bulk call tells it
+            tell.shared_record(call.record, self._cache.timer(), self.seconds())
 
     def seconds(self) -> float:
         """For how many seconds the caller has waited in all."""

@@ -19,7 +19,17 @@ from ..locks.slots import Turn
 from ..storage.ttl import named_tags
 from ..telemetry.kinds import ALL_KINDS, refuse_unfit_listener
 
-__all__ = ["all_caches", "attend", "functions", "invalidate_tag", "observe", "register", "report"]
+__all__ = [
+    "all_caches",
+    "attend",
+    "check_decorated",
+    "functions",
+    "invalidate_tag",
+    "observe",
+    "observe_each",
+    "register",
+    "report",
+]
 
 _observers: tuple[Observer, ...] = ()  # of all functions; replaced as a whole, as the next two are
 _visits: tuple[Callable[[Cache], object], ...] = ()
@@ -101,26 +111,36 @@ def report() -> str:
     return "\n".join(lines)
 
 
-class Observer:
-    """One listener, and the functions whose events it is told of. All is done under `_registering`."""
+Heard = Callable[[Any], object]
 
-    def __init__(self, listener: Callable[[Any], object], hits: bool) -> None:
-        self._listener, self._hits = listener, hits
-        self._observed: list[weakref.ref[Cache]] = []  # each once; its twins share it
+
+class Observer:
+    """What listens, and the functions whose events it is told of. All is done under `_registering`.
+
+    Args:
+        listener_of: the listener for a function of this name.
+        hits: whether it wants hits.
+    """
+
+    def __init__(self, listener_of: Callable[[str], Heard], hits: bool) -> None:
+        self._listener_of, self._hits = listener_of, hits
+        self._observed: list[tuple[weakref.ref[Cache], Heard]] = []  # each once; its twins share it
 
     def add(self, cache: Cache) -> None:
         """From now on it is told of this function's events."""
-        self._observed = [ref for ref in self._observed if ref() is not None]
-        if not any(ref() is cache for ref in self._observed):
-            self._observed.append(weakref.ref(cache))
-            cache.observe(self._listener, self._hits)
+        self._observed = [pair for pair in self._observed if pair[0]() is not None]
+        if not any(ref() is cache for ref, _ in self._observed):
+            listener = self._listener_of(cache.name)
+            self._observed.append((weakref.ref(cache), listener))
+            cache.observe(listener, self._hits)
 
     def stop(self) -> None:
         """It is not told of anything any more; may be repeated."""
         while self._observed:
-            cache = self._observed.pop()()
+            ref, listener = self._observed.pop()
+            cache = ref()
             if cache is not None:
-                cache.unobserve(self._listener)
+                cache.unobserve(listener)
 
 
 def observe(listener: Callable[[Any], object], *observed: Any) -> Callable[[], None]:
@@ -152,14 +172,33 @@ def observe(listener: Callable[[Any], object], *observed: Any) -> Callable[[], N
     >>> price("ASML"), seen.kinds()
     (984.75, ['fetch', 'land', 'hit'])
     """
-    global _observers
     if not callable(listener):
         raise TypeError(f"listener: expected a callable, got {shown(listener)}")
     refuse_unfit_listener(listener)
+    check_decorated("observe", observed)
+    return observe_each(lambda _: listener, *observed, hits="hit" in getattr(listener, "wants", ALL_KINDS))
+
+
+def check_decorated(whose: str, observed: tuple[Any, ...]) -> None:
+    """Raise `TypeError` if one of these is no decorated function, naming who expects them."""
     for function in observed:
         if not isinstance(getattr(function, "_self_cache", None), Cache):
-            raise TypeError(f"observe: expected decorated functions, got {shown(function)}")
-    observer = Observer(listener, "hit" in getattr(listener, "wants", ALL_KINDS))
+            raise TypeError(f"{whose}: expected decorated functions, got {shown(function)}")
+
+
+def observe_each(
+    listener_of: Callable[[str], Callable[[Any], object]], *observed: Any, hits: bool
+) -> Callable[[], None]:
+    """As `observe`, with a listener for each function: events of two functions of one name stay apart.
+
+    Args:
+        listener_of: called once for each function, with its name, under a lock of the registry: it must
+            neither raise nor wait. Returns its listener.
+        observed: see `observe`; `check_decorated` before.
+        hits: whether the listeners want hits.
+    """
+    global _observers
+    observer = Observer(listener_of, hits)
     with _registering:
         if not observed:
             _observers = (*_observers, observer)

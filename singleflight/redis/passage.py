@@ -238,7 +238,7 @@ class Passage:
             self.waited = True
             entries.count("shared_waits")
             if tell.wants("shared_wait"):
-                tell.tell("shared_wait", flight.key, leader=step.leader)
+                tell.tell("shared_wait", flight.key, leader=step.leader, flight_id=flight.ident)
         self.leader = step.leader
         allot(flight, "shared", flight.retries)
         hold_back([flight])
@@ -249,7 +249,7 @@ class Passage:
         self.leader = None
         if found is not None:
             cycle = " -> ".join(found)
-            tell.refused(flight.key, cycle)
+            tell.refused(flight.key, cycle, leads=True)
             error = FlightDeadlock(
                 f"{entries.cache.name}: waiting would never end, over several processes: {cycle}"
             )
@@ -259,7 +259,7 @@ class Passage:
             wake = self._box.take()
         if wake is None and limit is not None and time.monotonic() >= self._began + limit:
             waited = time.monotonic() - self._began
-            tell.timed_out(flight.key, waited)
+            tell.timed_out(flight.key, waited, leads=True)
             name = entries.cache.name
             return None, FlightTimeout(f"{name}: waited {waited:.3g} s for {shown(flight.key)}")
         with link.lock:
@@ -389,7 +389,8 @@ class Passage:
         )
         record = entries.marked(flight.key, value, times, self.digest, found.birth, envelope.tags)
         if cache.tell.wants("adopted"):
-            cache.tell.tell("adopted", flight.key, value=value, age=max(0.0, now - times.landed))
+            age = max(0.0, now - times.landed)
+            cache.tell.tell("adopted", flight.key, value=value, age=age, flight_id=flight.ident)
         served = record if times.ttl + times.grace > 0 else None
         return Brought(value, arrival=(True, times.ttl, now, served))
 
@@ -429,7 +430,7 @@ class Passage:
             self._lease = Lease(self.place, version, token, lost=self._lost, wanted=self._is_awaited)
             entries.link.keeper.hold(self._lease)
             if cache.tell.wants("claimed"):
-                cache.tell.tell("claimed", flight.key)
+                cache.tell.tell("claimed", flight.key, flight_id=flight.ident)
 
     def _is_awaited(self) -> bool:
         """Return True if its function is still to come back; asked by the keeper. Unseats it if it is due."""
@@ -517,7 +518,8 @@ class Passage:
         if isinstance(answer, Refused) and error is None:
             entries.count("refused")
             if entries.cache.tell.wants("refused"):
-                entries.cache.tell.tell("refused", self.flight.key, value=value)
+                flight = self.flight
+                entries.cache.tell.tell("refused", flight.key, value=value, flight_id=flight.ident)
         with link.lock:
             return self._near(claim.answered(answer))
 
@@ -574,4 +576,4 @@ class Passage:
         if news:
             entries.count("leases_lost")
             if entries.cache.tell.wants("lease_lost"):
-                entries.cache.tell.tell("lease_lost", self.flight.key)
+                entries.cache.tell.tell("lease_lost", self.flight.key, flight_id=self.flight.ident)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+from ..common.errors import FlightTimeout
 from ..common.keys import plain
 from ..common.messages import shown
 from ..storage.entry import Record
@@ -23,7 +24,11 @@ class Reported(Protocol):
     """The fields of a flight that events contain."""
 
     key: Hashable
+    ident: int
     kind: str
+    background: bool
+    deserted: bool
+    timed_out: bool
     started: float
     landed: float
     value: Any
@@ -160,34 +165,68 @@ class Emitter:
         if self.wants("stale_hit"):
             self.tell("stale_hit", record.key, value=record.value, age=max(0.0, now - record.landed))
 
-    def refused(self, key: Hashable, cycle: str) -> None:
+    def stored_failure(self, record: Record, now: float) -> None:
+        """Emit that a caller was given a stored exception."""
+        if self.wants("stored_failure"):
+            self.tell("stored_failure", record.key, error=record.error, age=max(0.0, now - record.landed))
+
+    def refused(self, key: Hashable, cycle: str, leads: bool = False) -> None:
         """Emit that a caller would have closed a cycle."""
         if self.wants("deadlock"):
-            self.tell("deadlock", key, cycle=cycle)
+            self.tell("deadlock", key, cycle=cycle, leads=leads)
 
-    def fetching(self, flight: Reported) -> None:
-        """Emit that a leader is about to run the function."""
+    def fetching(self, flight: Reported, execution: int = 0) -> None:
+        """Emit that a leader is about to run the function: in an execution of several flights, or its own."""
         if self.wants("fetch"):
-            self.tell("fetch", flight.key, flight=flight.kind)
+            ident = flight.ident
+            background = flight.background
+            execution = execution or ident
+            self.tell(
+                "fetch",
+                flight.key,
+                flight=flight.kind,
+                flight_id=ident,
+                execution_id=execution,
+                background=background,
+            )
 
     def waiting(self, flight: Reported, followers: int) -> None:
         """Emit that a follower begins to wait, as one of `followers`."""
         if self.wants("wait"):
             execution = getattr(flight, "execution", None)
-            self.tell("wait", flight.key, followers=followers, execution=execution)
+            ident = flight.ident
+            self.tell("wait", flight.key, followers=followers, flight_id=ident, execution=execution)
 
     def shared(self, flight: Reported, now: float, waited: float) -> None:
         """Emit that a follower has its flight's outcome."""
         if self.wants("share"):
-            value, error = flight.value, flight.error
+            value, error, ident = flight.value, flight.error, flight.ident
             age = max(0.0, now - flight.landed)
             told = {"age": age, "waited": waited, "execution": getattr(flight, "execution", None)}
-            self.tell("share", flight.key, value=value, error=error, **told)
+            self.tell("share", flight.key, value=value, error=error, flight_id=ident, **told)
 
-    def timed_out(self, key: Hashable, waited: float) -> None:
-        """Emit that a follower gave up."""
+    def shared_record(self, record: Record, now: float, waited: float) -> None:
+        """Emit that a follower has what was put meanwhile."""
+        if self.wants("share"):
+            age = max(0.0, now - record.landed)
+            self.tell("share", record.key, value=record.value, error=record.error, age=age, waited=waited)
+
+    def resumed(self, key: Hashable, waited: float) -> None:
+        """Emit that a follower waits no more, and is served in another way."""
+        if self.wants("resume"):
+            self.tell("resume", key, waited=waited)
+
+    def left(
+        self, key: Hashable, error: BaseException, counted: str, ident: int = 0, leads: bool = False
+    ) -> None:
+        """Emit that a caller's call has ended in the middle."""
+        if self.wants("left"):
+            self.tell("left", key, error=error, counted=counted, flight_id=ident, leads=leads)
+
+    def timed_out(self, key: Hashable, waited: float, leads: bool = False) -> None:
+        """Emit that a caller gave up."""
         if self.wants("timeout"):
-            self.tell("timeout", key, waited=waited)
+            self.tell("timeout", key, waited=waited, leads=leads)
 
     def landed(
         self, flight: Reported, ended: tuple[int, bool], value: Any, now: float, ttl: float | None
@@ -201,7 +240,7 @@ class Emitter:
 
     def failed(self, flight: Reported, ended: tuple[int, bool], error: BaseException, now: float) -> None:
         """Emit that a flight ended with an exception, or was aborted by one."""
-        told = _told(flight, ended, now)
+        told = _told(flight, ended, now, error)
         if not isinstance(error, Exception):
             if self.wants("abort"):
                 self.tell("abort", flight.key, error=error, **told)
@@ -211,7 +250,7 @@ class Emitter:
     def unseated(self, flight: Reported) -> None:
         """Emit that a flight took too long, or could not end, and has lost its key."""
         if self.wants("unseat"):
-            self.tell("unseat", flight.key)
+            self.tell("unseat", flight.key, flight_id=flight.ident)
 
     def gone(self, records: list[Record], now: float) -> None:
         """Emit that these records were evicted or have expired."""
@@ -229,5 +268,18 @@ def _without(listeners: tuple[Listener, ...], one: Listener) -> tuple[Listener, 
     return listeners
 
 
-def _told(flight: Reported, ended: tuple[int, bool], now: float) -> dict[str, Any]:
-    return {"duration": now - flight.started, "followers": ended[0]}
+def _told(
+    flight: Reported, ended: tuple[int, bool], now: float, error: BaseException | None = None
+) -> dict[str, Any]:
+    if flight.deserted or flight.background:
+        counted = None
+    elif flight.timed_out or isinstance(error, FlightTimeout):
+        counted = "timeouts"
+    else:
+        counted = "fetches" if error is None else "errors"
+    return {
+        "duration": now - flight.started,
+        "followers": ended[0],
+        "flight_id": flight.ident,
+        "counted": counted,
+    }

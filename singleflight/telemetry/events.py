@@ -4,6 +4,13 @@ Events are delivered after the transition that they describe is complete, and ou
 sequence number of its function, taken at the transition: several threads may deliver their events out of
 order, and sorting by `sequence` restores it.
 
+Events that concern a flight have its `flight_id`, which no other flight of the process has; 0 where it has
+no leader yet. So a landing is known to belong to a fetch, and a wait to the flight that it is for. Each
+`Wait` is ended by one `Share`, `Resume`, `Timeout`, `Deadlock` or `Left`, on the same thread or in the same
+task. The sums of `stats()` can be made from events. Each caller ends with one of these: `Hit`, `StaleHit`,
+`StoredFailure`, `Share`; `Left`; a `Timeout` or `Deadlock` whose `leads` is False; or the `Land` or `Abort`
+of the flight that it led, whose `counted` is not None.
+
 These classes take long to make, and most programs want no event: only `Emitter.tell` imports this module, and
 whoever names one of its classes.
 """
@@ -36,14 +43,17 @@ __all__ = [
     "Invalidate",
     "Land",
     "LeaseLost",
+    "Left",
     "Listener",
     "LoggingListener",
     "Put",
     "Recovered",
     "Refused",
+    "Resume",
     "Share",
     "SharedWait",
     "StaleHit",
+    "StoredFailure",
     "Timeout",
     "Unseat",
     "Wait",
@@ -84,6 +94,15 @@ class StaleHit(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class StoredFailure(Event):
+    """A caller received a stored exception, `age` seconds old (see `failure_ttl`)."""
+
+    kind: ClassVar[str] = "stored_failure"
+    error: BaseException
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Wait(Event):
     """A caller begins to wait; then `followers` callers wait for this flight.
 
@@ -94,13 +113,15 @@ class Wait(Event):
     kind: ClassVar[str] = "wait"
     followers: int
     execution: Execution | None = field(default=None, repr=False)
+    flight_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Share(Event):
     """A caller that waited receives another caller's outcome: a value, or an error (then `error`).
 
-    `age` is the time since the flight landed, and `waited` the time that this caller waited, in seconds.
+    `age` is the time since the flight landed, and `waited` the time that this caller waited, in seconds. The
+    flight may be a later one than that of its `Wait`; `flight_id` is 0 if the value was put meanwhile.
     `execution` is the `Execution` that brought it, if an observer has entered that (see `Listener`).
     """
 
@@ -110,14 +131,49 @@ class Share(Event):
     age: float
     waited: float
     execution: Execution | None = field(default=None, repr=False)
+    flight_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Resume(Event):
+    """A caller that waited for `waited` seconds waits no more, and has not been served by that flight.
+
+    It leads a flight of its own, takes a stored value or asks anew, which other events tell.
+    """
+
+    kind: ClassVar[str] = "resume"
+    waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Left(Event):
+    """A caller's call was ended in the middle by `error`: its task was cancelled, its thread interrupted.
+
+    Or it asked for several keys, and `error` is that of another one. Its flight goes on for the others. With
+    `leads` it led that flight, otherwise it followed. `counted` names what `stats()` counts it as: "errors",
+    "timeouts", or "waits" if the flight that it followed had landed with a value already.
+    """
+
+    kind: ClassVar[str] = "left"
+    error: BaseException
+    counted: str
+    flight_id: int = 0
+    leads: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Fetch(Event):
-    """A flight starts: its leader is about to run the function. `flight` is "call" or "refresh"."""
+    """A flight starts: its leader is about to run the function.
+
+    `flight` is "call", "refresh" or "bulk". All flights of one loader call have the same `execution_id`, that
+    of other flights is their own. A `background` flight renews a stored value and no caller leads it.
+    """
 
     kind: ClassVar[str] = "fetch"
     flight: str
+    flight_id: int = 0
+    execution_id: int = 0
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -125,7 +181,9 @@ class Land(Event):
     """A flight ended with a value or an exception.
 
     `stored` is True if the value was stored, for `ttl` seconds. `followers` callers waited for the flight; if
-    `retried` is True, they try again instead of sharing this outcome.
+    `retried` is True, they try again instead of sharing this outcome. `counted` names what `stats()` counts
+    the caller that led it as: "fetches", "errors" or "timeouts". It is None if no caller leads it: it renewed
+    in the background, its caller has left, or calls anew.
     """
 
     kind: ClassVar[str] = "land"
@@ -136,24 +194,36 @@ class Land(Event):
     stored: bool
     ttl: float | None = None
     retried: bool
+    flight_id: int = 0
+    counted: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Abort(Event):
-    """A flight ended without an outcome to share; a follower or a newcomer takes over."""
+    """A flight ended without an outcome to share; a follower or a newcomer takes over.
+
+    `counted` is as in `Land`.
+    """
 
     kind: ClassVar[str] = "abort"
     error: BaseException
     duration: float
     followers: int
+    flight_id: int = 0
+    counted: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Timeout(Event):
-    """A caller gave up after waiting for `waited` seconds."""
+    """A caller gave up after waiting for `waited` seconds.
+
+    With `leads` it leads a flight that waits: in line (`max_flights`), or for another process. The landing of
+    that follows.
+    """
 
     kind: ClassVar[str] = "timeout"
     waited: float
+    leads: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -161,14 +231,19 @@ class Unseat(Event):
     """A flight lost its key: it took longer than `flight_timeout`, or its event loop is gone."""
 
     kind: ClassVar[str] = "unseat"
+    flight_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Deadlock(Event):
-    """A caller got `FlightDeadlock`, since its wait would have closed a cycle; `cycle` names the keys."""
+    """A caller got `FlightDeadlock`, since its wait would have closed a cycle; `cycle` names the keys.
+
+    With `leads` it leads a flight that waits for another process; its landing follows.
+    """
 
     kind: ClassVar[str] = "deadlock"
     cycle: str
+    leads: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -205,6 +280,7 @@ class Claimed(Event):
     """With `store=`: this process runs the flight for all; no other does."""
 
     kind: ClassVar[str] = "claimed"
+    flight_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -214,6 +290,7 @@ class Adopted(Event):
     kind: ClassVar[str] = "adopted"
     value: Any
     age: float
+    flight_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -222,6 +299,7 @@ class SharedWait(Event):
 
     kind: ClassVar[str] = "shared_wait"
     leader: str
+    flight_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -230,6 +308,7 @@ class Refused(Event):
 
     kind: ClassVar[str] = "refused"
     value: Any
+    flight_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -237,6 +316,7 @@ class LeaseLost(Event):
     """With `store=`: the lease of a flight ended while its function was still running."""
 
     kind: ClassVar[str] = "lease_lost"
+    flight_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

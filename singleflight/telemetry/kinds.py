@@ -28,8 +28,8 @@ levels: dict[int, bool] = getattr(log, "_cache", {})
 
 ALL_KINDS = frozenset(
     (
-        *("hit", "stale_hit", "wait", "share", "fetch", "land", "abort", "timeout", "unseat", "deadlock"),
-        *("invalidate", "put", "evict", "expire"),
+        *("hit", "stale_hit", "stored_failure", "wait", "share", "resume", "left", "timeout", "deadlock"),
+        *("fetch", "land", "abort", "unseat", "invalidate", "put", "evict", "expire"),
         *("claimed", "adopted", "shared_wait", "refused", "lease_lost", "degraded", "recovered", "gap"),
     )
 )

@@ -5,7 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from singleflight import Unchanged, current_flight, single_flight_ttl
+from singleflight import FlightTimeout, Unchanged, current_flight, single_flight_ttl
+from singleflight.core.call import JOIN
+from singleflight.core.window import Stay
 from singleflight.testing import FakeClock, Recorder
 
 from ..drivers import Executions, suspends, until
@@ -338,6 +340,25 @@ def test_a_gathered_call_is_one_execution(desk):
     gate.set()
     assert outcomes(callers) == ["A", "B", "C", "D"]
     assert one.loads == ["ab", "cd"]
+
+
+def test_members_that_time_out_in_line_are_counted_once(desk, monkeypatch):
+    """Where a window gets no seat in time its members call anew; each caller counts as one timeout."""
+    monkeypatch.setattr(Stay, "_look", lambda stay, flight: JOIN)  # it would time out by itself as soon
+    one = desk(max_batch=2, max_flights=1, wait_timeout=0.05, gather=0.3)
+    gate = one.hold(0)
+    first = one.driver.start(one.prices, ["a", "b"])
+    one.begun.wait_for(1)
+    callers = [one.start(one.price, "c"), one.driver.start(one.price, "d")]
+    assert [type(error) for error in outcomes(callers)] == [FlightTimeout] * 2
+    gate.set()
+    assert first.outcome() == {"a": "A", "b": "B"}
+    stats = one.price.stats()
+    assert (stats.fetches, stats.timeouts, stats.errors, stats.calls) == (2, 2, 0, 1)
+    until(lambda: one.seen.count("land") + one.seen.count("abort") >= 4)
+    lands = [event.counted for event in one.seen.events if event.kind in ("land", "abort")]
+    timeouts = one.seen.of("timeout")
+    assert lands.count("timeouts") + sum(not event.leads for event in timeouts) == 2
 
 
 def test_stale_values_are_renewed_together(desk):

@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.process.registry import observe
+from singleflight.process.registry import observe, observe_each
 from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, Gate
@@ -276,3 +276,27 @@ def test_unknown_kinds():
     with pytest.raises(ValueError, match="no such kinds of events: 'hits'"):
         observe(listener, fetch)
     assert not fetch._self_cache.tell.has_listener
+
+
+def test_a_listener_for_each_function():
+    """Functions of one name are told apart; each listener is asked for once, also for later functions."""
+    made = []
+
+    def listener_of(name):
+        made.append((name, Recorder()))
+        return made[-1][1]
+
+    first = single_flight_ttl(ttl=60, name="same")(lambda key: key)
+    stop = observe_each(listener_of, first, first, hits=True)
+    first(1), first(1)
+    stop()
+    first(1)
+    assert [(name, seen.kinds()) for name, seen in made] == [("same", ["fetch", "land", "hit"])]
+    made.clear()
+    stop = observe_each(listener_of, hits=False)
+    later = single_flight_ttl(ttl=60, name="same")(lambda key: key)
+    later(1), first(2)
+    stop()
+    later(2)
+    heard = [seen.kinds() for name, seen in made if name == "same" and seen.events]
+    assert heard == [["fetch", "land"], ["fetch", "land"]]

@@ -287,7 +287,7 @@ def test_events_of_a_retry(driver):
     driver.outcomes()
     # A landing is told after its transition: the retry may be told before it.
     assert seen.kinds()[:2] == ["fetch", "wait"]
-    assert sorted(seen.kinds()) == ["fetch", "fetch", "land", "land", "wait"]
+    assert sorted(seen.kinds()) == ["fetch", "fetch", "land", "land", "resume", "wait"]
     assert sorted(land.retried for land in seen.of("land")) == [False, True]
 
 

@@ -70,12 +70,12 @@ def test_a_stale_hit_is_a_use(memo, hits):
 
 
 def test_a_kept_failure_is_an_error_for_each_caller(memo, seen):
-    """It is neither a hit nor renewed."""
+    """It is neither a hit nor renewed, and each is told."""
     memo.store.put(AgeingRecord("k", None, 95.0, 10.0, error=ValueError(), refresh_at=0.0))
     for number in (1, 2, 3):
         assert coordinator.board(memo, caller()) is HIT
         assert counted(memo) == {"errors": number}
-    assert seen.events == []
+    assert seen.kinds() == ["stored_failure"] * 3
 
 
 @pytest.mark.parametrize("listens", [False, True])

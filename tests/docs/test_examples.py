@@ -103,6 +103,23 @@ class TestPriceBoard:
         assert logs == by.replace("10 ", "").replace("5 ", "").split(" and ")
         assert len(done.stderr.splitlines()) == 3  # no traceback, no warning
 
+    def test_saving_the_bursts(self, tmp_path):
+        """`--save` draws both runs as one page: fifty requests, and five calls for fifty callers."""
+        page = tmp_path / "burst.html"
+        done = run("price_board.py", "--latency", "0.05", "--save", str(page))
+        assert done.returncode == 0, done.stderr
+        assert requests_made(done.stdout) == {"undecorated": 50, "decorated": 5}
+        tiles = re.findall(r"<b>([^<]+)</b><span>([^<]+)", page.read_text(encoding="utf-8"))
+        assert tiles[:4] == [
+            ("50", "calls without the decorator"),
+            ("50", "calls received"),
+            ("5", "calls made"),
+            ("45", "calls saved"),
+        ]
+        refused = run("price_board.py", "--bulk", "--save", str(page))
+        assert refused.returncode == 2
+        assert "argument --save: " in refused.stderr
+
     @pytest.mark.long
     def test_a_single_widget(self):
         """Half of one is a thread."""

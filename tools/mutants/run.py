@@ -199,6 +199,12 @@ TESTS = {
     "snapshot": ["live/test_snapshot.py"],
     "sockets": ["live/test_sockets.py"],
     "screen": ["live/test_commands.py"],
+    # timeline
+    "recorder": ["timeline/test_recording.py"],
+    "notes": ["timeline/test_lanes.py", "timeline/test_recording.py"],
+    "lanes": ["timeline/test_lanes.py"],
+    "drawing": ["timeline/test_page.py"],
+    "perfetto": ["timeline/test_perfetto.py"],
     # accounts
     "interface": ACCOUNTS,
     "alpaca": ACCOUNTS,
@@ -212,11 +218,13 @@ TESTS = {
 """The tests that are run for each module: quick ones that look at what it does."""
 
 LEFT_OUT = {
-    "words": {"durations", "errors", "messages", "refusals", "replies", "slips", "views", "alpaca_settings"},
+    "words": {"durations", "errors", "messages", "refusals", "replies", "slips", "views", "alpaca_settings"}
+    | {"words"},
     "signatures that are passed on": {"decorate", "wrapt_types", "alpaca_clients", "workers"},
     "what is seen only from outside of the process, or of the frame": {"forks", "frames", "patches"},
     "helpers for users' tests": {"callers", "stampede"},
     "a show": {"demo"},
+    "how things look": {"page", "shapes"},
     "what is run on the server": {"texts"},
     "protocols": {"tier"},
 }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
+from singleflight.timeline import drawing as timelines
+from singleflight.timeline.lanes import Source, chart_of
+from singleflight.timeline.notes import Lane, Note
 from tools.pictures.svg import WIDTH, Drawing
 
 LEFT, RIGHT = 14.0, WIDTH - 14.0
@@ -140,4 +144,20 @@ def outage(run: dict[str, Any]) -> str:
     return str(drawing)
 
 
-DRAWINGS: dict[str, Callable[[dict[str, Any]], str]] = {"burst": burst, "ages": ages, "outage": outage}
+def timeline(run: dict[str, Any]) -> str:
+    """What `singleflight.timeline` draws of widgets that ask at once."""
+    charts = {}
+    for side, name in (("without", "without the decorator"), ("with", "with it")):
+        source = dict(run[side])
+        source["notes"] = [Note(*json.loads(note)) for note in source["notes"]]
+        source["lanes"] = [Lane(*lane) for lane in source["lanes"]]
+        charts[name] = chart_of(Source(**source))
+    return timelines.Drawing(charts, 420).svg(standalone=True, title="Six widgets ask for three prices")
+
+
+DRAWINGS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "burst": burst,
+    "ages": ages,
+    "outage": outage,
+    "timeline": timeline,
+}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
-from singleflight import drain_sync, single_flight_ttl
+from singleflight import drain_sync, single_flight_ttl, timeline
 from singleflight.testing import FakeClock
 
 CALLERS = 8
@@ -15,6 +17,8 @@ SPREAD = 0.02  # seconds from one caller to the next
 TAKES = 0.2  # seconds for each answer of the broker
 AT_ONCE = 3  # how many the broker answers at a time
 AGAIN = 0.7  # seconds until all ask once more
+
+WIDGETS, SYMBOLS = 6, ["ASML", "AAPL", "MSFT"]
 
 TTL, GRACE, AHEAD = 60, 120, 0.8
 
@@ -148,4 +152,50 @@ def _runs(states: list[str]) -> list[list[Any]]:
     return runs
 
 
-RECORDINGS: dict[str, Callable[[], dict[str, Any]]] = {"burst": burst, "ages": ages, "outage": outage}
+# -- the drawing of `singleflight.timeline` -----------------------------------------------------------------
+
+
+def widgets() -> dict[str, Any]:
+    """Six widgets ask for three prices each, at the same moment, without and with the decorator."""
+    sources = {}
+    for side in ("without", "with"):
+        price = single_flight_ttl(ttl=60, name="price")(_ask)
+        seen = timeline.record(price)
+        ask = seen.track(_ask, name="price") if side == "without" else price
+        with seen:
+            _at_once(ask)
+        sources[side] = asdict(seen.source())
+        # A note a line: these are many.
+        sources[side]["notes"] = [json.dumps(note) for note in sources[side]["notes"]]
+        sources[side]["uncounted"] = {}
+    return sources
+
+
+def _ask(symbol: str) -> float:
+    time.sleep(TAKES * (1 + SYMBOLS.index(symbol) / 4))
+    return 984.75
+
+
+def _at_once(ask: Callable[[str], float]) -> None:
+    start = threading.Barrier(WIDGETS)
+
+    def widget(number: int) -> None:
+        start.wait(30)
+        first = number % len(SYMBOLS)  # each has an order of its own
+        for symbol in SYMBOLS[first:] + SYMBOLS[:first]:
+            ask(symbol)
+
+    names = (f"widget-{number}" for number in range(WIDGETS))
+    threads = [threading.Thread(target=widget, args=(n,), name=name) for n, name in enumerate(names)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+RECORDINGS: dict[str, Callable[[], dict[str, Any]]] = {
+    "burst": burst,
+    "ages": ages,
+    "outage": outage,
+    "timeline": widgets,
+}

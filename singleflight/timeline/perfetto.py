@@ -1,0 +1,145 @@
+"""The same as a trace that ui.perfetto.dev and chrome://tracing open: JSON in the trace event format.
+
+A function is a process there, and each row of bars of a key is a thread of it, so that slices of one thread
+never overlap. Flows lead from the wait of a follower to the flight that it waits for, and over the flights of
+one loader call. Times are in microseconds since the recording began.
+
+The format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .lanes import Bar, Chart, Function, Mark
+
+__all__ = ["events_of", "trace_of"]
+
+
+def trace_of(chart: Chart) -> dict[str, Any]:
+    """Return the whole trace, to be written as JSON."""
+    totals = chart.totals
+    return {
+        "traceEvents": list(events_of(chart)),
+        "displayTimeUnit": "ms",
+        "otherData": {
+            "producer": "singleflight.timeline",
+            "calls_received": totals.callers,
+            "calls_made": totals.calls,
+            "calls_saved": totals.saved,
+            "events_not_kept": sum(chart.dropped.values()),
+        },
+    }
+
+
+def events_of(chart: Chart) -> Iterator[dict[str, Any]]:
+    """Yield the trace events, one function after another."""
+    flows = iter(range(1, 1 << 62))
+    for number, function in enumerate(chart.functions, 1):
+        yield from _Process(number, function).events(flows)
+
+
+class _Process:
+    """One function as a process."""
+
+    def __init__(self, pid: int, function: Function) -> None:
+        self._pid, self._function = pid, function
+        self._threads = 0
+
+    def events(self, flows: Iterator[int]) -> Iterator[dict[str, Any]]:
+        """Yield its events."""
+        function = self._function
+        yield self._meta("process_name", 0, function.name)
+        if function.phases or function.marks:
+            yield from self._rows("store", function.phases, {})
+            yield from (self._instant(mark, self._threads) for mark in function.marks)
+        for lane in function.lanes:
+            places: dict[int, int] = {}  # the thread of each flight
+            yield from self._rows(lane.key, lane.flights, places)
+            if lane.marks:
+                yield self._thread(f"{lane.key} · marks")
+                yield from (self._instant(mark, self._threads) for mark in lane.marks)
+            waits: dict[int, int] = {}
+            yield from self._rows(f"{lane.key} · waits", lane.waits, waits)
+            yield from self._flows_to_leaders(lane.flights, lane.waits, places, waits, flows)
+
+    def _rows(self, name: str, bars: list[Bar], places: dict[int, int]) -> Iterator[dict[str, Any]]:
+        ends: list[tuple[float, int]] = []  # of each row, with its thread
+        for bar in bars:
+            for row, (end, thread) in enumerate(ends):
+                if end <= bar.start:
+                    ends[row] = bar.end, thread
+                    break
+            else:
+                yield self._thread(name if not ends else f"{name} ({len(ends) + 1})")
+                thread = self._threads
+                ends.append((bar.end, thread))
+            places[id(bar)] = thread
+            yield self._slice(bar, thread)
+
+    def _flows_to_leaders(
+        self,
+        flights: list[Bar],
+        waits: list[Bar],
+        places: dict[int, int],
+        of_waits: dict[int, int],
+        flows: Iterator[int],
+    ) -> Iterator[dict[str, Any]]:
+        by_ident = {bar.flight_id: bar for bar in flights if bar.flight_id and bar.what != "shared"}
+        for wait in waits:
+            flight = by_ident.get(wait.flight_id)
+            if flight is None or flight.end < wait.start:
+                continue
+            at = max(wait.start, flight.start)
+            if at > wait.end:
+                continue
+            number = next(flows)
+            common = {"name": "waits for", "cat": "wait", "id": number, "pid": self._pid}
+            yield {**common, "ph": "s", "ts": _us(wait.start), "tid": of_waits[id(wait)]}
+            yield {**common, "ph": "f", "bp": "e", "ts": _us(at), "tid": places[id(flight)]}
+
+    def _slice(self, bar: Bar, thread: int) -> dict[str, Any]:
+        args: dict[str, Any] = {"how": bar.how or "not over"}
+        told = {"by": bar.actor, "told": bar.told, "followers": bar.waiters, "flight": bar.flight_id}
+        args.update({name: value for name, value in told.items() if value})
+        if bar.execution and bar.execution != bar.flight_id:
+            args["execution"] = bar.execution
+        if bar.began_before:
+            args["began_before_the_recording"] = True
+        start = _us(bar.start)
+        return {
+            "name": f"{bar.what}: {bar.how}" if bar.how in ("failed", "aborted", "timed out") else bar.what,
+            "cat": bar.what,
+            "ph": "X",
+            "ts": start,
+            "dur": max(0, _us(bar.end) - start),
+            "pid": self._pid,
+            "tid": thread,
+            "args": args,
+        }
+
+    def _instant(self, mark: Mark, thread: int) -> dict[str, Any]:
+        args = {name: value for name, value in (("by", mark.actor), ("told", mark.told)) if value}
+        place = {"pid": self._pid, "tid": thread}
+        return {
+            "name": mark.what,
+            "cat": "mark",
+            "ph": "i",
+            "s": "t",
+            "ts": _us(mark.at),
+            **place,
+            "args": args,
+        }
+
+    def _thread(self, name: str) -> dict[str, Any]:
+        self._threads += 1
+        return self._meta("thread_name", self._threads, name)
+
+    def _meta(self, what: str, thread: int, name: str) -> dict[str, Any]:
+        return {"name": what, "ph": "M", "ts": 0, "pid": self._pid, "tid": thread, "args": {"name": name}}
+
+
+def _us(seconds: float) -> int:
+    """Return whole microseconds, so that slices that follow one another do not overlap by a rounding."""
+    return round(seconds * 1_000_000)
