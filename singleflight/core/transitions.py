@@ -38,7 +38,8 @@ from ..locks.lives import life_of_this_thread, lives
 from ..locks.mutex import mutex
 from ..locks.slots import Slot, Turn, numbers
 from ..locks.unsettled import After
-from ..locks.waitgraph import begin_waiting, waiting, waits
+from ..locks.waiters import NOBODY
+from ..locks.waitgraph import begin_waiting, waiting
 from ..storage.entry import Record
 from ..telemetry.kinds import is_logging, levels
 from .cache import Cache
@@ -191,12 +192,18 @@ def lead_at_once(cache: Cache, call: Call) -> bool:
 def hand_over(call: Call, work: Work, leader: Hashable) -> None:
     """This work runs the flight from here on, and its leader's caller waits for that. Takes the mutex."""
     with mutex:
-        flight = call.flight
+        flight, me = call.flight, call.blocks
         flight.work = work
         flight.leader = leader
-        call.begin()
-        call.before = waits(call.blocks)
-        begin_waiting(call.blocks, flight)
+        call.awaited_outside = False  # in line: `Waiter.begin`
+        call._above = None
+        call.noted = NOBODY
+        if me in waiting:
+            call.before = len(waiting[me])
+            begin_waiting(me, flight)
+        else:  # in line: the same
+            call.before = 0
+            waiting[me] = (flight,)
         call.decision = NONE
 
 
@@ -381,12 +388,12 @@ def _is_old(cache: Cache, flight: Flight, stored: bool) -> bool:
 
 
 def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
-    """The usual landing in one piece: nobody has joined, and nobody listens (`Cache.lands_at_once`).
+    """The usual landing in one piece: of a call that nobody has joined or left, and nobody listens.
 
-    It does what `landing.land` and `finish` do then. False: the flight is to land by these, which find it as
-    it was, or with a value stored that it may replace.
+    Where `Cache.lands_at_once` says so. It does what `landing.land` and `finish` do then. False: the flight
+    is to land by these, which find it as it was, or with a value stored that it may replace.
     """
-    if value is None or flight.followers or flight.wants_events:
+    if value is None or flight.followers or flight.wants_events or flight.kind != "call":
         return False
     timer = cache.timer
     now = timer()
@@ -414,7 +421,7 @@ def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
         alone = (
             flight.state is FLYING
             and slot.turn is flight
-            and not (flight.followers or slot.queue or flight.detached)
+            and not (flight.followers or slot.queue or flight.detached or flight.deserted)
         )
         if alone:
             # No call until it has landed: an interrupt finds it in flight, or landed and counted.
@@ -422,6 +429,7 @@ def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
             flight.counted = True
             counts.calls += 1
             counts.fetches += 1
+            flight.stored = record
             flight.state = LANDED
             locks.vacate(slot, after, now if cache.has_usual_clock else None)
         else:

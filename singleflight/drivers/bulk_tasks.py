@@ -26,7 +26,7 @@ from ..locks.task_waiters import running_task
 from ..locks.unsettled import settle, unsettled
 from ..locks.waiters import descends, get_ident
 from .seats import Seated
-from .tasks import TaskCall, Work, start_task, task_call
+from .tasks import TaskCall, Work, new_work, start_task, task_call
 from .wait import Wait
 
 __all__ = ["BatchWork", "call", "set_off"]
@@ -46,9 +46,7 @@ class BatchWork(Work):
 
     __slots__ = ("batch",)
 
-    def __init__(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(None, None, loop)
-        self.batch: Batch | None = batch  # until the task has ended
+    batch: Batch | None  # until the task has ended
 
     def may_stop(self) -> bool:
         """Return True if nobody wants any of its flights."""
@@ -143,7 +141,8 @@ def set_off(
     batch: Batch, run: Loads, first: Callable[[], Awaitable[None]] | None = None
 ) -> tuple[BatchWork, asyncio.Task[None]]:
     """Have a batch loaded in a task of its own, which begins with what is `first`."""
-    work = BatchWork(batch, asyncio.get_running_loop())
+    work = new_work(BatchWork, None, None)
+    work.batch = batch
     try:
         return work, start_task(work, _fly(batch, work, run, first), batch.name)
     except BaseException as struck:

@@ -30,6 +30,7 @@ from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import entrust_renewal
 from ..core.shareable import PLAIN, accepted
+from ..core.transitions import land_at_once, lead_at_once
 from ..locks.latch import LOOK
 from ..locks.mutex import inside
 from ..locks.task_waiters import InTask, is_gone, running_task
@@ -38,7 +39,7 @@ from ..locks.waiters import Actor, descends, get_ident
 from .seats import Seated
 from .wait import Wait
 
-__all__ = ["TaskCall", "Work", "call", "start_task", "task_call"]
+__all__ = ["TaskCall", "Work", "call", "new_work", "start_task", "task_call"]
 
 
 class TaskCall(InTask, Call):
@@ -64,7 +65,7 @@ def task_call(kind: type[B], key: Any, task: Any, thread: Actor, renew: bool) ->
 
 
 class Work:
-    """One flight's task, and the way back to the caller that leads it.
+    """One flight's task, and the way back to the caller that leads it. Made by `new_work`.
 
     All fields are touched on the loop's own thread alone, but for the two that say where it runs.
     """
@@ -84,20 +85,17 @@ class Work:
         "value",
     )
 
-    value: Any  # what it brings home: these two are there from then on
-    error: BaseException | None
+    cache: Cache | None  # these two until the task has ended
+    flight: Flight | None
+    loop: asyncio.AbstractEventLoop
+    _thread: threading.Thread
+    home: asyncio.Future[None]
+    task: asyncio.Task[None] | None
     began: bool
     overdue: bool
-
-    def __init__(self, cache: Cache | None, flight: Flight | None, loop: asyncio.AbstractEventLoop) -> None:
-        self.cache = cache  # these two until the task has ended
-        self.flight = flight
-        self.loop: asyncio.AbstractEventLoop = loop
-        self._thread = threading.current_thread()
-        self.home: asyncio.Future[None] = asyncio.Future(loop=loop)
-        self.task: asyncio.Task[None] | None = None
-        self.began = self.overdue = False
-        self.homeless: bool = False  # nobody waits for it at home: it renews a value
+    homeless: bool  # nobody waits for it at home: it renews a value
+    value: Any  # what it brings home: these two are there from then on
+    error: BaseException | None
 
     def stop(self) -> None:
         """Have the task cancelled; from any thread."""
@@ -165,6 +163,22 @@ class Work:
             _end(cache, flight, self, asyncio.CancelledError())
 
 
+W = TypeVar("W", bound=Work)
+
+
+def new_work(kind: type[W], cache: Cache | None, flight: Flight | None) -> W:
+    """The work of a task that is about to be made, for the running loop (no `__init__`: see `new_slot`)."""
+    work = kind()
+    work.cache = cache
+    work.flight = flight
+    work.loop = loop = asyncio.get_running_loop()
+    work._thread = threading.current_thread()
+    work.home = asyncio.Future(loop=loop)
+    work.task = None
+    work.began = work.overdue = work.homeless = False
+    return work
+
+
 @runs("call")
 async def call(
     cache: Cache,
@@ -188,7 +202,10 @@ async def call(
     call = task_call(TaskCall, key, running_task(cache.name), get_ident(), renew)
     waited, value = False, None
     try:
-        decision = board(cache, call)
+        if cache.leads_at_once and key not in cache.locks.by_key and lead_at_once(cache, call):
+            decision = LEAD
+        else:
+            decision = board(cache, call)
         if decision is JOIN:
             waited, opened = True, None
             if call.renewal is not None:
@@ -294,7 +311,7 @@ def _set_off(
     cache: Cache, flight: Flight, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Work, asyncio.Task[None]]:
     """Have a flight run in a task of its own."""
-    work = Work(cache, flight, asyncio.get_running_loop())
+    work = new_work(Work, cache, flight)
     try:
         return work, start_task(work, _fly(cache, flight, work, run, args, kwargs), cache.name)
     except BaseException:
@@ -370,12 +387,24 @@ async def _fly(
         if flight.background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
         if cache.tier is None:
-            value = await _run(cache, flight, work, run, args, kwargs)
-            land(cache, flight, value)
+            if cache.line is None:  # in line: `_run`
+                work.began = True
+                if flight.wants_events:
+                    cache.tell.fetching(flight)
+                value = await run(*args, **kwargs)
+                if type(value) not in PLAIN and id(type(value)) not in accepted:
+                    value = landing_value(cache.name, flight, value, getrefcount(value))
+            else:
+                value = await _run(cache, flight, work, run, args, kwargs)
+            if not (cache.lands_at_once and land_at_once(cache, flight, value)):
+                land(cache, flight, value)
         else:
             execute = partial(_run, cache, flight, work, run, args, kwargs)
             value = await cache.tier.lead_in_task(flight, execute)
         work.bring_home(value, None)
+        if type(work.task) is asyncio.Task:  # and no task of a factory's own, nor one that started eagerly
+            work.task.remove_done_callback(work.ended)  # for all is settled
+            work.cache = work.flight = None
     except BaseException as error:
         if not _end(cache, flight, work, error) and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise  # nobody is left to raise it but the loop itself

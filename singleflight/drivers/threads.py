@@ -104,8 +104,7 @@ def call(
                 value = run(*args, **kwargs) if kwargs else run(*args)
                 if type(value) not in PLAIN and id(type(value)) not in accepted:
                     value = landing_value(cache.name, call.flight, value, getrefcount(value))
-                at_once = cache.lands_at_once and not renew and asked is None
-                if not (at_once and land_at_once(cache, call.flight, value)):
+                if not (cache.lands_at_once and land_at_once(cache, call.flight, value)):
                     land(cache, call.flight, value)
             if asked is not None:
                 asked.flown("fetch", call.flight)
