@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 PATIENCE = 20.0
 
 if os.environ.get("LONG_WAY"):
-    # The usual miss of a thread takes short ways (`transitions.lead_at_once`, `land_at_once`): not here.
+    # The usual miss takes short ways (`lead_at_once`, `join_at_once`, `land_at_once`): not here.
     _make = Cache.__init__
 
     def _make_long(cache: Cache, *args: Any, **kwargs: Any) -> None:

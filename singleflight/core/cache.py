@@ -99,8 +99,8 @@ class Cache:
         self.weigh: Callable[[Any], float] | None = options.weigh
         self.is_plain = ages_alike and self.tags_of is None and self.weigh is None and options.store is None
         self.fixed_ttl: float = options.fixed_ttl or 0.0
-        # Whether the usual miss may go the short ways of `transitions`: an option that has more to be done
-        # when a flight begins, or when a value has come, switches that off here.
+        # Whether the usual miss may go the short ways (`lead_at_once`, `join_at_once`, `land_at_once`): what
+        # has more to be done when a flight begins, or when a value has come, switches that off here.
         self.leads_at_once = True
         self.lands_at_once = (
             self.is_plain

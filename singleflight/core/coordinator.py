@@ -36,7 +36,7 @@ from ..locks.mutex import inside_other, mutex
 from ..locks.slots import Slot
 from ..locks.table import keys_of
 from ..locks.unsettled import After
-from ..locks.waiters import NOBODY, current_actor
+from ..locks.waiters import NOBODY, current_actor, is_descendant
 from ..locks.waitgraph import (
     Cycle,
     below,
@@ -69,7 +69,18 @@ from .transitions import (
     take_key,
 )
 
-__all__ = ["awake", "board", "look", "may_be_stale", "new_cache", "pauses", "refuse", "unseat", "watch"]
+__all__ = [
+    "awake",
+    "board",
+    "join_at_once",
+    "look",
+    "may_be_stale",
+    "new_cache",
+    "pauses",
+    "refuse",
+    "unseat",
+    "watch",
+]
 
 
 def new_cache(name: str, options: Options, counts: Counts, rule: Any = None) -> Cache:
@@ -414,3 +425,42 @@ def _join(cache: Cache, call: Call, flight: Flight) -> list[Hashable] | None:
         note(call, call.climb())
     follow(call, flight)
     return None
+
+
+def join_at_once(cache: Cache, call: Call) -> bool:
+    """The usual joining in one piece: a task follows what a task of its own loop fetches; else False.
+
+    It does what `board` does then, with `_join`, where nothing is stored, the wait has no limit
+    that its loop is not to see to for all, and neither of the two tasks may be part of a cycle.
+    """
+    key, blocks = call.key, call.blocks
+    call.wants_events = cache.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
+    if call.wants_events or not cache.is_patient or blocks in waiting or is_descendant():
+        return False
+    with mutex:
+        lookup = cache.store.lookup  # not before: it may have been replaced, and a value landed since
+        slot = cache.locks.by_key.get(key)
+        flight: Any = None if slot is None else slot.turn
+        if (
+            type(flight) is Flight
+            and flight.state is FLYING
+            and not flight.unbegun
+            and flight.due is None
+            and flight.work is not None
+            and flight.work.loop is call.loop
+            and lookup(key) is None
+        ):
+            leader = flight.leader
+            if not (leader in waiting or flight.thread in waiting or leader in below or leader == blocks):
+                call.awaited_outside, call._above, call.noted = False, None, NOBODY
+                latch = flight.latch
+                if latch is None:
+                    latch = flight.latch = Latch()
+                if latch.alone is None:
+                    latch.alone = (flight,)
+                call.flight, call.latch = flight, latch
+                call.before = 0  # first: it is what an interrupt goes back to
+                waiting[blocks] = latch.alone
+                call.stand_at(latch, cache, flight)
+                follow(call, flight)
+    return call.decision is JOIN

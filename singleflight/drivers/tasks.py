@@ -21,7 +21,7 @@ from ..core import transitions
 from ..core.answers import Asked
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
-from ..core.coordinator import board
+from ..core.coordinator import board, join_at_once
 from ..core.current import landing_value, runs
 from ..core.flight import LANDED, Flight
 from ..core.landing import fail, judge, land, settle_flight
@@ -202,10 +202,8 @@ async def call(
     call = task_call(TaskCall, key, running_task(cache.name), get_ident(), renew)
     waited, value = False, None
     try:
-        if cache.leads_at_once and key not in cache.locks.by_key and lead_at_once(cache, call):
-            decision = LEAD
-        else:
-            decision = board(cache, call)
+        at_once = join_at_once if key in cache.locks.by_key else lead_at_once
+        decision = call.decision if cache.leads_at_once and at_once(cache, call) else board(cache, call)
         if decision is JOIN:
             waited, opened = True, None
             if call.renewal is not None:
@@ -387,7 +385,7 @@ async def _fly(
         if flight.background:
             await asyncio.sleep(0)  # where tasks start eagerly, its caller must not be held up
         if cache.tier is None:
-            if cache.line is None:  # in line: `_run`
+            if cache.is_direct:  # in line: `_run`
                 work.began = True
                 if flight.wants_events:
                     cache.tell.fetching(flight)

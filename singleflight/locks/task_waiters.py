@@ -142,9 +142,9 @@ class InTask:
             group = latch.groups[loop] = LoopWaiters(loop)
         if not group.is_watched and watcher is not None:  # without one it does not look, as in `drain`
             group.watch(watcher, watched)
-        group.members.append(self)
         self.group = group
         self.future = self.timer = None
+        group.members.append(self)  # last: whoever wakes them finds these two there
 
     def sit(self, pause: float, own_pause: float | None) -> asyncio.Future[bool]:
         """What to await: True when the latch opens, False when `own_pause` seconds have passed.

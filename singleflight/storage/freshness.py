@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import inf, log
 
 __all__ = ["Ageing", "fresh_for"]
@@ -22,25 +21,30 @@ def fresh_for(landed: float, ttl: float, now: float) -> float:
     return landed + ttl - now
 
 
-@dataclass(slots=True, eq=False, repr=False)  # never changed: see `Options`
 class Ageing:
-    """How the values of one function age beside their ttl.
+    """How the values of one function age beside their ttl. Never changed.
 
     Args:
         grace: for how many seconds past its ttl a value may be served while it is renewed.
         refresh_ahead: the part of the ttl after which it is renewed ahead of time, "xfetch", or None.
         jitter: the part of the ttl by which it is shortened at most, by chance.
         failure_ttl: for how many seconds an exception is stored where there is no value.
-        chance: returns a number from 0 to 1, 1 excluded.
+        chance: returns a number from 0 to 1, 1 excluded; None for `random.random`.
     """
 
-    grace: float = 0.0
-    refresh_ahead: float | str | None = None
-    jitter: float = 0.0
-    failure_ttl: float = 0.0
-    # Made by a factory: dataclasses asks a default for its `__class__`, which a sandbox may forbid that has
-    # put a proxy in place of what is not deterministic (Temporal's).
-    chance: Callable[[], float] = field(default_factory=lambda: random.random)
+    __slots__ = ("chance", "failure_ttl", "grace", "jitter", "refresh_ahead")
+
+    def __init__(
+        self,
+        grace: float = 0.0,
+        refresh_ahead: float | str | None = None,
+        jitter: float = 0.0,
+        failure_ttl: float = 0.0,
+        chance: Callable[[], float] | None = None,
+    ) -> None:
+        self.grace, self.refresh_ahead, self.jitter = grace, refresh_ahead, jitter
+        self.failure_ttl = failure_ttl
+        self.chance = random.random if chance is None else chance
 
     @property
     def is_plain(self) -> bool:

@@ -247,6 +247,17 @@ AT_ONCE = {
         "no attribute 'value'",
         {"transitions": {"flight.followers or slot.queue or flight.detached": "False"}},
     ),
+    "a task that joined is not counted": Planted(
+        "the other of two tasks is cancelled",
+        "2 calls were made",
+        {
+            "coordinator": {
+                "                follow(call, flight)\n    return call.decision is JOIN\n": (
+                    "                call.decision = JOIN\n    return call.decision is JOIN\n"
+                )
+            }
+        },
+    ),
     "an invalidation between landing and storing is overlooked": PLANTED[
         "an invalidation between landing and storing is overlooked"
     ],
