@@ -14,7 +14,7 @@ from ..core.batch import Batch
 from ..core.cache import Cache
 from ..core.controls import cut, detach_flight, drop_here
 from ..core.flight import Flight
-from ..core.landing import fail, land, postpone
+from ..core.landing import Arrival, fail, land, postpone
 from ..fleet import claims
 from ..fleet.drops import Drop
 from ..fleet.keybytes import key_bytes
@@ -92,6 +92,8 @@ class SharedFunction(Entries):
         """Land a flight of a thread without the server: it is neither asked nor told."""
         named = self.set_out_alone(flight)
         failed: Brought | None = None
+        value: Any = None
+        arrival: Arrival | None = None
         try:
             self.alone[flight] = named
             value = execute()
@@ -112,6 +114,8 @@ class SharedFunction(Entries):
         """Do the same in the task that runs the flight."""
         named = self.set_out_alone(flight)
         failed: Brought | None = None
+        value: Any = None
+        arrival: Arrival | None = None
         try:
             self.alone[flight] = named
             value = await execute()

@@ -315,7 +315,7 @@ class _Reader:
         bar.end = max(bar.start, at)
         bar.waiters = detail["followers"]
         if note.kind == "abort":
-            bar.how, bar.told = "aborted", error
+            bar.how, bar.told = "aborted", error or ""
         elif error is not None:
             bar.how, bar.told = "failed", error
         else:
