@@ -33,6 +33,11 @@ class Ageing:
     """
 
     __slots__ = ("chance", "failure_ttl", "grace", "jitter", "refresh_ahead")
+    grace: float
+    refresh_ahead: float | str | None
+    jitter: float
+    failure_ttl: float
+    chance: Callable[[], float]
 
     def __init__(
         self,

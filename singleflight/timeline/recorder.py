@@ -40,7 +40,7 @@ class Recorder:
 
     def __init__(self, most: int, timer: Callable[[], float], hits: bool) -> None:
         self._most, self._timer = most, timer
-        self.wants = ALL_KINDS if hits else ALL_KINDS - {"hit"}
+        self.wants: frozenset[str] = ALL_KINDS if hits else ALL_KINDS - {"hit"}
         self._lock = new_lock()
         self._notes: list[tuple[Any, ...]] = []
         self._local = threading.local()
@@ -51,8 +51,9 @@ class Recorder:
         self.actors: list[str] = []
         self.dropped: dict[str, int] = {}  # events, by kind
         self.uncounted: dict[tuple[int, str], int] = {}  # what those count as: function, count
-        self.began = self.ended = 0.0
-        self.first_flight = 0  # flights with a lower number began before the recording
+        self.began: float = 0.0
+        self.ended: float = 0.0
+        self.first_flight: int = 0  # flights with a lower number began before the recording
 
     @property
     def is_open(self) -> bool:
@@ -182,7 +183,7 @@ class Channel:
 
     def __init__(self, recorder: Recorder, function: int) -> None:
         self._recorder, self._function = recorder, function
-        self.wants = recorder.wants
+        self.wants: frozenset[str] = recorder.wants
         self._known: dict[Hashable, int] = {}
         self._lanes: dict[tuple[int, str], int] = {}
         self._calls = 0
