@@ -54,26 +54,40 @@ class Bell:
 class TaskBell:
     """The same for a task of the running loop. A loop that is closed hears nothing."""
 
-    __slots__ = ("_loop", "_rung")
+    __slots__ = ("_heard", "_loop", "_rung")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._rung = asyncio.Event()
+        self._rung = False  # since the last wait; it and the next one are the loop's own thread's alone
+        self._heard: asyncio.Future[None] | None = None  # what the task waits for
 
     def ring(self) -> None:
         """Wake whoever waits, or who comes next; any thread."""
         with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._rung.set)
+            self._loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        self._rung = True
+        if self._heard is not None:
+            _open(self._heard)
 
     async def wait(self, seconds: float) -> bool:
         """Return True if it was rung since the last wait, as soon as that is so; False if the time ended."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._rung.wait()
-        except TimeoutError:
-            return False
-        self._rung.clear()
-        return True
+        if not self._rung:
+            self._heard = heard = self._loop.create_future()
+            end = self._loop.call_later(seconds, _open, heard)
+            try:
+                await heard
+            finally:
+                end.cancel()
+                self._heard = None
+        rung, self._rung = self._rung, False
+        return rung
+
+
+def _open(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Bus:
