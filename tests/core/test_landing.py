@@ -1,6 +1,5 @@
 """What becomes of a value that a flight brings: whether and for how long it is stored, and who is told."""
 
-from dataclasses import replace
 from math import inf
 
 import pytest
@@ -173,7 +172,7 @@ def test_a_listener_that_wants_hits_sees_every_read(make, listener, told, deadli
 def test_the_times_by_which_a_value_ages(make, clock, options, ttl, refresh_at):
     """From when on a reader renews it: ahead, or when it is stale where it may be served so, or never."""
     memo = make(listener=None, **options)
-    memo.options = replace(memo.options, ageing=replace(memo.options.ageing, chance=lambda: 0.5))
+    memo.options.ageing.chance = lambda: 0.5
     clock.set(98.0)
     flight = in_flight(memo)
     clock.set(100.0)
