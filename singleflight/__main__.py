@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 
+from .common.messages import visible
 from .live import demo, screen, sockets
 from .live.snapshot import MOST_ENTRIES
 
@@ -16,36 +18,57 @@ __all__ = ["main"]
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; return the exit status."""
     options = _parsed(arguments)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")  # bars and keys may have characters that the terminal's encoding lacks
     try:
-        if options.command == "demo":
-            return demo.run(sys.stdout, options.speed)
-        if options.command == "report":
-            return _report(options)
-        seen = options.pid, options.directory, options.interval, options.sort, options.once
-        return screen.run(*seen, sys.stdout)
+        status = _run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough
+        _write_nowhere()
+        return 1
     except (sockets.NotServed, RuntimeError, OSError) as error:
-        print(f"singleflight {options.command}: {error}", file=sys.stderr)
+        print(f"singleflight {options.command}: {visible(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0 if options.command == "top" else 130
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "demo":
+        return demo.run(sys.stdout, options.speed)
+    if options.command == "report":
+        return _report(options)
+    fields = {heading: field for field, heading in screen.COLUMNS.items()}
+    seen = options.pid, options.directory, options.interval, fields[options.sort], options.once
+    return screen.run(*seen, sys.stdout)
+
+
+def _write_nowhere() -> None:
+    """What is left in the buffer would raise again when the interpreter ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _report(options: argparse.Namespace) -> int:
     if not options.json and not options.entries:
-        print(sockets.ask(options.pid, options.directory, want="report")["report"])
+        told = sockets.ask(options.pid, options.directory, want="report")["report"]
+        print("\n".join(map(visible, told.split("\n"))))
         return 0
     question = {"want": "snapshot", "entries": options.entries, "values": options.values}
-    told = sockets.ask(options.pid, options.directory, **question)["snapshot"]
+    seen = sockets.ask(options.pid, options.directory, **question)["snapshot"]
     if options.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(seen, indent=2))
         return 0
-    print(screen.plain({options.pid: told}, {}, "received", 120, 10_000))
-    for function in told["functions"]:
-        print(f"\n{function['name']}: {function['number_of_entries']:,} entries")
+    print(screen.plain({options.pid: seen}, {}, "received", 120, 10_000))
+    for function in seen["functions"]:
+        print(f"\n{visible(function['name'])}: {function['number_of_entries']:,} entries")
         for entry in function["entries"]:
-            value = f" = {entry['value']}" if "value" in entry else ""
+            value = f" = {visible(entry['value'])}" if "value" in entry else ""
             served = f"{entry['hits']:>8,} hits, {entry['age']:7.1f} s old, {entry['state']:7}"
-            print(f"  {served} {entry['key']}{value}")
+            print(f"  {served} {visible(entry['key'])}{value}")
     return 0
 
 
@@ -63,7 +86,13 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     )
     top.add_argument("pid", type=_pid, nargs="*", help="the processes (default: all of this user)")
     top.add_argument("--interval", type=_seconds, default=1.0, help="seconds between two looks (default 1)")
-    top.add_argument("--sort", choices=list(screen.COLUMNS), default="rate", help="by what (default: rate)")
+    top.add_argument(
+        "--sort",
+        metavar="COLUMN",
+        choices=list(screen.COLUMNS.values()),
+        default="calls/s",
+        help="by this column (default: calls/s)",
+    )
     top.add_argument("--once", action="store_true", help="print what there is as plain text, and end")
 
     report = commands.add_parser(
@@ -84,7 +113,7 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     shown.add_argument("--speed", type=_speed, default=1.0, help="how many times as fast (default 1)")
     options = parser.parse_args(arguments)
     if options.command == "report" and options.values and not options.entries:
-        parser.error("argument --values: needs --entries")
+        report.error("argument --values: needs --entries")
     return options
 
 

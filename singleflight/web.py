@@ -12,8 +12,9 @@ from html import escape
 from secrets import token_urlsafe
 from typing import Any
 
+from .common.messages import visible
 from .live.screen import COLUMNS, cells, flights_of, rows, summary
-from .live.snapshot import MOST_ENTRIES, snapshot
+from .live.snapshot import check, snapshot
 
 __all__ = ["page"]
 
@@ -46,8 +47,7 @@ def page(title: str = "singleflight", *, entries: int = 0, values: bool = False)
     """
     if not isinstance(title, str):
         raise TypeError(f"title: expected a string, got {type(title).__name__}")
-    if type(entries) is not int or not 0 <= entries <= MOST_ENTRIES:
-        raise ValueError(f"entries: expected a whole number from 0 to {MOST_ENTRIES}, got {entries!r}")
+    check(entries, values)
     if values and not entries:
         raise ValueError("values: needs `entries`, the number of those that are shown")
 
@@ -71,9 +71,7 @@ Answer = tuple[int, dict[str, str], str]
 
 def _answer(scope: Message, title: str, entries: int, values: bool) -> Answer:
     """Return the status, headers and body of a response."""
-    root, path = scope.get("root_path", ""), scope["path"]
-    if root and path.startswith(root):
-        path = path[len(root) :]
+    root, path = scope.get("root_path", ""), _below(scope.get("root_path", ""), scope["path"])
     if scope["method"] not in ("GET", "HEAD"):
         return 405, {"allow": "GET, HEAD", **_TEXT}, "only GET and HEAD"
     if path == "":
@@ -98,6 +96,24 @@ def _answer(scope: Message, title: str, entries: int, values: bool) -> Answer:
     return 200, headers, _page(title, _parts(snapshot(entries, values)), nonce)
 
 
+def _below(root: str, path: str) -> str:
+    """Return what comes after the place where the page is mounted.
+
+    That is the root path. A proxy that takes a prefix away leaves only its end in the path, since frameworks
+    add the place of a mount to the root path that they were told.
+
+    >>> _below("/ops", "/ops/data.json"), _below("/api/ops", "/ops/data.json"), _below("/ops", "/opsx")
+    ('/data.json', '/data.json', '/opsx')
+    """
+    root = root.rstrip("/")
+    while root:
+        if path == root or path.startswith(f"{root}/"):
+            return path[len(root) :]
+        _, slash, rest = root[1:].partition("/")
+        root = slash + rest
+    return path
+
+
 _TEXT = {"content-type": "text/plain; charset=utf-8"}
 
 
@@ -108,7 +124,7 @@ async def _respond(
     headers: dict[str, str],
     body: str,
 ) -> None:
-    content = body.encode()
+    content = body.encode("utf-8", "backslashreplace")
     told = {
         **headers,
         "content-length": str(len(content)),
@@ -136,7 +152,7 @@ def _parts(told: dict[str, Any]) -> dict[str, str]:
     """Return the parts of the page that change, as HTML, by the identity of their element."""
     processes = {told["pid"]: told}
     return {
-        "summary": escape(f"Process {told['pid']}, {told['program']}: {summary(processes)}"),
+        "summary": escape(visible(f"Process {told['pid']}, {told['program']}: {summary(processes)}")),
         "functions": "".join(map(_function_row, rows(processes, {}, "received"))),
         "flights": "".join(map(_flight_row, flights_of(processes))) or _NO_FLIGHT,
         "entries": "".join(_entries(function) for function in told["functions"] if function.get("entries")),
@@ -174,11 +190,11 @@ def _entries(function: dict[str, Any]) -> str:
         for entry in function["entries"]
     )
     heads = ["entry", "hits", "age", "state", *(["value"] if "value" in function["entries"][0] else [])]
-    return f"<h2>{escape(function['name'])}</h2>{_table(heads, lines)}"
+    return f"<h2>{escape(visible(function['name']))}</h2>{_table(heads, lines)}"
 
 
 def _row(texts: list[str]) -> str:
-    first, *others = map(escape, texts)
+    first, *others = map(escape, map(visible, texts))
     return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{text}</td>" for text in others)}</tr>'
 
 
@@ -198,13 +214,13 @@ def _page(title: str, parts: dict[str, str], nonce: str) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
+<title>{escape(visible(title))}</title>
 <noscript><meta http-equiv="refresh" content="5"></noscript>
 <style nonce="{nonce}">{_STYLE}</style>
 </head>
 <body>
 <main>
-<h1>{escape(title)}</h1>
+<h1>{escape(visible(title))}</h1>
 <p id="summary">{parts["summary"]}</p>
 <h2>Functions</h2>
 {_table(_HEADS, parts["functions"], "functions")}

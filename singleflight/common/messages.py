@@ -12,7 +12,7 @@ from reprlib import Repr
 
 from .keys import plain
 
-__all__ = ["LONGEST", "Shown", "cut", "kind_of", "listed", "shown"]
+__all__ = ["LONGEST", "Shown", "cut", "kind_of", "listed", "shown", "visible"]
 
 LONGEST = 200  # characters of one key or argument
 _MOST = 12  # keys in one list
@@ -82,6 +82,21 @@ def listed(values: Iterable[object], between: str = ", ") -> str:
         half = _MOST // 2
         texts = [*texts[:half], f"... ({len(texts) - 2 * half} more) ...", *texts[-half:]]
     return between.join(texts)
+
+
+def visible(text: str) -> str:
+    r"""A text for one line of a terminal or page: what cannot be printed is written as its escape.
+
+    So a name neither moves the cursor nor changes colours, and half a surrogate pair can be encoded.
+
+    >>> visible("a\x1b[31m\nb"), visible("Börse \ud83d"), visible("Börse")
+    ('a\\x1b[31m\\nb', 'Börse \\ud83d', 'Börse')
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text
+    )
 
 
 def cut(text: str) -> str:

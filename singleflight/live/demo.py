@@ -7,6 +7,7 @@ services with a limit do. Then the market is away for a while, and the callers d
 from __future__ import annotations
 
 import shutil
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -116,11 +117,11 @@ def run(out: TextIO, speed: float = 1.0, most: float = 60.0) -> int:
     with price.bypass():
         if not show(out, market, price, most, CALLERS // 4):  # all of them would take four times as long
             return 1
-    say(out, f"\nWith @single_flight_ttl(ttl=2, grace=600) all {CALLERS} share one request for each price:")
+    say(out, f"\nWith @single_flight_ttl(ttl=2, grace=600) all {CALLERS} share one request a price:")
     if not show(out, market, price, most):
         return 1
-    say(out, "\nNow the prices have run out, and the market is away. All get the last prices, at once,")
-    say(out, "while a request for each price is tried in the background:")
+    say(out, "\nNow the prices have run out, and the market is away. All get the last prices,")
+    say(out, "at once, while new ones are asked for in the background:")
     time.sleep(2.1 / speed)
     market.is_away = True
     if not show(out, market, price, most):
@@ -128,7 +129,8 @@ def run(out: TextIO, speed: float = 1.0, most: float = 60.0) -> int:
     stats = price.stats()
     say(out, f"\nSo {stats.fetches} calls asked the market, {stats.waits} waited for one of these and shared")
     say(out, f"its price, {stats.hits} found a fresh one, and {stats.stale_hits} made do with the last one.")
-    say(out, f"And a call now? price.explain('ASML') says:\n  {price.explain('ASML')}")
+    say(out, "And a call now? price.explain('ASML') says:")
+    say(out, textwrap.fill(str(price.explain("ASML")), 78, initial_indent="  ", subsequent_indent="  "))
     return 0
 
 

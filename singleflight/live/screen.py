@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TextIO
 
-from .sockets import NotServed, ask, served
+from ..common.messages import visible
+from .sockets import NoAnswer, NotServed, ask, served
 
 __all__ = ["COLUMNS", "Sample", "plain", "run", "sample"]
 
@@ -20,7 +22,7 @@ COLUMNS: dict[str, str] = {
     "name": "function",
     "rate": "calls/s",
     "hit_rate": "hits",
-    "received": "calls",
+    "received": "received",
     "waits": "waits",
     "calls": "runs",
     "failures": "failed",
@@ -28,23 +30,46 @@ COLUMNS: dict[str, str] = {
     "longest": "longest",
     "number_of_entries": "entries",
 }
-"""What is shown of each function, and its heading; `--sort` takes these names."""
+"""What is shown of each function, and its heading; `--sort` takes the headings."""
 
-_NOBODY = "no process of this user shows itself; call singleflight.live.serve() in one"
-_NO_RICH = "it needs rich: pip install 'singleflight-kit[top]'; or use --once"
+_DISPENSABLE = ("number_of_entries", "longest", "in_flight", "waits", "failures")
+"""Columns that a narrow terminal leaves out, the first one first, to have room for the names."""
+
+_NAME = 20  # characters of a function's name for which columns are left out
+_PATIENCE = 2.0  # seconds in which a process should answer
+_AT_ONCE = 16  # processes that are asked at the same time
+
 _BLOCKS = "▏▎▍▌▋▊▉█"
 
 
-def sample(pids: Iterable[int], directory: str | None = None) -> tuple[Sample, list[str]]:
-    """Return the snapshots of these processes, or of all that show themselves; and why some have none."""
-    wanted = list(pids)
-    found, missing = {}, []
-    for pid in wanted or served(directory):
+def sample(
+    pids: Iterable[int], directory: str | None = None, before: Sample | None = None
+) -> tuple[Sample, list[str]]:
+    """Return the snapshots of these processes, or of all that show themselves; and why some have none.
+
+    All are asked at the same time, so that one that hangs does not keep the others waiting. One that does not
+    answer is as it was in the sample `before`.
+    """
+    wanted = list(dict.fromkeys(pids))
+    asked = wanted or served(directory)
+    found: Sample = {}
+    missing: list[str] = []
+
+    def answer_of(pid: int) -> Row | Exception:
         try:
-            found[pid] = ask(pid, directory, want="snapshot")["snapshot"]
+            answer: Row = ask(pid, directory, _PATIENCE, want="snapshot")["snapshot"]
         except (NotServed, RuntimeError) as error:
-            if wanted:
-                missing.append(str(error))
+            return error
+        return answer
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for pid, answer in zip(asked, threads.map(answer_of, asked), strict=True):
+            if not isinstance(answer, Exception):
+                found[pid] = answer
+            elif wanted or isinstance(answer, NoAnswer):  # else it has ended just now
+                missing.append(str(answer))
+                if isinstance(answer, NoAnswer) and before is not None and pid in before:
+                    found[pid] = before[pid]
     return found, missing
 
 
@@ -54,10 +79,10 @@ def rows(now: Sample, before: Sample, sort: str) -> list[Row]:
     for pid, process in now.items():
         old = before.get(pid)
         seconds = 0.0 if old is None else process["time"] - old["time"]
-        earlier = {} if old is None else {f["name"]: f["received"] for f in old["functions"]}
+        earlier = {} if old is None else {f["id"]: f["received"] for f in old["functions"]}
         for function in process["functions"]:
             # Fewer calls than before: they were counted anew (`cache_clear`).
-            more = function["received"] - earlier.get(function["name"], function["received"])
+            more = function["received"] - earlier.get(function["id"], function["received"])
             rate = max(0, more) / seconds if seconds > 0 else 0.0
             longest = max((flight["elapsed"] for flight in function["flights"]), default=0.0)
             told.append({**function, "pid": pid, "rate": rate, "longest": longest})
@@ -81,7 +106,7 @@ def cells(row: Row) -> list[str]:
     rate, received = row["rate"], row["received"]
     return [
         str(row["pid"]),
-        row["name"],
+        visible(row["name"]),
         f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",
         f"{row['hit_rate']:.0%}" if received else "-",
         f"{received:,}",
@@ -108,23 +133,26 @@ def summary(now: Sample) -> str:
     )
 
 
-def plain(now: Sample, before: Sample, sort: str = "rate", width: int = 100, height: int = 24) -> str:
+def plain(
+    now: Sample,
+    before: Sample,
+    sort: str = "rate",
+    width: int = 100,
+    height: int = 24,
+    notes: Sequence[str] = (),
+) -> str:
     """Return the screen as text, without colours, at most so wide and about so high."""
-    lines = [summary(now), ""]
+    lines = [_cut(summary(now), width), *(_cut(visible(note), width) for note in notes), ""]
     table = [list(COLUMNS.values()), *map(cells, rows(now, before, sort))]
-    others = sum(max(len(line[i]) for line in table) + 2 for i in range(len(COLUMNS)) if i != 1)
-    name_width = max(8, min(max(len(line[1]) for line in table), width - others))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    places, name_width = _columns(widths, sort, width)
     flying = flights_of(now)
-    room = max(3, height - 5 - min(len(flying), height // 3))
+    room = max(3, height - 4 - len(notes) - 1 - min(len(flying), height // 3))
     for line in table[: room + 1]:
-        line[1] = line[1] if len(line[1]) <= name_width else line[1][: name_width - 1] + "…"
-        widths = [max(len(other[i]) for other in table) for i in range(len(line))]
-        lines.append(
-            "  ".join(
-                text.ljust(name_width) if place == 1 else text.rjust(widths[place])
-                for place, text in enumerate(line)
-            )[:width].rstrip()
-        )
+        # The end of a qualified name tells more than its beginning.
+        line[1] = line[1] if len(line[1]) <= name_width else "…" + line[1][1 - name_width :]
+        texts = (line[i].ljust(name_width) if i == 1 else line[i].rjust(widths[i]) for i in places)
+        lines.append("  ".join(texts)[:width].rstrip())
     if len(table) - 1 > room:
         lines.append(f"... {len(table) - 1 - room} more")
     if flying:
@@ -136,13 +164,30 @@ def plain(now: Sample, before: Sample, sort: str = "rate", width: int = 100, hei
     return "\n".join(lines)
 
 
+def _columns(widths: list[int], sort: str, width: int) -> tuple[list[int], int]:
+    """Return the places of the columns that are shown, and how wide names are."""
+    names = list(COLUMNS)
+    chosen = list(range(len(names)))
+    dispensable = [names.index(name) for name in _DISPENSABLE if name != sort]
+    while True:
+        room = width - sum(widths[place] + 2 for place in chosen if place != 1)
+        if room >= min(widths[1], _NAME) or not dispensable:
+            return chosen, max(8, min(widths[1], room))
+        chosen.remove(dispensable.pop(0))
+
+
 def _flight_line(flight: Row, longest: float, width: int) -> str:
     waiting = f", {flight['followers']} waiting" if flight["followers"] else ""
     state = "".join(f", {name}" for name in ("detached", "queued") if flight[name])
-    text = f"{flight['name']} {flight['key']}: {flight['kind']} by {flight['leader']}{waiting}{state}"
     part = flight["elapsed"] / longest if longest > 0 else 0.0
-    line = f"{flight['elapsed']:7.1f} s {bar(part, 10)} {text}"
-    return line if len(line) <= width else line[: width - 1] + "…"
+    head = f"{flight['elapsed']:7.1f} s {bar(part, 10)} "
+    call = visible(f"{flight['name']} {flight['key']}")
+    tail = visible(f": {flight['kind']} by {flight['leader']}{waiting}{state}")
+    return _cut(head + _cut(call, max(12, width - len(head) - len(tail))) + tail, width)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def bar(part: float, width: int) -> str:
@@ -168,45 +213,48 @@ def run(
     """Show the processes until they are gone, or the user interrupts; return the exit status."""
     now, missing = sample(pids, directory)
     if not now:
-        for line in missing or [
-            "no process of this user shows itself; call singleflight.live.serve() in one"
-        ]:
-            print(f"singleflight top: {line}", file=sys.stderr)
+        whose = "" if directory is None else f" in {directory}"
+        nobody = f"no process of this user shows itself{whose}; call singleflight.live.serve() in one"
+        for line in missing or [nobody]:
+            _complain(line)
         return 1
     before: Sample = {}
     if once or not out.isatty():
         pause(interval)
-        later, missing = sample(pids, directory)
-        print(plain(later or now, now, sort, shutil.get_terminal_size().columns, 10_000), file=out)
+        later, missing = sample(pids, directory, now)
+        width = shutil.get_terminal_size().columns
+        print(plain(later or now, now, sort, width, 10_000, missing), file=out)
         return 0
     try:
         from rich.live import Live
         from rich.text import Text
     except ImportError:
-        print(
-            "singleflight top: it needs rich: pip install 'singleflight-kit[top]'; or use --once",
-            file=sys.stderr,
-        )
+        _complain("it needs rich: pip install 'singleflight-kit[top]'; or use --once")
         return 2
     with Live(auto_refresh=False, screen=True) as live:
         while now:
             size = live.console.size
-            live.update(_styled(Text, plain(now, before, sort, size.width, size.height - 1)), refresh=True)
+            text = plain(now, before, sort, size.width, size.height - 1, missing)
+            live.update(_styled(Text, text), refresh=True)
             pause(interval)
             before = now
-            now, missing = sample(pids, directory)
+            now, missing = sample(pids, directory, before)
     for line in missing or ["the last process has ended"]:
-        print(f"singleflight top: {line}", file=sys.stderr)
+        _complain(line)
     return 0
+
+
+def _complain(line: str) -> None:
+    print(f"singleflight top: {visible(line)}", file=sys.stderr)
 
 
 def _styled(text: Any, screen: str) -> Any:
     """Return the same with colours: the heading, the bars, and what failed."""
     styled = text(screen, no_wrap=True, overflow="crop")
-    first, _, rest = screen.partition("\n")
+    first, _, _ = screen.partition("\n")
     styled.stylize("bold", 0, len(first))
-    heading = rest.strip("\n").partition("\n")[0]
-    start = screen.index(heading, len(first))
+    start = screen.index("\n\n") + 2  # below the summary and the notes
+    heading = screen[start:].partition("\n")[0]
     styled.stylize("reverse", start, start + len(heading))
     styled.highlight_regex(r"[▏▎▍▌▋▊▉█]+", "cyan")
     styled.highlight_regex(r"\b\d+ waiting\b", "yellow")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+import weakref
 from heapq import nlargest
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from ..common.messages import cut, shown
@@ -18,12 +19,15 @@ from ..core import controls
 from ..core.cache import Cache
 from ..process.registry import all_caches
 
-__all__ = ["MOST_ENTRIES", "MOST_FLIGHTS", "MOST_FUNCTIONS", "snapshot"]
+__all__ = ["MOST_ENTRIES", "MOST_FLIGHTS", "MOST_FUNCTIONS", "check", "snapshot"]
 
 MOST_FUNCTIONS = 200
 MOST_FLIGHTS = 20  # of one function
 MOST_ENTRIES = 1000  # of one function
 _LOOKED_AT = 100_000  # entries of one function among which those with the most hits are found
+
+_numbers: weakref.WeakKeyDictionary[Cache, int] = weakref.WeakKeyDictionary()
+_next_number = count(1)
 
 
 def snapshot(entries: int = 0, values: bool = False) -> dict[str, Any]:
@@ -35,11 +39,13 @@ def snapshot(entries: int = 0, values: bool = False) -> dict[str, Any]:
             is looked at.
 
     The result has `pid`, `program`, `time` (seconds since 1970), `functions` (the 200 that were called the
-    most) and `functions_left_out`. Each function has its `name`, the numbers of its `stats()` (that of the
+    most) and `functions_left_out`. Each function has its `name`, an `id` (a number that no other function of
+    this process has; names may be the same), the numbers of its `stats()` (that of the
     entries as `number_of_entries`), its `flights` (the 20 oldest, with keys as texts of at most 200
     characters) and `flights_left_out`, and, if asked for, its `entries`.
 
-    Raises `ValueError` for a negative number of entries, or more than 1000.
+    Raises `TypeError` for `entries` that are no whole number or `values` that are not True or False, and
+    `ValueError` for a negative number of entries, or more than 1000.
 
     Safe to call from any thread and task, and quick: it waits for no flight. The keys' (and values') own
     `__repr__` run in the calling thread, under no lock; what they raise is shown in their place.
@@ -54,8 +60,7 @@ def snapshot(entries: int = 0, values: bool = False) -> dict[str, Any]:
     >>> seen["hits"], seen["calls"], seen["entries"][0]["key"]
     (1, 1, "('ASML',)")
     """
-    if not 0 <= entries <= MOST_ENTRIES:
-        raise ValueError(f"entries: expected a number from 0 to {MOST_ENTRIES}, got {shown(entries)}")
+    check(entries, values)
     every = [(cache, controls.stats(cache)) for cache in all_caches()]
     busiest = nlargest(MOST_FUNCTIONS, every, key=lambda pair: _received(pair[1]) + pair[1].calls)
     return {
@@ -67,11 +72,23 @@ def snapshot(entries: int = 0, values: bool = False) -> dict[str, Any]:
     }
 
 
+def check(entries: object, values: object) -> None:
+    """Raise `TypeError` or `ValueError` if these are no arguments for a snapshot."""
+    expected = f"expected a whole number from 0 to {MOST_ENTRIES}"
+    if isinstance(entries, bool) or not isinstance(entries, int):
+        raise TypeError(f"entries: {expected}, got {shown(entries)}")
+    if not 0 <= entries <= MOST_ENTRIES:
+        raise ValueError(f"entries: {expected}, got {shown(entries)}")
+    if not isinstance(values, bool):
+        raise TypeError(f"values: expected True or False, got {shown(values)}")
+
+
 def _function(cache: Cache, stats: Any, entries: int, values: bool) -> dict[str, Any]:
     """Return what one function does."""
     flights = controls.flights(cache)
     told = {
         "name": cut(cache.name),
+        "id": _numbers.setdefault(cache, next(_next_number)),
         "maxsize": cache.options.maxsize,
         **{field: getattr(stats, field) for field in stats.__slots__},
         "received": _received(stats),

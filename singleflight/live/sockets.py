@@ -37,22 +37,61 @@ class NotServed(Exception):
     """That process does not show itself, or no more."""
 
 
+class NoAnswer(NotServed):
+    """It shows itself, and does not answer: it is stopped, or stands still in C code."""
+
+
 def folder(place: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the sockets: this one, or the user's own.
 
     The user's own is in `XDG_RUNTIME_DIR`, or else among the temporary files. It is made if it is not there.
     Raises `PermissionError` if it belongs to another user, or others may enter it.
     """
-    if place is None:
-        runtime = os.environ.get("XDG_RUNTIME_DIR")
-        named = "singleflight" if runtime else f"singleflight-{os.getuid()}"
-        place = Path(runtime or tempfile.gettempdir(), named)
-    path = Path(place)
+    path = _usual() if place is None else _path(place)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not _is_closed(path) or not _is_own(path):
         raise PermissionError(f"directory: {path} must be a folder of this user that no one else may enter")
     return path
+
+
+def looked_into(place: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder in which one looks for sockets: this one, or the user's own. Nothing is made.
+
+    The administrator may look into another user's. Raises `PermissionError` as `folder` does, and
+    `FileNotFoundError` if the folder that was named is not there.
+    """
+    path = _usual() if place is None else _path(place)
+    try:
+        closed, own = _is_closed(path), _is_own(path)
+    except FileNotFoundError:
+        if place is not None:
+            raise FileNotFoundError(f"directory: there is no folder {path}") from None
+        return path
+    if not closed or not (own or os.getuid() == 0):
+        raise PermissionError(f"directory: {path} must be a folder of this user that no one else may enter")
+    return path
+
+
+def _usual() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    named = "singleflight" if runtime else f"singleflight-{os.getuid()}"
+    return Path(runtime or tempfile.gettempdir(), named)
+
+
+def _path(place: object) -> Path:
+    if not isinstance(place, (str, os.PathLike)):
+        raise TypeError(f"directory: expected a path, got {shown(place)}")
+    return Path(place)
+
+
+def _is_closed(path: Path) -> bool:
+    """Return True if this is a folder (and no link) that only its owner may enter."""
+    mode = path.lstat().st_mode
+    return stat.S_ISDIR(mode) and not mode & 0o077
+
+
+def _is_own(path: Path) -> bool:
+    return path.lstat().st_uid == os.getuid()
 
 
 def serve(directory: str | os.PathLike[str] | None = None, *, values: bool = False) -> Callable[[], None]:
@@ -65,25 +104,35 @@ def serve(directory: str | os.PathLike[str] | None = None, *, values: bool = Fal
             value leaves the process.
 
     Returns a callable that ends it; it may be called more than once. A second `serve` replaces the first. A
-    forked child serves itself, on a socket of its own. The socket goes with the process.
+    forked child serves itself, on a socket of its own. The socket goes with the process; what a killed one
+    left is removed by the next `top`.
 
     A thread of its own answers, and waits otherwise; calls of decorated functions pay nothing. It can only be
     looked at: nothing can be changed through the socket.
 
     Raises `RuntimeError` where there are no unix sockets, and `OSError` if the socket cannot be made
-    (`PermissionError` for a folder that others may enter).
+    (`PermissionError` for a folder that others may enter), and `TypeError` for wrong arguments. An earlier
+    `serve` goes on then.
 
     Safe to call from any thread.
     """
     global _serving
     if not hasattr(socket, "AF_UNIX"):
         raise RuntimeError("serve: this platform's Python has no unix sockets")
-    service = _Service(folder(directory), bool(values))
+    if not isinstance(values, bool):
+        raise TypeError(f"values: expected True or False, got {shown(values)}")
+    service = _Service(folder(directory), values)
     with _changing:
-        before, _serving = _serving, service
+        before = _serving if _serving is not None and _serving.is_open() else None
         if before is not None:
             before.close()
-        service.open()
+        try:
+            service.open()
+        except BaseException:
+            if before is not None:
+                before.open()
+            raise
+        _serving = service
     return service.close
 
 
@@ -94,6 +143,10 @@ class _Service:
         self.place, self.values = place, values
         self._path: Path | None = None
         self._listening: socket.socket | None = None
+
+    def is_open(self) -> bool:
+        """Return True if it listens."""
+        return self._listening is not None
 
     def open(self) -> None:
         """Listen, and have a thread answer."""
@@ -174,27 +227,32 @@ class _Service:
         return {"snapshot": snapshot(entries, bool(values))}
 
 
-def ask(pid: int, directory: str | os.PathLike[str] | None = None, **question: Any) -> dict[str, Any]:
+def ask(
+    pid: int,
+    directory: str | os.PathLike[str] | None = None,
+    patience: float = 2 * _PATIENCE,
+    **question: Any,
+) -> dict[str, Any]:
     """Ask a process for its `snapshot` or its `report`; return the answer.
 
-    Raises `NotServed` if it does not show itself, and `RuntimeError` if it refuses.
+    Raises `NotServed` if it does not show itself, `NoAnswer` if it does not answer within `patience` seconds,
+    and `RuntimeError` if it refuses.
     """
-    path = folder(directory) / f"{pid}.sock"
+    path = looked_into(directory) / f"{pid}.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.settimeout(2 * _PATIENCE)
+        asking.settimeout(patience)
         try:
             asking.connect(str(path))
             asking.sendall(_line(question))
             answer = json.loads(_read_line(asking, _LONGEST_ANSWER))
         except (ConnectionRefusedError, FileNotFoundError):
             if not _is_alive(pid):
-                with contextlib.suppress(OSError):
-                    path.unlink()  # it was killed
+                _remove(path)
             raise NotServed(
                 f"process {pid} does not show itself; call singleflight.live.serve() in it"
             ) from None
         except (OSError, ValueError) as error:
-            raise NotServed(f"process {pid} does not answer: {error}") from None
+            raise NoAnswer(f"process {pid} does not answer: {error}") from None
     if "error" in answer:
         raise RuntimeError(answer["error"])
     found: dict[str, Any] = answer
@@ -202,9 +260,27 @@ def ask(pid: int, directory: str | os.PathLike[str] | None = None, **question: A
 
 
 def served(directory: str | os.PathLike[str] | None = None) -> list[int]:
-    """Return the processes of this user that show themselves."""
-    pids = sorted(int(path.stem) for path in folder(directory).glob("*.sock") if path.stem.isdigit())
-    return [pid for pid in pids if _is_alive(pid)]
+    """Return the processes of this user that show themselves; remove what killed ones left."""
+    place = looked_into(directory)
+    pids = sorted(int(path.stem) for path in place.glob("*.sock") if path.stem.isdigit())
+    alive = [pid for pid in pids if _is_alive(pid)]
+    for pid in set(pids).difference(alive):
+        _remove(place / f"{pid}.sock")
+    return alive
+
+
+def _remove(path: Path) -> None:
+    """Remove the socket of a process that was killed: one in a folder of this user at which nobody listens.
+
+    It may belong to a process that cannot be seen from here, in another container: then somebody listens.
+    """
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(_PATIENCE)
+        try:
+            asking.connect(str(path))
+        except ConnectionRefusedError:
+            if _is_own(path.parent):
+                path.unlink()
 
 
 def _is_alive(pid: int) -> bool:

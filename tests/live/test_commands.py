@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +72,7 @@ def test_nobody_shows_itself(folder):
         (["report", "1", "--values"], "argument --values: needs --entries"),
         (["top", "--interval", "0"], "expected seconds, from 0.05 to 3600, got '0'"),
         (["top", "--sort", "colour"], "invalid choice"),
+        (["top", "--sort", "hit_rate"], "argument --sort: invalid choice"),
         (["demo", "--speed", "nan"], "expected a number from 0.1 to 100, got 'nan'"),
     ],
 )
@@ -100,7 +106,7 @@ def test_the_demonstration():
     assert prices == ["50 of 50", "200 of 200", "200 of 200"]
     assert "200 made do with the last one" in done.stdout
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout)
-    assert max(map(len, done.stdout.splitlines()[:-1])) <= 100
+    assert max(map(len, done.stdout.splitlines())) < 80
 
 
 class Terminal(io.StringIO):
@@ -129,7 +135,14 @@ def test_a_demonstration_that_takes_too_long():
 def function(name, received=0, flights=(), **numbers):
     """What a snapshot tells of a function."""
     fields = ("waits", "calls", "failures", "in_flight", "number_of_entries")
-    told = {"name": name, "received": received, "hit_rate": 0.5, **dict.fromkeys(fields, 0), **numbers}
+    told = {
+        "name": name,
+        "id": name,
+        "received": received,
+        "hit_rate": 0.5,
+        **dict.fromkeys(fields, 0),
+        **numbers,
+    }
     return {**told, "flights": list(flights), "flights_left_out": 0}
 
 
@@ -164,6 +177,109 @@ def test_a_screen_is_never_larger_than_the_terminal():
     assert "(3 more are not shown)" in lines[0]
     assert any(re.fullmatch(r"\.\.\. \d+ more", line) for line in lines)
     assert any(re.fullmatch(r"\.\.\. \d+ more in progress", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("width", "sort", "missing"),
+    [
+        (120, "rate", set()),
+        (80, "rate", {"entries", "longest", "running"}),
+        (80, "longest", {"entries", "running", "waits"}),
+        (55, "rate", {"entries", "longest", "waits", "running", "failed"}),
+    ],
+)
+def test_a_narrow_screen_has_room_for_names(width, sort, missing):
+    """Columns are left out for it, never the one that it is sorted by; of a long name the end is shown."""
+    seen = {12345: process(1.0, function("shop.prices.service.get_price", 1_000_000))}
+    lines = screen.plain(seen, {}, sort, width=width).splitlines()
+    assert set(screen.COLUMNS.values()) - set(lines[2].split()) == missing
+    assert ".get_price " in lines[3]
+    assert max(map(len, lines)) <= width
+
+
+def test_a_long_key_leaves_room_for_those_who_wait():
+    """Who makes the call and how many wait for it is what one looks for."""
+    text = screen.plain(
+        {1: process(1.0, function("a", flights=[flight("'" + "k" * 198 + "'", 1, followers=7)]))},
+        {},
+        width=80,
+    )
+    line = text.splitlines()[-1]
+    assert line.endswith("…: call by thread 'x', 7 waiting")
+    assert len(line) == 80
+
+
+def test_nothing_shown_steers_the_terminal(capsys, monkeypatch):
+    """A name, a key, a thread's name and a message of another process are written with escapes."""
+    steering = "a\x1b]0;owned\x07\nb\u202e\ud800"
+    told = process(1.0, function(steering, flights=[flight(steering, 1.0, leader=steering)], hits=1))
+    entry = {"key": steering, "value": steering, "hits": 1, "age": 0.0, "state": "fresh"}
+    told["functions"][0]["entries"] = [entry]
+    answers = {"snapshot": told, "report": steering}
+    monkeypatch.setattr("singleflight.live.sockets.ask", lambda *_, **__: answers)
+    monkeypatch.setattr("singleflight.live.screen.ask", lambda *_, **__: answers)
+    for arguments in (
+        ["report", "1"],
+        ["report", "1", "--entries", "3", "--values"],
+        ["top", "1", "--once", "--interval", "0.05"],
+    ):
+        assert main(arguments) == 0
+        shown = capsys.readouterr().out
+        assert "\\x1b]0;owned\\x07" in shown
+        assert all(line.isprintable() for line in shown.split("\n"))
+
+    def refused(*_, **__):
+        raise RuntimeError(steering)
+
+    monkeypatch.setattr("singleflight.live.sockets.ask", refused)
+    assert main(["report", "1"]) == 1
+    assert capsys.readouterr().err.strip().isprintable()
+
+
+def test_functions_of_one_name_have_rates_of_their_own():
+    """They are told apart by their `id`."""
+    before = {1: process(0.0, {**function("a", 900), "id": 1}, {**function("a", 10), "id": 2})}
+    now = {1: process(1.0, {**function("a", 905), "id": 1}, {**function("a", 30), "id": 2})}
+    assert [row["rate"] for row in screen.rows(now, before, "rate")] == [20.0, 5.0]
+
+
+def test_a_process_that_does_not_answer(shown, folder, monkeypatch):
+    """Said by `top`, which shows what it saw of it last, and the others at once."""
+    monkeypatch.setattr("singleflight.live.screen._PATIENCE", 0.2)
+    now, missing = screen.sample([], str(folder))
+    assert (list(now), missing) == ([shown.pid], [])
+    os.kill(shown.pid, signal.SIGSTOP)
+    try:
+        later, missing = screen.sample([], str(folder), now)
+        assert later == now
+        assert missing == [f"process {shown.pid} does not answer: timed out"]
+        assert missing[0] in screen.plain(later, now, notes=missing).splitlines()
+        assert screen.sample([], str(folder)) == ({}, missing)
+    finally:
+        os.kill(shown.pid, signal.SIGCONT)
+
+
+def test_a_terminal_that_has_few_characters():
+    """What its encoding lacks is written as a question mark."""
+    done = command("demo", "--speed", "50", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?????" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough():
+    """A closed pipe ends a command without a message."""
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "singleflight", "demo", "--speed", "50"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert asking.stdout.readline().startswith("40 callers")
+    asking.stdout.close()
+    assert asking.stderr.read() == ""
+    assert asking.wait(30) == 1
+    asking.stderr.close()
 
 
 def test_flights_are_shown_longest_first():

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from singleflight import single_flight_ttl
+from singleflight import single_flight_ttl, web
 from singleflight.live import snapshot
 from singleflight.live.snapshot import MOST_FLIGHTS, MOST_FUNCTIONS
 
@@ -45,6 +45,32 @@ def test_its_numbers_are_those_of_stats():
     assert told["received"] == 6
     assert (told["maxsize"], told["hit_rate"]) == (2, stats.hit_rate)
     assert "entries" not in told
+
+
+def test_functions_of_one_name_have_different_ids():
+    """And each keeps its own."""
+    functions = [single_flight_ttl(ttl=60, name="one of two")(lambda key: key) for _ in range(2)]
+    first, second = ({f["id"] for f in snapshot()["functions"] if f["name"] == "one of two"} for _ in "ab")
+    assert len(first) == len(functions)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"entries": "x"}, TypeError),
+        ({"entries": True}, TypeError),
+        ({"entries": 1.5}, TypeError),
+        ({"entries": -1}, ValueError),
+        ({"entries": 1001}, ValueError),
+        ({"entries": 1, "values": "no"}, TypeError),
+    ],
+)
+def test_wrong_arguments(arguments, error):
+    """They are named, here as on the page."""
+    for ask in (snapshot, lambda **asked: web.page(**asked)):
+        with pytest.raises(error, match=rf"^{'values' if len(arguments) == 2 else 'entries'}: expected "):
+            ask(**arguments)
 
 
 def test_flights_are_told_with_leader_and_waiters():

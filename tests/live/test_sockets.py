@@ -156,6 +156,73 @@ def test_what_a_killed_process_left_is_cleaned_up(shown):
     assert os.listdir(shown.folder) == []
 
 
+def test_what_is_left_is_cleaned_up_unless_somebody_listens(folder):
+    """A process that cannot be seen from here, as one of another container, keeps its socket."""
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as left:
+        for each, name in ((listening, "999999998.sock"), (left, "999999999.sock")):
+            each.bind(str(folder / name))
+        listening.listen()
+        left.close()
+        assert served(folder) == []
+        assert os.listdir(folder) == ["999999998.sock"]
+
+
+def test_looking_makes_no_folder(folder, monkeypatch):
+    """A folder that was named and is not there is an error, the usual one may be missing."""
+    with pytest.raises(FileNotFoundError, match=r"^directory: there is no folder "):
+        served(folder / "misspelt")
+    with pytest.raises(FileNotFoundError, match=r"^directory: "):
+        ask(1, folder / "misspelt", want="report")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    assert served() == []
+    with pytest.raises(NotServed):
+        ask(999999999, want="report")
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root may become somebody")
+def test_the_administrator_may_look_into_another_users_folder(serving, folder):
+    """But nobody else may, and root serves only in a folder of its own, and removes nothing elsewhere."""
+    serving()
+    left = folder / "999999999.sock"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(left))
+    os.chown(folder, 12345, 12345)
+    try:
+        assert served(folder) == [os.getpid()]
+        assert ask(os.getpid(), folder, want="snapshot")["snapshot"]["pid"] == os.getpid()
+        assert left.exists()
+        with pytest.raises(PermissionError, match=r"^directory: .* of this user"):
+            live.serve(folder)
+    finally:
+        os.chown(folder, 0, 0)
+
+
+def test_another_users_folder_is_refused(folder, monkeypatch):
+    """To look into, as well."""
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    for look in (served, lambda place: ask(1, place, want="report"), live.serve):
+        with pytest.raises(PermissionError, match=r"^directory: .* of this user"):
+            look(folder)
+
+
+def test_a_serve_that_fails_changes_nothing(serving, folder):
+    """The one before goes on, if it was going on."""
+    stop = serving()
+    for directory, options in (
+        (folder / ("d" * 120), {}),
+        (5, {}),
+        (folder, {"values": "no"}),
+    ):
+        with pytest.raises((OSError, TypeError), match=r"^directory: |^values: |directory: too long"):
+            live.serve(directory, **options)
+        assert "report" in said(folder, b'{"want": "report"}\n')
+    stop()
+    with pytest.raises(OSError, match="too long"):
+        live.serve(folder / ("d" * 120))
+    assert served(folder) == []
+
+
 def test_an_address_that_is_too_long(folder):
     """It is refused with the name of the argument, and nothing listens."""
     deep = folder / ("d" * 120)

@@ -10,7 +10,7 @@ import pytest
 from singleflight import single_flight_ttl, web
 
 
-def get(application, path="/", method="GET", root=""):
+def get(application, path="/", method="GET", root="", prefixed=True):
     """The status, headers and body of a response."""
     sent = []
 
@@ -20,7 +20,7 @@ def get(application, path="/", method="GET", root=""):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "path": root + path, "method": method, "root_path": root}
+    scope = {"type": "http", "path": root * prefixed + path, "method": method, "root_path": root}
     asyncio.run(application(scope, receive, send))
     start, body = sent
     return start["status"], {k.decode(): v.decode() for k, v in start["headers"]}, body["body"].decode()
@@ -94,6 +94,32 @@ def test_where_it_is_mounted(root):
         assert (status, headers["location"]) == (307, "singleflight/")
 
 
+def test_behind_a_proxy_that_takes_a_prefix_away():
+    """The root path has the prefix and the mount, the path the mount alone, or neither."""
+    application = web.page()
+    for root, path, status in (
+        ("/api/ops", "/ops/", 200),
+        ("/api/ops", "/ops/data.json", 200),
+        ("/api/ops", "/ops", 307),
+        ("/api", "/", 200),
+        ("/api/", "/api/", 200),
+        ("/api", "/apis/", 404),
+        ("/api/ops", "/cops/", 404),
+    ):
+        assert get(application, path, root=root, prefixed=False)[0] == status, (root, path)
+
+
+def test_names_that_no_encoding_has():
+    """Half a surrogate pair and control characters are shown as escapes, in the title, too."""
+    fetch = single_flight_ttl(ttl=60, key=lambda key: key, name="n\ud800\x1b")(lambda key: key)
+    fetch(1)
+    text = get(web.page("t\ud800", entries=10))[2]
+    assert text.count("t\\ud800") == 2
+    assert '<th scope="row">n\\ud800\\x1b</th>' in text
+    assert "<h2>n\\ud800\\x1b</h2>" in text
+    assert get(web.page(), "/data.json")[0] == get(web.page(), "/parts.json")[0] == 200
+
+
 def test_only_reading():
     """HEAD has no body, but says how long it is; other methods are refused."""
     status, headers, body = get(web.page(), method="HEAD")
@@ -126,7 +152,8 @@ def test_alone_on_a_server():
         ({"title": 3}, TypeError, "title"),
         ({"entries": -1}, ValueError, "entries"),
         ({"entries": 1001}, ValueError, "entries"),
-        ({"entries": "all"}, ValueError, "entries"),
+        ({"entries": "all"}, TypeError, "entries"),
+        ({"entries": 1, "values": 1}, TypeError, "values"),
         ({"values": True}, ValueError, "values"),
     ],
 )
