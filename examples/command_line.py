@@ -7,7 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-__all__ = ["number_in", "parser_for", "told_as_part", "within_columns"]
+__all__ = ["number_in", "parser_for", "place_for", "told_as_part", "within_columns"]
 
 
 def parser_for(doc: str | None) -> argparse.ArgumentParser:
@@ -44,6 +44,14 @@ def number_in(text: str, least: float, most: float, whole: bool = False) -> floa
     if not least <= number <= most or number == float("inf"):
         raise argparse.ArgumentTypeError(f"expected a {'whole ' * whole}number {span}, got {text!r}")
     return number
+
+
+def place_for(text: str) -> Path:
+    """The file that a flag names, if it can be made there: known before the work, not after it."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that is there, got {text!r}")
+    return path
 
 
 if __name__ == "__main__":

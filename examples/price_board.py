@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from unittest.mock import patch
 
 from board_screen import Screen, show
-from command_line import number_in, parser_for
+from command_line import number_in, parser_for, place_for
 from fleet_board import fleet_runs
-from local_store import store_at
+from local_store import store_at, store_named
 from market_server import MarketServer
 from outage import show_outage
 from widgets import CountingAccount, LogLines, Run, burst, ready_account, say, size_of
@@ -143,6 +143,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--processes", type=process_count, default=1, help="each has all widgets (default 1)")
     parser.add_argument(
         "--store",
+        type=store_named,
         metavar="URL",
         help="make the processes one fleet, by this Redis or Valkey server; 'local' starts one",
     )
@@ -158,7 +159,10 @@ def parsed() -> argparse.Namespace:
         help="let the server fail for so long (default 3), and show what users see without and with grace",
     )
     parser.add_argument(
-        "--save", metavar="PAGE", help="draw both bursts over time, and write that page (an HTML file)"
+        "--save",
+        type=place_for,
+        metavar="PAGE",
+        help="draw both bursts over time, and write that page (an HTML file)",
     )
     parser.add_argument("--live", action="store_true", help="talk to Alpaca instead of the loopback server")
     options = parser.parse_args()

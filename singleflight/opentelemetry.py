@@ -59,7 +59,7 @@ def instrument(
             who your users are). Each is cut to 200 characters.
 
     Returns a callable that ends it; it may be called more than once. While the same two providers are in use
-    already, this changes nothing and returns the same callable.
+    already, with the same `keys`, this changes nothing and returns the same callable.
 
     *Metrics*: `singleflight.gets` counts the calls received, by the attributes `singleflight.name` and
     `singleflight.result` ("hit", "stale_hit", "wait", "fetch", "error" or "timeout"). `singleflight.calls`,
@@ -76,7 +76,8 @@ def instrument(
     call is one span. The current span of each caller that waits gets a link to the span that it waits for.
     Hits have no spans, and cost what they did.
 
-    Raises `TypeError` for a provider that is none. Safe to call from any thread.
+    Raises `TypeError` for a provider that is none, and `ValueError` while the same two are in use with other
+    `keys`. Safe to call from any thread.
     """
     for name, provider, method in (
         ("meter_provider", meter_provider, "get_meter"),
@@ -91,6 +92,10 @@ def instrument(
     with _instrumenting:
         for instrumentation in _active:
             if instrumentation.meters is meters and instrumentation.tracers is tracers:
+                if instrumentation.keys is not keys:
+                    raise ValueError(
+                        f"keys: these providers are in use already with keys={not keys}: undo that first"
+                    )
                 return instrumentation.undo
         instrumentation = _Instrumentation(meters, tracers, keys)
         _active.append(instrumentation)
@@ -103,6 +108,8 @@ class _Instrumentation:
     def __init__(self, meters: metrics.MeterProvider, tracers: trace.TracerProvider, keys: bool) -> None:
         self.meters: metrics.MeterProvider = meters
         self.tracers: trace.TracerProvider = tracers
+        self.keys: bool = keys
+        self.undo: Callable[[], None] = self._undo  # one object, however often it is asked for
         instruments = _instruments.get(meters)
         if instruments is None:
             instruments = _instruments.setdefault(meters, _Instruments(meters.get_meter("singleflight")))
@@ -111,7 +118,7 @@ class _Instrumentation:
         self._stop = observe(_Tracing(tracers.get_tracer("singleflight"), instruments.seconds, keys))
         instruments.users.append(self)
 
-    def undo(self) -> None:
+    def _undo(self) -> None:
         """End it: nothing is exported any more. May be repeated."""
         self._stop()
         with _instrumenting:

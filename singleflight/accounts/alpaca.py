@@ -12,7 +12,15 @@ from .alpaca_clients import Clients
 from .alpaca_data import AlpacaPrices
 from .alpaca_settings import Settings, checked_wait
 from .alpaca_stream import PriceStream
-from .alpaca_trading import ACCOUNT_GRACE, ACCOUNT_TTL, ASSET_TTL, AlpacaTrading, listed, until_the_bell
+from .alpaca_trading import (
+    ACCOUNT_GRACE,
+    ACCOUNT_TTL,
+    ASSET_TTL,
+    AlpacaTrading,
+    check_order,
+    listed,
+    until_the_bell,
+)
 from .interface import AccountInterface, check_price_type, normal_symbol, price_cache_grace, price_cache_time
 from .readings import LONGEST_FLIGHT, MOST_AT_ONCE, MOST_KEPT, Quote, Rules, by_kind, kind_of
 from .workers import Workers, together
@@ -472,12 +480,14 @@ class AlpacaAccount(AccountInterface):
         An order that is answered 429 is sent again, as often as `retries` says; no other one is, since the
         broker may have taken it.
 
-        Returns alpaca-py's `Order`. Raises `APIError` where the broker refuses it. After a timeout, a lost
+        Returns alpaca-py's `Order`. Raises `TypeError` for what is no such request, before anything is done,
+        and `APIError` where the broker refuses it. After a timeout, a lost
         connection or a 5xx it may have been taken all the same: with a `client_order_id` of your own in the
         request you can look for it, and sending it again with the same one cannot double it.
 
         Safe to use from any thread. On an event loop's thread await `asubmit_order` instead.
         """
+        check_order(order)
         client = self._trading.client("orders")
         self._invalidate_balances()
         try:

@@ -19,7 +19,15 @@ from .workers import Workers
 if TYPE_CHECKING:
     from alpaca.trading.models import Asset, Clock, Position, TradeAccount
 
-__all__ = ["ACCOUNT_GRACE", "ACCOUNT_TTL", "ASSET_TTL", "AlpacaTrading", "listed", "until_the_bell"]
+__all__ = [
+    "ACCOUNT_GRACE",
+    "ACCOUNT_TTL",
+    "ASSET_TTL",
+    "AlpacaTrading",
+    "check_order",
+    "listed",
+    "until_the_bell",
+]
 
 ACCOUNT_TTL = 5.0
 ACCOUNT_GRACE = 25.0  # so that no balance is older than half a minute
@@ -103,6 +111,12 @@ def position_in(sent: Any) -> Position:
             raise
         log.info("exchange %r of a position is unknown to alpaca-py", sent["exchange"])
         return Position(**{**sent, "exchange": ""})
+
+
+def check_order(order: object) -> None:
+    """Raise `TypeError` for what is none of alpaca-py's requests."""
+    if not callable(getattr(order, "to_request_fields", None)):
+        raise TypeError(f"order: expected a request such as MarketOrderRequest, got {type(order).__name__}")
 
 
 def listed(position: Position) -> str:

@@ -381,5 +381,5 @@ class Request:
         """The items, read once; a string is no collection of them."""
         items = self.items
         if isinstance(items, (str, bytes, bytearray)) or not isinstance(items, Iterable):
-            raise TypeError(f"{self._name}: expected an iterable of items, got {shown(items)}")
+            raise TypeError(f"{self._name}: expected several, as in a list, got {shown(items)}")
         return list(items)

@@ -138,6 +138,9 @@ class Timeline:
         Args:
             path: the file, which is replaced.
             title: its heading.
+
+        Raises `TypeError` for wrong arguments, and `OSError` if the file cannot be written; what is recorded
+        stays, and may be saved elsewhere.
         """
         save_together(path, {"": self}, title=title)
 
@@ -147,6 +150,8 @@ class Timeline:
         Args:
             title: its heading; default: none.
             width: in pixels, from 200 on.
+
+        Raises `TypeError` and `ValueError` for wrong arguments.
         """
         return svg_of({"": self}, title=title, width=width)
 
@@ -157,9 +162,12 @@ class Timeline:
 
         Args:
             path: the file, which is replaced.
+
+        Raises `TypeError` for what is no path, and `OSError` if the file cannot be written.
         """
+        file = _path(path)
         text = json.dumps(trace_of(self.chart()), ensure_ascii=True, separators=(",", ":"))
-        Path(path).write_text(text, encoding="ascii")
+        file.write_text(text, encoding="ascii")
 
     def __repr__(self) -> str:
         state = "recording" if self._recorder.is_open else "over" if self._entered else "not begun"
@@ -220,10 +228,13 @@ def save_together(
         path: the file, which is replaced.
         timelines: each with its name, as {"without": ..., "with": ...}.
         title: its heading.
+
+    Raises `TypeError` and `ValueError` for wrong arguments, and `OSError` if the file cannot be written.
     """
-    charts = {name: timeline.chart() for name, timeline in _checked(timelines).items()}
+    file = _path(path)
+    charts = {name: timeline.chart() for name, timeline in _checked(timelines, title).items()}
     text = page_of(charts, title, "Recorded and drawn by singleflight.timeline.")
-    Path(path).write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
 
 
 def svg_of(timelines: Mapping[str, Timeline], *, title: str = "", width: int = 1080) -> str:
@@ -232,11 +243,23 @@ def svg_of(timelines: Mapping[str, Timeline], *, title: str = "", width: int = 1
         raise TypeError(f"width: expected a whole number, got {shown(width)}")
     if width < 200:
         raise ValueError(f"width: expected at least 200, got {width}")
-    charts = {name: timeline.chart() for name, timeline in _checked(timelines).items()}
+    charts = {name: timeline.chart() for name, timeline in _checked(timelines, title).items()}
     return Drawing(charts, width).svg(standalone=True, title=title)
 
 
-def _checked(timelines: Mapping[str, Timeline]) -> Mapping[str, Timeline]:
+def _path(path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: expected a path, got {shown(path)}")
+    return Path(path)
+
+
+def _checked(timelines: Mapping[str, Timeline], title: object) -> Mapping[str, Timeline]:
+    if not isinstance(title, str):
+        raise TypeError(f"title: expected a string, got {shown(title)}")
+    if not isinstance(timelines, Mapping):
+        raise TypeError(f"timelines: expected timelines by name, got {shown(timelines)}")
+    if not timelines:
+        raise ValueError("timelines: expected at least one")
     for name, timeline in timelines.items():
         if not isinstance(name, str) or not isinstance(timeline, Timeline):
             raise TypeError(f"timelines: expected timelines by name, got {shown(timelines)}")

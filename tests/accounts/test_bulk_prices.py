@@ -306,7 +306,7 @@ class TestOneCall:
             ((["ASML"], "high"), ValueError, "price_type"),
             ((["ASML", " "],), ValueError, "symbol"),
             ((["ASML", None],), TypeError, "symbol"),
-            (("ASML",), TypeError, "symbols"),
+            (("ASML",), TypeError, "symbols: expected several, as in a list, got 'ASML'"),
             ((None,), TypeError, "symbols"),
         ],
     )

@@ -414,6 +414,17 @@ class TestOrders:
             assert caught.value.status_code == status
             assert asked(server, "/v2/orders") == sent
 
+    @pytest.mark.parametrize("order", [None, 5, {"symbol": "ASML"}])
+    def test_what_is_no_order(self, account, server, loop, order):
+        """It is named before anything is done: the stored balances stay."""
+        account.get_account()
+        with pytest.raises(TypeError, match=r"^order: expected a request such as MarketOrderRequest, got "):
+            account.submit_order(order)
+        with pytest.raises(TypeError, match=r"^order: "):
+            loop.run(account.asubmit_order, order)
+        account.get_account()
+        assert asked(server, "/v2/account") == 1
+
     def test_an_order_has_a_timeout(self, open_account, server, gate, buy):
         """It raises; whether the broker took it is for the caller to find out."""
         from requests.exceptions import ReadTimeout

@@ -234,6 +234,9 @@ class TestPriceBoard:
             ("--rate-limit", "0"),
             ("--failures", "1.5"),
             ("--outage", "0.5"),
+            ("--save", "no/such/folder/page.html"),
+            ("--save", "."),
+            ("--store", "localhost"),
         ],
     )
     def test_bad_flags(self, flag, text):
@@ -416,6 +419,10 @@ def test_one_that_stays_up(name, path, found):
         for _ in range(2):
             with opener.open(f"{origin}{path}", timeout=20) as page:
                 assert found in page.read().decode()
+        if name == "fastapi_prices":
+            for place in ("/prices/none", "/prices/%20", "/prices-in-a-thread/a%20b"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    opener.open(f"{origin}{place}", timeout=20)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     finally:
@@ -485,6 +492,19 @@ def test_the_fastapi_fleet(tmp_path):
     assert seen[-1] == ("40", "prices; hit")
     assert sum(int(times) for times, _ in seen) == 80
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"), [("--workers", "0"), ("--workers", "x"), ("--browsers", "-1"), ("--store", "here")]
+)
+def test_bad_flags_of_the_fastapi_fleet(flag, text):
+    """They are named, with exit code 2 and without a traceback."""
+    for needed in NEEDS["fastapi_fleet"]:
+        pytest.importorskip(needed)
+    done = run("fastapi_fleet.py", f"{flag}={text}")
+    assert done.returncode == 2
+    assert f"argument {flag}: expected " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_fastapi_prices_without_fastapi(tmp_path):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from singleflight.__main__ import main
 from singleflight.live import demo, screen
 
-from .conftest import command, loaded
+from .conftest import PATIENCE, command, loaded
 
 
 def test_top_shows_functions_and_flights(shown):
@@ -249,6 +250,10 @@ def test_a_process_that_does_not_answer(shown, folder, monkeypatch):
     now, missing = screen.sample([], str(folder))
     assert (list(now), missing) == ([shown.pid], [])
     os.kill(shown.pid, signal.SIGSTOP)
+    end = time.monotonic() + PATIENCE
+    while os.waitpid(shown.pid, os.WUNTRACED | os.WNOHANG)[0] == 0:  # it runs until the kernel comes to it
+        assert time.monotonic() < end
+        time.sleep(0.001)
     try:
         later, missing = screen.sample([], str(folder), now)
         assert later == now

@@ -356,7 +356,10 @@ def test_undoing(name):
 
 def test_instrumenting_twice(sdk, name):
     """The same providers are used once; others in addition."""
-    assert instrument(sdk.meters, sdk.tracers) == sdk.undo
+    assert instrument(sdk.meters, sdk.tracers) is sdk.undo
+    with pytest.raises(ValueError, match=r"^keys: these providers are in use already with keys=False"):
+        instrument(sdk.meters, sdk.tracers, keys=True)
+    assert instrument(sdk.meters, sdk.tracers) is sdk.undo
     other = Exported()
     single_flight_ttl(ttl=60, name=name)(lambda key: key)(1)
     assert len(sdk.spans(name)) == len(other.spans(name)) == 1
