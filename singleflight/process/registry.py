@@ -52,11 +52,13 @@ def register(function: Any) -> None:
 def attend(visit: Callable[[Cache], object]) -> None:
     """Have the state of each decorated function visited, now or when it is made; with twins repeatedly.
 
+    May be repeated: then all that there are now are visited once more.
     This is under the lock of the list: the visit only notes something.
     """
     global _visits
     with _registering:
-        _visits = (*_visits, visit)
+        if visit not in _visits:
+            _visits = (*_visits, visit)
         for cache in all_caches():
             visit(cache)
 

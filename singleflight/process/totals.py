@@ -149,10 +149,9 @@ _began = False
 def begin() -> None:
     """From now on nothing that is counted is lost. May be repeated."""
     global _began
-    with _lock:
-        began, _began = _began, True
-    if not began:
-        attend(_have_kept)
+    if not _began:
+        attend(_have_kept)  # an interrupt in it leaves it to the next one
+        _began = True
 
 
 def _have_kept(cache: Cache) -> None:
