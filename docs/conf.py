@@ -1,6 +1,7 @@
 """Sphinx configuration."""
 
 import dataclasses
+import re
 import sys
 
 from sphinx.pycode import ModuleAnalyzer
@@ -29,7 +30,15 @@ html_static_path = ["_static"]
 html_extra_path = ["llms.txt"]
 copybutton_prompt_text = r">>> |\.\.\. "  # what an interpreter shows is not copied, nor its answers
 copybutton_prompt_is_regexp = True
-html_css_files = ["promises.css", "wide.css", "narrow.css", "marks.css", "pictures.css"]
+html_css_files = [
+    "tables.css",
+    "promises.css",
+    "wide.css",
+    "narrow.css",
+    "marks.css",
+    "pictures.css",
+    "code.css",
+]
 
 myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
 myst_substitutions = {"version": version}
@@ -66,7 +75,21 @@ def list_fields(_app, what, _name, thing, _options, lines):
     lines += ["", f"Fields: {', '.join(written)}.", ""]
 
 
+def let_names_break(_app, _page, _template, context, _doctree):
+    """Let the names in a table's cells break between their words, so that a narrow column does not cut them anywhere."""
+
+    def breakable(cell):
+        return re.sub(
+            r'(<span class="pre">)([^<]*)',
+            lambda code: code[1] + re.sub(r"(?<=\w)([_./(=]+)(?=\w)", r"\1<wbr>", code[2]),
+            cell[0],
+        )
+
+    context["body"] = re.sub(r"<td.*?</td>", breakable, context.get("body", ""), flags=re.DOTALL)
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", list_fields)
     app.connect("builder-inited", show_one_signature)
+    app.connect("html-page-context", let_names_break)
