@@ -119,9 +119,9 @@ In this run these were clearly faster or smaller (and by how much):
 <BETTER>
 
 The run does not show what else these libraries offer. According to their documentation dogpile.cache, cashews and
-aiocache can also keep values outside of the process (Redis, Memcached, files) and share them between processes.
-cachetools and cachebox have more kinds of caches. cashews has more kinds of decorators, such as rate limits and circuit
-breakers. {doc}`limits` says what this library does not do.
+aiocache can also share values between processes, on more kinds of servers and in files; here `store=` does it on a Redis
+or Valkey server ({doc}`fleet-peers`). cachetools and cachebox have more kinds of caches. cashews has more kinds of
+decorators, such as rate limits and circuit breakers. {doc}`limits` says what this library does not do.
 """
 
 # A case, whether a cell of another library is the better one there, and what is then said of those that have such a cell.
