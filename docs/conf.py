@@ -76,7 +76,7 @@ def list_fields(_app, what, _name, thing, _options, lines):
 
 
 def let_names_break(_app, _page, _template, context, _doctree):
-    """Let the names in a table's cells break between their words, so that a narrow column does not cut them anywhere."""
+    """Let names in the cells of tables break between their words, so that narrow columns do not cut them."""
 
     def breakable(cell):
         return re.sub(

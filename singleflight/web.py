@@ -242,6 +242,7 @@ _STYLE = """
 }
 body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 70rem; margin: 0 auto; padding: 1rem; }
+h1, h2 { overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; margin: .5rem 0; } h2 { font-size: 1.05rem; margin: 1.5rem 0 .5rem; }
 #summary, #state { color: var(--quiet); margin: .25rem 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
@@ -254,6 +255,9 @@ tbody th { font-weight: 600; }
 .none { text-align: left; color: var(--quiet); }
 @media (max-width: 40rem) { body { font-size: 14px; } th, td { padding: .3rem .4rem; } }
 #flights td:nth-child(2) { color: var(--mark); }
+#flights td:nth-child(4) { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+#entries :is(th, td):nth-child(5) { text-align: left; white-space: normal; overflow-wrap: anywhere;
+  min-width: 9rem; }
 """
 
 _SCRIPT = """

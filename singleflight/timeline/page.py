@@ -37,7 +37,7 @@ box-shadow:inset 3px 0 0 #0b6bcb}
 .notes p{margin:0}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px;width:100%}
 th,td{padding:5px 10px;text-align:right;border-bottom:1px solid #d9dee6;font-variant-numeric:tabular-nums;
 white-space:nowrap}th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;
-min-width:9em}th{font-weight:600;color:#5b6675}
+min-width:14em}th{font-weight:600;color:#5b6675}
 @media(prefers-color-scheme:dark){body{background:#0f141b;color:#e6eaf0}.dim,.tile span,th{color:#9aa7b6}
 .tile,.drawing,th,td{border-color:#2c3542}.tile.main{border-color:#4c9df0;box-shadow:inset 3px 0 0 #4c9df0}
 .notes{background:#2a2213;border-color:#e0a94a}}

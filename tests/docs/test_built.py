@@ -5,7 +5,6 @@
 
 import dataclasses
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 
 import singleflight
 
-from .browser import CHROMIUM, dom, served
+from .browser import CHROMIUM, dom, served, widths
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("sphinx", "furo", "myst_parser", "sphinx_copybutton")
@@ -187,43 +186,11 @@ def test_each_block_of_code_has_a_button_that_copies_it(site):
     assert r"'>>> |\\.\\.\\. ', true, true" in script
 
 
-# Opens each page in a frame as wide as a phone and notes how wide its contents are.
-CHECKER = """<!doctype html><title>width</title><pre id="found"></pre><script>
-async function look(name) {
-  const frame = document.createElement("iframe");
-  frame.style = "width: 390px; height: 844px; border: 0";
-  frame.src = name;
-  const loaded = new Promise((then) => (frame.onload = then));
-  document.body.append(frame);
-  await loaded;
-  const root = frame.contentDocument.documentElement;
-  const wide = [...frame.contentDocument.querySelectorAll("article *")]
-    .filter((one) => one.getBoundingClientRect().right > 391 && !one.closest("pre, .table-wrapper, svg"))
-    .map((one) => one.outerHTML.slice(0, 120));
-  const found = [name, root.scrollWidth, frame.contentWindow.innerWidth, wide.slice(0, 3)];
-  frame.remove();
-  return found;
-}
-(async () => {
-  const found = [];
-  for (const name of NAMES) found.push(await look(name));
-  document.getElementById("found").textContent = JSON.stringify(found);
-})();
-</script>"""
-
-
 @in_a_browser
 @pytest.mark.timeout(300)
 def test_no_page_scrolls_sideways_on_a_phone(site):
     """At 390 pixels each page is as wide as the window; what is wider, such as code, scrolls by itself."""
     names = list(pages(site))
-    checker = site / "widths-of-pages.html"
-    checker.write_text(CHECKER.replace("NAMES", json.dumps(names)), encoding="utf-8")
-    try:
-        with served(site) as address:
-            shown = dom(f"{address}/{checker.name}", seconds=120, timeout=240)
-    finally:
-        checker.unlink()
-    found = json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', shown, re.DOTALL)[1]))
+    found = widths(site, names, seconds=120, timeout=240)
     assert [name for name, *_ in found] == names
     assert [one for one in found if one[1] > one[2]] == []
