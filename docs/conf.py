@@ -56,12 +56,30 @@ autodoc_member_order = "bysource"
 
 def show_one_signature(_app):
     """Show a function once, as the reference writes it, and not each overload for type checkers."""
-    modules = [sys.modules[name] for name in list(sys.modules) if name.split(".")[0] == "singleflight"]
-    for module in modules:
-        if (getattr(module, "__file__", None) or "").endswith(".py"):
-            analyzer = ModuleAnalyzer.for_module(module.__name__)
+    for _module, analyzer in own_modules():
+        analyzer.overloads.clear()
+
+
+def own_modules():
+    """Yield each module of the package that is imported, with what its source says."""
+    for name, module in sorted(sys.modules.items()):
+        if name.split(".")[0] == "singleflight" and (getattr(module, "__file__", None) or "").endswith(".py"):
+            analyzer = ModuleAnalyzer.for_module(name)
             analyzer.analyze()
-            analyzer.overloads.clear()
+            yield module, analyzer
+
+
+def describe_constants(_app, what, name, thing, _options, lines):
+    """Show of a constant what its module says below it, and not the docstring of its type."""
+    if what != "data":
+        return
+    attribute = name.rpartition(".")[2]
+    for module, analyzer in own_modules():
+        written = analyzer.attr_docs.get(("", attribute))
+        if written and getattr(module, attribute, None) is thing:
+            lines[:] = written
+            return
+    raise LookupError(f"{name}: no module says what it is")
 
 
 def list_fields(_app, what, _name, thing, _options, lines):
@@ -90,6 +108,7 @@ def let_names_break(_app, _page, _template, context, _doctree):
 
 def setup(app):
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", describe_constants, priority=100)  # before napoleon
     app.connect("autodoc-process-docstring", list_fields)
     app.connect("builder-inited", show_one_signature)
     app.connect("html-page-context", let_names_break)

@@ -145,6 +145,17 @@ def test_the_reference_says_types_and_defaults(site):
         assert "Return type" in place, name
 
 
+def test_the_reference_says_what_constants_are(site):
+    """Not what their types are."""
+    text = (site / "reference.html").read_text(encoding="utf-8")
+    told = {
+        name: re.search(rf'id="singleflight\.{name}">.*?<dd>(.*?)</dd>', text, re.DOTALL)[1]
+        for name in ("Unchanged", "accelerated")
+    }
+    assert "to keep the value that is there" in told["Unchanged"]
+    assert "served in C in this process" in told["accelerated"]
+
+
 def test_llms_txt_is_at_the_root_and_true(site):
     """Programs that look for it find it where they look, and what it links to is there."""
     text = (site / "llms.txt").read_text(encoding="utf-8")

@@ -107,6 +107,7 @@ def test_the_support_page_names_what_is_required():
     versions = re.findall(r"Python :: (3\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE)
     assert re.findall(r"^\| (3\.\d+) \|", page, re.MULTILINE) == versions
     extras = project["optional-dependencies"]
-    needed = {*project["dependencies"], *extras["redis"], *extras["valkey"], *extras["alpaca"]}
+    own = ("alpaca", "opentelemetry", "prometheus", "redis", "top", "valkey")
+    needed = {*project["dependencies"], *(each for extra in own for each in extras[extra])}
     told = set(re.findall(r"^\| (\S+) \| (\S+) and later \|", page, re.MULTILINE))
     assert told == {tuple(each.split(">=")) for each in needed}
