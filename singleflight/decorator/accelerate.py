@@ -52,7 +52,7 @@ def _finds(hits: Any) -> bool:
 _hits = _built()
 
 accelerated: bool = _hits is not None
-"""True if hits are served in C in this process, as they are where the extension was built and not switched off."""
+"""True if hits are served in C in this process, that is, if the extension was built and not switched off."""
 
 _BY_PLACE_ALONE = inspect.Parameter.POSITIONAL_ONLY
 _PLACED = (_BY_PLACE_ALONE, inspect.Parameter.POSITIONAL_OR_KEYWORD)
