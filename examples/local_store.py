@@ -24,9 +24,10 @@ _PATIENCE = 10.0
 
 def store_named(text: str) -> str:
     """What `--store` was given, or an error that says what it expects."""
-    if text != "local" and not text.startswith(("redis://", "rediss://", "unix://")):
+    schemes = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
+    if text != "local" and not text.startswith(schemes):
         raise argparse.ArgumentTypeError(
-            f"expected 'local', or a URL with redis://, rediss:// or unix://, got {text!r}"
+            f"expected 'local', or a URL such as redis://localhost:6379, got {text!r}"
         )
     return text
 

@@ -26,13 +26,20 @@ def refuse_coroutine_functions(**options: Any) -> None:
             raise TypeError(f"{name}: expected a plain callable, got a coroutine function: {shown(function)}")
 
 
-def refuse_unfit(function: Any) -> None:
-    """Raise `TypeError` for what cannot be decorated, saying why and what to do."""
-    name = getattr(function, "__qualname__", repr(function))
+def refuse_unfit(function: Any, given_to: str = "single_flight_ttl") -> None:
+    """Raise `TypeError` for what cannot be decorated, saying why and what to do.
+
+    Args:
+        function: what is to be decorated.
+        given_to: "single_flight_ttl", "twin" or "bulk": what it was given to.
+    """
+    if not callable(function):
+        raise TypeError(f"{given_to}: expected a function or another callable, got {shown(function)}")
+    name = getattr(function, "__qualname__", shown(function))
+    if given_to != "single_flight_ttl":
+        name = f"{given_to}: {name}"
     if isinstance(function, type):
         raise TypeError(f"{name}: decorate a function or a method, not a class")
-    if not callable(function):
-        raise TypeError(f"single_flight_ttl decorates callables, got {shown(function)}")
     if _is_generator_function(function):
         raise TypeError(
             f"{name}: a generator can be consumed once only, so it cannot be shared or stored; return a list "

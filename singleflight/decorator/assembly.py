@@ -105,7 +105,7 @@ class Assembly:
         self.static: bool = isinstance(wrapped, staticmethod)
         self.of_class: bool = isinstance(wrapped, classmethod)
         self.function = function = wrapped.__func__ if self.static or self.of_class else wrapped
-        refuse_unfit(function)
+        refuse_unfit(function, "single_flight_ttl" if twin_of is None else "twin")
         self.coroutine: bool = is_coroutine_function(function)
         self.parameters: Parameters = parameters_of(function)
         self.bindable: bool = self.of_class or (can_bind(function, self.parameters) and not self.static)

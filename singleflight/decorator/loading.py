@@ -33,10 +33,7 @@ class Loading:
         of_class = isinstance(wrapped, classmethod)
         function = wrapped.__func__ if self._static or of_class else wrapped
         self._is_bound = getattr(function, "__self__", None) is not None  # to another object, for good
-        try:
-            refuse_unfit(function)
-        except TypeError as error:
-            raise TypeError(f"bulk: {error}") from None
+        refuse_unfit(function, "bulk")
         called = getattr(function, "__qualname__", type(function).__qualname__)
         parameters = parameters_of(function)
         self._names = list(parameters.signature.parameters)

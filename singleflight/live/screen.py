@@ -129,7 +129,7 @@ def summary(now: Sample) -> str:
     more = f" ({left_out} more are not shown)" if left_out else ""
     return (
         f"{processes}{_counted(len(functions), 'function')}{more}: "
-        f"{received:,} calls received, {_counted(runs, 'run')}, {flying:,} in progress"
+        f"{_counted(received, 'call')} received, {_counted(runs, 'run')}, {flying:,} in progress"
     )
 
 

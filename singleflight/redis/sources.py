@@ -132,7 +132,7 @@ def _of_url(url: str, timeout: float) -> Source:
             client = _single(module).from_url(theirs.get(scheme, scheme) + url[len(scheme) :])
         except ValueError:
             raise ValueError(
-                "the server's URL cannot be read: expected redis://, rediss:// or unix://"
+                "store: the server's URL cannot be read: expected redis://, rediss:// or unix://"
             ) from None
         kwargs = client.connection_pool.connection_kwargs
         if kwargs.get("ssl_cert_reqs", "required") == "required":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Hashable
+from math import isfinite
 from typing import TYPE_CHECKING
 
+from ..common.messages import shown
 from ..telemetry.kinds import ALL_KINDS, check_kinds
 from .callers import Caller
 from .stampede import Stampede, stampede
@@ -23,6 +25,8 @@ class FakeClock:
     Args:
         now: the time at which it starts, in seconds.
 
+    Raises `TypeError` and `ValueError`, as its methods do, for what is no finite number.
+
     >>> from singleflight import single_flight_ttl
     >>> clock = FakeClock()
     >>> @single_flight_ttl(ttl=60, timer=clock)
@@ -35,7 +39,7 @@ class FakeClock:
     """
 
     def __init__(self, now: float = 0.0) -> None:
-        self._now = float(now)
+        self._now = _finite("now", now)
         self._lock = threading.RLock()  # for who moves it; re-entrant, as signal handlers may
 
     def __call__(self) -> float:
@@ -44,16 +48,30 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Move the time by this many seconds; a negative number moves it back."""
+        more = _finite("seconds", seconds)
         with self._lock:
-            self._now += seconds
+            self._now += more
 
     def set(self, now: float) -> None:
         """Move the time to `now` seconds."""
+        time = _finite("now", now)
         with self._lock:
-            self._now = float(now)
+            self._now = time
 
     def __repr__(self) -> str:
         return f"FakeClock({self._now!r})"
+
+
+def _finite(name: str, given: object) -> float:
+    if isinstance(given, (str, bytes, bytearray)):  # which `float` would read
+        raise TypeError(f"{name}: expected seconds (a number), got {shown(given)}")
+    try:
+        number = float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected seconds (a number), got {shown(given)}") from None
+    if not isfinite(number):
+        raise ValueError(f"{name}: expected a finite number of seconds, got {shown(given)}")
+    return number
 
 
 class Recorder:

@@ -295,7 +295,7 @@ def stream(items):
         (stream, "generator"),
         (spring, "generator"),
         (Account, "class"),
-        (5, "callables"),
+        (5, "expected a function or another callable, got 5"),
         (classmethod(lambda cls, symbols, kind: {}), "class method"),
     ],
 )

@@ -205,6 +205,28 @@ def test_a_twin_that_would_have_other_keys_is_refused(unfit):
     assert len(get._self_assembly.twins.assemblies) == 2
 
 
+def test_what_cannot_be_decorated_is_refused_by_the_name_of_the_method():
+    """`twin` and `bulk` say that it was given to them, and nothing has changed."""
+    get, _, _ = pair()
+
+    def generator(symbol, price_type="bid"):
+        yield symbol
+
+    for method in ("twin", "bulk"):
+        for unfit, text in (
+            (5, "expected a function or another callable, got 5"),
+            (dict, "dict: decorate a function or a method, not a class"),
+            (generator, ".*generator: a generator can be consumed once only"),
+        ):
+            with pytest.raises(TypeError, match=f"^{method}: {text}"):
+                getattr(get, method)(unfit)
+    assert len(get._self_assembly.twins.assemblies) == 2
+    with pytest.raises(
+        TypeError, match=r"^single_flight_ttl: expected a function or another callable, got 5"
+    ):
+        single_flight_ttl(ttl=60)(5)
+
+
 def test_a_twin_that_the_key_cannot_take_is_refused():
     """The key is called with the twin's parameters."""
     get, _, _ = pair(key=lambda symbol, price_type: symbol)
@@ -212,7 +234,7 @@ def test_a_twin_that_the_key_cannot_take_is_refused():
         get.twin(lambda symbol: 1)
     with pytest.raises(TypeError, match="class method"):
         get.twin(classmethod(lambda cls, symbol: 1))
-    with pytest.raises(TypeError, match="callables"):
+    with pytest.raises(TypeError, match=r"^twin: expected a function"):
         get.twin(3)
 
 

@@ -381,7 +381,7 @@ def test_urls_are_read_by_the_other_library(monkeypatch):
 @pytest.mark.parametrize("given", ["nonsense://:word@host", "redis://:word@host:port", "host:6379", ""])
 def test_a_bad_url_is_refused_without_its_password(given):
     """At once, before anything connects."""
-    with pytest.raises(ValueError, match="URL") as caught:
+    with pytest.raises(ValueError, match=r"^store: the server's URL cannot be read") as caught:
         source_of(given, 0.2)
     assert "word" not in str(caught.value)
     assert caught.value.__suppress_context__

@@ -390,3 +390,30 @@ def test_with_the_fake_clock():
     assert [stampede(fetch).calls, stampede(fetch).calls] == [1, 0]
     clock.advance(60)
     assert stampede(fetch).calls == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        (lambda: FakeClock("5"), TypeError, "^now: expected seconds"),
+        (lambda: FakeClock(None), TypeError, "^now: expected seconds"),
+        (lambda: FakeClock(float("nan")), ValueError, "^now: expected a finite number"),
+        (lambda: FakeClock().advance("x"), TypeError, "^seconds: expected seconds"),
+        (lambda: FakeClock().advance(float("inf")), ValueError, "^seconds: expected a finite number"),
+        (lambda: FakeClock().set([]), TypeError, "^now: expected seconds"),
+    ],
+)
+def test_a_clock_takes_numbers(wrong, error, said):
+    """What is none is named by the argument."""
+    with pytest.raises(error, match=said):
+        wrong()
+
+
+def test_a_clock_that_is_told_nonsense_stays_where_it_was():
+    """And it may go back."""
+    clock = FakeClock(7)
+    for move in (clock.advance, clock.set):
+        with pytest.raises(ValueError, match="finite"):
+            move(float("nan"))
+    clock.advance(-2)
+    assert clock() == 5.0
