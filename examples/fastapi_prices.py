@@ -145,9 +145,9 @@ def main() -> None:
 
 def stay_up(origin: str) -> None:
     """Return when Ctrl-C is pressed."""
-    print(f"{origin}/prices/asml and {origin}/prices-in-a-thread/asml", flush=True)
-    print("answer until you press Ctrl-C. The header Cache-Status says how.", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):  # which may come as soon as it is said
+        print(f"{origin}/prices/asml and {origin}/prices-in-a-thread/asml", flush=True)
+        print("answer until you press Ctrl-C. The header Cache-Status says how.", flush=True)
         while True:
             time.sleep(3600)
 

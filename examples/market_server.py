@@ -445,9 +445,9 @@ def main() -> None:
             status, body, _ = market.answer(path)
             print(f"GET {path}\n    {status} {body.decode()}", flush=True)
         if options.serve:
-            print("\nIt stays up until you press Ctrl-C. To ask it:\n")
-            print(f"    AlpacaAccount(1, 'key', 'secret', url={market.url!r})", flush=True)
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt):  # which may come as soon as it is said
+                print("\nIt stays up until you press Ctrl-C. To ask it:\n")
+                print(f"    AlpacaAccount(1, 'key', 'secret', url={market.url!r})", flush=True)
                 while True:
                     time.sleep(3600)
 
