@@ -76,11 +76,8 @@ def _answer(scope: Message, title: str, entries: int, values: bool) -> Answer:
         return 405, {"allow": "GET, HEAD", **_TEXT}, "only GET and HEAD"
     if path == "":
         place = f"{root.rpartition('/')[2]}/" if root else "/"
-        return (
-            307,
-            {"location": place, **_TEXT},
-            "",
-        )  # relative: whoever stands in front may know it otherwise
+        # Relative, since whoever stands in front may know the page by another path.
+        return 307, {"location": place, **_TEXT}, ""
     if path in ("/data.json", "/parts.json"):
         told = snapshot(entries, values)
         data = told if path == "/data.json" else _parts(told)

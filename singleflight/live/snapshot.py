@@ -18,6 +18,7 @@ from ..common.messages import cut, shown
 from ..core import controls
 from ..core.cache import Cache
 from ..process.registry import all_caches
+from ..telemetry.views import FlightInfo, Stats
 
 __all__ = ["MOST_ENTRIES", "MOST_FLIGHTS", "MOST_FUNCTIONS", "check", "snapshot"]
 
@@ -47,6 +48,9 @@ def snapshot(entries: int = 0, values: bool = False) -> dict[str, Any]:
     Raises `TypeError` for `entries` that are no whole number or `values` that are not True or False, and
     `ValueError` for a negative number of entries, or more than 1000.
 
+    A function whose `timer` raises is read without it: expired entries are among the others, and its flights
+    are left out.
+
     Safe to call from any thread and task, and quick: it waits for no flight. The keys' (and values') own
     `__repr__` run in the calling thread, under no lock; what they raise is shown in their place.
 
@@ -61,7 +65,7 @@ def snapshot(entries: int = 0, values: bool = False) -> dict[str, Any]:
     (1, 1, "('ASML',)")
     """
     check(entries, values)
-    every = [(cache, controls.stats(cache)) for cache in all_caches()]
+    every = [(cache, _stats_of(cache)) for cache in all_caches()]
     busiest = nlargest(MOST_FUNCTIONS, every, key=lambda pair: _received(pair[1]) + pair[1].calls)
     return {
         "pid": os.getpid(),
@@ -83,9 +87,23 @@ def check(entries: object, values: object) -> None:
         raise TypeError(f"values: expected True or False, got {shown(values)}")
 
 
-def _function(cache: Cache, stats: Any, entries: int, values: bool) -> dict[str, Any]:
+def _stats_of(cache: Cache) -> Stats:
+    try:
+        return controls.stats(cache)
+    except Exception:  # of its own timer
+        return controls.counted(cache)
+
+
+def _flights_of(cache: Cache) -> tuple[FlightInfo, ...]:
+    try:
+        return controls.flights(cache)
+    except Exception:  # of its own timer
+        return ()
+
+
+def _function(cache: Cache, stats: Stats, entries: int, values: bool) -> dict[str, Any]:
     """Return what one function does."""
-    flights = controls.flights(cache)
+    flights = _flights_of(cache)
     told = {
         "name": cut(cache.name),
         "id": _numbers.setdefault(cache, next(_next_number)),
@@ -133,6 +151,6 @@ def _entries(cache: Cache, most: int, values: bool) -> list[dict[str, Any]]:
     return told
 
 
-def _received(stats: Any) -> int:
+def _received(stats: Stats) -> int:
     """Return the number of calls received."""
     return int(stats.hits + stats.stale_hits + stats.waits + stats.fetches + stats.errors + stats.timeouts)

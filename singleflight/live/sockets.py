@@ -17,6 +17,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from .snapshot import MOST_ENTRIES, snapshot
 __all__ = ["NotServed", "ask", "folder", "serve", "served"]
 
 _PATIENCE = 2.0  # seconds for one question and its answer: one who stalls does not keep the others out
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+_PAUSE = 0.5  # seconds until it tries again after one of these: the process has no more files, or no memory
 _LONGEST_QUESTION = 1000  # bytes
 _LONGEST_ANSWER = 64 * 1024 * 1024
 
@@ -196,9 +199,12 @@ class _Service:
         while True:
             try:
                 asking, _ = listening.accept()
-            except OSError:
+            except OSError as error:
                 if self._listening is not listening:
                     return  # it was closed
+                if error.errno in _PASSING:
+                    time.sleep(_PAUSE)
+                    continue
                 log.exception("live: this process can no longer be looked at")
                 return
             with asking:

@@ -199,13 +199,7 @@ def observe_each(
         observed: see `observe`; `check_decorated` before.
         hits: whether the listeners want hits.
     """
-    global _observers
     observer = Observer(listener_of, hits)
-    with _registering:
-        if not observed:
-            _observers = (*_observers, observer)
-        for cache in [function._self_cache for function in observed] or all_caches():
-            observer.add(cache)
 
     def stop() -> None:
         global _observers
@@ -213,6 +207,19 @@ def observe_each(
             _observers = tuple(other for other in _observers if other is not observer)
             observer.stop()
 
+    def begin() -> None:
+        global _observers
+        with _registering:
+            if not observed:
+                _observers = (*_observers, observer)
+            for cache in [function._self_cache for function in observed] or all_caches():
+                observer.add(cache)
+
+    try:
+        begin()
+    except BaseException:  # an interrupt: nobody could end what has begun
+        stop()
+        raise
     return stop
 
 
@@ -223,7 +230,7 @@ def _turns(cache: Any) -> list[tuple[Turn, int]]:
 
 
 def _told(cache: Any, found: list[tuple[Turn, int]]) -> list[str]:
-    now = cache.timer()
+    now = cache.time_or(0.0)
     flying = [turn for turn, _ in found if isinstance(turn, Flight) and turn.state is FLYING]
     lines = [f"{cache.name}: {len(cache.store.index)} entries, {len(flying)} flights"]
     for turn, queued in found:

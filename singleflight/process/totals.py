@@ -127,8 +127,12 @@ class Keeper:
         return sums if self._tier is None else sums | self._tier.counted()
 
     def keep(self, counted: Sums) -> None:
-        """Its counts are zeroed. Only notes it: this may be called in any section, and by the collector."""
-        _lost.append((self._name, counted))
+        """Its counts are zeroed. Only notes it: this may be called in any section, and by the collector.
+
+        Those of calls are read once more: some may have been served since `counted`.
+        """
+        of_calls = {name: getattr(self._counts, name) for name in _OF_CALLS}
+        _lost.append((self._name, counted | of_calls))
 
     def __del__(self) -> None:
         try:

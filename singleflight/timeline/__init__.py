@@ -12,7 +12,6 @@ as ticks. It needs no other file, no network and no script.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -25,7 +24,7 @@ from ..process.registry import check_decorated, observe_each
 from .drawing import Drawing
 from .lanes import Chart, Source, Totals, chart_of
 from .page import page_of
-from .perfetto import trace_of
+from .perfetto import written
 from .recorder import Recorder
 from .words import plural
 
@@ -158,16 +157,15 @@ class Timeline:
     def to_perfetto(self, path: str | os.PathLike[str]) -> None:
         """Write a trace in the JSON format that https://ui.perfetto.dev and chrome://tracing open.
 
-        Flows lead from callers that waited to the calls that they waited for.
+        Flows lead from calls to the callers that waited for them. What cannot be printed in a name
+        or a key is spelt out, as `\\x00`.
 
         Args:
             path: the file, which is replaced.
 
         Raises `TypeError` for what is no path, and `OSError` if the file cannot be written.
         """
-        file = _path(path)
-        text = json.dumps(trace_of(self.chart()), ensure_ascii=True, separators=(",", ":"))
-        file.write_text(text, encoding="ascii")
+        _path(path).write_bytes(written(self.chart()))
 
     def __repr__(self) -> str:
         state = "recording" if self._recorder.is_open else "over" if self._entered else "not begun"

@@ -1,20 +1,31 @@
 """The same as a trace that ui.perfetto.dev and chrome://tracing open: JSON in the trace event format.
 
 A function is a process there, and each row of bars of a key is a thread of it, so that slices of one thread
-never overlap. Flows lead from the wait of a follower to the flight that it waits for, and over the flights of
-one loader call. Times are in microseconds since the recording began.
+never overlap. Flows lead from a flight to the waits of its followers. Times are in microseconds since the
+recording began.
 
 The format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+
+Perfetto's reader is stricter than JSON is: it refuses a file in which a character is written as two escapes
+(v52 to v58 at least, `src/trace_processor/util/json_parser.h`), and v52 shows most other escapes as they are
+written. So the text is UTF-8 as far as JSON allows, and what cannot be printed is spelt out.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+from ..common.messages import visible
 from .lanes import Bar, Chart, Function, Mark
 
-__all__ = ["events_of", "trace_of"]
+__all__ = ["events_of", "trace_of", "written"]
+
+
+def written(chart: Chart) -> bytes:
+    """Return the whole trace as a file holds it."""
+    return json.dumps(trace_of(chart), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def trace_of(chart: Chart) -> dict[str, Any]:
@@ -62,7 +73,7 @@ class _Process:
                 yield from (self._instant(mark, self._threads) for mark in lane.marks)
             waits: dict[int, int] = {}
             yield from self._rows(f"{lane.key} · waits", lane.waits, waits)
-            yield from self._flows_to_leaders(lane.flights, lane.waits, places, waits, flows)
+            yield from self._flows_to_waits(lane.flights, lane.waits, places, waits, flows)
 
     def _rows(self, name: str, bars: list[Bar], places: dict[int, int]) -> Iterator[dict[str, Any]]:
         ends: list[tuple[float, int]] = []  # of each row, with its thread
@@ -78,7 +89,7 @@ class _Process:
             places[id(bar)] = thread
             yield self._slice(bar, thread)
 
-    def _flows_to_leaders(
+    def _flows_to_waits(
         self,
         flights: list[Bar],
         waits: list[Bar],
@@ -89,20 +100,22 @@ class _Process:
         by_ident = {bar.flight_id: bar for bar in flights if bar.flight_id and bar.what != "shared"}
         for wait in waits:
             flight = by_ident.get(wait.flight_id)
-            if flight is None or flight.end < wait.start:
+            if flight is None or flight.start > wait.end:
                 continue
-            at = max(wait.start, flight.start)
-            if at > wait.end:
-                continue
-            number = next(flows)
-            common = {"name": "waits for", "cat": "wait", "id": number, "pid": self._pid}
-            yield {**common, "ph": "s", "ts": _us(wait.start), "tid": of_waits[id(wait)]}
-            yield {**common, "ph": "f", "bp": "e", "ts": _us(at), "tid": places[id(flight)]}
+            common = {"name": "is waited for", "cat": "wait", "id": next(flows), "pid": self._pid}
+            # Each end lies within its slice, which ends before its last microsecond. A thread that was
+            # held up tells of its wait when the flight is over.
+            began = max(_us(flight.start), min(_us(wait.start), _us(flight.end) - 1))
+            arrived = max(_us(wait.start), began)
+            yield {**common, "ph": "s", "ts": began, "tid": places[id(flight)]}
+            yield {**common, "ph": "f", "bp": "e", "ts": arrived, "tid": of_waits[id(wait)]}
 
     def _slice(self, bar: Bar, thread: int) -> dict[str, Any]:
         args: dict[str, Any] = {"how": bar.how or "not over"}
-        told = {"by": bar.actor, "told": bar.told, "followers": bar.waiters, "flight": bar.flight_id}
-        args.update({name: value for name, value in told.items() if value})
+        texts = {"by": bar.actor, "told": bar.told}
+        numbers = {"followers": bar.waiters, "flight": bar.flight_id}
+        args.update({name: visible(text) for name, text in texts.items() if text})
+        args.update({name: number for name, number in numbers.items() if number})
         if bar.execution and bar.execution != bar.flight_id:
             args["execution"] = bar.execution
         if bar.began_before:
@@ -120,7 +133,7 @@ class _Process:
         }
 
     def _instant(self, mark: Mark, thread: int) -> dict[str, Any]:
-        args = {name: value for name, value in (("by", mark.actor), ("told", mark.told)) if value}
+        args = {name: visible(text) for name, text in (("by", mark.actor), ("told", mark.told)) if text}
         place = {"pid": self._pid, "tid": thread}
         return {
             "name": mark.what,
@@ -137,7 +150,8 @@ class _Process:
         return self._meta("thread_name", self._threads, name)
 
     def _meta(self, what: str, thread: int, name: str) -> dict[str, Any]:
-        return {"name": what, "ph": "M", "ts": 0, "pid": self._pid, "tid": thread, "args": {"name": name}}
+        place = {"pid": self._pid, "tid": thread}
+        return {"name": what, "ph": "M", "ts": 0, **place, "args": {"name": visible(name)}}
 
 
 def _us(seconds: float) -> int:

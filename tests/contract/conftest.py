@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+
+from singleflight.process.registry import observe
 
 from ..drivers import Driver
 
@@ -25,3 +28,17 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     finally:
         driver.close()
     assert driver.reports() == []
+
+
+@pytest.fixture
+def observing() -> Iterator[Callable[..., Callable[[], None]]]:
+    """`observe`, ended with the test."""
+    stops = []
+
+    def begin(*arguments: Any) -> Callable[[], None]:
+        stops.append(observe(*arguments))
+        return stops[-1]
+
+    yield begin
+    for stop in stops:
+        stop()

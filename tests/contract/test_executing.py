@@ -56,20 +56,6 @@ class Observer(Recorder):
         return [(each.keys, each.kind, each.background) for each in self.executions]
 
 
-@pytest.fixture
-def observing():
-    """`observe`, ended with the test."""
-    stops = []
-
-    def begin(*arguments):
-        stops.append(observe(*arguments))
-        return stops[-1]
-
-    yield begin
-    for stop in stops:
-        stop()
-
-
 @pytest.fixture(params=TURNS.values(), ids=TURNS)
 def driver(request):
     """Threads, tasks or both; with loaders."""

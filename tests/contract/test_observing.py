@@ -9,24 +9,10 @@ import weakref
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.process.registry import observe, observe_each
+from singleflight.process.registry import Observer, observe, observe_each
 from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, Gate
-
-
-@pytest.fixture
-def observing():
-    """`observe`, ended with the test."""
-    stops = []
-
-    def begin(*arguments):
-        stops.append(observe(*arguments))
-        return stops[-1]
-
-    yield begin
-    for stop in stops:
-        stop()
 
 
 def test_events_are_told_from_then_on_and_until_the_end(driver):
@@ -300,3 +286,27 @@ def test_a_listener_for_each_function():
     later(2)
     heard = [seen.kinds() for name, seen in made if name == "same" and seen.events]
     assert heard == [["fetch", "land"], ["fetch", "land"]]
+
+
+def test_an_interrupt_while_it_begins_leaves_no_observer(monkeypatch):
+    """Nobody has what would end it: so no function is observed, neither those before it nor later ones."""
+    first, second = (single_flight_ttl(ttl=60)(lambda key: key) for _ in "ab")
+    add, added = Observer.add, []
+
+    def struck(self, cache):
+        added.append(cache)
+        if len(added) == 2:
+            raise KeyboardInterrupt
+        add(self, cache)
+
+    seen = Recorder()
+    monkeypatch.setattr(Observer, "add", struck)
+    with pytest.raises(KeyboardInterrupt):
+        observe(seen, first, second)
+    added.clear()
+    with pytest.raises(KeyboardInterrupt):
+        observe(seen)
+    monkeypatch.undo()
+    third = single_flight_ttl(ttl=60)(lambda key: key)
+    assert [function("ASML") for function in (first, second, third)] == ["ASML"] * 3
+    assert seen.kinds() == []

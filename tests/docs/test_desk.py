@@ -2,24 +2,21 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from .. import browsers
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "desk.py"
 PATIENCE = 30.0
-SILENT = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-)
 WIDE, PHONE = (1400, 900), (390, 844)
 CONTRAST = 4.5  # of text, by WCAG 2.2, level AA
+NEEDED = ("nicegui", "alpaca")
 
 pytestmark = [
     pytest.mark.timeout(170),
@@ -27,40 +24,11 @@ pytestmark = [
 ]
 
 
-def programs():
-    """The browser and its driver, or None for what is not there."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Headless Chromium. Skips without one, but not when NEEDS_BROWSER is set, as CI does."""
-    chromium, driver = programs()
-    if not os.environ.get("NEEDS_BROWSER") or sys.version_info >= (3, 15):  # see the extra `test`
-        for needed in ("nicegui", "selenium", "alpaca"):
-            if find_spec(needed) is None:
-                pytest.skip(f"{needed} is not installed")
-        if chromium is None or driver is None:
-            pytest.skip("no Chromium with a chromedriver here")
-    assert chromium, "NEEDS_BROWSER is set, and there is no Chromium here"
-    assert driver, "NEEDS_BROWSER is set, and there is no chromedriver here"
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*SILENT, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("no_proxy", "127.0.0.1,localhost")
-        chrome = webdriver.Chrome(options=options, service=Service(driver))
-        try:
-            chrome.set_page_load_timeout(PATIENCE)
-            yield chrome
-        finally:
-            chrome.quit()
+    """Headless Chromium."""
+    with browsers.browser(tmp_path_factory.mktemp("profile"), NEEDED) as chrome:
+        yield chrome
 
 
 @pytest.fixture

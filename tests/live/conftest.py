@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from singleflight.process import registry
+
 PATIENCE = 30.0
 
 PROGRAM = """
@@ -71,6 +73,12 @@ def command(*arguments, **environment):
         timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "120", **environment},
     )
+
+
+@pytest.fixture(autouse=True)
+def nothing_decorated(monkeypatch):
+    """Only the test's own functions are shown: others that are alive might be busier."""
+    monkeypatch.setattr(registry, "_functions", ())
 
 
 @pytest.fixture

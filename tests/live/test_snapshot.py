@@ -9,6 +9,7 @@ import pytest
 from singleflight import single_flight_ttl, web
 from singleflight.live import snapshot
 from singleflight.live.snapshot import MOST_FLIGHTS, MOST_FUNCTIONS
+from singleflight.process.registry import report
 
 from ..drivers import PATIENCE, Gate
 
@@ -170,3 +171,42 @@ def test_bad_numbers(entries):
     """They are refused with the name of the argument."""
     with pytest.raises(ValueError, match=r"^entries: "):
         snapshot(entries=entries)
+
+
+def test_a_function_whose_timer_raises_is_read_without_it():
+    """It, and all others, are shown; the report names it, too."""
+    broken = []
+
+    def timer():
+        if broken:
+            raise OSError("no clock")
+        return 0.0
+
+    gate = Gate()
+    entered = threading.Event()
+
+    def body(key):
+        if key == "slow":
+            entered.set()
+            gate.pass_()
+        return key
+
+    fetch = single_flight_ttl(ttl=60, timer=timer, name="without clock")(body)
+    other = single_flight_ttl(ttl=60, name="with clock")(lambda key: key)
+    fetch("ASML")
+    other("ASML")
+    flight = threading.Thread(target=fetch, args=("slow",), daemon=True)
+    flight.start()
+    try:
+        assert entered.wait(PATIENCE)
+        broken.append(True)
+        told = of("without clock", entries=5)
+        assert (told["calls"], told["number_of_entries"], told["flights"]) == (1, 1, [])
+        assert [entry["key"] for entry in told["entries"]] == ["('ASML',)"]
+        assert of("with clock")["calls"] == 1
+        assert "without clock: 1 entries, 1 flights" in report()
+    finally:
+        broken.clear()
+        gate.set()
+        flight.join(PATIENCE)
+    assert not flight.is_alive()

@@ -1,5 +1,6 @@
 """Who may look at a process, and when its socket is there."""
 
+import errno
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import threading
 import pytest
 
 from singleflight import live, single_flight_ttl
+from singleflight.live import sockets
 from singleflight.live.sockets import NotServed, ask, served
 from singleflight.live.sockets import folder as folder_of
 
@@ -240,3 +242,20 @@ def test_the_usual_folder(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert folder_of() == tmp_path / f"singleflight-{os.getuid()}"
     assert stat.S_IMODE(folder_of().stat().st_mode) == 0o700
+
+
+def test_a_process_without_files_is_seen_when_it_has_some_again(serving, folder, monkeypatch):
+    """What accepts a question may fail for a while; the process is shown afterwards."""
+    monkeypatch.setattr(sockets, "_PAUSE", 0.001)
+    troubles = [getattr(errno, name) for name in ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED")]
+    accept = socket.socket.accept
+
+    def failing(listening):
+        if troubles and listening.family == socket.AF_UNIX:
+            raise OSError(troubles.pop(), "as if")
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", failing)
+    serving()
+    assert ask(os.getpid(), folder, want="snapshot")["snapshot"]["pid"] == os.getpid()
+    assert troubles == []

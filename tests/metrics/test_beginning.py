@@ -32,3 +32,23 @@ def test_beginning_twice_visits_once(name):
     visits = registry._visits
     registry.attend(visits[0])
     assert registry._visits == visits
+
+
+def test_a_call_while_counts_are_zeroed_is_kept(monkeypatch, name):
+    """One that is served between the reading of the counts and their zeroing."""
+    fetch = single_flight_ttl(ttl=60, name=name)(lambda key: key)
+    totals.begin()
+    fetch("before")
+    store = fetch._self_cache.store
+    clear = store.clear
+
+    def call_and_clear():
+        fetch("meanwhile")
+        return clear()
+
+    monkeypatch.setattr(store, "clear", call_and_clear)
+    fetch.cache_clear()
+    fetch("after")
+    total = totals.read()[name].stats
+    assert (total.calls, total.fetches) == (3, 3)
+    assert fetch.stats().calls == 1

@@ -160,6 +160,26 @@ def fleet(url):
 
 
 @pytest.fixture
+def fleet_of():
+    """Makes fleets on servers of the test's own; or on what else it names."""
+    made = []
+
+    def make(source):
+        made.append(Fleet(source))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.close()
+
+
+@pytest.fixture(params=["threads", "tasks"])
+def colour(request):
+    """What a process calls its function with."""
+    return request.param
+
+
+@pytest.fixture
 def pool():
     """Threads for calls that wait."""
     with ThreadPoolExecutor(16) as pool:

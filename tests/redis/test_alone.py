@@ -10,11 +10,6 @@ from ..drivers import PATIENCE, until
 from .fleets import Fleet, Loads, called, link_of, never_probe, start
 
 
-@pytest.fixture(params=["threads", "tasks"])
-def colour(request):
-    return request.param
-
-
 @pytest.fixture
 def own_fleet(own_server):
     """Processes on a server that the test may do harm."""

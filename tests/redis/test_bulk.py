@@ -32,11 +32,6 @@ class Loader:
         return {symbol: f"{symbol} {len(self.calls)}" for symbol in symbols}
 
 
-@pytest.fixture(params=["threads", "tasks"])
-def colour(request):
-    return request.param
-
-
 @pytest.fixture
 def fleet(url, colour):
     """Makes processes: each the bulk form of a function, over this loader."""

@@ -41,11 +41,6 @@ def state_of(fleet, function):
     return fleet.store_of(function).state
 
 
-@pytest.fixture(params=["threads", "tasks"])
-def colour(request):
-    return request.param
-
-
 # -- leaders -----------------------------------------------------------------------------------------
 
 

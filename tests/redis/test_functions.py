@@ -16,11 +16,6 @@ COLOURS = ["threads", "tasks"]
 
 
 @pytest.fixture(params=COLOURS)
-def colour(request):
-    return request.param
-
-
-@pytest.fixture(params=COLOURS)
 def other(request):
     return request.param
 

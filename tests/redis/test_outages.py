@@ -11,30 +11,10 @@ from singleflight.redis.sources import source_of
 
 from ..drivers import PATIENCE, until
 from .conftest import BINARIES
-from .fleets import Fleet, Loads, called, link_of, never_probe, start, waits_elsewhere
+from .fleets import Loads, called, link_of, never_probe, start, waits_elsewhere
 from .proxy import Proxy
 from .server import Server
 from .waiting import wait_until
-
-
-@pytest.fixture(params=["threads", "tasks"])
-def colour(request):
-    return request.param
-
-
-@pytest.fixture
-def fleet_of():
-    """Makes fleets on servers of the test's own."""
-    made = []
-
-    def make(url):
-        made.append(Fleet(url))
-        return made[-1]
-
-    yield make
-    for fleet in made:
-        fleet.close()
-
 
 # -- the network -------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from ..drivers import PATIENCE, until
-from .fleets import Fleet, Loads, called, start
+from .fleets import Loads, called, start
 from .test_topologies import client_of
 from .waiting import wait_until
 
@@ -19,25 +19,6 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(params=["threads", "tasks"])
-def colour(request):
-    return request.param
-
-
-@pytest.fixture
-def fleet_of():
-    """Makes fleets on what a test names."""
-    made = []
-
-    def make(source):
-        made.append(Fleet(source))
-        return made[-1]
-
-    yield make
-    for fleet in made:
-        fleet.close()
 
 
 class Versions(Loads):

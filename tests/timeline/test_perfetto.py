@@ -2,13 +2,14 @@
 
 import itertools
 import json
+import re
 
 import pytest
 
 from singleflight import single_flight_ttl, timeline
 from singleflight.timeline.perfetto import trace_of
 
-from .scripts import FIRST
+from .scripts import FIRST, Script
 from .test_page import HOSTILE, everything
 
 NUMBER = (int, float)
@@ -70,8 +71,8 @@ def test_the_format():
     assert trace["otherData"]["calls_made"] == 4
 
 
-def test_flows_lead_to_the_leader():
-    """From each follower's wait to the call that it waited for."""
+def test_flows_lead_from_the_leader():
+    """From the call to each follower's wait for it."""
     events = trace_of(everything().chart())["traceEvents"]
     names = {
         (event["pid"], event["tid"]): event["args"]["name"]
@@ -80,28 +81,47 @@ def test_flows_lead_to_the_leader():
     }
     ends = [(event["ph"], names[event["pid"], event["tid"]]) for event in events if event["ph"] in "sf"]
     assert sorted(set(ends)) == [
-        ("f", "'A'"),
-        ("s", "'A' · waits"),
-        ("s", "'A' · waits (2)"),
-        ("s", "'A' · waits (3)"),
+        ("f", "'A' · waits"),
+        ("f", "'A' · waits (2)"),
+        ("f", "'A' · waits (3)"),
+        ("s", "'A'"),
     ]
     call = next(event for event in events if event["ph"] == "X" and event["args"].get("flight") == FIRST)
     assert all(
         call["ts"] <= event["ts"] <= call["ts"] + call["dur"] and event["tid"] == call["tid"]
         for event in events
-        if event["ph"] == "f"
+        if event["ph"] == "s"
     )
+
+
+def test_who_tells_late_of_its_wait_has_a_flow():
+    """A thread that joined the call, and was held up until it had ended before it said so."""
+    script = Script().say("fetch", 1.0, flight_id=FIRST).say("land", 2.0, flight_id=FIRST, counted="fetches")
+    script.say("wait", 2.5, "late", flight_id=FIRST).say("share", 3.0, "late", flight_id=FIRST)
+    trace = trace_of(script.chart())
+    (ends,) = check(trace)[1].values()
+    assert [event["ts"] for event in ends] == [1_999_999, 2_500_000]
+
+
+def test_who_waits_on_for_the_next_call_has_its_flow():
+    """The call began while it waited already."""
+    script = Script().say("wait", 1.0, "early", flight_id=FIRST).say("fetch", 1.5, flight_id=FIRST)
+    script.say("land", 2.0, flight_id=FIRST, counted="fetches").say("share", 2.1, "early", flight_id=FIRST)
+    (ends,) = check(trace_of(script.chart()))[1].values()
+    assert [event["ts"] for event in ends] == [1_500_000, 1_500_000]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_file_of_a_real_recording(tmp_path, name):
-    """It is JSON in ASCII, whatever the keys and names are."""
+    """It is JSON in UTF-8, whatever the keys and names are, without escapes that Perfetto does not read."""
     price = single_flight_ttl(ttl=60, name=name)(lambda symbol: symbol)
     with timeline.record(price) as seen:
         price(name), price(name), price("b")
     target = tmp_path / "trace.json"
     seen.to_perfetto(target)
-    trace = json.loads(target.read_text(encoding="ascii"))
+    text = target.read_text(encoding="utf-8")
+    assert set(re.findall(r"\\.", text)) <= {r"\"", "\\\\"}
+    trace = json.loads(text)
     check(trace)
     assert [event["name"] for event in trace["traceEvents"] if event["ph"] in "Xi"] == ["call", "hit", "call"]
     assert trace["otherData"] == {
