@@ -33,7 +33,7 @@ def tests_all(session: nox.Session) -> None:
 def sweeps(session: nox.Session) -> None:
     """Run what the usual run takes a sample of: every line, check, transition and schedule of the suite.
 
-    With `SWEEP_PART=1/4` in the environment a quarter of it: CI runs another one each day.
+    With `SWEEP_PART=1/8` in the environment an eighth of it: CI runs another one each day.
     """
     session.install("-q", "-e", ".[test]")
     session.run("pytest", "-q", "-m", "long", "-o", "timeout=300", *session.posargs)

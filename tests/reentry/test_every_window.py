@@ -14,7 +14,7 @@ from .checks import struck, struck_task
 
 GATHER = 0.03
 KINDS = ["opens", "joins", "fails"]
-CASES = [*((kind, 7) for kind in KINDS), *(pytest.param(kind, 1, marks=pytest.mark.long) for kind in KINDS)]
+CASES = [*((kind, 19) for kind in KINDS), *(pytest.param(kind, 1, marks=pytest.mark.long) for kind in KINDS)]
 """Which caller is struck, and at one in how many checks."""
 
 

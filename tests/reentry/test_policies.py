@@ -43,7 +43,7 @@ def in_step(fetch):
     assert fetch.stats().entries <= 2
 
 
-@pytest.mark.parametrize(("kind", "step"), one_in(4, product(KINDS, STEPS)))
+@pytest.mark.parametrize(("kind", "step"), one_in(8, product(KINDS, STEPS)))
 def test_an_interrupt_at_any_line(kind, step):
     """Later calls work, no lock is left held, and the index is in step with what the class holds."""
 
@@ -64,7 +64,7 @@ def test_an_interrupt_at_any_line(kind, step):
         in_step(fetch)
 
 
-@pytest.mark.parametrize(("kind", "step"), one_in(4, product(KINDS, STEPS), keep=2))
+@pytest.mark.parametrize(("kind", "step"), one_in(8, product(KINDS, STEPS), keep=2))
 def test_coming_back_at_any_line(kind, step):
     """A handler that hits, misses and drops at any line: nothing hangs, and all is in step."""
     for number in range(lines_of(lambda: STEPS[step](make(kind)))):
