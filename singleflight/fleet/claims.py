@@ -21,6 +21,7 @@ happened, and is told the next step. Times are milliseconds, as the server count
     WAITING  woken(again), lapsed           ASKING   Ask(mode); also woken for another chain
     WAITING  failed                         ALONE    Run
     FOUND    unreadable                     ASKING   Ask(force); the second time ALONE, Run
+    FOUND    outdated                       ASKING   Ask(force); the fifth time ALONE, Run
     LEADING  ran                            TELLING  Publish, Pass or Release: see `Outcome`
     LEADING  lost                           ALONE    (goes on)
     LEADING  told_off                       ALONE    Release, while the function goes on
@@ -62,6 +63,8 @@ Why each is so:
   spends nothing. `None` is no limit, and nothing is noted.
 - A stored value that cannot be read is as good as none: the claim asks for a lease whatever is stored, and
   runs the function by itself if what comes then cannot be read either. So it cannot go round for ever.
+- So is one that was invalidated by its tag (`cuts`), but then what comes next is likely to be good: whoever
+  leads next has found that out as well. Only cuts that go on and on have it run the function by itself.
 - A claim that has been told off no longer renews its lease (`renews`), or nobody could take over from a
   function that hangs.
 
@@ -162,7 +165,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Land a stored value. The end, unless it is reported to be unreadable."""
+    """Land a stored value. The end, unless it is reported to be unreadable or outdated."""
 
     found: Found
 
@@ -257,6 +260,7 @@ class Outcome:
 # -- the machine --------------------------------------------------------------------------------------
 
 _SLACK = 0.02  # seconds past the end of a lease: a last wake may be on its way
+_OUTDATED = 4  # times that a value may be found outdated
 _DEAF = 0.05  # seconds between questions of a process that hears no wakes
 
 
@@ -274,7 +278,7 @@ class Claim:
         "_asks",
         "_chain",
         "_noted",
-        "_unread",
+        "_passed_over",
         "mode",
         "retries",
         "seen",
@@ -293,7 +297,7 @@ class Claim:
         self._asks: Mode = mode  # of the question that is out
         self._chain = b""  # that it waited for
         self._noted: Wake | None = None  # came while the question was out
-        self._unread = False  # something could not be read
+        self._passed_over = 0  # values that were found, and could not be taken
 
     def __repr__(self) -> str:
         return f"<Claim {self.mode} {self.state}>"
@@ -375,6 +379,11 @@ class Claim:
         self._expect("unreadable", FOUND)
         return self._ask_past()
 
+    def outdated(self) -> Step:
+        """What was found was invalidated by a tag, as who stored it could not know when it set out."""
+        self._expect("outdated", FOUND)
+        return self._ask_past(_OUTDATED)
+
     def ran(self, outcome: Outcome) -> Step:
         """The function ended."""
         self._expect("ran", LEADING, ALONE)
@@ -447,13 +456,14 @@ class Claim:
         return Ask(mode, self.seen, self._chain)
 
     def _ask_again(self) -> Step:
-        return self._ask("force" if self._unread else self.mode)
+        return self._ask("force" if self._passed_over else self.mode)
 
-    def _ask_past(self) -> Step:
-        """What is stored cannot be read: ask for a lease once, whatever is stored."""
-        if self._unread:
+    def _ask_past(self, most: int = 1) -> Step:
+        """What is stored cannot be taken: ask for a lease, whatever is stored, so many times at most."""
+        if self._passed_over >= most:
             return self._run_alone()
-        self._unread, self._chain = True, b""
+        self._passed_over += 1
+        self._chain = b""
         return self._ask("force")
 
     def _run_alone(self) -> Step:

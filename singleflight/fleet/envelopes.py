@@ -5,7 +5,7 @@ An envelope is, in this order, numbers big-endian:
     format      1 byte    0xF1 is this layout
     flags       1 byte    value 0, None 1, failure 2; + 4 not to be stored (`cache_if`); + 8 signed
     version     8 bytes   the fingerprint of what the payload is (`fingerprints`)
-    born        8 bytes   when its flight got the lease: the server's clock, in milliseconds
+    last cut    8 bytes   of its function, as known before its flight asked for the lease (`cuts`)
     ttl         8 bytes   milliseconds from its landing; all ones: for ever
     grace       8 bytes   milliseconds more
     refresh     8 bytes   milliseconds from its landing to the next read that renews; all ones: never
@@ -28,6 +28,7 @@ from struct import Struct
 from typing import Literal, get_args
 
 from ..common.messages import kind_of
+from .cuts import MOST
 from .refusals import OversizedValue, Unreadable
 
 __all__ = ["Envelope", "Envelopes", "Kind", "checked_signing_key"]
@@ -50,8 +51,8 @@ class Envelope:
     Args:
         kind: "value", "none" (the value is None; `payload` is empty) or "failure".
         payload: what the serializer made of the value, or what is told of the exception.
-        born: when its flight got the lease, in milliseconds of the server's clock. A tag that was invalidated
-            since applies to it.
+        last_cut: the number of its function's last cut, as known before its flight asked for the lease. It is
+            not served where one of its tags has a later one (`fleet.cuts`).
         ttl: for how many seconds from its landing it is fresh; `inf` for ever.
         grace: for how many seconds more it may be served.
         refresh_after: how many seconds after its landing a read starts a renewal; `inf` never.
@@ -61,7 +62,7 @@ class Envelope:
 
     kind: Kind
     payload: bytes = b""
-    born: int = 0
+    last_cut: int = 0
     ttl: float = 0.0
     grace: float = 0.0
     refresh_after: float = inf
@@ -93,7 +94,7 @@ class Envelopes:
         whole = _HEAD.size + sum(lengths) + signed * _SIGNATURE
         if whole > self._max_value:
             raise OversizedValue(f"{whole} bytes are more than max_value={self._max_value} allows to share")
-        head = _HEAD.pack(_FORMAT, flags, self._fingerprint, envelope.born, *times, *lengths)
+        head = _HEAD.pack(_FORMAT, flags, self._fingerprint, envelope.last_cut, *times, *lengths)
         data = b"".join((head, key, tags, envelope.payload))
         return data + self._signature(name, data) if signed else data
 
@@ -108,9 +109,9 @@ class Envelopes:
             raise Unreadable("truncated" if not data else "format")
         if len(data) < _HEAD.size:
             raise Unreadable("truncated")
-        _, flags, version, born, *numbers = _HEAD.unpack_from(data)
+        _, flags, version, last_cut, *numbers = _HEAD.unpack_from(data)
         times, lengths = numbers[:3], numbers[3:]
-        if flags & ~15 or flags & 3 == 3:
+        if flags & ~15 or flags & 3 == 3 or last_cut > MOST:
             raise Unreadable("format")
         end = _HEAD.size + sum(lengths)
         missing = end + (flags & _SIGNED) // _SIGNED * _SIGNATURE - len(data)
@@ -128,7 +129,7 @@ class Envelopes:
         ttl, grace, refresh_after = map(_seconds, times)
         tags = _tags(data[key_end:tags_end])
         return Envelope(
-            kind, data[tags_end:end], born, ttl, grace, refresh_after, bool(flags & _REFUSED), tags
+            kind, data[tags_end:end], last_cut, ttl, grace, refresh_after, bool(flags & _REFUSED), tags
         )
 
     def _check_signature(self, name: str, data: bytes, end: int, signed: bool) -> None:

@@ -8,12 +8,14 @@ every flight that began before it.
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..common.messages import shown
 from ..core.cache import Cache
 from ..core.flight import Flight
 from ..core.landing import Arrival, Verdict, appraise, judge
+from ..fleet.cuts import Known, Numbers
 from ..fleet.drops import Drop
 from ..fleet.envelopes import Envelope, Envelopes
 from ..fleet.keybytes import key_bytes
@@ -58,7 +60,7 @@ class SharedRecord(WeighedRecord):
 
 
 class Entries:
-    """The entries of one function. `lock` of the link guards `epoch`, `flying` and the counts.
+    """The entries of one function. `lock` of the link guards `numbers`, `flying` and the counts.
 
     Args:
         codec: makes bytes of values, and values of bytes.
@@ -80,7 +82,7 @@ class Entries:
         self._hash = hash_of(cache.name)
         self.digest: bytes = self.known_as(b"")
         self._mark = mark_of(self.digest)
-        self.epoch: int | None = None  # None: not known; see `known_epoch`
+        self.numbers = Known()
         self.flying: dict[Flight, Any] = {}  # each with its passage
         # Those that run without the server, each with what its key is known by; by single operations, so
         # without a lock.
@@ -109,30 +111,39 @@ class Entries:
 
     def place_of(self, key: Hashable, epoch: int | None = None) -> scripts.Place:
         """Return where a key's entry is on the server, in this epoch or in the one that is known."""
-        epoch = (self.epoch or 0) if epoch is None else epoch
+        epoch = self.latest().epoch if epoch is None else epoch
         return scripts.place(entry_name(self.link.prefix, self.cache.name, key_bytes(key), epoch))
 
     def tag_digest(self, tag: str) -> bytes:
         """Return what a tag of this function is known by."""
         return self.known_as(b"tag" + tag.encode("utf-8", "surrogatepass"))
 
-    def known_epoch(self) -> int | None:
-        """Return the epoch; None if a newer one may have been missed, so that the server is to be asked."""
-        return self.epoch if self.link.bus.up else None
+    def known_numbers(self) -> Numbers | None:
+        """Return epoch and last cut; None if newer ones may have been missed: the server is to be asked."""
+        return self.numbers.now if self.link.bus.up else None
 
-    def learn_epoch(self, epoch: int, era: int) -> None:
+    def latest(self) -> Numbers:
+        """Return them as far as they are known."""
+        return self.numbers.now or Numbers()
+
+    def learn(self, numbers: Numbers, era: int) -> None:
         """The server was asked in this era; in a later one that is doubtful."""
         with self.link.lock:
             if era == self.link.era:
-                self.epoch = max(self.epoch or 0, epoch)
+                self.numbers.learn(numbers)
 
-    def envelope_of(self, value: Any, record: Record | None, born: int, refused: bool = False) -> Envelope:
-        """Return a value in its envelope; raises `UnportableValue`."""
+    def saw(self, numbers: Numbers, carried: int = 0) -> None:
+        """The server has given these; an entry has carried that cut."""
+        with self.link.lock:
+            self.numbers.saw(numbers, carried)
+
+    def envelope_of(self, value: Any, record: Record | None, cut: int, refused: bool = False) -> Envelope:
+        """Return a value in its envelope, with the last cut that was known; raises `UnportableValue`."""
         kind, payload = self.codec.enclose(value)
         if record is None:
-            return Envelope(kind, payload, born, refused=refused)
+            return Envelope(kind, payload, cut, refused=refused)
         after = record.refresh_at - record.landed
-        return Envelope(kind, payload, born, record.ttl, record.grace, after, refused, record.tags)
+        return Envelope(kind, payload, cut, record.ttl, record.grace, after, refused, record.tags)
 
     def near(self, record: Record, named: bytes, born: int) -> SharedRecord:
         """Return a record as it is kept here: cut to `near_ttl`, and with its marks."""
@@ -193,51 +204,59 @@ class Entries:
 
         Raises `Trouble` if one of them is that.
         """
-        current = self.link.current(drop)
-        epoch: int | None = self.epoch or 0
-        while current is not None and epoch is not None:
+        sent: Numbers | None = self.latest()
+        again = False
+        # Each time: another way may have confirmed it meanwhile, and others may have dropped it since.
+        while sent is not None and (current := self.link.current(drop)) is not None:
             era = self.link.era
-            replies = yield self.calls_of(current, epoch)
-            epoch = self.told(current, era, epoch, replies)
+            replies = yield self.calls_of(current, sent)
+            sent = self.told(current, era, sent, replies, again)
+            again = True
 
-    def told(self, drop: Drop, era: int, epoch: int, replies: list[Any]) -> int | None:
+    def told(
+        self, drop: Drop, era: int, sent: Numbers, replies: list[Any], again: bool = False
+    ) -> Numbers | None:
         """The server has answered what `calls_of` asked: None if the drop is confirmed.
 
-        Else its epoch, which is newer, so that it is to be told again. Raises `Trouble` if it refused.
+        Else its numbers, with which it is to be told again: by another epoch, newer or lost, the entry has
+        another name, and by a later cut (once) a put is not older. Raises `Trouble` if it refused.
         """
         raise_trouble(replies)
-        newest = scripts.number(replies[-1]) if len(replies) > 1 else epoch
-        if newest > epoch:
-            self.learn_epoch(newest, era)
+        newest = scripts.numbers(replies[-1]) if len(replies) > 1 else sent
+        if newest.epoch != sent.epoch or (newest.cut > sent.cut and _has_tags(drop) and not again):
+            self.learn(newest, era)
             return newest
         self.link.confirm(drop, replies[0])
         return None
 
-    def ask_epoch(self) -> scripts.Call:
-        """Return what asks for the epoch; `scripts.number` reads the reply."""
-        return scripts.command("GET", scripts.epoch_key(self.link.prefix, self.digest))
+    def ask_numbers(self) -> scripts.Call:
+        """Return what asks for epoch and last cut; `scripts.numbers` reads the reply."""
+        prefix, function = self.link.prefix, self.digest
+        keys = scripts.epoch_key(prefix, function), scripts.last_cut_key(prefix, function)
+        return scripts.command("MGET", *keys)
 
-    def calls_of(self, drop: Drop, epoch: int) -> list[scripts.Call]:
-        """Return what tells the server of a drop; of one key also what asks if this is still the epoch."""
-        call = self._call_of(drop, epoch)
-        return [call, self.ask_epoch()] if drop.kind in ("drop", "put") else [call]
+    def calls_of(self, drop: Drop, numbers: Numbers) -> list[scripts.Call]:
+        """Return what tells the server of a drop; of one key also what asks if these numbers still hold."""
+        call = self._call_of(drop, numbers)
+        return [call, self.ask_numbers()] if drop.kind in ("drop", "put") else [call]
 
-    def _call_of(self, drop: Drop, epoch: int) -> scripts.Call:
-        link = self.link
+    def _call_of(self, drop: Drop, numbers: Numbers) -> scripts.Call:
+        link, ever, life = self.link, self.numbers.ever, milliseconds(2 * _LONGEST)
         head = scripts.news_head(self.digest, drop.name or bytes(16), link.me)
         if drop.kind == "clear":
             key = scripts.epoch_key(link.prefix, self.digest)
-            return scripts.raise_epoch(key, life=milliseconds(2 * _LONGEST), bus=link.bus_channel, head=head)
+            return scripts.raise_epoch(key, known=ever.epoch, life=life, bus=link.bus_channel, head=head)
         if drop.kind == "cut":
-            key = scripts.cut_key(link.prefix, drop.name)
-            return scripts.cut([key], life=milliseconds(2 * _LONGEST), bus=link.bus_channel, heads=[head])
+            last = scripts.last_cut_key(link.prefix, self.digest)
+            tag = scripts.cut_key(link.prefix, drop.name)
+            return scripts.cut(last, tag, known=ever.cut, life=life, bus=link.bus_channel, head=head)
         payload: Any = drop.payload
         written = payload if drop.kind == "drop" else payload[0]
-        name = entry_name(link.prefix, self.cache.name, written, epoch)
+        name = entry_name(link.prefix, self.cache.name, written, numbers.epoch)
         place = scripts.place(name)
         if drop.kind == "drop":
             return scripts.drop(place, bus=link.bus_channel, head=head)
-        envelope: Envelope = payload[1]
+        envelope: Envelope = replace(payload[1], last_cut=numbers.cut)
         try:
             packed = self.envelopes.pack(name, written, envelope)
         except OversizedValue:  # this process has it, the others load their own
@@ -250,10 +269,9 @@ class Entries:
     def confirmed(self, drop: Drop, reply: Any) -> None:
         """The server has done it. What is not known here stays so: more may have been missed."""
         if drop.kind == "clear":
-            with self.link.lock:
-                if self.epoch is not None:
-                    self.epoch = max(self.epoch, int(reply))
+            self.saw(Numbers(epoch=int(reply)))
         elif drop.kind == "cut":
+            self.saw(Numbers(cut=int(reply)))
             self.link.raise_cut(drop.name, int(reply))
 
     # -- counts -------------------------------------------------------------------------------------
@@ -289,13 +307,19 @@ class Entries:
 
     def after_fork(self) -> None:
         """In a forked child: it counts for itself."""
-        self.epoch, self.flying, self.alone = None, {}, {}
+        self.flying, self.alone = {}, {}
+        self.numbers.forget()
         self._counts = dict.fromkeys(_COUNTS, 0)
 
 
 def mark_of(name: bytes) -> str:
     """The mark by which a near entry leaves: no tag of the user's begins like it."""
     return f"\0{name.hex()}"
+
+
+def _has_tags(drop: Drop) -> bool:
+    payload: Any = drop.payload
+    return drop.kind == "put" and bool(payload[1].tags)
 
 
 def milliseconds(seconds: float) -> int:

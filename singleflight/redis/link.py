@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ..common.messages import shown
 from ..core.cache import Cache
 from ..fleet.breaker import CONNECTED, Breaker, Change
+from ..fleet.cuts import Known, Numbers
 from ..fleet.drops import Drop, Drops
 from ..fleet.mailboxes import Mailboxes
 from ..locks.mutex import new_lock
@@ -30,7 +31,7 @@ from .keeper import Keeper, Order
 __all__ = ["Link"]
 
 _chance = random.Random().random  # not the shared one: programs seed that, and compare
-_MOST_CUTS = 10_000  # tags of which this process remembers when they were invalidated
+_MOST_CUTS = 10_000  # tags of which this process remembers the last cut
 _RETRY = 1.0  # seconds until the server is told again what it has refused
 
 
@@ -39,18 +40,24 @@ class Function(Protocol):
 
     cache: Cache
     digest: bytes
-    epoch: int | None
+    numbers: Known
 
     def is_again(self, other: Any, /) -> bool:
         """Return True if the other one is this function, defined once more."""
         ...
 
-    def calls_of(self, drop: Drop, epoch: int, /) -> list[scripts.Call]:
+    def latest(self) -> Numbers:
+        """Return epoch and last cut as far as they are known."""
+        ...
+
+    def calls_of(self, drop: Drop, numbers: Numbers, /) -> list[scripts.Call]:
         """Return what tells the server of a drop."""
         ...
 
-    def told(self, drop: Drop, era: int, epoch: int, replies: list[Any], /) -> int | None:
-        """The server has answered: None if the drop is confirmed, else its epoch, to be told again with."""
+    def told(
+        self, drop: Drop, era: int, sent: Numbers, replies: list[Any], again: bool = False, /
+    ) -> Numbers | None:
+        """The server has answered: None if the drop is confirmed, else its numbers, to be told again with."""
         ...
 
     def confirmed(self, drop: Drop, reply: Any, /) -> None:
@@ -251,27 +258,28 @@ class Link:
         if not left:
             self.keeper.nudge()  # whoever flushes waits for this
 
-    def orders(self, drop: Drop, epoch: int = 0) -> list[Order]:
-        """Return what the keeper sends for it; nothing where its function is gone."""
+    def orders(self, drop: Drop, newest: Numbers | None = None) -> list[Order]:
+        """Return what the keeper sends for it, again with `newest`; nothing where its function is gone."""
         function = self._function(drop.function)
         if function is None:
             with self.lock:
                 self.drops.confirmed(drop)
             return []
-        era, epoch = self.era, max(epoch, function.epoch or 0)
-        calls = function.calls_of(drop, epoch)
+        era, again = self.era, newest is not None
+        sent = function.latest() if newest is None else newest
+        calls = function.calls_of(drop, sent)
         replies: list[Any] = []
 
         def done(reply: Any) -> None:
             replies.append(reply)
             if len(replies) == len(calls):
                 try:
-                    newest = function.told(drop, era, epoch, replies)
+                    later = function.told(drop, era, sent, replies, again)
                 except Trouble as trouble:
                     self._was_refused(drop, trouble)
                 else:
-                    if newest is not None:
-                        self.keeper.hand_over(*self.orders(drop, newest))
+                    if later is not None:
+                        self.keeper.hand_over(*self.orders(drop, later))
 
         return [Order(call, done, partial(self._is_owed, drop)) for call in calls]
 
@@ -355,35 +363,39 @@ class Link:
     # -- what the bus tells ---------------------------------------------------------------------------
 
     def _heard(self, news: scripts.News) -> None:
-        if news.kind == "cut":
-            with self.lock:
-                self._remember_cut(news.key, news.number)
+        lost = False
         with self.lock:
             functions = self._living(news.function)
+            if news.kind == "cut":
+                self._remember_cut(news.key, news.number)
+                for function in functions:
+                    lost = function.numbers.heard_cut(news.number)
+        if lost:  # on the server, the number that this one should have followed on
+            self.keeper.hand_over(*self.orders(self.note("cut", functions[-1], news.key)))
         if news.sender != self.me or len(functions) > 1:  # defined twice, it is told by the other one too
             for function in functions:
                 function.heard(news)
 
-    def _remember_cut(self, tag: bytes, when: int) -> None:
+    def _remember_cut(self, tag: bytes, number: int) -> None:
         if len(self.cuts) >= _MOST_CUTS:
             self.cuts.clear()  # what is not known is asked for
-        self.cuts[tag] = max(when, self.cuts.get(tag, 0))
+        self.cuts[tag] = max(number, self.cuts.get(tag, 0))
 
     def learn_cuts(self, found: dict[bytes, int], era: int) -> None:
-        """These tags were asked for in this era: when each was invalidated, 0 if never."""
+        """These tags were asked for in this era: the number of the last cut of each, 0 if there was none."""
         with self.lock:
             if era == self.era:
-                for tag, when in found.items():
-                    self._remember_cut(tag, when)
+                for tag, number in found.items():
+                    self._remember_cut(tag, number)
 
-    def raise_cut(self, tag: bytes, when: int) -> None:
+    def raise_cut(self, tag: bytes, number: int) -> None:
         """This process has invalidated a tag; what is not known of it stays so."""
         with self.lock:
             if tag in self.cuts:
-                self._remember_cut(tag, when)
+                self._remember_cut(tag, number)
 
     def known_cuts(self, tags: list[bytes]) -> dict[bytes, int]:
-        """Return those of these tags of which it is known when they were invalidated; none while deaf."""
+        """Return the last cuts of those of these tags of which they are known; none while deaf."""
         if not self.bus.up:
             return {}
         with self.lock:

@@ -20,6 +20,7 @@ from ..core.landing import Arrival, Verdict, appraise, judge
 from ..core.transitions import is_unshared
 from ..fleet import claims
 from ..fleet.claims import Claim, Outcome
+from ..fleet.cuts import Numbers, is_cut
 from ..fleet.envelopes import Envelope
 from ..fleet.failures import failure_bytes, failure_from
 from ..fleet.keybytes import key_bytes
@@ -61,8 +62,9 @@ class Passage:
     """One flight on its way by the server. Its driver's alone; the link's lock guards `claim` and the box."""
 
     __slots__ = (
-        *("_asked", "_began", "_birth", "_box", "_entries", "_kind", "_lease", "_name", "_place", "_sighted"),
-        *("_written", "claim", "digest", "flight", "lacks", "leader", "waited"),
+        *("_asked", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
+        *("_outdated", "_place", "_sighted", "_written"),
+        *("claim", "digest", "flight", "lacks", "leader", "waited"),
     )
     flight: Flight
 
@@ -73,6 +75,8 @@ class Passage:
         self._lease: Lease | None = None
         self.leader: str | None = None
         self.waited: bool = False
+        self._outdated = False  # what was found last
+        self._cut = 0  # the last one that was known before the last question
         self._sighted = 0  # how often in a row it has seen a cycle that it is no part of
         self.lacks = False  # the loader has left it out
         mode: claims.Mode = "renew" if flight.background else "force" if flight.kind == "refresh" else "read"
@@ -111,7 +115,7 @@ class Passage:
                     if brought is not None:
                         return brought
                     with link.lock:
-                        step = claim.unreadable()
+                        step = claim.outdated() if self._outdated else claim.unreadable()
                 elif kind is claims.Run:
                     self.set_out(step)
                     return (yield from self.came(*(yield RUN)))
@@ -162,9 +166,10 @@ class Passage:
             if error is not None and not isinstance(error, Exception):
                 return None, error
         replies: Any = None
-        epoch, error = yield from self._replies(self._settle())
+        numbers, error = yield from self._replies(self._settle())
         if error is None:
-            place = self._find_place(epoch)
+            place = self._find_place(numbers.epoch)
+            self._cut = max(self._cut, numbers.cut)
             renumber(self.flight)
             self._asked = entries.cache.timer()
             call = scripts.claim(
@@ -197,19 +202,19 @@ class Passage:
         with link.lock:
             return self.claim.answered(answer, deaf=not link.bus.hears)
 
-    def _settle(self) -> Generator[list[scripts.Call], list[Any], int]:
-        """Tell the server what was dropped here and must reach it first; return the epoch."""
+    def _settle(self) -> Generator[list[scripts.Call], list[Any], Numbers]:
+        """Tell the server what was dropped here and must reach it first; return epoch and last cut."""
         entries, link = self._entries, self._entries.link
         if link.pending():
             for drop in link.first_for(entries.digest, self.digest):
                 yield from entries.sending(drop)
-        epoch, era = entries.known_epoch(), link.era
-        if epoch is None:
-            replies = yield [entries.ask_epoch()]
+        numbers, era = entries.known_numbers(), link.era
+        if numbers is None:
+            replies = yield [entries.ask_numbers()]
             raise_trouble(replies)
-            epoch = scripts.number(replies[0])
-            entries.learn_epoch(epoch, era)
-        return epoch
+            numbers = scripts.numbers(replies[0])
+            entries.learn(numbers, era)
+        return numbers
 
     @staticmethod
     def _send(call: scripts.Call) -> Generator[Any, Any, tuple[list[Any], BaseException | None]]:
@@ -362,6 +367,7 @@ class Passage:
         """Return what was found; None if it cannot be read, or is too old."""
         entries, cache, flight = self._entries, self._entries.cache, self.flight
         found = step.found if type(step) is claims.Adopt else Found(step.envelope, 0, 0, 0)
+        self._outdated = False
         try:
             envelope = entries.envelopes.open(self._name, self._written, found.envelope)
             if envelope.kind == "failure":
@@ -370,8 +376,10 @@ class Passage:
         except Unreadable as unread:
             entries.unread(unread.reason, flight.key)
             return None
-        if envelope.tags and (yield from self._is_cut(envelope.tags, envelope.born or found.birth)):
-            return None
+        if envelope.tags:
+            self._outdated = yield from self._is_cut(envelope.tags, envelope.last_cut)
+            if self._outdated:
+                return None
         if not self.waited:
             entries.count("shared_hits")
         now = cache.timer()
@@ -401,8 +409,8 @@ class Passage:
         ttl = min(found.left / 1000, entries.terms.near_ttl)
         return Brought(None, error=error, verdict=Verdict(error, ttl, marks=entries.marks(self.digest, ())))
 
-    def _is_cut(self, of: tuple[str, ...], born: int) -> Generator[Any, Any, bool]:
-        """Return True if a tag was invalidated since then; ask for what is not known."""
+    def _is_cut(self, of: tuple[str, ...], last: int) -> Generator[Any, Any, bool]:
+        """Return True if a tag was invalidated after this cut; ask for what is not known."""
         entries, link = self._entries, self._entries.link
         tags = [entries.tag_digest(tag) for tag in of]
         era, known = link.era, link.known_cuts(tags)
@@ -412,10 +420,14 @@ class Passage:
             replies, error = yield [scripts.command("MGET", *keys)]
             if error is not None or isinstance(replies[0], Trouble):
                 return True
-            found = {tag: scripts.number(when) for tag, when in zip(unknown, replies[0], strict=True)}
+            found = {tag: scripts.number(cut) for tag, cut in zip(unknown, replies[0], strict=True)}
             link.learn_cuts(found, era)
             known.update(found)
-        return any(when >= born for when in known.values())
+        newest = max(known.values())
+        if newest > entries.latest().cut or last > entries.numbers.ever.cut:
+            entries.saw(Numbers(cut=newest), carried=last)
+        self._cut = max(self._cut, newest)  # what it loads instead is to be later
+        return is_cut(known.values(), last)
 
     # -- running the function -----------------------------------------------------------------------
 
@@ -548,7 +560,7 @@ class Passage:
         if storable and ttl > 0 and record is None:  # detached: who has come since must not have it
             return Outcome("aborted")
         try:
-            envelope = entries.envelope_of(value, record, self._birth, refused)
+            envelope = entries.envelope_of(value, record, self._cut, refused)
             packed = entries.envelopes.pack(self._name, self._written, envelope)
         except OversizedValue as error:
             entries.say_once("oversized", self.flight.key, f"cannot be shared: {error}")
@@ -564,7 +576,7 @@ class Passage:
             return Outcome("aborted")
         entries = self._entries
         payload = failure_bytes(error, entries.link.name, entries.terms.errors)
-        envelope = Envelope("failure", payload, self._birth, ttl)
+        envelope = Envelope("failure", payload, self._cut, ttl=ttl)
         packed = entries.envelopes.pack(self._name, self._written, envelope)
         return Outcome("failed", packed, *(lives(envelope) if ttl else (0, 0)))
 

@@ -11,6 +11,7 @@ from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from ..fleet.claims import Mode, Publish, Release
+from ..fleet.cuts import MOST, Numbers
 from ..fleet.replies import (
     AGAIN,
     Absent,
@@ -41,12 +42,14 @@ __all__ = [
     "cut_key",
     "drop",
     "epoch_key",
+    "last_cut_key",
     "looked",
     "looks",
     "missing",
     "news_head",
     "news_of",
     "number",
+    "numbers",
     "pass_on",
     "place",
     "publish",
@@ -88,7 +91,7 @@ class News(NamedTuple):
     "drop"   an entry was dropped or put        the key's      the server's time, in milliseconds
     "new"    a value took another's place       the key's      the server's time
     "epoch"  all of a function was dropped      any            the new epoch
-    "cut"    what has a tag was dropped         the tag's      the server's time
+    "cut"    what has a tag was dropped         the tag's      that of the cut
 
     `function` and `key` are digests of 16 bytes, `sender` the 8 bytes of the process that sent it.
     """
@@ -116,8 +119,13 @@ def epoch_key(prefix: str, function: bytes) -> bytes:
     return f"{prefix}:{{told}}:e:{function.hex()}".encode()
 
 
+def last_cut_key(prefix: str, function: bytes) -> bytes:
+    """Return the name of the number of a function's last cut. Cuts and epochs are in one slot, for MGET."""
+    return f"{prefix}:{{told}}:n:{function.hex()}".encode()
+
+
 def cut_key(prefix: str, tag: bytes) -> bytes:
-    """Return the name of a tag's cut; `tag` is its digest. Cuts and epochs are in one slot, for MGET."""
+    """Return the name of a tag's cut; `tag` is its digest."""
     return f"{prefix}:{{told}}:c:{tag.hex()}".encode()
 
 
@@ -219,20 +227,21 @@ def put(
     return Call(texts.PUT, place, args)
 
 
-def raise_epoch(key: bytes, *, life: int, bus: bytes, head: bytes) -> Call:
-    """Raise a function's epoch and tell the bus. The reply is the new epoch, a number that it never had.
+def raise_epoch(key: bytes, *, known: int, life: int, bus: bytes, head: bytes) -> Call:
+    """Raise a function's epoch, above the one that is known, and tell the bus. The reply is the new epoch.
 
     It is kept for `life` milliseconds, which must be longer than any entry of the epoch before lives.
     """
-    return Call(texts.RAISE, (key,), (life, bus, head))
+    return Call(texts.RAISE, (key,), (known, life, bus, head))
 
 
-def cut(keys: Sequence[bytes], *, life: int, bus: bytes, heads: Sequence[bytes]) -> Call:
-    """Note that what was born with these tags until now is dropped, and tell the bus.
+def cut(last: bytes, tag: bytes, *, known: int, life: int, bus: bytes, head: bytes) -> Call:
+    """Number a cut of a tag, above all that are known (`fleet.cuts`), and tell the bus. The reply is that.
 
-    It is kept for `life` milliseconds, longer than any entry lives. The reply is the server's time.
+    `last` and `tag` are the keys of the function's last cut and of the tag's. They are kept for `life`
+    milliseconds, longer than any entry lives.
     """
-    return Call(texts.CUT, keys, (life, bus, *heads))
+    return Call(texts.CUT, (last, tag), (known, life, bus, head))
 
 
 def check(prefix: str, channels: Sequence[bytes]) -> Call:
@@ -292,9 +301,15 @@ def _led(reply: bytes) -> Waiting | Renewing:
     return Waiting(left, name, _unframed(rest)[0] or b"") if reply[:1] == b"w" else Renewing(left, name)
 
 
-def number(reply: Any, otherwise: int = 0) -> int:
-    """Return the number that a plain key holds; otherwise this, as where it holds nothing."""
-    return int(reply) if isinstance(reply, bytes) and reply.isdigit() else otherwise
+def number(reply: Any) -> int:
+    """Return the number that a plain key holds; 0 where it holds nothing, or what is no such number."""
+    held = int(reply) if isinstance(reply, bytes) and reply.isdigit() and len(reply) <= 16 else 0
+    return held if held <= MOST else 0
+
+
+def numbers(reply: Any) -> Numbers:
+    """Return those of a function, from the reply to MGET of its epoch and its last cut."""
+    return Numbers(*map(number, reply))
 
 
 def told(reply: Any) -> Told | Refused:

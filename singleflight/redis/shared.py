@@ -283,12 +283,12 @@ class SharedFunction(Entries):
 
     def _look(self, key: Hashable) -> Asking:
         self.settle()
-        epoch = self.known_epoch()
-        if epoch is None:
-            replies = yield [self.ask_epoch()]
+        numbers = self.known_numbers()
+        if numbers is None:
+            replies = yield [self.ask_numbers()]
             raise_trouble(replies)
-            epoch = scripts.number(replies[0])
-        return (yield scripts.looks(self.place_of(key, epoch), self.version))
+            numbers = scripts.numbers(replies[0])
+        return (yield scripts.looks(self.place_of(key, numbers.epoch), self.version))
 
     def _explanation(self, key: Hashable, replies: list[Any]) -> FleetExplanation:
         raise_trouble(replies)
@@ -347,9 +347,10 @@ class SharedFunction(Entries):
         """The bus tells of a change by another process."""
         if news.kind == "epoch":
             with self.link.lock:
-                known = self.epoch is not None and news.number <= self.epoch
-                self.epoch = max(self.epoch or 0, news.number)
-            if not known:
+                is_other = self.numbers.heard_epoch(news.number)
+                if self.numbers.now is None:
+                    self.link.era += 1  # an answer that is on its way may be older
+            if is_other:
                 drop_here(self.cache)
         elif news.kind == "new":
             self._renew_soon(mark_of(news.key))
@@ -377,7 +378,7 @@ class SharedFunction(Entries):
         Nobody is to join a flight that this process leads for all: its key may have been dropped.
         """
         with self.link.lock:
-            self.epoch = None
+            self.numbers.forget()
             leading = [passage.flight for passage in self.led()]
         cut(self.cache, (mark_of(self.digest),))
         for flight in leading:

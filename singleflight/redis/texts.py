@@ -47,6 +47,15 @@ end
 local function tell(channel, message) redis.pcall('PUBLISH', channel, message) end
 """
 
+# How a number of `fleet.cuts` follows on the one that a key holds, which may have been lost, or be anything.
+_NEXT = """
+local function following(key, known)
+  local last = tonumber(redis.call('GET', key)) or 0
+  if not (last < 2^52) then last = 0 end  -- as `fleet.cuts.MOST`
+  return math.max(now, math.max(last, tonumber(known)) + 1)
+end
+"""
+
 _WAKE = """
 local function wake(channels, kind, version, chain, payload)
   local name = string.char(#KEYS[2]) .. KEYS[2] .. version
@@ -262,10 +271,12 @@ return dropped
 RAISE: Final = _script(
     "raise",
     _TIME,
+    _NEXT,
     """
-local epoch = math.max(now, (tonumber(redis.call('GET', KEYS[1])) or 0) + 1)
-redis.call('SET', KEYS[1], at(epoch), 'PX', ARGV[1])
-tell(ARGV[2], 'e' .. ARGV[3] .. at(epoch))
+local known, life, bus, head = unpack(ARGV)
+local epoch = following(KEYS[1], known)
+redis.call('SET', KEYS[1], at(epoch), 'PX', life)
+tell(bus, 'e' .. head .. at(epoch))
 return epoch
 """,
 )
@@ -273,13 +284,14 @@ return epoch
 CUT: Final = _script(
     "cut",
     _TIME,
+    _NEXT,
     """
-for i, key in ipairs(KEYS) do
-  local cut = math.max(now, tonumber(redis.call('GET', key)) or 0)
-  redis.call('SET', key, at(cut), 'PX', ARGV[1])
-  tell(ARGV[2], 'c' .. ARGV[2 + i] .. at(cut))
-end
-return now
+local known, life, bus, head = unpack(ARGV)
+local cut = following(KEYS[1], known)
+redis.call('SET', KEYS[1], at(cut), 'PX', life)
+redis.call('SET', KEYS[2], at(cut), 'PX', life)
+tell(bus, 'c' .. head .. at(cut))
+return cut
 """,
 )
 

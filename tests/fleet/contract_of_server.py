@@ -362,17 +362,32 @@ class ContractOfServer:
 
     def test_an_epoch_grows(self, server):
         """Each is told to all, and was never one before."""
-        epochs = [server.raise_epoch("function") for _ in range(3)]
+        epochs = [server.raise_epoch() for _ in range(3)]
         assert epochs == sorted(set(epochs))
-        assert server.hear("bus") == [("epoch", "function")] * 3
+        assert server.numbers() == (epochs[-1], 0)
+        assert server.hear("bus") == [("epoch", "function", epoch) for epoch in epochs]
 
-    def test_a_cut_is_the_time_of_the_server(self, server):
-        """What was born before is dropped, what is born after is not."""
-        before = claim(server, b"a").birth
-        assert server.cuts_of("blue", "red") == [None, None]
-        server.cut("blue")
-        [cut, none] = server.cuts_of("blue", "red")
-        assert none is None
-        server.passes(2)
-        assert before <= cut < claim(server, b"b", key="other").birth
-        assert server.hear("bus") == [("cut", "blue")]
+    def test_cuts_are_numbered(self, server):
+        """Over all tags of a function; each is told to all, and was never one before."""
+        assert server.numbers() == (0, 0)
+        assert server.cut_of("blue") == 0
+        tags = ["blue", "red", "blue"]
+        cuts = [server.cut(tag) for tag in tags]
+        assert cuts == sorted(set(cuts))
+        assert (server.cut_of("blue"), server.cut_of("red"), server.cut_of("green")) == (cuts[2], cuts[1], 0)
+        assert server.numbers() == (0, cuts[2])
+        assert server.hear("bus") == [("cut", tag, cut) for tag, cut in zip(tags, cuts, strict=True)]
+
+    def test_numbers_are_above_those_that_are_known(self, server):
+        """Also where the server has lost its own, and above its clock, where nothing is known."""
+        birth = claim(server, b"a").birth
+        for give in (server.raise_epoch, lambda known: server.cut("blue", known)):
+            first = give(0)
+            assert first >= birth
+            known = first + LONG
+            assert give(known) == known + 1
+            assert give(first) == known + 2
+            server.loses_numbers()
+            assert birth <= give(0) < known
+            server.loses_numbers()
+            assert give(known + 2) == known + 3

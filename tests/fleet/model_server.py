@@ -6,6 +6,7 @@ Times are whole milliseconds. `contract_of_server` says what holds for this and 
 from copy import copy
 from dataclasses import dataclass, field
 
+from singleflight.fleet.cuts import Numbers
 from singleflight.fleet.replies import (
     AGAIN,
     Absent,
@@ -44,8 +45,9 @@ class ModelServer:
     def __init__(self):
         self.now = 1
         self.entries = {}
-        self.epochs = {}
-        self.cuts = {}
+        self.epoch = 0
+        self.last_cut = 0
+        self.cuts = {}  # by tag
         self.channels = {}  # name: what was published since it was last heard
         self.subscribed = set()
 
@@ -59,7 +61,7 @@ class ModelServer:
         self.channels.setdefault(channel, [])
 
     def hear(self, channel):
-        """Return what came since the last time: (key, version, wake), or on the bus (kind, subject)."""
+        """Return what came since the last time: (key, version, wake), or what `scripts.News` says."""
         heard = self.channels.get(channel, [])
         self.channels[channel] = []
         return heard
@@ -80,7 +82,7 @@ class ModelServer:
             )
             for key, entry in self.entries.items()
         }
-        twin.epochs, twin.cuts, twin.subscribed = dict(self.epochs), dict(self.cuts), set(self.subscribed)
+        twin.cuts, twin.subscribed = dict(self.cuts), set(self.subscribed)
         twin.channels = {name: list(heard) for name, heard in self.channels.items()}
         return twin
 
@@ -99,7 +101,7 @@ class ModelServer:
             if entry != Entry()
         ]
         heard = [(name, tuple(messages)) for name, messages in sorted(self.channels.items()) if messages]
-        told = (tuple(sorted(self.epochs.items())), tuple(sorted(self.cuts.items())))
+        told = (self.epoch, self.last_cut, tuple(sorted(self.cuts.items())))
         return (self.now, tuple(entries), told, tuple(heard), tuple(sorted(self.subscribed)))
 
     # -- the scripts
@@ -202,20 +204,30 @@ class ModelServer:
             self._wake(key, other, waiters, wake)
         self._tell("bus", ("drop", key))
 
-    def raise_epoch(self, function):
-        self.epochs[function] = max(self.now, self.epochs.get(function, 0) + 1)
-        self._tell("bus", ("epoch", function))
-        return self.epochs[function]
+    def raise_epoch(self, known=0):
+        self.epoch = self._following(self.epoch, known)
+        self._tell("bus", ("epoch", "function", self.epoch))
+        return self.epoch
 
-    def cut(self, *tags):
-        for tag in tags:
-            self.cuts[tag] = max(self.now, self.cuts.get(tag, 0))
-            self._tell("bus", ("cut", tag))
+    def cut(self, tag, known=0):
+        self.last_cut = self.cuts[tag] = self._following(self.last_cut, known)
+        self._tell("bus", ("cut", tag, self.last_cut))
+        return self.last_cut
 
-    def cuts_of(self, *tags):
-        return [self.cuts.get(tag) for tag in tags]
+    def numbers(self):
+        return Numbers(self.epoch, self.last_cut)
+
+    def cut_of(self, tag):
+        return self.cuts.get(tag, 0)
+
+    def loses_numbers(self):
+        """They were evicted, and what they have dropped was not."""
+        self.epoch = self.last_cut = 0
 
     # -- their parts
+
+    def _following(self, last, known):
+        return max(self.now, max(last, known) + 1)
 
     def _entry(self, key):
         return self.entries.setdefault(key, Entry())

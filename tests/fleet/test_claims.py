@@ -78,6 +78,7 @@ EVENTS = {
     "failed": lambda claim: claim.failed(),
     "read_only": lambda claim: claim.read_only(),
     "unreadable": lambda claim: claim.unreadable(),
+    "outdated": lambda claim: claim.outdated(),
     "ran": lambda claim: claim.ran(Outcome("value", b"v", 10, 20)),
     "lost": lambda claim: claim.lost(),
     "told_off": lambda claim: claim.told_off(),
@@ -105,6 +106,7 @@ TABLE = {
     ("waiting", "lapsed"): ("asking", Ask("read", 2, b"c")),
     ("waiting", "failed"): ("alone", Run(1, False)),
     ("found", "unreadable"): ("asking", Ask("force", 2, b"")),
+    ("found", "outdated"): ("asking", Ask("force", 2, b"")),
     ("leading", "ran"): ("telling", Publish(b"v", 10, 20)),
     ("leading", "lost"): ("alone", True),
     ("alone", "ran"): ("ended", Land(True)),
@@ -222,6 +224,33 @@ def test_what_cannot_be_read_is_asked_past_once(mode):
     assert claim.unreadable() == Run(1, False)
 
 
+@pytest.mark.parametrize("mode", ["read", "renew", "force"])
+def test_what_is_outdated_is_asked_past_four_times(mode):
+    """Who leads next is likely to know of the cut; in the end the function runs all the same."""
+    claim = Claim(mode, b"t", 1)
+    claim.begin()
+    claim.answered(VALUE)
+    for _ in range(4):
+        assert claim.outdated() == Ask("force", 0, b"")
+        claim.answered(Waiting(1000, "w", b"c"))
+        assert claim.lapsed() == Ask("force", 0, b"c")
+        claim.answered(Waiting(1000, "w", b"c"))
+        claim.woken(Wake("value", VALUE, b"c"))
+    assert claim.outdated() == Run(1, False)
+
+
+def test_what_is_outdated_and_then_cannot_be_read_is_not_asked_past_again():
+    """The other way round it is: who leads next may well write what can be read."""
+    claim = claim_in("found")
+    claim.outdated()
+    claim.answered(VALUE)
+    assert claim.unreadable() == Run(1, False)
+    claim = claim_in("found")
+    claim.unreadable()
+    claim.answered(VALUE)
+    assert claim.outdated() == Ask("force", 2, b"")
+
+
 def test_an_oversized_value_counts_as_unreadable():
     """Also the second time."""
     claim = claim_in("asking")
@@ -322,7 +351,7 @@ LEAVES = {
     "new": [lambda claim: claim.begin()],
     "asking": [EVENTS[f"answered({what})"] for what in ("Waiting", "Absent", "Oversized", "Renewing")],
     "waiting": [EVENTS["woken(again)"], EVENTS["woken(passed, empty)"], EVENTS["lapsed"], EVENTS["failed"]],
-    "found": [EVENTS["unreadable"]],
+    "found": [EVENTS["unreadable"], EVENTS["outdated"]],
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from singleflight.fleet.cuts import MOST
 from singleflight.fleet.envelopes import Envelope, Envelopes, checked_signing_key
 from singleflight.fleet.refusals import OversizedValue, Reason, UnportableValue, Unreadable
 
@@ -113,6 +114,16 @@ def test_flags_of_another_version():
     value = envelopes().pack(NAME, KEY, Envelope("value", b"payload"))
     for flags in (16, 128, 3, 1):
         assert reason_of(envelopes().open, NAME, KEY, value[:1] + bytes([flags]) + value[2:]) == "format"
+
+
+def test_a_number_that_is_none():
+    """Above what the server counts exactly; the highest is read."""
+    for last_cut in (MOST, MOST + 1, 2**64 - 1):
+        whole = envelopes().pack(NAME, KEY, Envelope("value", b"payload", last_cut))
+        if last_cut == MOST:
+            assert envelopes().open(NAME, KEY, whole).last_cut == MOST
+        else:
+            assert reason_of(envelopes().open, NAME, KEY, whole) == "format"
 
 
 def test_an_unsigned_envelope_is_not_read_by_who_signs():

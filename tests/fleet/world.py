@@ -744,7 +744,7 @@ class World:
         return not all(process.heard for process in self.processes)
 
 
-def explore(world, most=200_000):
+def explore(world, most=200_000, at_end=None):
     """Go all ways from here. Return the numbers of states and of ends; raises a `Violation` with its way."""
     seen, ends, way = set(), 0, [world]
     while way:
@@ -752,7 +752,7 @@ def explore(world, most=200_000):
         moves = here.moves()
         if not moves:
             ends += 1
-            judge_end(here)
+            (at_end or judge_end)(here)
         for move in moves:
             there = here.copied()
             try:

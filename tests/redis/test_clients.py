@@ -246,8 +246,10 @@ def test_the_least_rights_are_enough(make, as_user):
     assert caller.clients.missing("sf", [b"sf:p:1", b"sf:bus"]) == []
     caller.call(claim())
     publish = scripts.publish(PLACE, b"1", b"a", scripts.Publish(b"v", 60_000, 60_000), **ENDING)
+    numbering = {"known": 0, "life": 1000, "bus": b"sf:bus", "head": b"h" * 40}
     for call in (publish, drop(), claim(), scripts.pass_on(PLACE, b"1", b"a", b"x", lease=1000),
-                 scripts.raise_epoch(scripts.epoch_key("sf", b"f"), life=1000, bus=b"sf:bus", head=b"h" * 40),
+                 scripts.raise_epoch(scripts.epoch_key("sf", b"f"), **numbering),
+                 scripts.cut(scripts.last_cut_key("sf", b"f"), scripts.cut_key("sf", b"t"), **numbering),
                  scripts.command("MGET", scripts.cut_key("sf", b"t"))):  # fmt: skip
         caller.call(call)
     assert caller.clients.identity() is None  # it may not ask, and that is no trouble
@@ -452,7 +454,7 @@ def test_a_child_has_connections_of_its_own(library, url, direct):
 
 def test_a_right_to_read_that_is_missing_is_no_error(as_user):
     """The server cannot be asked which epoch it is: calls load alone, and the explanation says so."""
-    store = RedisStore(as_user("~sf:*", "&sf:*", *(rule for rule in RULES if rule != "+get")), timeout=2)
+    store = RedisStore(as_user("~sf:*", "&sf:*", *(rule for rule in RULES if rule != "+mget")), timeout=2)
     price = single_flight_ttl(ttl=60, name="price", store=store)(lambda symbol: 984.75)
     assert price.explain_fleet("ASML").would == "degraded"
     assert price("ASML") == 984.75

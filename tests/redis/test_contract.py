@@ -59,7 +59,9 @@ class RealServer:
         if channel == "bus":
             news = scripts.news_of(data)
             assert (news.function, news.sender) == (FUNCTION, SENDER)
-            return news.kind, news.key.rstrip(b"\0").decode() or "function"
+            subject = news.key.rstrip(b"\0").decode() or "function"
+            numbered = news.kind in ("epoch", "cut")
+            return (news.kind, subject, news.number) if numbered else (news.kind, subject)
         name, wake = scripts.wake_of(data)
         for key in ("k", "other"):
             for version in (b"1", b"2"):
@@ -100,18 +102,25 @@ class RealServer:
         times = {"fresh": fresh, "life": life, "most": most}
         return self.clients.call(scripts.put(entry(key), version, envelope, bus=BUS, head=head(key), **times))
 
-    def raise_epoch(self, function):
+    def raise_epoch(self, known=0):
         key = scripts.epoch_key("sf", FUNCTION)
-        return self.clients.call(scripts.raise_epoch(key, life=60_000, bus=BUS, head=head("")))
+        return self.clients.call(scripts.raise_epoch(key, known=known, life=60_000, bus=BUS, head=head("")))
 
-    def cut(self, *tags):
-        keys = [scripts.cut_key("sf", tag.encode()) for tag in tags]
-        self.clients.call(scripts.cut(keys, life=60_000, bus=BUS, heads=[head(tag) for tag in tags]))
+    def cut(self, tag, known=0):
+        last, key = scripts.last_cut_key("sf", FUNCTION), scripts.cut_key("sf", tag.encode())
+        call = scripts.cut(last, key, known=known, life=60_000, bus=BUS, head=head(tag))
+        return self.clients.call(call)
 
-    def cuts_of(self, *tags):
-        keys = [scripts.cut_key("sf", tag.encode()) for tag in tags]
-        found = self.clients.call(scripts.command("MGET", *keys))
-        return [None if each is None else int(each) for each in found]
+    def numbers(self):
+        keys = scripts.epoch_key("sf", FUNCTION), scripts.last_cut_key("sf", FUNCTION)
+        return scripts.numbers(self.clients.call(scripts.command("MGET", *keys)))
+
+    def cut_of(self, tag):
+        [found] = self.clients.call(scripts.command("MGET", scripts.cut_key("sf", tag.encode())))
+        return scripts.number(found)
+
+    def loses_numbers(self):
+        self.direct.delete(scripts.epoch_key("sf", FUNCTION), scripts.last_cut_key("sf", FUNCTION))
 
 
 class TestRealServer(ContractOfServer):

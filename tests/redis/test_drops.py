@@ -6,6 +6,7 @@ import pytest
 
 from singleflight import single_flight_ttl
 from singleflight.core.landing import new_record
+from singleflight.fleet.cuts import Numbers
 from singleflight.redis import link as links
 from singleflight.redis import scripts
 
@@ -38,6 +39,28 @@ def test_a_process_that_has_asked_nothing_yet_may_drop(fleet, drop):
     ]()
     until(lambda: b.entry("ASML") is None)
     assert b("ASML") == (70 if drop == "put" else 2)
+
+
+@pytest.mark.parametrize("where", ["thread", "loop"])
+@pytest.mark.parametrize("drop", ["invalidate", "put"])
+def test_a_drop_reaches_what_has_its_name_since_the_epoch_was_lost(fleet, direct, drop, where):
+    """As on a server that came back empty, before this process has heard of that."""
+    body = Loads(lambda n: n)
+    a, b, c = (fleet(body) for _ in range(3))
+    a.cache_clear()
+    assert a("other") == 1
+    assert direct.delete(scripts.epoch_key("sf", a._self_cache.tier.digest))
+    assert b("ASML") == 2
+
+    def change():
+        a.put(70, "ASML") if drop == "put" else a.invalidate("ASML")
+
+    async def main():
+        change()
+
+    asyncio.run(main()) if where == "loop" else change()
+    assert fleet.store_of(a).flush(PATIENCE)
+    assert c("ASML") == (70 if drop == "put" else 3)
 
 
 def test_a_drop_after_a_gap_reaches_the_server(fleet):
@@ -113,15 +136,26 @@ def test_a_deaf_process_asks_for_the_epoch_each_time(fleet, deaf):
     assert b("ASML") == 2
 
 
-def test_foreign_bytes_for_an_epoch_are_none(fleet, direct):
-    """Nor does a caller see an error."""
+@pytest.mark.parametrize("foreign", [b"?", b"9" * 16, b"9" * 400, b"nan", b"-1", b"1e400"])
+def test_foreign_bytes_for_numbers_are_none(fleet, direct, foreign):
+    """Nor does a caller see an error; what is invalidated is dropped."""
     body = Loads(lambda n: n)
     a, b = fleet(body, tags=lambda landing: ["eu"]), fleet(body, tags=lambda landing: ["eu"])
     tier = a._self_cache.tier
-    direct.set(scripts.epoch_key("sf", tier.digest), b"what is this?", px=60_000)
-    direct.set(scripts.cut_key("sf", tier.tag_digest("eu")), b"what is this?", px=60_000)
-    assert a("ASML") == 1
-    assert b("ASML") in (1, 2)
+    keys = (
+        scripts.epoch_key("sf", tier.digest),
+        scripts.last_cut_key("sf", tier.digest),
+        scripts.cut_key("sf", tier.tag_digest("eu")),
+    )
+    for key in keys:
+        direct.set(key, foreign, px=60_000)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    a.invalidate_tag("eu")
+    until(lambda: b.entry("ASML") is None)
+    assert (b("ASML"), a("ASML")) == (2, 2)
+    a.cache_clear()
+    until(lambda: b.entry("ASML") is None)
+    assert (b("ASML"), a("ASML")) == (3, 3)
 
 
 def test_a_put_that_is_confirmed_is_not_sent_again(fleet):
@@ -136,6 +170,21 @@ def test_a_put_that_is_confirmed_is_not_sent_again(fleet):
     tell()
     until(lambda: a.entry("ASML") is None)
     assert a("ASML") == 71
+
+
+@pytest.mark.parametrize("newest", [[b"5", None], [None, b"5"]])
+def test_a_put_that_was_confirmed_meanwhile_is_not_sent_again(fleet, newest):
+    """By the keeper, while a claim that had sent it first was told to send it again."""
+    price = fleet(Loads(), tags=lambda landing: ["eu"])
+    cache = price._self_cache
+    record = new_record(cache, ("ASML",), 70, cache.timer(), 60.0, 0.0, ("eu",))
+    cache.tier.put(("ASML",), record)
+    [drop] = cache.tier.link.drops.unconfirmed()
+    sending = cache.tier.sending(drop)
+    assert len(next(sending)) == 2
+    cache.tier.link.confirm(drop, 1)
+    with pytest.raises(StopIteration):
+        sending.send([1, newest])
 
 
 def test_a_store_that_was_closed_connects_again(fleet):
@@ -187,14 +236,31 @@ def test_what_was_asked_before_a_gap_is_not_believed_after_it(fleet):
     tier = price._self_cache.tier
     era = tier.link.era
     tier.link._gap(False)
-    tier.learn_epoch(7, era)
+    tier.learn(Numbers(7, 7), era)
     tier.link.learn_cuts({b"tag": 7}, era)
-    assert tier.known_epoch() is None
+    assert tier.known_numbers() is None
     assert tier.link.known_cuts([b"tag"]) == {}
-    tier.learn_epoch(8, tier.link.era)
+    tier.learn(Numbers(8, 9), tier.link.era)
     tier.link.learn_cuts({b"tag": 8}, tier.link.era)
-    assert tier.known_epoch() == 8
+    assert tier.known_numbers() == Numbers(8, 9)
     assert tier.link.known_cuts([b"tag"]) == {b"tag": 8}
+
+
+@pytest.mark.parametrize("known", [0, 9])
+def test_what_was_asked_before_an_epoch_was_heard_is_not_believed_after_it(fleet, known):
+    """Also after one that is lower than the known one, as the server had lost that."""
+    price = fleet(Loads())
+    price("ASML")
+    tier = price._self_cache.tier
+    tier.numbers.forget()
+    if known:
+        tier.learn(Numbers(known, 0), tier.link.era)
+    era = tier.link.era
+    tier.heard(scripts.News("epoch", tier.digest, bytes(16), bytes(8), 8))
+    tier.learn(Numbers(7, 0), era)
+    assert tier.known_numbers() is None
+    tier.learn(Numbers(8, 0), tier.link.era)
+    assert tier.known_numbers() == Numbers(8, 0)
 
 
 # -- what the server refuses --------------------------------------------------------------------------

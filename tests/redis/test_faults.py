@@ -34,7 +34,7 @@ def place_of(function, *args):
     tier = function._self_cache.tier
     tier.settle()
     key = key_bytes(function.explain(*args).key)
-    return scripts.place(entry_name("sf", "price", key, tier.epoch or 0)), tier.version
+    return scripts.place(entry_name("sf", "price", key, tier.latest().epoch)), tier.version
 
 
 def state_of(fleet, function):

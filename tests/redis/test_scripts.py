@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from singleflight.fleet.cuts import MOST, Numbers
 from singleflight.fleet.replies import AGAIN, Found, Refused, Told, Wake
 from singleflight.redis import scripts
 
@@ -52,6 +53,29 @@ def test_news_is_read(kind, head, number):
     assert news.kind[0] == kind
     assert news.function + news.key + news.sender == head
     assert news.number == number
+
+
+@pytest.mark.parametrize(
+    ("held", "number"),
+    [
+        (None, 0),
+        (b"", 0),
+        (b"0", 0),
+        (b"1796008563000", 1796008563000),
+        (b"%d" % MOST, MOST),
+        (b"%d" % (MOST + 1), 0),
+        (b"9" * 17, 0),
+        (b"9" * 5000, 0),
+        (b"-1", 0),
+        (b"1e3", 0),
+        ("7", 0),
+    ],
+)
+def test_numbers_are_read(held, number):
+    """What is none counts as if there were nothing."""
+    assert scripts.number(held) == number
+    assert scripts.numbers([held, b"3"]) == Numbers(number, 3)
+    assert scripts.numbers([b"3", held]) == Numbers(3, number)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=4), min_size=2, max_size=2, unique=True))

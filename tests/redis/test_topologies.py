@@ -92,12 +92,16 @@ def test_entries_are_spread_over_a_cluster(make, their_cluster, cluster):
 def test_cuts_and_epochs_of_a_cluster_are_read_at_once(make, their_cluster):
     """They are in one slot."""
     caller = make(their_cluster)
-    keys = [scripts.cut_key("sf", tag) for tag in (b"t" * 16, b"u" * 16)]
-    caller.call(scripts.cut(keys, life=60_000, bus=b"bus", heads=[b"h" * 40] * 2))
-    keys.append(scripts.epoch_key("sf", b"f" * 16))
-    first, second, none = caller.call(scripts.command("MGET", *keys))
-    assert int(first) == int(second)
-    assert none is None
+    last, *tags = (
+        scripts.last_cut_key("sf", b"f" * 16),
+        *(scripts.cut_key("sf", t * 16) for t in (b"t", b"u")),
+    )
+    for tag in tags:
+        caller.call(scripts.cut(last, tag, known=0, life=60_000, bus=b"bus", head=b"h" * 40))
+    keys = [last, *tags, scripts.epoch_key("sf", b"f" * 16)]
+    numbers = [scripts.number(each) for each in caller.call(scripts.command("MGET", *keys))]
+    assert 0 < numbers[1] < numbers[2] == numbers[0]
+    assert numbers[3] == 0
 
 
 def test_a_moved_slot_is_followed(make, their_own_cluster, own_cluster):

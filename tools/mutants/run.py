@@ -64,7 +64,10 @@ DECORATED = [
 ]
 KEYS = ["decorators/test_key_options.py", "decorators/test_key_model.py", "contract/test_key_names.py"]
 TELLING = ["threads/test_told.py", "contract/test_one_call.py"]
-SHARED = ["redis/test_functions.py", "redis/test_faults.py", "redis/test_bulk.py"]
+SHARED = [
+    *("redis/test_functions.py", "redis/test_faults.py", "redis/test_bulk.py"),
+    "redis/test_clocks.py",
+]
 ACCOUNTS = [
     *("accounts/test_alpaca_prices.py", "accounts/test_bulk_prices.py", "accounts/test_trading.py"),
     *("accounts/test_interface.py", "accounts/test_tasks.py", "accounts/test_readings.py"),
@@ -95,6 +98,7 @@ TESTS = {
     "claims": ["fleet/test_claims.py", "fleet/test_explored.py"],
     "breaker": ["fleet/test_breaker.py"],
     "drops": ["fleet/test_drops.py"],
+    "cuts": ["fleet/test_cuts.py"],
     "mailboxes": ["fleet/test_mailboxes.py"],
     # redis
     "scripts": ["redis/test_scripts.py", "redis/test_contract.py"],
