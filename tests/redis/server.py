@@ -53,8 +53,8 @@ def _dies_with_us():
 class Server:
     """One that is running, on 127.0.0.1; empty whenever it starts."""
 
-    def __init__(self, binary, *options, port=None, sentinel=None):
-        self.binary, self.options = binary, options
+    def __init__(self, binary, *options, port=None, sentinel=None, environment=None):
+        self.binary, self.options, self.environment = binary, options, {**os.environ, **(environment or {})}
         self.port = port or free_port()
         self.folder = tempfile.mkdtemp(prefix="singleflight-")
         self.file = Path(self.folder) / "sentinel.conf"
@@ -76,6 +76,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=self.environment,
             preexec_fn=_dies_with_us if LIBC else None,
         )
         end = time.monotonic() + PATIENCE

@@ -1,7 +1,8 @@
 """Soaks the shared tier: `python tools/soak/fleet.py --seconds 60 --seed 1`.
 
 Several processes, on one server, while they are killed and stopped, cut off by proxies, and the server stands
-still, restarts empty and loses what it knows. Every value that a caller has received is judged.
+still, restarts empty, loses what it knows, and has its clock set (where libfaketime is installed). Every
+value that a caller has received is judged.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,18 @@ import redis  # noqa: E402
 
 from tests.redis.proxy import Proxy  # noqa: E402
 from tests.redis.server import Server, binaries  # noqa: E402
+from tools.soak.clock import ServerClock, library  # noqa: E402
 from tools.soak.judge import Judge, Span  # noqa: E402
 from tools.soak.members import LEASE  # noqa: E402
 
-__all__ = ["SoakFailed", "Storm"]
+__all__ = ["DISTURBANCES", "SoakFailed", "Storm"]
+
+DISTURBANCES = [
+    *("kill", "stop", "stop", "cut", "deafen", "slow", "refuse"),  # of one process
+    *("pause", "restart", "forget", "gap", "evict"),  # of the server
+    *("step", "step", "step"),  # of the server's clock
+]
+_FARTHEST = 5.0  # seconds that the server's clock is off, at most
 
 
 class SoakFailed(AssertionError):
@@ -64,10 +74,14 @@ class Storm:
         seed: what is drawn from it: the steps of the actors, and what is done to them. How they interleave is
             the machine's choice.
         planted: lines that each process runs first; a test plants a fault by them.
+        disturbances: what is done to them, as often as it is named.
     """
 
-    def __init__(self, seed: int, processes: int = 4, planted: str = "", calm: bool = False) -> None:
-        self.seed, self.processes, self.planted, self.calm = seed, processes, planted, calm
+    def __init__(
+        self, seed: int, processes: int = 4, planted: str = "", disturbances: Sequence[str] = DISTURBANCES
+    ) -> None:
+        self.seed, self.processes, self.planted = seed, processes, planted
+        self._drawn = list(disturbances)
         self.chance = random.Random(seed)
         self.disturbances: list[Span] = []
         self.members: list[Member] = []
@@ -82,7 +96,8 @@ class Storm:
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ending:
             self.folder = Path(folder)
             self.errors = ending.enter_context((self.folder / "errors").open("wb"))
-            self.server = Server(program)
+            self.clock: ServerClock | None = None
+            self.server = self._start(program)
             ending.callback(self.server.close)
             self.until = time.monotonic() + seconds
             ending.callback(lambda: [member.close() for member in self.members])
@@ -90,30 +105,38 @@ class Storm:
             self._number = self.processes
             while time.monotonic() < self.until - 3:
                 time.sleep(self.chance.uniform(0.3, 1.2))
-                if not self.calm:
+                if self._drawn:
                     self._disturb()
             return self._end(seconds)
+
+    def _start(self, program: str) -> Server:
+        """Start the server, on a clock that can be set if that is wanted and possible; if not, say so."""
+        if "step" not in self._drawn:
+            return Server(program)
+        loaded = library()
+        if loaded is not None:
+            clock = ServerClock(loaded, self.folder)
+            with contextlib.suppress(AssertionError):  # not every server starts under it
+                server = Server(program, environment=clock.environment)
+                clock.step(-_FARTHEST)
+                if _time_of(server) < time.time() - _FARTHEST + 1:
+                    self.clock = clock
+                    return server
+                server.close()
+        self._drawn = [what for what in self._drawn if what != "step"]
+        print(
+            "the server's clock is left alone: libfaketime is not installed, or does nothing here", flush=True
+        )
+        return Server(program)
 
     # -- what is done to them
 
     def _disturb(self) -> None:
-        what = self.chance.choice(
-            [
-                "kill",
-                "stop",
-                "stop",
-                "cut",
-                "deafen",
-                "slow",
-                "refuse",
-                "pause",
-                "restart",
-                "forget",
-                "gap",
-                "evict",
-            ]
-        )
+        what = self.chance.choice(self._drawn)
         self.done[what] = self.done.get(what, 0) + 1
+        if self.clock is not None and what == "step":  # excuses nothing but what it lengthens and shortens
+            self.clock.step(self.chance.uniform(-_FARTHEST, _FARTHEST))
+            return
         member = self.chance.choice(self.members)
         to = member.pid if what in ("kill", "stop", "cut", "deafen", "slow", "refuse") else None
         began = time.monotonic()
@@ -173,7 +196,7 @@ class Storm:
 
     def _evict(self, _: Member) -> None:
         with redis.Redis(port=self.server.port) as direct:
-            for key in direct.keys("sf:*:f")[:5]:
+            for key in [*direct.keys("sf:*:f")[:5], *direct.keys("sf:{told}:n:*")]:
                 direct.delete(key)
 
     # -- the end
@@ -202,7 +225,7 @@ class Storm:
             for line in file.read_text().splitlines()
             if _is_whole(line)
         ]
-        judge = Judge(lines, self.disturbances)
+        judge = Judge(lines, self.disturbances, [] if self.clock is None else self.clock.steps)
         wrong += judge.verdict()
         said = (self.folder / "errors").read_text()
         if "Traceback" in said:
@@ -222,15 +245,24 @@ def _is_whole(line: str) -> bool:
     return line.endswith("]")
 
 
+def _time_of(server: Server) -> float:
+    """Return what the server takes for the time."""
+    with redis.Redis(port=server.port) as direct:
+        seconds, microseconds = direct.time()
+    return float(seconds) + microseconds / 1e6
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="for how long (default 60)")
     parser.add_argument("--seed", type=int, default=1, help="what the steps are drawn from (default 1)")
     parser.add_argument("--processes", type=int, default=4, help="how many at a time (default 4)")
     parser.add_argument("--calm", action="store_true", help="disturb nothing")
+    parser.add_argument("--only", nargs="+", choices=sorted({*DISTURBANCES}), help="disturb by these alone")
     options: Any = parser.parse_args()
+    disturbances = [] if options.calm else options.only or DISTURBANCES
     try:
-        print(Storm(options.seed, options.processes, calm=options.calm).run(options.seconds))
+        print(Storm(options.seed, options.processes, disturbances=disturbances).run(options.seconds))
     except SoakFailed as error:
         print(error)
         print(f"again: python tools/soak/fleet.py --seconds {options.seconds:g} --seed {options.seed}")

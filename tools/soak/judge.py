@@ -6,9 +6,12 @@
 - It was not loaded before a drop of any process that the server had confirmed for longer than the *bound*
   when the call began: `BOUND`, and for a process that was cut off or stood still lately, as long as near
   entries live besides.
-- It is not older than it may be served.
-- No two loads of a key run at once, unless one was dropped, or something was disturbed.
+- It is not older than it may be served, and than the server's clock was set back since it was loaded.
+- No two loads of a key run at once, unless one was dropped, or something was disturbed, or the server's clock
+  was set forward during the first: then its lease may have ended early.
 - An error is one that the function raises.
+
+Nothing else is excused by a clock that was set: no old value after a drop.
 
 A value that was put counts as loaded when the server had confirmed that: a put of a process that was cut off
 takes effect when it is back. So the order of its changes and those of others is not judged.
@@ -19,12 +22,13 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 from typing import Any
 
+from .clock import Step
 from .members import GRACE, NEAR, TTL, group_of
 
 __all__ = ["BOUND", "Judge", "Span"]
@@ -67,7 +71,8 @@ class Load:
 class Judge:
     """Reads all notes, then says what was wrong."""
 
-    def __init__(self, lines: Iterable[str], disturbances: list[Span]) -> None:
+    def __init__(self, lines: Iterable[str], disturbances: list[Span], steps: Sequence[Step] = ()) -> None:
+        self._steps = steps
         self.counts: Counter[str] = Counter()
         self.complaints: list[str] = []
         self._disturbed = disturbances
@@ -154,7 +159,7 @@ class Judge:
         if put is not None:
             loaded = put.confirmed
         calm = self.is_calm(loaded, ended, by, value["by"])
-        if calm and began - value["began"] > TTL + GRACE + _SLOW:
+        if calm and began - value["began"] > TTL + GRACE + _SLOW + self._set_back(value["began"], ended):
             return f"it is {began - value['began']:.2f} s old"
         bound = BOUND if calm else BOUND + NEAR + _SETTLING
         for drop in self._later(symbol, loaded):
@@ -163,6 +168,15 @@ class Judge:
             if drop.confirmed + bound < began:
                 return f"it was dropped ({drop.what} by {drop.by} at {drop.began:.3f}, {drop.confirmed:.3f})"
         return ""
+
+    def _set_back(self, began: float, ended: float) -> float:
+        """Return by how many seconds at most the server's clock was set back in this time, in all."""
+        farthest, highest = 0.0, -inf
+        for step in self._steps:
+            if step.ended >= began and step.began <= ended:
+                highest = max(highest, step.before)
+                farthest = max(farthest, highest - step.after)
+        return farthest
 
     def _later(self, symbol: str, moment: float) -> Iterable[Drop]:
         """Every drop of a symbol that began after this moment."""
@@ -176,6 +190,9 @@ class Judge:
                 continue
             changes = (drop for of in (symbol, group_of(symbol), "*") for drop in self._of[of])
             if any(drop.began <= other.began and load.began - _LEASED <= drop.confirmed for drop in changes):
+                continue
+            forward = (step for step in self._steps if step.after > step.before)
+            if any(step.began <= other.began and load.began - _LEASED <= step.ended for step in forward):
                 continue
             self.complaints.append(
                 f"{symbol}: two loads at once, by {load.by} at {load.began:.3f} and by {other.by} at "
