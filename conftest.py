@@ -21,6 +21,7 @@ from sybil.parsers.rest import DocTestParser
 from sybil.sybil import SybilCollection
 
 PROCESSES = 2
+WHOLE = ("test_dashboard.py", "test_desk.py", "test_perfetto_reader.py")  # what they start takes seconds
 SHOWN_SERVER = "redis://localhost:6379"  # as the documentation writes it
 TUTORIAL = "docs/tutorial.md"  # the one page whose blocks continue one another
 # Libraries whose blocks are left out where they are not installed.
@@ -152,12 +153,16 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Keep a page's blocks, and a module's doctests, in one process, in order: they continue one another."""
+    """Keep a page's blocks, and a module's doctests, in one process, in order: they continue one another.
+
+    So are tests that share a browser or a server.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             path = nodeid.partition("::")[0]
-            return path if path.endswith(".md") or path.startswith("singleflight/") else nodeid
+            whole = path.endswith((".md", *WHOLE)) or path.startswith("singleflight/")
+            return path if whole else nodeid
 
     return Scheduling(config, log) if config.option.dist == "load" else None

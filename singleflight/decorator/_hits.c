@@ -44,7 +44,7 @@ typedef struct {
     PyObject *make_key;                    /* the user's `key`, or NULL: then the key is made of the parts */
     PyObject *known, *owner;               /* by id(), what stands for an instance; who makes that, or NULL */
     PyObject *driver, *cache, *run, *refuse, *call; /* what is not a hit; wrong keys; wrong arguments */
-    PyTypeObject *record;
+    PyTypeObject *record, *kind;           /* of all records; of those that were found to be one lately */
     Py_ssize_t deadline, hits, value;      /* where they lie in a record */
     int clock, lone, by_place, placed, all, count; /* the number of parameters, of each kind, and of parts */
     signed char parts[MOST + 1];
@@ -89,6 +89,14 @@ static inline int time_of(Core *core, double *now) {
     return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
 }
 
+/* Whether it is one of the kinds of records. A function has mostly one of them, which is not asked again. */
+static int is_record(Core *core, PyTypeObject *type) {
+    int is_one = PyType_IsSubtype(type, core->record);
+    if (is_one && core->kind == core->record)
+        Py_SETREF(core->kind, (PyTypeObject *)Py_NewRef(type));
+    return is_one;
+}
+
 /* The value of a fresh record, counted: 1. 0: there is none. -1: an exception is set. */
 static inline int look(Core *core, PyObject *key, PyObject **value) {
     double now;
@@ -96,29 +104,20 @@ static inline int look(Core *core, PyObject *key, PyObject **value) {
         return -1;
     PyObject *index = Py_NewRef(core->index);
     PyObject *record = PyDict_GetItemWithError(index, key); /* borrowed */
-    int found = 0;
-    if (record == NULL)
-        found = PyErr_Occurred() ? -1 : 0;
-    else if (Py_IS_TYPE(record, core->record) || PyType_IsSubtype(Py_TYPE(record), core->record)) {
+    int found = record == NULL && PyErr_Occurred() ? -1 : 0;
+    if (record != NULL && (Py_IS_TYPE(record, core->kind) || is_record(core, Py_TYPE(record)))) {
         PyObject *deadline = *(PyObject **)((char *)record + core->deadline);
         PyObject **hits = (PyObject **)((char *)record + core->hits), *before = *hits;
         PyObject *what = *(PyObject **)((char *)record + core->value);
         if (deadline != NULL && PyFloat_CheckExact(deadline) && now < PyFloat_AS_DOUBLE(deadline)
             && before != NULL && PyFloat_CheckExact(before) && what != NULL) {
-            found = 1;
-            if (Py_REFCNT(before) == 1)
-                ((PyFloatObject *)before)->ob_fval += 1.0;
-            else {
-                PyObject *after = PyFloat_FromDouble(PyFloat_AS_DOUBLE(before) + 1.0);
-                if (after == NULL)
-                    found = -1;
-                else {
-                    *hits = after;
-                    Py_DECREF(before); /* a float: this runs nothing */
-                }
-            }
-            if (found == 1)
+            PyObject *own = Py_REFCNT(before) == 1 ? before : PyFloat_FromDouble(PyFloat_AS_DOUBLE(before));
+            if ((found = own == NULL ? -1 : 1) == 1) {
+                ((PyFloatObject *)own)->ob_fval += 1.0;
+                if (own != before)
+                    Py_SETREF(*hits, own); /* a float: this runs nothing */
                 *value = Py_NewRef(what);
+            }
         }
     }
     Py_DECREF(index);
@@ -268,7 +267,7 @@ static int traverse(Core *core, visitproc visit, void *arg) {
     Py_VISIT(core->index); Py_VISIT(core->timer); Py_VISIT(core->names); Py_VISIT(core->defaults);
     Py_VISIT(core->words); Py_VISIT(core->make_key); Py_VISIT(core->known); Py_VISIT(core->owner);
     Py_VISIT(core->driver); Py_VISIT(core->cache); Py_VISIT(core->run); Py_VISIT(core->refuse);
-    Py_VISIT(core->call); Py_VISIT(core->record);
+    Py_VISIT(core->call); Py_VISIT(core->record); Py_VISIT(core->kind);
     return 0;
 }
 
@@ -284,7 +283,7 @@ static void dealloc(Core *core) {
     PyTypeObject *type = Py_TYPE(core);
     PyObject_GC_UnTrack(core);
     clear(core);
-    Py_CLEAR(core->call); Py_CLEAR(core->index); Py_CLEAR(core->timer); Py_CLEAR(core->record);
+    Py_CLEAR(core->call); Py_CLEAR(core->index); Py_CLEAR(core->timer); Py_CLEAR(core->record); Py_CLEAR(core->kind);
     type->tp_free((PyObject *)core);
     Py_DECREF(type);
 }
@@ -314,7 +313,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     Core *core = (Core *)type->tp_alloc(type, 0);
     if (core == NULL)
         return NULL;
-    core->record = (PyTypeObject *)Py_NewRef(record);
+    core->record = (PyTypeObject *)Py_NewRef(record), core->kind = (PyTypeObject *)Py_NewRef(record);
     core->index = Py_NewRef(index);
     core->timer = Py_NewRef(timer);
     core->call = Py_NewRef(call);

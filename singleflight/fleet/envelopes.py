@@ -22,10 +22,9 @@ not tell how old an envelope is. All other ways to make one are `Unreadable`, as
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from math import inf
 from struct import Struct
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from ..common.messages import kind_of
 from .cuts import MOST
@@ -44,8 +43,7 @@ _NEVER = 2**64 - 1
 _CENTURY = 100 * 365 * 86_400_000  # milliseconds: what ends does so on the server too
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """A value, or a failure, as it travels.
 
     Args:
@@ -105,31 +103,41 @@ class Envelopes:
         """
         if len(data) > self._max_value:
             raise Unreadable("too large")
-        if data[:1] != bytes((_FORMAT,)):
-            raise Unreadable("truncated" if not data else "format")
+        if not data:
+            raise Unreadable("truncated")
+        if data[0] != _FORMAT:
+            raise Unreadable("format")
         if len(data) < _HEAD.size:
             raise Unreadable("truncated")
-        _, flags, version, last_cut, *numbers = _HEAD.unpack_from(data)
-        times, lengths = numbers[:3], numbers[3:]
+        head = _HEAD.unpack_from(data)
+        _, flags, version, last_cut, ttl, grace, refresh_after, of_key, of_tags, of_payload = head
         if flags & ~15 or flags & 3 == 3 or last_cut > MOST:
             raise Unreadable("format")
-        end = _HEAD.size + sum(lengths)
-        missing = end + (flags & _SIGNED) // _SIGNED * _SIGNATURE - len(data)
+        key_end = _HEAD.size + of_key
+        tags_end = key_end + of_tags
+        end = tags_end + of_payload
+        signed = flags & _SIGNED
+        missing = end + (_SIGNATURE if signed else 0) - len(data)
         if missing:
             raise Unreadable("truncated" if missing > 0 else "format")
-        self._check_signature(name, data, end, bool(flags & _SIGNED))
+        if signed or self._signing_key is not None:
+            self._check_signature(name, data, end, bool(signed))
         if version != self._fingerprint:
             raise Unreadable("version")
-        key_end, tags_end = _HEAD.size + lengths[0], end - lengths[2]
         if data[_HEAD.size : key_end] != key:
             raise Unreadable("key")
         kind = _KINDS[flags & 3]
-        if kind == "none" and lengths[2]:
+        if kind == "none" and of_payload:
             raise Unreadable("format")
-        ttl, grace, refresh_after = map(_seconds, times)
-        tags = _tags(data[key_end:tags_end])
         return Envelope(
-            kind, data[tags_end:end], last_cut, ttl, grace, refresh_after, bool(flags & _REFUSED), tags
+            kind,
+            data[tags_end:end],
+            last_cut,
+            _seconds(ttl),
+            _seconds(grace),
+            _seconds(refresh_after),
+            bool(flags & _REFUSED),
+            _tags(data[key_end:tags_end]) if of_tags else (),
         )
 
     def _check_signature(self, name: str, data: bytes, end: int, signed: bool) -> None:

@@ -1,13 +1,14 @@
 """What the server says to a claim: its answers, and the wakes that come by the process's own channel.
 
 Times are whole milliseconds: `left` until it ends, `fresh` until it is stale, `birth` by the server's clock.
-Dataclasses and no tuples: a `Refused` equals no `Absent`.
+Dataclasses and no tuples: a `Refused` equals no `Absent`. Only `Found`, which no other is like, is a tuple:
+it is made for every value that comes from the server, and takes a third of the time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 __all__ = [
     "AGAIN",
@@ -25,8 +26,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A value is stored."""
 
     envelope: bytes
@@ -97,6 +97,9 @@ class Refused:
 Answer: TypeAlias = Found | Leased | Waiting | Passed | Renewing | Oversized | Absent | Told | Refused
 
 
+_NOTHING: Final = Found(b"", 0, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Wake:
     """A message to those who wait for a name.
@@ -110,7 +113,7 @@ class Wake:
     """
 
     kind: Literal["value", "passed", "again"]
-    found: Found = Found(b"", 0, 0, 0)
+    found: Found = _NOTHING
     chain: bytes = b""
 
 

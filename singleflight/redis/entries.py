@@ -8,7 +8,6 @@ every flight that began before it.
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..common.messages import shown
@@ -256,7 +255,7 @@ class Entries:
         place = scripts.place(name)
         if drop.kind == "drop":
             return scripts.drop(place, bus=link.bus_channel, head=head)
-        envelope: Envelope = replace(payload[1], last_cut=numbers.cut)
+        envelope: Envelope = payload[1]._replace(last_cut=numbers.cut)
         try:
             packed = self.envelopes.pack(name, written, envelope)
         except OversizedValue:  # this process has it, the others load their own

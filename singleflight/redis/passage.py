@@ -166,8 +166,11 @@ class Passage:
             if error is not None and not isinstance(error, Exception):
                 return None, error
         replies: Any = None
-        numbers, error = yield from self._replies(self._settle())
-        if error is None:
+        error = None
+        numbers = None if link.pending() else entries.known_numbers()
+        if numbers is None:
+            numbers, error = yield from self._replies(self._settle())
+        if numbers is not None:
             place = self._find_place(numbers.epoch)
             self._cut = max(self._cut, numbers.cut)
             renumber(self.flight)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -81,7 +82,7 @@ class Place(NamedTuple):
 
     def waits(self, version: bytes) -> bytes:
         """Return the name under which a claim of this version waits (`fleet.mailboxes`)."""
-        return self.flights + _framed(version)
+        return self.flights + _framed_again(version)
 
 
 class News(NamedTuple):
@@ -156,8 +157,8 @@ def claim(
     `most` bytes are not read. A live lease that has the same token is lengthened.
     """
     head = _CLAIM.pack(_MODES[mode], min(most, _MOST), seen, lease)
-    names = _framed(token) + _framed(channel) + _framed(leader.encode()[:255], 0)
-    return Call(texts.CLAIM, place, (_framed(version), head + _framed(chain, 0) + names))
+    names = _framed(token) + _framed_again(channel) + _framed_leader(leader)
+    return Call(texts.CLAIM, place, (_framed_again(version), head + _framed(chain, 0) + names))
 
 
 def publish(
@@ -377,6 +378,14 @@ def _framed(name: bytes, least: int = 1) -> bytes:
     if not least <= len(name) < 256:
         raise ValueError(f"expected a name of {least} to 255 bytes, got {len(name)}")
     return bytes((len(name),)) + name
+
+
+_framed_again = lru_cache(maxsize=1000)(_framed)  # of what is sent with each claim
+
+
+@lru_cache(maxsize=1000)
+def _framed_leader(leader: str) -> bytes:
+    return _framed(leader.encode()[:255], 0)
 
 
 def _retries(what: Release) -> int:

@@ -271,7 +271,11 @@ class Store:
     def is_cut(self, tags: tuple[str, ...], number: int) -> bool:
         """Return True if one of these tags was invalidated after what has this number began."""
         cuts = self._cuts
-        return bool(cuts) and any(cuts.get(tag, 0) > number for tag in tags)
+        if cuts:
+            for tag in tags:
+                if cuts.get(tag, 0) > number:
+                    return True
+        return False
 
     def clear(self) -> list[Record]:
         """Take everything out, and count from zero."""

@@ -98,7 +98,7 @@ for number, (life_, maxsize_, back) in enumerate(
 ):
     members = {"life": life_, "maxsize": maxsize_, "steps": (*CacheMachine.steps, *back)}
     CASES.append(type(f"CacheMachine{number}", (CacheMachine,), members).TestCase)
-    CASES[-1].settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+    CASES[-1].settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -317,7 +317,7 @@ class RogueMachine(RuleBasedStateMachine):
 TestRogue = RogueMachine.TestCase
 TestWeighedRogue = type("WeighedRogueMachine", (RogueMachine,), {"weighed": True}).TestCase
 TestRogue.settings = TestWeighedRogue.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None
+    max_examples=80, stateful_step_count=30, deadline=None
 )
 
 

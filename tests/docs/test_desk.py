@@ -197,6 +197,7 @@ def test_a_weekend(open_desk):
     assert "not a price: bid 0" in desk.find("return document.querySelector('.log').innerText")
 
 
+@pytest.mark.long
 def test_how_it_looks(open_desk, browser):
     """Nothing scrolls sideways or jumps, all text is readable, and nothing comes from elsewhere."""
     desk = open_desk("--ttl=1")
@@ -232,6 +233,7 @@ def test_how_it_looks(open_desk, browser):
     assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+@pytest.mark.long
 def test_a_desk_that_refreshes_itself(open_desk):
     """The switch has the widgets ask again and again; Ctrl-C ends all that at once, without a word."""
     desk = open_desk("--ttl=600")

@@ -208,7 +208,7 @@ class TestPriceBoard:
         assert done.stderr == "importing alpaca-py ...\n"
         assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout)
 
-    @pytest.mark.parametrize("more", ["--live", "--mode=tasks", "--bulk", "--latency=1"])
+    @pytest.mark.parametrize("more", one_in(2, ["--live", "--mode=tasks", "--bulk", "--latency=1"]))
     def test_an_outage_of_something_else(self, more):
         """It needs a server of ours, threads, and a latency that it can be told from."""
         done = run("price_board.py", "--outage", more, APCA_API_KEY_ID="key", APCA_API_SECRET_KEY="secret")
@@ -223,21 +223,24 @@ class TestPriceBoard:
 
     @pytest.mark.parametrize(
         ("flag", "text"),
-        [
-            ("--mode", "processes"),
-            ("--widgets", "0"),
-            ("--widgets", "many"),
-            ("--symbols", " ,"),
-            ("--latency", "-1"),
-            ("--latency", "nan"),
-            ("--ttl", "inf"),
-            ("--rate-limit", "0"),
-            ("--failures", "1.5"),
-            ("--outage", "0.5"),
-            ("--save", "no/such/folder/page.html"),
-            ("--save", "."),
-            ("--store", "localhost"),
-        ],
+        one_in(
+            3,
+            [
+                ("--mode", "processes"),
+                ("--widgets", "0"),
+                ("--widgets", "many"),
+                ("--symbols", " ,"),
+                ("--latency", "-1"),
+                ("--latency", "nan"),
+                ("--ttl", "inf"),
+                ("--rate-limit", "0"),
+                ("--failures", "1.5"),
+                ("--outage", "0.5"),
+                ("--save", "no/such/folder/page.html"),
+                ("--save", "."),
+                ("--store", "localhost"),
+            ],
+        ),
     )
     def test_bad_flags(self, flag, text):
         """They are named, with exit code 2 and without a traceback."""
@@ -346,7 +349,7 @@ ALL = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 PARTS = [name for name in ALL if "told_as_part(__doc__" in (EXAMPLES / f"{name}.py").read_text()]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", one_in(3, ALL))
 def test_help(name):
     """Every example says what it is, in the first line of its docstring, and which flags it has."""
     for needed in NEEDS.get(name, ()):
@@ -495,7 +498,8 @@ def test_the_fastapi_fleet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flag", "text"), [("--workers", "0"), ("--workers", "x"), ("--browsers", "-1"), ("--store", "here")]
+    ("flag", "text"),
+    one_in(2, [("--workers", "0"), ("--workers", "x"), ("--browsers", "-1"), ("--store", "here")]),
 )
 def test_bad_flags_of_the_fastapi_fleet(flag, text):
     """They are named, with exit code 2 and without a traceback."""

@@ -244,7 +244,7 @@ ALIKE = st.sampled_from(
 TWINS = st.recursive(one_of_these("ALIKE"), nested, max_leaves=4)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(st.tuples(KEYS, KEYS) | st.tuples(TWINS, TWINS))
 def test_equal_keys_and_no_others_have_equal_bytes(pair):
     """For any two keys, however nested: their bytes are equal if and only if the keys are."""

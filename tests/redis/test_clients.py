@@ -19,6 +19,7 @@ from singleflight.redis.sources import source_of
 
 from ..children import in_child
 from ..drivers import PATIENCE
+from ..sampling import one_in
 from .proxy import Proxy
 from .waiting import wait_until
 
@@ -262,7 +263,7 @@ def test_the_page_for_operators_names_the_least_rights():
     assert sorted(re.findall(r"\+\w+", command)) == sorted(RULES)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", one_in(3, RULES))
 def test_a_missing_right_is_named(make, as_user, rule):
     """As the rule that would grant it; nobody has to guess."""
     caller = make(as_user("~sf:*", "&sf:*", *(each for each in RULES if each != rule)))
