@@ -111,6 +111,28 @@ def test_a_script_is_loaded_by_its_first_call(make, url, direct):
         assert caller.call(claim())[:1] == LEASED
 
 
+def test_an_interrupt_before_a_reply_leaves_none_behind(url, library, monkeypatch):
+    """The reply that is still to come is nobody's: the next call gets its own."""
+    clients = Clients(import_module(library).from_url(url), timeout=5.0)
+    try:
+        clients.call(claim())
+        (connection,) = clients._threads.connection_pool._available_connections
+
+        def strike():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(connection, "read_response", strike)
+        with pytest.raises(KeyboardInterrupt):
+            clients.call(claim(place=scripts.place("sf:{f:other}")))
+        monkeypatch.undo()
+        assert connection._sock is None
+        waiting = clients.call(claim(b"another"))
+        assert waiting[:1] == b"w"
+        assert clients._threads.connection_pool._available_connections == [connection]
+    finally:
+        clients.close()
+
+
 def test_a_pipeline_keeps_order_though_scripts_are_unknown(make, url, direct):
     """A drop before a claim of the same key is executed before it, whichever of the two is known."""
     caller = make(url)
