@@ -64,7 +64,7 @@ class Known:
 
     def __init__(self) -> None:
         self.now: Numbers | None = None
-        self.ever = Numbers()
+        self.ever: Numbers = Numbers()
         self._heard = 0  # the highest cut that the bus told of
 
     def learn(self, numbers: Numbers) -> None:

@@ -81,7 +81,7 @@ class Entries:
         self._hash = hash_of(cache.name)
         self.digest: bytes = self.known_as(b"")
         self._mark = mark_of(self.digest)
-        self.numbers = Known()
+        self.numbers: Known = Known()
         self.flying: dict[Flight, Any] = {}  # each with its passage
         # Those that run without the server, each with what its key is known by; by single operations, so
         # without a lock.

@@ -72,7 +72,7 @@ def calls(draw, signature):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_calls_have_one_key_exactly_when_python_binds_them_alike(data):
     """Two calls are one call if, and only if, the function would see equal arguments."""
     signature, fetch = data.draw(functions())

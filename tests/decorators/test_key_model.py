@@ -106,7 +106,7 @@ def types(kind, value):
 
 
 @pytest.mark.parametrize("loose", [False, True])
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_calls_are_one_if_their_keys_by_hand_are_equal(loose, data):
     """Calls of any function are one exactly if what is named, or not ignored, is equal, and typed alike."""

@@ -103,6 +103,7 @@ class TestPriceBoard:
         assert logs == by.replace("10 ", "").replace("5 ", "").split(" and ")
         assert len(done.stderr.splitlines()) == 3  # no traceback, no warning
 
+    @pytest.mark.long
     def test_saving_the_bursts(self, tmp_path):
         """`--save` draws both runs as one page: fifty requests, and five calls for fifty callers."""
         page = tmp_path / "burst.html"
@@ -170,6 +171,7 @@ class TestPriceBoard:
         done = run("price_board.py", "--latency", "0", "--widgets", "3", "--symbols", "asml,BTC/USD,ASML,XYZ")
         assert requests_made(done.stdout) == {"undecorated": 9, "decorated": 3}, done.stderr
 
+    @pytest.mark.long
     def test_failures(self):
         """When every request fails the table and the log say so."""
         done = run("price_board.py", "--latency", "0", "--failures", "1")
@@ -390,6 +392,7 @@ def test_the_market_server():
     assert '"is_open": false' in done.stdout
 
 
+@pytest.mark.long
 def test_the_market_stream():
     """Prices come without a request."""
     for needed in NEEDS["market_stream"]:

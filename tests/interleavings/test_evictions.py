@@ -95,7 +95,7 @@ def test_every_schedule(library, scene, policy):
 
 
 @pytest.mark.parametrize("weigh", [None, lambda value: 1])
-@pytest.mark.parametrize("scene", one_in(3, SCENES.values(), keep=1), ids=SCENES)
+@pytest.mark.parametrize("scene", one_in(6, SCENES.values(), keep=1), ids=SCENES)
 def test_one_switch_at_every_line(library, scene, weigh):
     """Of what stores, evicts and tells the class, weighed or not."""
     with library.lines(*MODULES) as lines:

@@ -15,7 +15,7 @@ FURTHER = int(os.environ.get("EXPLORE_FURTHER", "0"))
 pytestmark = pytest.mark.timeout(60 + 3600 * FURTHER)
 
 
-@pytest.mark.parametrize("setting", one_in(6, SCENES.values(), keep=3, packed=False), ids=SCENES)
+@pytest.mark.parametrize("setting", one_in(8, SCENES.values(), keep=3, packed=False), ids=SCENES)
 def test_every_schedule(library, setting):
     """Two to four threads, tasks and loops, on one or two keys."""
     scene, preemptions, options = setting
@@ -30,7 +30,7 @@ def test_every_schedule_of_the_long_way(long_way, setting):
     assert explored(long_way, scene, preemptions + FURTHER, **options) > 10
 
 
-@pytest.mark.parametrize("setting", one_in(6, FEATURES.values(), packed=False), ids=FEATURES)
+@pytest.mark.parametrize("setting", one_in(8, FEATURES.values(), packed=False), ids=FEATURES)
 def test_every_single_switch_where_a_feature_is_in_use(library, setting):
     """Tags, `max_flights`, `soft_timeout`, `Unchanged`, `clear`, answers and copies: one preemption."""
     scene, preemptions, options = setting

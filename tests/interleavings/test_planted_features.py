@@ -332,7 +332,7 @@ ANSWERS = {
 ALL = {**TAGS, **LINE, **SOFT, **KEPT, **DROPPED, **ANSWERS}
 
 
-@pytest.mark.parametrize("planted", one_in(3, ALL.values()), ids=ALL)
+@pytest.mark.parametrize("planted", one_in(5, ALL.values()), ids=ALL)
 def test_a_bug_planted_in_a_feature_is_found(library, planted):
     """Within two preemptions; its schedule shows it again; and the library as it is passes there."""
     finds(library, planted, planted.mutation)

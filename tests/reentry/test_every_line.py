@@ -141,7 +141,7 @@ def take(locks):
         pass
 
 
-@pytest.mark.parametrize(("step", "inner"), one_in(11, product(STEPS, INNER)))
+@pytest.mark.parametrize(("step", "inner"), one_in(23, product(STEPS, INNER)))
 def test_coming_back_at_any_line_does_not_hang(step, inner):
     """A finaliser or handler that uses the function at any line of any operation ends, and nothing breaks."""
     total = lines_of(lambda: STEPS[step](make()))
@@ -163,7 +163,7 @@ def test_coming_back_at_any_line_does_not_hang(step, inner):
         consistent(fetch)
 
 
-@pytest.mark.parametrize("step", one_in(4, [step for step in STEPS if step != "lock"]))
+@pytest.mark.parametrize("step", one_in(6, [step for step in STEPS if step != "lock"]))
 def test_an_interrupt_at_any_line_leaves_the_key_free(step):
     """KeyboardInterrupt at any line of any operation: later calls work and no lock is left held."""
 

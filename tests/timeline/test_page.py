@@ -191,8 +191,8 @@ def test_a_large_recording_is_drawn_as_a_whole():
         script.say("land", at + 1, "leader", key, flight_id=ident, followers=40)
         for follower in range(40):
             script.say("share", at + 1, f"w{follower}", key, flight_id=ident)
-        for hit in range(200):
-            script.say("hit", at + 1 + hit * 0.01, "reader", key)
+        for hit in range(100):
+            script.say("hit", at + 1 + hit * 0.02, "reader", key)
     chart = script.chart(ended=20.0)
     drawing = Drawing({"": chart}, 1080)
     svg = drawing.svg()

@@ -36,11 +36,12 @@ Link.new_token = lambda link: b"the same for all"
 
 def test_a_short_soak():
     """Processes, threads, tasks and bulk calls, killed, stopped and cut off: nothing is ever wrong."""
-    told = Storm(seed=5, processes=3).run(seconds=6)
+    told = Storm(seed=5, processes=3).run(seconds=4)
     assert "values" in told
 
 
 @needs_a_clock
+@pytest.mark.long
 def test_a_short_soak_with_a_clock_that_is_set():
     """Nothing but that is done: what is dropped is dropped as quickly as on a calm server."""
     told = Storm(seed=6, processes=3, disturbances=["step"]).run(seconds=6)
@@ -51,7 +52,7 @@ def test_a_clock_that_cannot_be_set_is_left_alone(monkeypatch, capsys):
     """And that is said."""
     monkeypatch.setattr(fleet, "library", lambda: None)
     storm = Storm(seed=7, processes=1, disturbances=["step", "gap"])
-    storm.run(seconds=4)
+    storm.run(seconds=1)
     assert "libfaketime" in capsys.readouterr().out
     assert set(storm.done) <= {"gap"}
 
@@ -70,7 +71,7 @@ def test_tags_that_go_by_the_clock_are_found():
 @pytest.mark.parametrize(
     ("planted", "said"),
     [
-        pytest.param(DEAF, "it was dropped", id="drops are not heard"),
+        pytest.param(DEAF, "it was dropped", id="drops are not heard", marks=pytest.mark.long),
         pytest.param(UNTOLD, "dropped", id="drops are not told", marks=pytest.mark.long),
         pytest.param(ONE_TOKEN, "two loads at once", id="leases are everybody's", marks=pytest.mark.long),
     ],
