@@ -1,4 +1,4 @@
-"""Runs each Python code block of README and docs and each doctest; and everything on two cores."""
+"""Runs each Python code block of README and docs and each doctest; and everything in three processes."""
 
 import ast
 import gc
@@ -20,7 +20,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from sybil.parsers.rest import DocTestParser
 from sybil.sybil import SybilCollection
 
-PROCESSES = 2
+PROCESSES = 3  # on two cores: a third of the time most tests wait for something
 WHOLE = ("test_dashboard.py", "test_desk.py", "test_perfetto_reader.py")  # what they start takes seconds
 SHOWN_SERVER = "redis://localhost:6379"  # as the documentation writes it
 TUTORIAL = "docs/tutorial.md"  # the one page whose blocks continue one another
@@ -128,7 +128,7 @@ pytest_collect_file = SybilCollection(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """Run everything in two processes; what is named on the command line in one, unless `-n` says more."""
+    """Run everything in three processes; what is named on the command line in one, unless `-n` says more."""
     if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
     option = config.option
