@@ -219,6 +219,13 @@ def test_each_cell_has_a_mark_and_each_mark_its_words(comparing):
         marks.mark_of("threads.spelling", "sings")
 
 
+def test_mishaps_are_not_stored(comparing):
+    """What this library plays alone is on no page, so it needs no mark."""
+    found = {("singleflight", "threads.cold"): "1 call", ("singleflight", "threads.fork"): "calls again"}
+    run = comparing("page").found_by({}, found, [], None)
+    assert run["cells"] == [["singleflight", "threads.cold", "1 call"]]
+
+
 @pytest.mark.parametrize(
     ("case", "cell", "mark"),
     [

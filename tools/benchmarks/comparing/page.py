@@ -176,7 +176,8 @@ def load_average() -> float | None:
 
 
 def found_by(times: dict[str, Times], found: Cells, peers: list[Peer], before: float | None) -> Run:
-    """A run, as it is stored."""
+    """A run, as it is stored: with what other libraries are compared in."""
+    cases = load()
     return {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
@@ -185,7 +186,7 @@ def found_by(times: dict[str, Times], found: Cells, peers: list[Peer], before: f
         "left_out": left_out(),
         "times": shown_times(times),
         "faster": slower(times),
-        "cells": [[name, case, cell] for (name, case), cell in found.items()],
+        "cells": [[name, case, cell] for (name, case), cell in found.items() if not cases[case].alone],
     }
 
 
