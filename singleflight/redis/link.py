@@ -368,8 +368,11 @@ class Link:
             functions = self._living(news.function)
             if news.kind == "cut":
                 self._remember_cut(news.key, news.number)
-                for function in functions:
-                    lost = function.numbers.heard_cut(news.number)
+                heard = [function.numbers.heard_cut(news.number) for function in functions]  # all hear it
+                lost = any(heard)
+                if lost:  # where it was defined again, what either knows: the last one tells the server
+                    highest = max(function.numbers.ever.cut for function in functions)
+                    functions[-1].numbers.saw(Numbers(), carried=highest)
         if lost:  # on the server, the number that this one should have followed on
             self.keeper.hand_over(*self.orders(self.note("cut", functions[-1], news.key)))
         if news.sender != self.me or len(functions) > 1:  # defined twice, it is told by the other one too

@@ -103,8 +103,8 @@ class _Process:
             if flight is None or flight.start > wait.end:
                 continue
             common = {"name": "is waited for", "cat": "wait", "id": next(flows), "pid": self._pid}
-            # Each end lies within its slice, which ends before its last microsecond. A thread that was
-            # held up tells of its wait when the flight is over.
+            # Each end of a flow lies within its slice, to which the moment when it is over no longer belongs.
+            # A thread that was held up tells of its wait when the flight is over.
             began = max(_us(flight.start), min(_us(wait.start), _us(flight.end) - 1))
             arrived = max(_us(wait.start), began)
             yield {**common, "ph": "s", "ts": began, "tid": places[id(flight)]}

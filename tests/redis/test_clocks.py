@@ -9,6 +9,8 @@ import threading
 
 import pytest
 
+from singleflight import single_flight_ttl
+from singleflight.fleet.cuts import Known
 from singleflight.redis import scripts, texts
 
 from ..drivers import PATIENCE, until
@@ -273,6 +275,34 @@ def test_a_cut_by_who_knows_nothing_is_made_again(processes, clock, direct):
     assert newer("ASML") == 3
     until(lambda: a.entry("ASML") is None)
     assert a("ASML") == new("ASML") == 3
+
+
+def test_where_a_function_is_defined_again_either_hears_what_is_lost(fleet, clock, direct):
+    """The older one alone knows the number that the next one is to be above."""
+    body = Loads(lambda n: n)
+    cutter = fleet(body, tags=in_eu)
+    store = fleet.store_of(fleet(body, name="other"))
+
+    def define():
+        @single_flight_ttl(ttl=60, store=store, name="price", tags=in_eu)
+        def price(symbol):
+            return body(symbol)
+
+        return price
+
+    old = define()
+    assert old("ASML") == 1
+    old.invalidate_tag("eu")
+    before, _ = numbers_of(old, direct)
+    until(lambda: old._self_cache.tier.numbers._heard == before)
+    new = define()
+    assert new._self_cache.tier.numbers.ever.cut == 0
+    with link_of(cutter).lock:
+        cutter._self_cache.tier.numbers = Known()
+    lose_numbers(old, direct)
+    clock(-HOUR)
+    cutter.invalidate_tag("eu")
+    until(lambda: numbers_of(old, direct)[1] > before)
 
 
 def test_an_epoch_that_is_lost_is_given_anew(processes, clock, direct):
