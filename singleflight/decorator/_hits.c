@@ -2,7 +2,7 @@
  *
  * It decides nothing. Whatever is no plain hit goes to the Python function that serves such calls where this
  * was not built (the driver), with the same arguments; wrong arguments go to the compiled Python call, which
- * raises what it always raises.
+ * raises what it always raises. A key that is put together here (`keyparts.py`) finds, and is not stored.
  *
  * What it may touch. Of a record (`storage/entry.py`) it reads `deadline` and `value` and adds to `hits`, and
  * nothing else. `Record` stays a Python class with `__slots__`: where these three lie in it is read from the
@@ -38,40 +38,41 @@
 typedef struct {
     PyObject_HEAD
     PyObject *index;                       /* a dictionary; replaced as a whole */
-    PyObject *timer;                       /* called for the time, unless `clock` */
+    PyObject *timer, *call;                /* called for the time, unless `clock`; what serves all other calls */
+    PyTypeObject *record, *kind;           /* of all records; of those that were found to be one lately */
+    PyObject *shape;                       /* what `shape` was given, which the next nine are borrowed from */
     PyObject *names, *defaults;            /* of the parameters; a default that is this core: there is none */
     PyObject *words;                       /* the names of those that are passed by name alone, or NULL */
     PyObject *make_key;                    /* the user's `key`, or NULL: then the key is made of the parts */
+    PyObject *code;                        /* what it ran when it was read: with it, it does as the parts say */
+    PyObject *paths;                       /* for each part the names of the attributes to follow from it */
     PyObject *known, *owner;               /* by id(), what stands for an instance; who makes that, or NULL */
-    PyObject *driver, *cache, *run, *refuse, *call; /* what is not a hit; wrong keys; wrong arguments */
-    PyTypeObject *record, *kind;           /* of all records; of those that were found to be one lately */
+    PyObject *driver, *cache, *run, *refuse; /* what is not a hit; wrong keys */
     Py_ssize_t deadline, hits, value;      /* where they lie in a record */
     int clock, lone, by_place, placed, all, count; /* the number of parameters, of each kind, and of parts */
     signed char parts[MOST + 1];
 } Core;
 
 /* -- the clock, the key, the record ------------------------------------------------------------------ */
-
-#if PY_VERSION_HEX >= 0x030D0000
 static inline int read_clock(double *now) {
+#if PY_VERSION_HEX >= 0x030D0000
     PyTime_t ticks;
     if (PyTime_MonotonicRaw(&ticks) < 0)
         return -1;
     *now = PyTime_AsSecondsDouble(ticks);
     return 0;
-}
-#elif defined(__linux__)
-static inline int read_clock(double *now) { /* and rounded as CPython does */
+#elif defined(__linux__) /* and rounded as CPython does */
     struct timespec spec;
     if (clock_gettime(CLOCK_MONOTONIC, &spec) != 0)
         return -1;
     int64_t ticks = (int64_t)spec.tv_sec * 1000000000 + spec.tv_nsec;
     *now = ticks % 1000000000 == 0 ? (double)(ticks / 1000000000) : (double)ticks / 1e9;
     return 0;
-}
 #else
-static inline int read_clock(double *now) { (void)now; return -1; }
+    (void)now;
+    return -1;
 #endif
+}
 
 /* What `time.monotonic` runs, once `trust` has found that it tells what is read here. */
 static PyCFunction monotonic = NULL;
@@ -166,18 +167,34 @@ static inline PyObject *owner_of(Core *core, PyObject *instance) {
     return owner;
 }
 
-/* The key of a call, a new reference. `given[-1]` is free. */
-static inline PyObject *key_of(Core *core, PyObject **given) {
-    if (core->make_key != NULL) {
-        size_t placed = core->words == NULL ? core->all : core->placed;
-        return PyObject_Vectorcall(core->make_key, given, placed | PY_VECTORCALL_ARGUMENTS_OFFSET, core->words);
-    }
+/* A part of the key, a new reference. */
+static inline PyObject *part_of(Core *core, int at, PyObject **given) {
+    int part = core->parts[at];
+    PyObject *item = part == OWNER ? owner_of(core, given[0]) : Py_NewRef(given[part]);
+    PyObject *path = PyTuple_GET_ITEM(core->paths, at);
+    for (Py_ssize_t step = 0; item != NULL && step < PyTuple_GET_SIZE(path); step++)
+        Py_SETREF(item, PyObject_GetAttr(item, PyTuple_GET_ITEM(path, step)));
+    return item;
+}
+
+/* The key as the user's function makes it, a new reference. `given[-1]` is free. */
+static inline PyObject *asked_key(Core *core, PyObject **given) {
+    size_t placed = core->words == NULL ? core->all : core->placed;
+    return PyObject_Vectorcall(core->make_key, given, placed | PY_VECTORCALL_ARGUMENTS_OFFSET, core->words);
+}
+
+/* Whether the parts say how the key is made. */
+static inline int has_parts(Core *core) {
+    return core->make_key == NULL || (core->code != NULL && PyFunction_GET_CODE(core->make_key) == core->code);
+}
+
+/* The key of a call, a new reference, made of the parts. */
+static inline PyObject *made_key(Core *core, PyObject **given) {
     if (core->lone)
-        return Py_NewRef(given[(int)core->parts[0]]);
+        return part_of(core, 0, given);
     PyObject *key = PyTuple_New(core->count);
     for (int at = 0; key != NULL && at < core->count; at++) {
-        int part = core->parts[at];
-        PyObject *item = part == OWNER ? owner_of(core, given[0]) : Py_NewRef(given[part]);
+        PyObject *item = part_of(core, at, given);
         if (item == NULL)
             Py_CLEAR(key);
         else
@@ -187,18 +204,11 @@ static inline PyObject *key_of(Core *core, PyObject **given) {
 }
 
 /* -- calls ------------------------------------------------------------------------------------------- */
-
-static PyObject *tuple_of(PyObject **items, Py_ssize_t count) {
-    PyObject *tuple = PyTuple_New(count);
-    for (Py_ssize_t at = 0; tuple != NULL && at < count; at++)
-        PyTuple_SET_ITEM(tuple, at, Py_NewRef(items[at]));
-    return tuple;
-}
-
 /* It is no hit: the driver serves the call. */
 static PyObject *drive(Core *core, PyObject *key, PyObject **given) {
-    PyObject *args = tuple_of(given, core->placed), *kwargs = args == NULL ? NULL : PyDict_New();
-    PyObject *served = NULL;
+    PyObject *args = PyTuple_New(core->placed), *kwargs = args == NULL ? NULL : PyDict_New(), *served = NULL;
+    for (int at = 0; args != NULL && at < core->placed; at++)
+        PyTuple_SET_ITEM(args, at, Py_NewRef(given[at]));
     for (int at = core->placed; kwargs != NULL && at < core->all; at++)
         if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(core->names, at), given[at]) < 0)
             Py_CLEAR(kwargs);
@@ -206,8 +216,7 @@ static PyObject *drive(Core *core, PyObject *key, PyObject **given) {
         PyObject *stack[] = {NULL, core->cache, core->run, key, args, kwargs};
         served = PyObject_Vectorcall(core->driver, stack + 1, 5 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
-    Py_XDECREF(args);
-    Py_XDECREF(kwargs);
+    Py_XDECREF(args), Py_XDECREF(kwargs);
     return served;
 }
 
@@ -221,15 +230,11 @@ static PyObject *refuse(Core *core, PyObject *key, PyObject **given) {
     PyErr_NormalizeException(&kind, &error, &traceback);
     if (traceback != NULL)
         PyException_SetTraceback(error, traceback);
-    Py_XDECREF(kind);
-    Py_XDECREF(traceback);
+    Py_XDECREF(kind), Py_XDECREF(traceback);
 #endif
-    PyObject *arguments = tuple_of(given, core->all), *raised = NULL;
-    if (arguments != NULL) {
-        PyObject *stack[] = {NULL, error, key, arguments};
-        raised = PyObject_Vectorcall(core->refuse, stack + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    }
-    Py_XDECREF(arguments);
+    PyObject *stack[MOST + 3] = {NULL, error, key};
+    memcpy(stack + 3, given, core->all * sizeof(PyObject *));
+    PyObject *raised = PyObject_Vectorcall(core->refuse, stack + 1, 2 + core->all, NULL);
     Py_XDECREF(error);
     return raised;
 }
@@ -248,12 +253,17 @@ static PyObject *call(PyObject *function, PyObject *const *args, size_t flags, P
     if (core->all < 0 || !sort_out(core, args, PyVectorcall_NARGS(flags), kwnames, given))
         value = PyObject_Vectorcall(core->call, args, PyVectorcall_NARGS(flags), kwnames);
     else {
-        PyObject *key = key_of(core, given);
-        int found = key == NULL ? 1 : look(core, key, &value);
-        if (found == 0)
-            value = drive(core, key, given);
-        else if (found < 0 && PyErr_ExceptionMatches(PyExc_TypeError))
+        int by_parts = has_parts(core), found = -1;
+        PyObject *key = by_parts ? made_key(core, given) : asked_key(core, given);
+        if (key == NULL && by_parts && PyErr_ExceptionMatches(PyExc_Exception)) {
+            PyErr_Clear(); /* an attribute that is missing, say: raised in Python, with its own traceback */
+            value = PyObject_Vectorcall(core->call, args, PyVectorcall_NARGS(flags), kwnames);
+        } else if (key != NULL && (found = look(core, key, &value)) < 0 && PyErr_ExceptionMatches(PyExc_TypeError))
             value = refuse(core, key, given);
+        if (found == 0 && by_parts && core->make_key != NULL)
+            Py_SETREF(key, asked_key(core, given)); /* what is stored goes by what the user's function says */
+        if (found == 0 && key != NULL)
+            value = drive(core, key, given);
         Py_XDECREF(key);
     }
     Py_DECREF(core);
@@ -261,21 +271,15 @@ static PyObject *call(PyObject *function, PyObject *const *args, size_t flags, P
 }
 
 /* -- Core -------------------------------------------------------------------------------------------- */
-
 static int traverse(Core *core, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(core));
-    Py_VISIT(core->index); Py_VISIT(core->timer); Py_VISIT(core->names); Py_VISIT(core->defaults);
-    Py_VISIT(core->words); Py_VISIT(core->make_key); Py_VISIT(core->known); Py_VISIT(core->owner);
-    Py_VISIT(core->driver); Py_VISIT(core->cache); Py_VISIT(core->run); Py_VISIT(core->refuse);
-    Py_VISIT(core->call); Py_VISIT(core->record); Py_VISIT(core->kind);
+    Py_VISIT(Py_TYPE(core)); Py_VISIT(core->index); Py_VISIT(core->timer); Py_VISIT(core->call);
+    Py_VISIT(core->record); Py_VISIT(core->kind); Py_VISIT(core->shape);
     return 0;
 }
 
-static int clear(Core *core) { /* `index`, `timer` and `record` lead to no core: what is left can still look */
-    Py_CLEAR(core->names); Py_CLEAR(core->defaults); Py_CLEAR(core->words); Py_CLEAR(core->make_key);
-    Py_CLEAR(core->known); Py_CLEAR(core->owner); Py_CLEAR(core->driver); Py_CLEAR(core->cache);
-    Py_CLEAR(core->run); Py_CLEAR(core->refuse);
+static int clear(Core *core) { /* the rest leads to no core: what is left can still look */
     core->all = -1;
+    Py_CLEAR(core->shape);
     return 0;
 }
 
@@ -304,11 +308,9 @@ static Py_ssize_t place_of(PyTypeObject *record, const char *name) {
 }
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"record", "index", "timer", "call", NULL};
     PyTypeObject *record;
     PyObject *index, *timer, *call;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!OO:Core", keywords, &PyType_Type, &record, &PyDict_Type,
-                                     &index, &timer, &call))
+    if (!PyArg_ParseTuple(args, "O!O!OO:Core", &PyType_Type, &record, &PyDict_Type, &index, &timer, &call))
         return NULL;
     Core *core = (Core *)type->tp_alloc(type, 0);
     if (core == NULL)
@@ -326,47 +328,39 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 }
 
 PyDoc_STRVAR(shape_doc, "Say how calls are read: names, defaults (this core: none), how many parameters are given by "
-             "place alone and by place at all, parts of the key (-1: the instance), whether that is the one part, "
-             "the user's key (or None), known and owner of instances (or None), and what is called: driver, cache, "
-             "run, refuse. Once: a call that is under way reads this.");
+             "place alone and by place at all, the names of the others (or None), parts of the key (-1: the instance), "
+             "the attributes to follow from each, whether that is the one part, the user's key (or None), its code "
+             "where that does as the parts say (or None), known and owner of instances (or None), and what is called: "
+             "driver, cache, run, refuse. Once: a call that is under way reads this.");
 static PyObject *shape(Core *core, PyObject *args) {
-    PyObject *names, *defaults, *parts, *key, *known, *owner, *driver, *cache, *run, *refuse;
-    int by_place, placed, lone;
-    if (!PyArg_ParseTuple(args, "O!O!iiO!pOO!OOOOO:shape", &PyTuple_Type, &names, &PyTuple_Type, &defaults, &by_place,
-                          &placed, &PyTuple_Type, &parts, &lone, &key, &PyDict_Type, &known, &owner, &driver, &cache,
-                          &run, &refuse))
+    PyObject *parts;
+    if (core->shape != NULL)
+        return PyErr_Format(PyExc_ValueError, "it has its shape already");
+    if (!PyArg_ParseTuple(args, "O!O!iiOO!O!pOOO!OOOOO:shape", &PyTuple_Type, &core->names, &PyTuple_Type,
+                          &core->defaults, &core->by_place, &core->placed, &core->words, &PyTuple_Type, &parts,
+                          &PyTuple_Type, &core->paths, &core->lone, &core->make_key, &core->code, &PyDict_Type,
+                          &core->known, &core->owner, &core->driver, &core->cache, &core->run, &core->refuse))
         return NULL;
-    Py_ssize_t all = PyTuple_GET_SIZE(names), count = PyTuple_GET_SIZE(parts);
-    int fits = core->names == NULL && all <= MOST && PyTuple_GET_SIZE(defaults) == all && count <= MOST + 1
-               && 0 <= by_place && by_place <= placed && placed <= all && (!lone || count == 1);
+    for (PyObject **each = &core->words; each <= &core->owner; each++)
+        if (*each == Py_None)
+            *each = NULL;
+    Py_ssize_t all = PyTuple_GET_SIZE(core->names), count = PyTuple_GET_SIZE(parts);
+    int fits = all <= MOST && PyTuple_GET_SIZE(core->defaults) == all && count <= MOST + 1 && 0 <= core->by_place
+               && core->by_place <= core->placed && core->placed <= all && (!core->lone || count == 1)
+               && PyTuple_GET_SIZE(core->paths) == count && (core->words == NULL) == (core->placed == all)
+               && (core->code == NULL || (core->make_key != NULL && PyFunction_Check(core->make_key)));
     for (Py_ssize_t at = 0; fits && at < count; at++) {
         long part = PyLong_AsLong(PyTuple_GET_ITEM(parts, at));
-        fits = (lone ? 0 : OWNER) <= part && part < all && !(part == OWNER && all == 0);
+        fits = (core->lone ? 0 : OWNER) <= part && part < all && !(part == OWNER && all == 0)
+               && PyTuple_Check(PyTuple_GET_ITEM(core->paths, at));
         core->parts[at] = (signed char)part;
     }
     for (Py_ssize_t at = 0; fits && at < all; at++)
-        fits = PyUnicode_Check(PyTuple_GET_ITEM(names, at));
-    if (!fits) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_ValueError, "not the shape of a call");
-        return NULL;
-    }
-    if (placed < all && (core->words = PyTuple_GetSlice(names, placed, all)) == NULL)
-        return NULL;
-    core->names = Py_NewRef(names);
-    core->defaults = Py_NewRef(defaults);
-    core->make_key = key == Py_None ? NULL : Py_NewRef(key);
-    core->known = Py_NewRef(known);
-    core->owner = owner == Py_None ? NULL : Py_NewRef(owner);
-    core->driver = Py_NewRef(driver);
-    core->cache = Py_NewRef(cache);
-    core->run = Py_NewRef(run);
-    core->refuse = Py_NewRef(refuse);
-    core->by_place = by_place;
-    core->placed = placed;
-    core->lone = lone;
-    core->count = (int)count;
-    core->all = (int)all;
+        fits = PyUnicode_Check(PyTuple_GET_ITEM(core->names, at));
+    if (!fits)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "not the shape of a call");
+    core->shape = Py_NewRef(args);
+    core->count = (int)count, core->all = (int)all; /* from now on calls are read */
     Py_RETURN_NONE;
 }
 
@@ -374,6 +368,17 @@ PyDoc_STRVAR(find_doc, "Return the fresh value of a key, counted as a hit, or th
 static PyObject *find(Core *core, PyObject *key) {
     PyObject *value = NULL;
     return look(core, key, &value) == 0 ? Py_NewRef(Py_TYPE(core)) : value;
+}
+
+PyDoc_STRVAR(seek_doc, "Return the same for these arguments, one for each parameter; also that where it takes Python.");
+static PyObject *seek(Core *core, PyObject *const *args, Py_ssize_t count) {
+    PyObject *value = NULL, *key = NULL;
+    if (count == core->all && has_parts(core) && (key = made_key(core, (PyObject **)args)) != NULL)
+        look(core, key, &value);
+    Py_XDECREF(key);
+    if (value == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception))
+        PyErr_Clear(); /* it raises again */
+    return value == NULL && !PyErr_Occurred() ? Py_NewRef(Py_TYPE(core)) : value;
 }
 
 PyDoc_STRVAR(look_in_doc, "Look into this dictionary from now on.");
@@ -386,6 +391,7 @@ static PyObject *look_in(Core *core, PyObject *index) {
 
 static PyMethodDef core_methods[] = {{"shape", (PyCFunction)shape, METH_VARARGS, shape_doc},
                                      {"find", (PyCFunction)find, METH_O, find_doc},
+                                     {"seek", (PyCFunction)(void (*)(void))seek, METH_FASTCALL, seek_doc},
                                      {"look_in", (PyCFunction)look_in, METH_O, look_in_doc},
                                      {NULL}};
 static PyMemberDef core_members[] = {{"index", T_OBJECT, offsetof(Core, index), READONLY, "where it looks"}, {NULL}};
@@ -397,7 +403,6 @@ static PyType_Spec core_spec = {"singleflight.decorator._hits.Core", sizeof(Core
                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, core_slots};
 
 /* -- the classes of decorated functions -------------------------------------------------------------- */
-
 PyDoc_STRVAR(make_doc, "Return a class below this one whose objects are called in C, as methods or not.");
 static PyObject *make(PyObject *module, PyObject *args) {
     PyTypeObject *base;
@@ -443,8 +448,7 @@ static PyObject *attach(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "OO:attach", &function, &core))
         return NULL;
     if (!is_made_here((PyObject *)Py_TYPE(function)) || Py_TYPE(core)->tp_dealloc != (destructor)dealloc)
-        return PyErr_Format(PyExc_TypeError, "expected a function and its core, got %R and %R", Py_TYPE(function),
-                            Py_TYPE(core));
+        return PyErr_Format(PyExc_TypeError, "expected a function and its core, got %R, %R", function, core);
     char *end = (char *)function + Py_TYPE(function)->tp_vectorcall_offset;
     *(vectorcallfunc *)end = call;
     Py_XSETREF(*(PyObject **)(end + sizeof(vectorcallfunc)), Py_NewRef(core));
@@ -478,16 +482,13 @@ static PyObject *trust(PyObject *module, PyObject *timer) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {{"make", make, METH_VARARGS, make_doc},
-                                {"show", show, METH_VARARGS, show_doc},
-                                {"attach", attach, METH_VARARGS, attach_doc},
-                                {"become", become, METH_VARARGS, become_doc},
-                                {"trust", trust, METH_O, trust_doc},
-                                {NULL}};
+static PyMethodDef methods[] = {{"make", make, METH_VARARGS, make_doc}, {"attach", attach, METH_VARARGS, attach_doc},
+                                {"show", show, METH_VARARGS, show_doc}, {"become", become, METH_VARARGS, become_doc},
+                                {"trust", trust, METH_O, trust_doc},    {NULL}};
 
 static int fill(PyObject *module) {
     PyObject *core = PyType_FromModuleAndSpec(module, &core_spec, NULL);
-    int filled = core == NULL ? -1 : PyModule_AddObjectRef(module, "Core", core);
+    int filled = PyModule_AddObjectRef(module, "Core", core); /* -1 also where there is none */
     Py_XDECREF(core);
     return filled < 0 ? -1 : PyModule_AddIntConstant(module, "MOST", MOST);
 }

@@ -19,6 +19,7 @@ from ..core.options import OFF
 from ..storage.entry import Record, record_of
 from ..telemetry.counters import has_global_lock
 from .keyforms import KeyForm
+from .keyparts import KeyParts, parts_of
 from .parameters import Parameters
 
 __all__ = ["Accelerator", "accelerated", "is_simple"]
@@ -57,7 +58,7 @@ accelerated: bool = _hits is not None
 _BY_PLACE_ALONE = inspect.Parameter.POSITIONAL_ONLY
 _PLACED = (_BY_PLACE_ALONE, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _SIMPLE = (*_PLACED, inspect.Parameter.KEYWORD_ONLY)
-_OWNER = -1  # among the parts of a key: what stands for the instance
+_ASKED = KeyParts((), ())  # the user's function makes the key
 
 
 class Accelerator:
@@ -74,6 +75,7 @@ class Accelerator:
         self._cache = cache
         self._finder = self._core(cache.store.lookup.__self__, None)  # type: ignore[attr-defined]
         self._caller: Any = None
+        self._seeker: Any = None
         self._base: Any = None
         self._kinds: dict[bool, Any] = {}
         self._call: Any = None
@@ -89,7 +91,7 @@ class Accelerator:
 
     def __setitem__(self, _name: str, lookup: Any) -> None:
         """The cache's look-up was replaced (see `Cache.fast_paths`): here its dictionary is what counts."""
-        for core in (self._finder, self._caller):
+        for core in (self._finder, self._caller, self._seeker):
             if core is not None:
                 core.look_in(lookup.__self__)
 
@@ -112,7 +114,8 @@ class Accelerator:
 
     def describe(
         self,
-        call: Any,
+        compiled: Callable[[bool], Any],
+        waits: bool,
         parameters: Parameters,
         form: KeyForm,
         names: dict[str, Any],
@@ -122,34 +125,49 @@ class Accelerator:
         """Say how calls are read from now on.
 
         Args:
-            call: the compiled Python call; one that is a coroutine function looks for hits itself (`find`).
+            compiled: makes the Python call; given True, one that asks `seek` before it makes a key.
+            waits: that is a coroutine function, so it looks for hits itself (`seek`, `find`).
             names: what that refers to.
             owner: what stands for a first argument that may be an instance; None if there are none.
             sure: it is one.
         """
+        taken = list(parameters.signature.parameters.values())
+        known = tuple(parameter.name for parameter in taken)
+        placed = sum(parameter.kind in _PLACED for parameter in taken)
+        key = names["_sf_make_key"] if form.own else None
+        parts = parts_of(form, key, known, owner is not None, sure)
+        if len(taken) > _hits.MOST or (parts is not None and len(parts.places) > _hits.MOST + 1):
+            parts = None
+        elif parts is None and form.own and not waits:
+            parts = _ASKED
+        # A clock of the user's is asked once for a call, so where there is one nothing looks twice.
+        call = compiled(waits and parts is not None and self._cache.timer is time.monotonic)
         with self._cache.switching:
             self._caller = core = self._core(self._finder.index, call)
+            self._seeker = core = self._core(self._finder.index, call) if waits else core
         self._call = staticmethod(call)
         for kind in self._kinds.values():
             _hits.show(kind, "__call__", self._call)
-        taken = list(parameters.signature.parameters.values())
-        parts = _parts(form, [parameter.name for parameter in taken], owner is not None, sure)
-        if parts is None or len(taken) > _hits.MOST or inspect.iscoroutinefunction(call):
+        names["_sf_seek"] = core.seek
+        if parts is None:
             return
         core.shape(
-            tuple(parameter.name for parameter in taken),
+            known,
             tuple(core if parameter.default is parameter.empty else parameter.default for parameter in taken),
             sum(parameter.kind is _BY_PLACE_ALONE for parameter in taken),
-            sum(parameter.kind in _PLACED for parameter in taken),
-            parts,
-            form.lone and parts != () and parts[0] != _OWNER,
-            names["_sf_make_key"] if form.own else None,
+            placed,
+            known[placed:] or None,
+            parts.places,
+            parts.paths,
+            parts.lone,
+            key,
+            parts.code,
             names["_sf_known"],
             owner,
             names["_sf_driver"],
             names["_sf_cache"],
             names["_sf_run"],
-            _refusing(names["_sf_unhashable"], [parameter.name for parameter in taken], owner is not None),
+            _refusing(names["_sf_unhashable"], known, owner is not None),
         )
 
     def attach(self, made: Any, as_method: bool) -> None:
@@ -166,27 +184,15 @@ class Accelerator:
 def is_simple(parameters: Parameters, form: KeyForm) -> bool:
     """Return True if calls with these parameters, and keys of this form, can be read in C."""
     taken = parameters.signature.parameters.values()
-    dotted = any("." in name for name in form.names or ())
-    return parameters.exact and not (form.typed or dotted) and all(each.kind in _SIMPLE for each in taken)
+    return parameters.exact and not form.typed and all(each.kind in _SIMPLE for each in taken)
 
 
-def _parts(form: KeyForm, known: list[str], owned: bool, sure: bool) -> tuple[int, ...] | None:
-    """What a key is made of: places of parameters, and the instance; None where that depends on the call."""
-    if form.own:
-        return ()
-    if form.names is not None:
-        named = tuple(map(known.index, form.names))
-        if not (owned and form.owned):
-            return named
-        return (_OWNER, *named) if sure else None
-    places = tuple(place for place, name in enumerate(known) if name not in form.left_out)
-    return (_OWNER, *places[1:]) if owned and form.owned and known else places
-
-
-def _refusing(unhashable: Callable[..., TypeError], names: list[str], owned: bool) -> Callable[..., NoReturn]:
+def _refusing(
+    unhashable: Callable[..., TypeError], names: tuple[str, ...], owned: bool
+) -> Callable[..., NoReturn]:
     """What raises in the place of an error that came up while a key was looked for."""
 
-    def refuse(error: TypeError, key: Any, arguments: tuple[Any, ...]) -> NoReturn:
+    def refuse(error: TypeError, key: Any, *arguments: Any) -> NoReturn:
         named = dict(zip(names[owned:], arguments[owned:], strict=True))
         raised = unhashable(error, key, named)
         if raised is not error:

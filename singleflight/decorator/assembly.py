@@ -258,7 +258,8 @@ class Assembly:
         """The function's calls are read in C as they are now."""
         assert self.accelerator is not None
         self.accelerator.describe(
-            self.forms.function(self.by_instance),
+            partial(self.forms.function, self.by_instance),
+            self.coroutine,
             self.parameters,
             self.form,
             self.forms.namespace,

@@ -50,6 +50,10 @@ _FOUND = """\
         raise _sf_unhashable(_sf_error, _sf_key, {named}) from None
     return {call}(_sf_cache, {run}, _sf_key, {args}, {kwargs})
 """
+# And where the key is arguments and attributes alone (`keyparts`): `seek` makes it, too.
+_SEEK = """\
+    if (_sf_value := _sf_seek({args})) is not _sf_nowhere:
+        return _sf_value"""
 # With `copy`: what that raises is its own, so it is called outside the guard around the key's hash.
 _COPIED_HIT = """\
     try:
@@ -137,8 +141,8 @@ class CallForms:
             and `unhashable`; `driver`, `cache`, `run` and `run_bound` for what is not a hit; `make_key` for a
             key of the user's, or `known`, `meet`, `first` and `instance` for the keys of instances (`meet`:
             it is one; `first`: of a first argument that may be one; `instance`: the same, None if it is
-            none); `typed` for keys that tell types apart; `copy` and `told`, which hits go through; `find`
-            and `nowhere`, where hits are served in C.
+            none); `typed` for keys that tell types apart; `copy` and `told`, which hits go through; `find`,
+            `seek` and `nowhere`, where hits are served in C.
     """
 
     namespace: dict[str, Any]
@@ -168,9 +172,9 @@ class CallForms:
             for spell in (binder.spell, binder.spell_owned):
                 self.namespace[f"_sf_{spell.__name__}"] = _typing(spell) if form.typed else spell
 
-    def function(self, by_instance: bool) -> types.FunctionType:
-        """For plain calls; by instance: the first argument may be one."""
-        return self._make(self._hit, "first" if by_instance else "", bound=False)
+    def function(self, by_instance: bool, seeks: bool = False) -> types.FunctionType:
+        """For plain calls; by instance: the first argument may be one; seeks: `seek` is asked first."""
+        return self._make(self._hit, "first" if by_instance else "", bound=False, seeks=seeks)
 
     def method(self) -> types.FunctionType:
         """For calls on a bound object, which is the first argument and whose `__self__` replaces it."""
@@ -184,12 +188,12 @@ class CallForms:
         """For bulk loaders: returns args and kwargs of a call, in their canonical form."""
         return self._make(_ARGUMENTS, "", bound=False)
 
-    def _make(self, body: str, meet: str, bound: bool) -> types.FunctionType:
+    def _make(self, body: str, meet: str, bound: bool, seeks: bool = False) -> types.FunctionType:
         waits = self._coroutine and body is self._hit
         meet = meet if self._form.owned else ""
         if self._binder is not None:
             return self._compiled(self._loose(self._binder, body, meet, bound, waits))
-        return self._exact(_text(self._shapes, body, meet, self._form, bound, waits))
+        return self._exact(_text(self._shapes, body, meet, self._form, bound, waits, seeks))
 
     def _compiled(self, text: str) -> types.FunctionType:
         code = code_of(text).replace(co_name=self._name, co_qualname=self._qualname)
@@ -231,7 +235,15 @@ def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _text(shapes: tuple[Shape, ...], body: str, meet: str, form: KeyForm, bound: bool, waits: bool) -> str:
+def _text(
+    shapes: tuple[Shape, ...],
+    body: str,
+    meet: str,
+    form: KeyForm,
+    bound: bool,
+    waits: bool,
+    seeks: bool = False,
+) -> str:
     """The source of one call form for parameters of these names and kinds."""
     kinds = inspect.Parameter
     positional = [
@@ -249,7 +261,7 @@ def _text(shapes: tuple[Shape, ...], body: str, meet: str, form: KeyForm, bound:
         keyed[extra] = f"_sf_tuple(_sf_sorted({extra}.items())) if {extra} else ()"
     of_instance = "instance" if form.names is not None and meet == "first" else meet
     owner: list[str] = []
-    lines = []
+    lines = [_SEEK.format(args=", ".join([*positional, *named]))] if seeks else []
     if bound and positional:
         lines.append(f"    {positional[0]} = {positional[0]}.__self__")
     elif bound:

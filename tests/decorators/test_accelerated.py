@@ -280,6 +280,15 @@ def own(a): return a
 @single_flight_ttl(ttl=60, key="a")
 def named(a, b=None): return a
 
+@single_flight_ttl(ttl=60, key=lambda a, b=None: (a.__class__, b))
+def read(a, b=None): return a
+
+@single_flight_ttl(ttl=60, key=lambda a: (a.missing, a))
+def missing(a): return a
+
+@single_flight_ttl(ttl=60, key=lambda a: (a.missing, a))
+async def never(a): return a
+
 @single_flight_ttl(ttl=60)
 async def awaited(a): return a
 
@@ -297,7 +306,7 @@ key = object()
 def refused(call, *args, **kwargs):
     try:
         call(*args, **kwargs)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return
     raise AssertionError("not refused")
 
@@ -305,6 +314,8 @@ def once():
     plain(key); plain(key, 2); plain(a=key, c=3); plain(key, c=3)
     own(key); own(a=key); named(key, b=[]); account.method(key); kept(key); Account.method(account, a=key)
     refused(plain); refused(plain, 1, 2, 3); refused(plain, key, d=4); refused(plain, key, a=key)
+    read(key); read(a=key, b=1); refused(missing, key)
+    refused(never(key).send, None)
     refused(plain, [])
     refused(own, []); refused(account.method, []); refused(failing, key)
     try:
@@ -393,7 +404,11 @@ def test_what_is_no_record_of_the_known_shape_is_refused():
     with pytest.raises(TypeError, match="dictionary"):
         core.look_in([])
     with pytest.raises(ValueError, match="shape"):
-        core.shape(("a",), (), 0, 1, (0,), False, None, {}, None, None, None, None, None)
+        core.shape(("a",), (), 0, 1, None, (0,), ((),), False, *[None] * 2, {}, *[None] * 5)
+    fitting = ("a",), (core,), 0, 1, None, (0,), ((),), False, *[None] * 2, {}, *[None] * 5
+    core.shape(*fitting)
+    with pytest.raises(ValueError, match="already"):
+        core.shape(*fitting)
     for misused in (hits.attach, hits.become):
         with pytest.raises(TypeError):
             misused(len, core)

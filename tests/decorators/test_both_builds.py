@@ -130,6 +130,8 @@ STEPS = [
     "bypassed",
 ]
 
+KEYED = ["all", "all", "own", "own", "parts", "parts", "names", "name", "ignore", "typed"]
+
 
 @st.composite
 def stories(draw):
@@ -137,9 +139,9 @@ def stories(draw):
     parameters = draw(signatures())
     names = [p.name for p in parameters if p.kind not in (KINDS.VAR_POSITIONAL, KINDS.VAR_KEYWORD)]
     options = {"maxsize": draw(st.sampled_from([2, 16]))}
-    keyed = draw(st.sampled_from(["all", "all", "own", "own", "names", "name", "ignore", "typed"]))
+    keyed = draw(st.sampled_from(KEYED))
     if keyed == "names" and names:
-        options["key"] = tuple(draw(st.lists(st.sampled_from(names), min_size=1, unique=True)))
+        options["key"] = tuple(draw(st.lists(parts_of(names), min_size=1, unique=True)))
     elif keyed == "name" and names:
         options["key"] = draw(st.sampled_from(names))
     elif keyed == "ignore" and names:
@@ -155,7 +157,16 @@ def stories(draw):
             max_size=14,
         )
     )
-    return draw(st.sampled_from(WORLDS)), parameters, options, keyed == "own", clock, arguments, steps
+    own = keyed == "own"
+    if keyed == "parts" and names:
+        own = draw(st.lists(parts_of(names), min_size=1, max_size=4))
+    return draw(st.sampled_from(WORLDS)), parameters, options, own, clock, arguments, steps
+
+
+def parts_of(names):
+    """An argument, or an attribute of it, which some have."""
+    attributes = st.sampled_from(["", "", "", ".real", ".real.imag"])
+    return st.tuples(st.sampled_from(names), attributes).map("".join)
 
 
 class Clock:
@@ -182,8 +193,11 @@ class World:
         options = {"ttl": 4, **options}
         if clock != "real":
             options["timer"] = self.clock
-        if own_key:
+        if own_key is True:
             options["key"] = self.key
+        elif own_key:
+            first = [KINDS("self", KINDS.POSITIONAL_ONLY)] * self.has_first()
+            options["key"] = read_key(own_key, first, parameters)
         self.runner = asyncio.Runner() if "coroutine" in self.kind else None
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(accelerate, "accelerated", in_c)
@@ -198,11 +212,12 @@ class World:
             return [told]
         return tuple(repr(self.shown(each)) for each in told)
 
+    def has_first(self):
+        return "method" in self.kind and self.kind != "static method"
+
     def made(self, parameters, decorate):
         """The function of this world: what is called, and what has the controls."""
-        first = {"class method": "cls"}.get(self.kind, "self" if "method" in self.kind else "")
-        if self.kind == "static method":
-            first = ""
+        first = ("cls" if self.kind == "class method" else "self") if self.has_first() else ""
         self.first = first
         names = [p.name for p in parameters]
         space = {"answer": self.answer, **{f"_{p.name}": p.default for p in parameters}}
@@ -287,6 +302,13 @@ class World:
     def end(self):
         if self.runner:
             self.runner.close()
+
+
+def read_key(parts, first, parameters):
+    """A key function that does nothing but return arguments and attributes: C knows it by its code."""
+    plain = [p.replace(default=EMPTY) for p in parameters]
+    returned = parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+    return eval(f"lambda {str(inspect.Signature([*first, *plain]))[1:-1]}: {returned}")
 
 
 class Shown(str):
