@@ -5,7 +5,6 @@ from typing import Any as _Any
 
 from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .common.keys import InstanceKey
-from .core.answers import Answer
 from .core.current import Unchanged, current_flight
 from .core.options import is_not_none
 from .decorator.accelerate import accelerated
@@ -16,10 +15,11 @@ from .drivers.pool import configure_renewal
 from .locks.keyed import KeyedLocks
 from .process.drain import drain, drain_sync
 from .process.registry import invalidate_tag, report
-from .storage.entry import Entry
 from .storage.ttl import AdaptiveTTL, Landing
 
 if _TYPE_CHECKING:
+    from .core.answers import Answer
+    from .storage.entry import Entry
     from .telemetry.events import Event, Execution, Listener, LoggingListener
     from .telemetry.views import CurrentFlight, Explanation, FleetExplanation, FlightInfo, Stats
 
@@ -64,12 +64,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """The classes of events and views, which take long to make, when somebody asks for them."""
+    """The classes of what users are shown, which take long to make, when somebody asks for them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .core import answers
+    from .storage import entry
     from .telemetry import events, views
 
-    value = globals()[name] = getattr(views if name in views.__all__ else events, name)
+    module = next(each for each in (answers, entry, views, events) if name in vars(each))
+    value = globals()[name] = getattr(module, name)
     return value
 
 

@@ -15,8 +15,8 @@ from ..locks.keyed import KeyedLocks
 from ..locks.line import Line
 from ..locks.mutex import mutex, new_lock
 from ..locks.waiters import get_ident
-from ..storage.entry import AgeingRecord, Record
 from ..storage.policy import wants_hits
+from ..storage.record import AgeingRecord, Record
 from ..storage.store import Store
 from ..storage.ttl import Landing
 from ..telemetry.counters import Counts

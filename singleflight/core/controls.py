@@ -14,7 +14,7 @@ from ..locks.mutex import inside, mutex
 from ..locks.slots import Slot, numbers
 from ..locks.unsettled import After, settle
 from ..locks.waiters import Actor, get_ident
-from ..storage.entry import Entry, Record
+from ..storage.record import Record
 from ..storage.ttl import Landing, checked_tags
 from .cache import Cache
 from .current import Unchanged
@@ -25,6 +25,7 @@ from .shareable import check_shareable
 from .transitions import detach
 
 if TYPE_CHECKING:
+    from ..storage.entry import Entry
     from ..telemetry.views import Explanation, FlightInfo, Stats
 
 __all__ = [

@@ -48,7 +48,7 @@ from ..locks.waitgraph import (
     refusal,
     waiting,
 )
-from ..storage.entry import Record
+from ..storage.record import Record
 from ..telemetry.counters import Counts
 from ..telemetry.kinds import is_logging, levels
 from .cache import Cache

@@ -18,12 +18,12 @@ from ..common.errors import SingleFlightError
 from ..common.keys import plain
 from ..common.messages import shown
 from ..locks.waiters import descends
-from ..storage.entry import Entry
 from .call import LEAD, Call
 from .flight import Flight
 from .shareable import check_shareable
 
 if TYPE_CHECKING:
+    from ..storage.entry import Entry
     from ..telemetry.views import CurrentFlight
 
 __all__ = ["Unchanged", "current_flight", "landing_value", "runs"]

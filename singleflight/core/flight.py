@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..locks.latch import Latch
 from ..locks.slots import Slot, Told, Turn, ahead
-from ..storage.entry import Record
+from ..storage.record import Record
 
 __all__ = [
     "FLYING",

@@ -11,8 +11,8 @@ from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import is_sound
 from ..locks.unsettled import After
-from ..storage.entry import AgeingRecord, Record, TaggedRecord, WeighedRecord, record_of
 from ..storage.policy import weight_from
+from ..storage.record import AgeingRecord, Record, TaggedRecord, WeighedRecord, record_of
 from ..storage.ttl import Landing, checked_tags
 from ..telemetry.kinds import log
 from .cache import Cache

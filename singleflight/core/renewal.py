@@ -7,7 +7,7 @@ from math import inf
 
 from ..locks.mutex import inside_other, mutex
 from ..locks.waiters import get_ident
-from ..storage.entry import AgeingRecord, Record
+from ..storage.record import AgeingRecord, Record
 from .cache import Cache
 from .call import HIT, NONE, Call, background
 from .flight import Flight, Work

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Protocol
 
-from ..storage.entry import Record
+from ..storage.record import Record
 from .flight import Flight
 
 __all__ = ["Backend", "Tier"]

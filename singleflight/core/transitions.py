@@ -40,7 +40,7 @@ from ..locks.slots import Slot, Turn, numbers
 from ..locks.unsettled import After
 from ..locks.waiters import NOBODY
 from ..locks.waitgraph import begin_waiting, waiting
-from ..storage.entry import Record
+from ..storage.record import Record
 from ..telemetry.kinds import is_logging, levels
 from .cache import Cache
 from .call import HIT, JOIN, LEAD, NONE, Call

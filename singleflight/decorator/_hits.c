@@ -4,7 +4,7 @@
  * was not built (the driver), with the same arguments; wrong arguments go to the compiled Python call, which
  * raises what it always raises. A key that is put together here (`keyparts.py`) finds, and is not stored.
  *
- * What it may touch. Of a record (`storage/entry.py`) it reads `deadline` and `value` and adds to `hits`, and
+ * What it may touch. Of a record (`storage/record.py`) it reads `deadline` and `value` and adds to `hits`, and
  * nothing else. `Record` stays a Python class with `__slots__`: where these three lie in it is read from the
  * class's own member descriptors when a `Core` is made, and what is not as expected is refused there. Of the
  * index, a dictionary that the store replaces as a whole, it reads one item, and keeps the dictionary alive

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ..core.cache import Cache
 from ..core.options import OFF
-from ..storage.entry import Record, record_of
+from ..storage.record import Record, record_of
 from ..telemetry.counters import has_global_lock
 from .keyforms import KeyForm
 from .keyparts import KeyParts, parts_of

@@ -10,14 +10,14 @@ from typing import Any
 
 from ..common.frames import looked_through
 from ..common.keys import InstanceKey, Instances
-from ..core.answers import Asked
+from ..core.asked import Asked
 from ..core.cache import Cache
 from ..core.coordinator import new_cache
 from ..core.functions import is_coroutine_function, refuse_unfit
 from ..core.options import Options, switched_off
 from ..drivers import threads
 from ..process.registry import register
-from ..storage.entry import ABSENT
+from ..storage.record import ABSENT
 from ..telemetry.counters import new_counts
 from .accelerate import Accelerator, is_simple
 from .callforms import CallForms, can_bind

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ca
 from ..common.frames import looked_through
 from ..common.keys import InstanceKey
 from ..core import controls
-from ..core.answers import Answer
 from ..locks.keyed import KeyedLocks
-from ..storage.entry import Entry
 from ..storage.ttl import named_tags
 
 if TYPE_CHECKING:
+    from ..core.answers import Answer
     from ..core.cache import Cache
+    from ..storage.entry import Entry
     from ..telemetry.views import Explanation, FlightInfo, Stats
 
 __all__ = ["Controls"]

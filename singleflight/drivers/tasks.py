@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ..common.errors import FlightTimeout
 from ..core import transitions
-from ..core.answers import Asked
+from ..core.asked import Asked
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call
 from ..core.coordinator import board, join_at_once

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..common import patches
 from ..common.frames import looked_through
-from ..core.answers import Asked
+from ..core.asked import Asked
 from ..core.cache import Cache
 from ..core.call import JOIN, LEAD, NONE, SHARE, Call, Decision
 from ..core.coordinator import board

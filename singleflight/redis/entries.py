@@ -22,8 +22,8 @@ from ..fleet.names import entry_name, hash_of
 from ..fleet.near import NearTimes
 from ..fleet.refusals import OversizedValue
 from ..fleet.serializers import Codec
-from ..storage.entry import Record, WeighedRecord
 from ..storage.policy import weight_from
+from ..storage.record import Record, WeighedRecord
 from ..telemetry.kinds import log
 from . import scripts
 from .clients import raise_trouble

@@ -22,7 +22,7 @@ from ..fleet.mailboxes import Mailbox
 from ..fleet.serializers import Codec
 from ..locks.mutex import inside, inside_other, mutex
 from ..locks.waiters import running_loop
-from ..storage.entry import Record
+from ..storage.record import Record
 from ..telemetry.views import FleetExplanation
 from . import scripts
 from .bus import Bell, TaskBell

@@ -19,8 +19,8 @@ from cachetools import Cache, TLRUCache, TTLCache
 from ..common.durations import real
 from ..common.keys import check_room
 from ..common.messages import shown
-from .entry import Record
 from .expiry import HoldingCache, cache_for
+from .record import Record
 
 __all__ = ["USUAL", "ChosenCache", "Policy", "checked_policy", "new_cache", "wants_hits", "weight_from"]
 

@@ -27,9 +27,9 @@ from typing import Any, NamedTuple, Protocol
 
 from ..common.keys import InstanceKey, check_room
 from ..locks.mutex import new_lock, with_sections
-from .entry import Record
 from .expiry import HoldingCache
 from .policy import USUAL, ChosenCache, new_cache
+from .record import Record
 
 __all__ = ["Store"]
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.durations import real, seconds
 from ..common.messages import Shown, shown
-from .entry import Entry
+
+if TYPE_CHECKING:
+    from .entry import Entry
 
 __all__ = ["TTL", "AdaptiveTTL", "Landing", "Tags", "checked_tags", "named_tags"]
 

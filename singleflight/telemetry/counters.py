@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..locks.mutex import new_lock
 
 if TYPE_CHECKING:
-    from ..storage.entry import Record
+    from ..storage.record import Record
     from ..storage.store import Store
 
 __all__ = ["Counts", "ThreadedHits", "has_global_lock", "new_counts"]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..common.errors import FlightTimeout
 from ..common.keys import plain
 from ..common.messages import shown
-from ..storage.entry import Record
+from ..storage.record import Record
 from .kinds import ALL_KINDS, executing_of, log, wants_nothing
 
 __all__ = ["Emitter"]

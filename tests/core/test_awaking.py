@@ -8,7 +8,7 @@ from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
 from singleflight.locks.latch import Latch
 from singleflight.locks.slots import Hold
 from singleflight.locks.waitgraph import begin_waiting
-from singleflight.storage.entry import AgeingRecord
+from singleflight.storage.record import AgeingRecord
 
 from .conftest import caller, in_flight, watched
 

@@ -9,7 +9,7 @@ from singleflight.core import controls, coordinator, landing
 from singleflight.core.call import HIT, JOIN, LEAD
 from singleflight.core.flight import FLYING, LANDED, UNCLAIMED, UNSEATED
 from singleflight.locks.slots import Hold
-from singleflight.storage.entry import AgeingRecord
+from singleflight.storage.record import AgeingRecord
 
 from .conftest import Work, caller, in_flight, watched
 

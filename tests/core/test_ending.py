@@ -8,7 +8,7 @@ from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
 from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import inside, mutex
 from singleflight.locks.unsettled import After, settle
-from singleflight.storage.entry import record_of
+from singleflight.storage.record import record_of
 
 from .conftest import Work, in_flight
 

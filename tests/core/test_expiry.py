@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import sys
 import weakref
 from math import inf
 from unittest.mock import patch
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight.storage import expiry
-from singleflight.storage.entry import AgeingRecord, record_of
 from singleflight.storage.expiry import cache_for
+from singleflight.storage.record import AgeingRecord, record_of
 
 LIVES = pytest.mark.parametrize("ttl", [None, 60.0, inf], ids=["own lives", "one life", "for ever"])
 
@@ -269,3 +270,24 @@ def test_nothing_to_evict(ttl):
     """cachetools' own error, and no search without an end."""
     with pytest.raises(KeyError, match="nothing"):
         cache_for(1, ttl).popitem()
+
+
+def test_the_end_of_a_life_is_one_number():
+    """cachetools keeps the very number that the record has: an entry takes no room for a second one."""
+    record = record_of("a", 1, 1000.25, 60.0)
+    before = sys.getrefcount(record.deadline)
+    cache = cache_for(inf, 60.0)
+    cache.hold(record)
+    after = sys.getrefcount(record.deadline)
+    assert after == before + 1
+    assert records(cache.run_out(1060.25)) == [record]
+
+
+def test_a_record_that_is_closed_lives_as_long_as_others():
+    """Reads of it are to take the longer way, so its `deadline` says nothing of its end."""
+    cache = cache_for(inf, 60.0)
+    record = record_of("a", 1, 1000.25, 60.0)
+    record.deadline = -inf
+    cache.hold(record)
+    assert not records(cache.run_out(1060.0))
+    assert records(cache.run_out(1060.25)) == [record]

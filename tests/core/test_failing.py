@@ -10,7 +10,7 @@ from singleflight import FlightDeadlock, FlightTimeout
 from singleflight.core import coordinator, landing
 from singleflight.core.call import HIT
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
-from singleflight.storage.entry import AgeingRecord, record_of
+from singleflight.storage.record import AgeingRecord, record_of
 
 from ..frozen import Uncopyable
 from .conftest import caller, in_flight

@@ -7,7 +7,8 @@ import pytest
 from singleflight.core import landing
 from singleflight.core.flight import FLYING, LANDED
 from singleflight.locks.mutex import inside
-from singleflight.storage.entry import AgeingRecord, Entry, Record, record_of
+from singleflight.storage.entry import Entry
+from singleflight.storage.record import AgeingRecord, Record, record_of
 from singleflight.storage.ttl import Landing
 from singleflight.testing import Recorder
 

@@ -12,7 +12,7 @@ from singleflight.locks.mutex import inside
 from singleflight.locks.slots import Hold
 from singleflight.locks.unsettled import settle, unsettled
 from singleflight.locks.waiters import Waiter, new_waiter
-from singleflight.storage.entry import AgeingRecord
+from singleflight.storage.record import AgeingRecord
 
 from .conftest import Work, caller, in_flight, watched
 

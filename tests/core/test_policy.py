@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from singleflight.storage import policy
-from singleflight.storage.entry import WeighedRecord, record_of
 from singleflight.storage.expiry import cache_for
 from singleflight.storage.policy import ChosenCache, checked_policy, new_cache, wants_hits, weight_from
+from singleflight.storage.record import WeighedRecord, record_of
 from singleflight.storage.store import Store
 
 KEYS = st.integers(0, 7)

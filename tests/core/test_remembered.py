@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from singleflight.locks.waiters import get_ident
-from singleflight.storage.entry import AgeingRecord, record_of
+from singleflight.storage.record import AgeingRecord, record_of
 
 from .conftest import in_flight
 

@@ -12,7 +12,7 @@ from singleflight.core.call import HIT, LEAD, Call, Nobody, new_call
 from singleflight.core.flight import FLYING, LANDED, UNSEATED
 from singleflight.drivers import threads
 from singleflight.locks.waiters import get_ident
-from singleflight.storage.entry import AgeingRecord, record_of
+from singleflight.storage.record import AgeingRecord, record_of
 
 from .conftest import Work, caller, in_flight
 

@@ -9,7 +9,7 @@ import pytest
 from singleflight.common.keys import Instances
 from singleflight.locks.table import Idle, Slots
 from singleflight.locks.unsettled import After
-from singleflight.storage.entry import record_of
+from singleflight.storage.record import record_of
 from singleflight.storage.store import Store
 
 from ..spoilt import SPOIL, Key, become_another

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from singleflight.common.keys import InstanceKey
-from singleflight.storage.entry import TaggedRecord, record_of
+from singleflight.storage.record import TaggedRecord, record_of
 from singleflight.storage.store import Store
 
 from ..amid import amid

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from singleflight.common.durations import lifetime, patience, seconds
 from singleflight.core.outcome import copy_of
-from singleflight.storage.entry import record_of
+from singleflight.storage.record import record_of
 from singleflight.storage.store import Store
 
 KEYS = st.integers(0, 7)

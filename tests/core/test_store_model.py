@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from singleflight.common.keys import InstanceKey, Instances
 from singleflight.storage import expiry
-from singleflight.storage.entry import record_of
+from singleflight.storage.record import record_of
 from singleflight.storage.store import Store
 
 KEYS = st.one_of(st.integers(0, 5), st.sampled_from([(), ("plain", 1)]))

@@ -7,7 +7,7 @@ import pytest
 from singleflight.core import coordinator
 from singleflight.core.flight import FLYING, PASSED, UNCLAIMED, UNSEATED
 from singleflight.locks.mutex import inside
-from singleflight.storage.entry import AgeingRecord
+from singleflight.storage.record import AgeingRecord
 
 from .conftest import Work, in_flight
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import singleflight
 from singleflight import UnhashableKey, single_flight_ttl
 from singleflight.decorator import accelerate
-from singleflight.storage.entry import Record
+from singleflight.storage.record import Record
 from singleflight.testing import FakeClock
 
 NAMES = ("a", "b", "c")
@@ -487,7 +487,7 @@ def run(*lines):
 UNEXPECTED = {
     "not there": "sys.modules['singleflight.decorator._hits'] = None",
     "another extension": "sys.modules['singleflight.decorator._hits'] = types.ModuleType('_hits')",
-    "another record": "entry.Record.hits = property(lambda self: 0.0, lambda self, value: None)",
+    "another record": "record.Record.hits = property(lambda self: 0.0, lambda self, value: None)",
 }
 
 
@@ -502,7 +502,7 @@ def test_what_is_not_as_expected_is_not_used(change):
         "package = types.ModuleType('singleflight')",  # so that its modules can be loaded before it
         f"package.__path__ = [{str(Path(singleflight.__file__).parent)!r}]",
         "sys.modules['singleflight'] = package",
-        "from singleflight.storage import entry",
+        "from singleflight.storage import record",
         change,
         "from singleflight.decorator import accelerate, decorate",
         "fetch = decorate.single_flight_ttl(ttl=60)(lambda a: [a])",

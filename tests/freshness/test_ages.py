@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from singleflight import AdaptiveTTL, Entry, Landing
 from singleflight.core.options import Options, is_not_none
-from singleflight.storage.entry import AgeingRecord, record_of
 from singleflight.storage.freshness import Ageing
+from singleflight.storage.record import AgeingRecord, record_of
 
 CHANCES = st.floats(0, 1, exclude_max=True)
 TTLS = st.floats(0.001, 1e6)

@@ -13,7 +13,7 @@ from singleflight.common.errors import FlightDeadlock, FlightTimeout
 from singleflight.core.bulk_call import BulkCall
 from singleflight.core.controls import invalidate, put
 from singleflight.drivers import pool as renewing
-from singleflight.storage.entry import AgeingRecord, record_of
+from singleflight.storage.record import AgeingRecord, record_of
 from singleflight.testing import FakeClock
 
 from .callers import BulkCaller, Caller, Holder

@@ -16,7 +16,7 @@ from singleflight.drivers import threads as _threads
 from singleflight.locks import waitgraph
 from singleflight.locks.slots import Hold
 from singleflight.locks.waiters import Waiter, new_waiter
-from singleflight.storage.entry import AgeingRecord
+from singleflight.storage.record import AgeingRecord
 
 from ..core.conftest import Work
 from ..sampling import one_in

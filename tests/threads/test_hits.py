@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.storage.entry import Record
+from singleflight.storage.record import Record
 from singleflight.telemetry.counters import ThreadedHits, has_global_lock
 from singleflight.testing import FakeClock, Recorder
 

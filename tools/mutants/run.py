@@ -78,7 +78,7 @@ TESTS = {
     # storage
     "freshness": [*FRESHNESS, "core/test_options.py"],
     "ttl": ["contract/test_callable_ttl.py", "bulk/test_callable_ttl.py", "core/test_options.py"],
-    "entry": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
+    "record": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
     "expiry": [*STORE, "core/test_expiry.py"],
     "policy": ["core/test_policy.py", "contract/test_policy.py"],
     "store": [
@@ -142,6 +142,7 @@ TESTS = {
     # core
     "cache": ["core/test_remembered.py", *DEAD, *HITS, "freshness/test_grace.py", "bulk/test_joining.py"],
     "answers": ["contract/test_answer.py"],
+    "asked": ["contract/test_answer.py"],
     "current": ["freshness/test_unchanged.py"],
     "call": [*DECIDING, "core/test_leaving.py"],
     "flight": [*MODELS, *CALLS, *DEAD, "core/test_flights.py", "freshness/test_grace.py"],
@@ -194,6 +195,7 @@ TESTS = {
     "accelerate": [*DECORATED, *KEYS, "threads/test_hits.py"],
     "callforms": [*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"],
     "keyforms": KEYS,
+    "keyparts": ["decorators/test_key_parts.py"],
     "parameters": ["decorators/test_parameters.py", "decorators/test_calls_made.py"],
     "binding": ["decorators/test_parameters.py", "decorators/test_calls_made.py", "core/test_keys.py"],
     "signatures": ["decorators/test_parameters.py", "decorators/test_twin.py", "core/test_keys.py"],
