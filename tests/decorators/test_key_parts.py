@@ -118,6 +118,18 @@ def test_what_does_anything_else_is_called(key):
     assert read(key) is None
 
 
+def test_the_default_key_is_all_arguments():
+    """What stands for the instance in front, where there may be one; without what is left out."""
+    known = ("self", "b", "c")
+    assert parts_of(KeyForm(), None, known, False, False) == KeyParts((0, 1, 2), ((), (), ()))
+    assert parts_of(KeyForm(), None, known, True, False) == KeyParts((-1, 1, 2), ((), (), ()))
+    assert parts_of(KeyForm(owned=False), None, known, True, True) == KeyParts((0, 1, 2), ((), (), ()))
+    assert parts_of(KeyForm(), None, (), True, True) == KeyParts((), ())
+    left = KeyForm(left_out=frozenset("b"))
+    assert parts_of(left, None, known, True, True) == KeyParts((-1, 2), ((), ()))
+    assert parts_of(left, None, known, False, False) == KeyParts((0, 2), ((), ()))
+
+
 def test_names_have_parts_too():
     """`key=("a", "b.name")`: the instance in front where there surely is one; where that depends, none."""
     form = KeyForm(names=("b", "c.name.text"))
