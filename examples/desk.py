@@ -147,7 +147,6 @@ def page(desk: Desk, lines: Lines) -> None:
         )
         state.content = state_html(desk)
         tiles.content = tiles_html(desk)
-        tiles.props(f"data-refreshes={desk.refreshes}")
         longest = max(1.0, *(run.longest for run in desk.runs.values() if run), *waits(desk))
         for shown, widget in zip(widgets, desk.widgets, strict=True):
             shown.content = widget_html(desk, widget, longest)
@@ -234,7 +233,8 @@ def served_html(desk: Desk) -> str:
         for way, text in ways.items()
     )
     return (
-        f'<div class="card served"><h2>Prices of the last refresh</h2><p class="track">{parts}</p>'
+        f'<div class="card served" data-refreshes="{desk.refreshes}"><h2>Prices of the last refresh</h2>'
+        f'<p class="track">{parts}</p>'
         f'<p class="legend">{rows}</p></div>'
     )
 
@@ -255,7 +255,8 @@ def widget_html(desk: Desk, widget: Widget, longest: float) -> str:
     rows = "".join(row_html(desk, symbol, widget.cells.get(symbol)) for symbol in desk.symbols)
     waited = "&ndash;" if widget.waited is None else f"{widget.waited:.2f} s"
     return (
-        f'<h3>{escape(widget.name)} <span class="kind">{widget.kind}</span></h3><table>{rows}</table>'
+        f'<h3 data-refreshes="{desk.refreshes}">{escape(widget.name)} <span class="kind">{widget.kind}</span>'
+        f"</h3><table>{rows}</table>"
         f'<p class="bar"><span>waited</span>{track_html((widget.waited or 0) / longest)}<b>{waited}</b></p>'
     )
 

@@ -97,8 +97,9 @@ def _read(key: Callable[..., Any], known: tuple[str, ...]) -> KeyParts | None:
         elif name == "BUILD_TUPLE" and lone and step.argval == len(loaded):
             lone = False
         elif name == "RETURN_VALUE" and (not lone or len(loaded) == 1):
-            places, paths = zip(*loaded, strict=True)
-            return KeyParts(places, paths, lone, code)
+            return KeyParts(
+                tuple(place for place, _ in loaded), tuple(path for _, path in loaded), lone, code
+            )
         else:
             return None
     return None

@@ -108,7 +108,9 @@ class Page:
 
     @property
     def refreshes(self):
-        return int(self.find("return document.querySelector('.tiles')?.dataset.refreshes ?? 0"))
+        """Those that all parts of the page show: they are not drawn anew in one go."""
+        shown = "[...document.querySelectorAll('[data-refreshes]')].map(part => +part.dataset.refreshes)"
+        return int(self.find(f"return Math.min(Infinity, ...{shown})") or 0)
 
     def count(self, name):
         """One of the counters, as it is shown."""
