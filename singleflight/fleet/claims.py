@@ -426,7 +426,7 @@ class Claim:
         The release may be sent by another; after an end that was told it changes nothing. If a question is
         out, the lease may come after that, and then it lapses: nobody renews it.
         """
-        state, self.state, self.withdrawn = self.state, ENDED, True
+        state, self.state = self.state, ENDED
         return Release(self.retries) if state in (ASKING, LEADING, TELLING) else None
 
     # -- how it goes on

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 
+import cachetools
 import pytest
 
 from singleflight import Answer, single_flight_ttl
@@ -194,6 +195,16 @@ def test_bypassed_and_switched_off(driver, monkeypatch):
     assert answer.cache_status("app") == "app; fwd=bypass"
     monkeypatch.setenv("SINGLEFLIGHT_DISABLED", "1")
     assert asked.call().served == "bypass"
+
+
+def test_a_hit_of_it_is_a_use(driver):
+    """The policy is told which entry has served."""
+    asked = Asked(driver, policy=cachetools.LRUCache, maxsize=2, listener=None)
+    asked.call("A")
+    asked.call("B")
+    assert asked.call("A").served == "hit"
+    asked.call("C")
+    assert [asked.call(key).served for key in ("A", "B")] == ["hit", "fetch"]
 
 
 def test_on_bound_methods_the_instance_is_applied(driver):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from fractions import Fraction
 
 import cachetools
 import pytest
@@ -305,6 +306,18 @@ def test_maxsize_limits_the_sum_of_weights(words, policy):
     assert stats.weight <= 6
     assert made.fetch.entry("d").weight == 4
     assert stats.entries + stats.evictions == 4
+
+
+@pytest.mark.parametrize(
+    ("weigh", "shown"), [(len, 2), (lambda value: 0.5, 0.5), (lambda value: Fraction(1, 4), 0.25)]
+)
+def test_weights_are_shown_as_plain_numbers(words, weigh, shown):
+    """Whole numbers as they are, others as floats."""
+    made = words(maxsize=6, weigh=weigh)
+    made.answers = {"a": "aa"}
+    made.call("a")
+    weight = made.fetch.entry("a").weight
+    assert (weight, type(weight)) == (shown, type(shown))
 
 
 @EACH

@@ -32,6 +32,14 @@ def test_what_has_left_is_closed_for_good(leave):
     assert record.deadline == float("-inf")
 
 
+def test_what_is_held_nowhere_yet_is_not_opened():
+    """Readers may take the fast path from its storing on, and not before."""
+    record = record_of("k", 1, 0.0, 10.0)
+    record.deadline = float("-inf")
+    record.reopen()
+    assert record.deadline == float("-inf")
+
+
 @pytest.mark.parametrize("leave", LEAVE)
 def test_what_has_left_is_destroyed_outside_the_lock(leave):
     """A destructor may do anything, so it does not run in a section of the store."""

@@ -200,6 +200,8 @@ FAILED = Outcome("failed", b"f")
         ("read", None, Outcome("aborted"), Release(None)),
         ("read", 1, Outcome("unshareable"), Pass(b"")),
         ("read", 0, Outcome("unshareable"), Pass(b"")),
+        ("read", 1, Outcome("unshareable", b"of no use", 5, 5), Pass(b"")),
+        ("read", 1, Outcome("value", b"v", 1, 1), Publish(b"v", 1, 1)),
     ],
 )
 def test_how_flights_end(mode, retries, outcome, step):
@@ -323,6 +325,13 @@ def test_a_wake_for_another_chain_is_no_answer(wake, overtakes):
     assert (claim.answered(Waiting(1000, "w", b"c")) if overtakes else step) == Ask("read", 2, b"c")
 
 
+def test_a_wake_that_brings_nothing_is_no_value():
+    """Where the server names no chain it is of that chain, too; the claim asks again all the same."""
+    claim = claim_in("asking")
+    claim.answered(Waiting(1000, "w", b""))
+    assert claim.woken(AGAIN) == Ask("read", 2, b"")
+
+
 def test_a_wake_is_forgotten_with_its_question():
     """It belongs to the round in which it came."""
     claim = claim_in("asking")
@@ -337,7 +346,7 @@ def test_who_hears_no_wakes_asks_often():
     assert claim_in("asking").answered(Waiting(10, "w", b"c"), deaf=True) == Wait(0.03, "w")
 
 
-@pytest.mark.parametrize("withdraw", ["lost", "told_off"])
+@pytest.mark.parametrize("withdraw", ["lost", "told_off", "forked"])
 def test_a_claim_that_lost_its_lease_lands_nothing(withdraw):
     """The server is told nothing more, near entries do not change, and what comes later is no news."""
     claim = claim_in("leading")

@@ -78,7 +78,7 @@ TESTS = {
     # storage
     "freshness": [*FRESHNESS, "core/test_options.py"],
     "ttl": ["contract/test_callable_ttl.py", "bulk/test_callable_ttl.py", "core/test_options.py"],
-    "record": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py"],
+    "record": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py", "contract/test_policy.py"],
     "expiry": [*STORE, "core/test_expiry.py"],
     "policy": ["core/test_policy.py", "contract/test_policy.py"],
     "store": [
