@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
-from numbers import Complex, Integral, Number, Real
-from typing import Any
+import sys
+from typing import Any, cast
 
 from .messages import shown
 
-__all__ = ["left", "lifetime", "patience", "real", "seconds"]
+__all__ = ["is_whole", "left", "lifetime", "patience", "real", "seconds"]
 
 
 def seconds(value: object, option: str) -> float:
     """A duration as seconds, or an error that names the option.
 
+    >>> from datetime import timedelta
     >>> seconds(timedelta(minutes=1), "ttl")
     60.0
     >>> seconds(-1, "ttl")
@@ -71,16 +71,29 @@ def real(value: object, option: str, expected: str) -> float:
 
 
 def _seconds(value: object, option: str) -> float:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
+    datetime, anything = sys.modules.get("datetime"), cast("Any", value)
+    if datetime is not None and isinstance(value, datetime.timedelta):  # who has one has imported that
+        return float(anything.total_seconds())
     number = real(value, option, "seconds (a number) or a timedelta")
     if math.isnan(number):
         raise ValueError(f"{option}: a duration cannot be NaN")
     return number
 
 
+def is_whole(value: object) -> bool:
+    """Return True for an integer of any type (numpy's too), but for a bool."""
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    from numbers import Integral
+
+    # numpy's timedelta64 passes for an Integral, in whatever unit.
+    return isinstance(value, Integral) and hasattr(type(value), "__index__")
+
+
 def _is_real(value: object) -> bool:
+    from numbers import Complex, Integral, Number, Real
+
     if isinstance(value, Integral):
-        return hasattr(type(value), "__index__")  # numpy's timedelta64 passes for one, in whatever unit
+        return is_whole(value)
     # A Decimal is a number, and no more is said of it.
     return isinstance(value, Real) or (isinstance(value, Number) and not isinstance(value, Complex))

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..common.keys import check_room
+from ..common.logs import log
 from ..common.messages import shown
 from ..locks.keyed import KeyedLocks
 from ..locks.line import Line
@@ -21,7 +22,6 @@ from ..storage.store import Store
 from ..storage.ttl import Landing
 from ..telemetry.counters import Counts
 from ..telemetry.emitter import Emitter
-from ..telemetry.kinds import log
 from .flight import Flight
 from .options import Options, is_not_none, switched_off
 from .tier import Tier

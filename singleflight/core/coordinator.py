@@ -25,11 +25,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from logging import DEBUG
 from typing import Any
 
-from ..common import patches
+from ..common import logs, patches
 from ..common.errors import FlightDeadlock, FlightTimeout
+from ..common.logs import DEBUG
 from ..common.messages import shown
 from ..locks.latch import LOOK, LOOK_AGAIN, Latch
 from ..locks.mutex import inside_other, mutex
@@ -50,7 +50,6 @@ from ..locks.waitgraph import (
 )
 from ..storage.record import Record
 from ..telemetry.counters import Counts
-from ..telemetry.kinds import is_logging, levels
 from .cache import Cache
 from .call import HIT, JOIN, NONE, SHARE, Call, Decision
 from .flight import FLYING, LANDED, Flight
@@ -99,7 +98,7 @@ def board(cache: Cache, call: Call, soft: bool = True) -> Decision:
     """
     timer = cache.timer  # CPython is slow to call what an attribute holds
     now = timer()
-    call.wants_events = cache.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
+    call.wants_events = cache.tell.has_listener or (logs.levels.get(DEBUG, True) and logs.is_logging(DEBUG))
     key = call.key
     slot: Any = None
     turn: Any = None
@@ -434,7 +433,7 @@ def join_at_once(cache: Cache, call: Call) -> bool:
     that its loop is not to see to for all, and neither of the two tasks may be part of a cycle.
     """
     key, blocks = call.key, call.blocks
-    call.wants_events = cache.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
+    call.wants_events = cache.tell.has_listener or (logs.levels.get(DEBUG, True) and logs.is_logging(DEBUG))
     if call.wants_events or not cache.is_patient or blocks in waiting or is_descendant():
         return False
     with mutex:

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from ..common.keys import plain
+from ..common.logs import log
 from ..common.messages import shown
 from ..locks.mutex import mutex
 from ..locks.table import is_sound
@@ -14,7 +15,6 @@ from ..locks.unsettled import After
 from ..storage.policy import weight_from
 from ..storage.record import AgeingRecord, Record, TaggedRecord, WeighedRecord, record_of
 from ..storage.ttl import Landing, checked_tags
-from ..telemetry.kinds import log
 from .cache import Cache
 from .call import Nobody
 from .flight import Flight

@@ -7,26 +7,28 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import cache
 from math import inf
-from numbers import Integral
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..common.durations import left, lifetime, patience, real, seconds
+from ..common.durations import is_whole, left, lifetime, patience, real, seconds
 from ..common.messages import shown
 from ..storage.freshness import Ageing
 from ..storage.policy import USUAL, checked_policy
-from ..storage.ttl import TTL, Landing, Tags, checked_tags
+from ..storage.ttl import Landing, Tags, checked_tags
 from ..telemetry.kinds import refuse_unfit_listener
 from .functions import refuse_coroutine_functions
 from .tier import Backend
 
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from ..storage.ttl import TTL
+
 __all__ = [
     "OFF",
     "Copy",
-    "FailureTTL",
-    "Grace",
     "Options",
     "environment",
     "is_not_none",
@@ -35,11 +37,12 @@ __all__ = [
     "usual_idle",
 ]
 
-FailureTTL = float | timedelta | Callable[[Exception], float | timedelta]
-"""The types that the option `failure_ttl` accepts."""
+if TYPE_CHECKING:
+    FailureTTL = float | timedelta | Callable[[Exception], float | timedelta]
+    """The types that the option `failure_ttl` accepts."""
 
-Grace = float | timedelta | Callable[[Landing], float | timedelta]
-"""The types that the option `grace` accepts."""
+    Grace = float | timedelta | Callable[[Landing], float | timedelta]
+    """The types that the option `grace` accepts."""
 Copy = bool | Callable[[Any], Any] | None
 """The types that the option `copy` accepts."""
 
@@ -187,10 +190,11 @@ class Options:
 
     def differing(self) -> dict[str, Any]:
         """The options that are not at their defaults."""
-        given = {name: getattr(self, name) for name in _DEFAULTS}
+        defaults = _defaults()
+        given = {name: getattr(self, name) for name in defaults}
         if given["max_idle_locks"] == usual_idle(self.maxsize, self.weigh):
             del given["max_idle_locks"]
-        return {name: value for name, value in given.items() if not _is_default(value, _DEFAULTS[name])}
+        return {name: value for name, value in given.items() if not _is_default(value, defaults[name])}
 
 
 def usual_idle(maxsize: int | None, weigh: object) -> int:
@@ -198,7 +202,10 @@ def usual_idle(maxsize: int | None, weigh: object) -> int:
     return _MOST_IDLE if maxsize is None or weigh is not None else maxsize
 
 
-_DEFAULTS = {name: each.default for name, each in inspect.signature(Options.checked).parameters.items()}
+@cache
+def _defaults() -> dict[str, Any]:
+    parameters = inspect.signature(Options.checked).parameters
+    return {name: each.default for name, each in parameters.items()}
 
 
 def _is_default(value: object, default: object) -> bool:
@@ -231,9 +238,10 @@ def _fraction_or_xfetch(value: object) -> float | str | None:
 def _whole_number(value: object, option: str, least: int) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Integral) or not hasattr(type(value), "__index__"):
+    if not is_whole(value):
         raise TypeError(f"{option}: expected a whole number or None, got {shown(value)}")
-    number = index(value)
+    anything: Any = value
+    number = index(anything)
     if number < least:
         raise ValueError(f"{option}: must be at least {least}, got {value}")
     return number

@@ -29,10 +29,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from logging import DEBUG
 from typing import Any
 
+from ..common import logs
 from ..common.errors import FlightDeadlock, FlightTimeout
+from ..common.logs import DEBUG
 from ..locks.latch import Latch
 from ..locks.lives import life_of_this_thread, lives
 from ..locks.mutex import mutex
@@ -41,7 +42,6 @@ from ..locks.unsettled import After
 from ..locks.waiters import NOBODY
 from ..locks.waitgraph import begin_waiting, waiting
 from ..storage.record import Record
-from ..telemetry.kinds import is_logging, levels
 from .cache import Cache
 from .call import HIT, JOIN, LEAD, NONE, Call
 from .flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED, Flight, Owner, State, Work
@@ -156,7 +156,7 @@ def lead_at_once(cache: Cache, call: Call) -> bool:
     timer, options, thread, key = cache.timer, cache.options, call.thread, call.key
     now = timer()
     timeout = options.flight_timeout
-    call.wants_events = cache.tell.has_listener or (levels.get(DEBUG, True) and is_logging(DEBUG))
+    call.wants_events = cache.tell.has_listener or (logs.levels.get(DEBUG, True) and logs.is_logging(DEBUG))
     with mutex:
         lookup = cache.store.lookup  # not before: it may have been replaced, and a value landed since
         record = lookup(key)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import time
 from collections.abc import Callable, Hashable, Iterable
-from datetime import timedelta
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from ..common.messages import shown
 from ..common.slips import meant_by_option
-from ..core.options import Copy, FailureTTL, Grace, Options, is_not_none, usual_idle
+from ..core.options import Copy, Options, is_not_none, usual_idle
 from ..core.tier import Backend
 from ..storage.policy import USUAL, Policy
-from ..storage.ttl import TTL, Landing
+from ..storage.ttl import Landing
 from .function import SingleFlightDecorator, SingleFlightFunction, decorate
 from .keyforms import KeyRule
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from ..core.options import FailureTTL, Grace
+    from ..storage.ttl import TTL
 
 __all__ = ["single_flight_ttl"]
 
@@ -28,7 +32,9 @@ _AS_MAXSIZE: Any = object()
 
 def _naming_unknown(function: Any) -> Any:
     """Return the function with a better message for unknown options."""
-    known = [name for name in inspect.signature(function).parameters if name != "func"]
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    known = [name for name in names if name != "func"]
 
     @functools.wraps(function)
     def checked(*arguments: Any, **options: Any) -> Any:

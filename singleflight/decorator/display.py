@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import textwrap
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,8 @@ def doc_for(asker: FrameType, doc: str | None, cache: Cache, kind: type) -> str 
     """Return a docstring; where `help` asks (this frame is of pydoc), followed by options and controls."""
     if asker.f_globals.get("__name__") != "pydoc":
         return doc
+    import textwrap  # for few
+
     controls = textwrap.fill(f"Controls: {', '.join(public_names(kind))}", 80, subsequent_indent="    ")
     note = f"Single flight: {called(cache)}\n\n{controls}"
     return f"{inspect.cleandoc(doc)}\n\n{note}" if doc else note

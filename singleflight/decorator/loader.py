@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -15,8 +14,12 @@ from .surface import MYPY
 from .wrapt_types import Annotations, BoundFunctionWrapper, FunctionWrapper
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from .assembly import Assembly
     from .surface import NamesSelf, TakesClass, TakesInstance
+
+    Gather = float | timedelta | None
 
 __all__ = ["BoundBulkLoader", "BulkDecorator", "BulkLoader", "MakesLoaders"]
 
@@ -24,7 +27,6 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
-Gather = float | timedelta | None
 
 
 def _check_max_batch(max_batch: Any) -> None:

@@ -22,9 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..common.logs import log
 from ..common.messages import shown
 from ..process.registry import report
-from ..telemetry.kinds import log
 from .snapshot import MOST_ENTRIES, snapshot
 
 __all__ = ["NotServed", "ask", "folder", "serve", "served"]

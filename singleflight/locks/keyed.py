@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common import patches
 from ..common.durations import patience, seconds
@@ -26,6 +25,9 @@ from .table import Slots, keys_of, register, registries
 from .unsettled import After, settle, unsettled
 from .waiters import Waiter, descends, thread_waiter
 from .waitgraph import begin_waiting, cycle, end_waiting, note, refusal, reset_after_fork, waits
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = ["Held", "KeyedLocks", "after_fork"]
 

@@ -16,14 +16,12 @@ free again at the latest when the outermost call has left the library.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
+from ..common.logs import log
 from .mutex import inside, mutex
 
 __all__ = ["After", "settle", "unsettled"]
-
-log: logging.Logger = logging.getLogger("singleflight")
 
 unsettled: dict[Any, tuple[Any, ...]] = {}
 """By what is to be ended, by identity. Only single operations of a dictionary, so no lock is needed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from ..common import patches
 from ..common.durations import patience
@@ -17,6 +17,9 @@ from ..locks.unsettled import settle
 from ..locks.waiters import Waiter, thread_waiter
 from ..locks.waitgraph import cycle
 from .registry import all_caches
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = ["drain", "drain_sync"]
 

@@ -16,13 +16,13 @@ from collections import deque
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from ..common.logs import log
 from ..core import controls
 from ..core.cache import Cache
 from ..core.tier import Tier
 from ..locks.mutex import new_lock
 from ..storage.store import Store
 from ..telemetry.counters import Counts
-from ..telemetry.kinds import log
 from ..telemetry.views import Stats
 from .registry import attend
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Hashable
 from typing import Any, NamedTuple
 
+from ..common.logs import log
 from ..common.messages import shown
 from ..core.cache import Cache
 from ..core.flight import Flight
@@ -24,7 +25,6 @@ from ..fleet.refusals import OversizedValue
 from ..fleet.serializers import Codec
 from ..storage.policy import weight_from
 from ..storage.record import Record, WeighedRecord
-from ..telemetry.kinds import log
 from . import scripts
 from .clients import raise_trouble
 from .link import Link

@@ -14,6 +14,7 @@ import weakref
 from functools import partial
 from typing import Any, Protocol
 
+from ..common.logs import log
 from ..common.messages import shown
 from ..core.cache import Cache
 from ..fleet.breaker import CONNECTED, Breaker, Change
@@ -21,7 +22,6 @@ from ..fleet.cuts import Known, Numbers
 from ..fleet.drops import Drop, Drops
 from ..fleet.mailboxes import Mailboxes
 from ..locks.mutex import new_lock
-from ..telemetry.kinds import log
 from . import scripts
 from .bus import Bus
 from .clients import Clients, Kind, Trouble

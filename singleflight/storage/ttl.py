@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,11 @@ from ..common.durations import real, seconds
 from ..common.messages import Shown, shown
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from .entry import Entry
 
-__all__ = ["TTL", "AdaptiveTTL", "Landing", "Tags", "checked_tags", "named_tags"]
+__all__ = ["AdaptiveTTL", "Landing", "Tags", "checked_tags", "named_tags"]
 
 
 @dataclass(slots=True, unsafe_hash=True, repr=False)  # not frozen: that takes five times as long to make
@@ -118,5 +119,6 @@ def _string(tag: object, option: str) -> str:
     return tag
 
 
-TTL = float | int | timedelta | Callable[[Landing], "float | int | timedelta | None"] | None
-"""The types that the option `ttl` accepts."""
+if TYPE_CHECKING:
+    TTL = float | int | timedelta | Callable[[Landing], "float | int | timedelta | None"] | None
+    """The types that the option `ttl` accepts."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+from ..common import logs
 from ..common.errors import FlightTimeout
 from ..common.keys import plain
+from ..common.logs import DEBUG, log
 from ..common.messages import shown
 from ..storage.record import Record
-from .kinds import ALL_KINDS, executing_of, log, wants_nothing
+from .kinds import ALL_KINDS, executing_of, wants_nothing
 
 __all__ = ["Emitter"]
 
@@ -96,13 +97,13 @@ class Emitter:
         """Return True if events of this kind are wanted now (never inside a listener of the function)."""
         listeners = self._listeners
         if not listeners:
-            return log.isEnabledFor(logging.DEBUG) and kind != "hit"
+            return logs.is_logging(DEBUG) and kind != "hit"
         if getattr(self._telling, "active", False):
             return False
         for listener in listeners:
             if self._listens(listener, kind):
                 return True
-        return kind != "hit" and log.isEnabledFor(logging.DEBUG)
+        return kind != "hit" and logs.is_logging(DEBUG)
 
     def _listens(self, listener: Listener, kind: str) -> bool:
         """Return True if a listener wants this kind. If its `wants` raises, log that once; return False."""
@@ -124,7 +125,7 @@ class Emitter:
             from .events import BY_KIND, to_log  # here alone: most programs want no event
 
             event = BY_KIND[kind](name=self.name, key=plain(key), sequence=next(self._numbers), **details)
-            if kind != "hit" and log.isEnabledFor(logging.DEBUG):
+            if kind != "hit" and logs.is_logging(DEBUG):
                 to_log(event)
             for listener in self._listeners:
                 if self._listens(listener, kind):

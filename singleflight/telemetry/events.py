@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ..common.messages import Shown, shown
 from .executions import Execution
-from .kinds import ALL_KINDS, check_kinds, log
+from .kinds import ALL_KINDS, check_kinds
 
 __all__ = [
     "BY_KIND",
@@ -369,6 +369,9 @@ class Listener(Protocol):
         """Receive one event, on the thread (or event loop) where it happened and outside every lock."""
 
 
+_LOG: logging.Logger = logging.getLogger("singleflight")
+
+
 class LoggingListener:
     """Writes one line per event to a logger: by default at DEBUG to the logger `singleflight`.
 
@@ -382,7 +385,7 @@ class LoggingListener:
 
     def __init__(
         self,
-        logger: logging.Logger = log,
+        logger: logging.Logger = _LOG,
         level: int = logging.DEBUG,
         wants: Collection[str] = ALL_KINDS - {"hit"},
     ) -> None:

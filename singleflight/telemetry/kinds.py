@@ -1,8 +1,7 @@
-"""The kinds of events, and the log of the library: what each function needs to know if an event is wanted."""
+"""The kinds of events: what each function needs to know if one is wanted."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,19 +11,9 @@ __all__ = [
     "ALL_KINDS",
     "check_kinds",
     "executing_of",
-    "is_logging",
-    "levels",
-    "log",
     "refuse_unfit_listener",
     "wants_nothing",
 ]
-
-log: logging.Logger = logging.getLogger("singleflight")
-log.addHandler(logging.NullHandler())
-is_logging: Callable[[int], bool] = log.isEnabledFor  # bound once: every miss asks
-"""Returns True if the library's own log lines of this level are wanted now."""
-levels: dict[int, bool] = getattr(log, "_cache", {})
-"""The logger's cache of enabled levels. A miss asks the logger, in Python code, unless this is False."""
 
 ALL_KINDS = frozenset(
     (

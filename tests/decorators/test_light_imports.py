@@ -1,5 +1,6 @@
 """What is loaded by programs that use plain functions, and what comes later when somebody needs it."""
 
+import itertools
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 ABSENT = {
     *("asyncio", "_asyncio", "socket", "ssl", "selectors", "subprocess", "concurrent", "email", "zipfile"),
     *("importlib.metadata", "csv", "json", "urllib", "sysconfig", "wrapt.decorators"),
+    *("logging", "datetime", "numbers", "textwrap", "singleflight.core.answers"),
     *("singleflight.drivers.tasks", "singleflight.drivers.bulk_tasks", "singleflight.locks.task_waiters"),
     *("singleflight.telemetry.events", "singleflight.decorator.loading", "singleflight.core.batch"),
 }
@@ -360,3 +362,57 @@ def test_a_pool_that_cannot_begin():
         clock.advance(15)
         atexit.register(lambda: print(now()))
         """) == ["15.0"]
+
+
+DEBUGGED = """
+    import sys
+    from singleflight import single_flight_ttl
+
+    @single_flight_ttl(ttl=60)
+    def double(x):
+        return 2 * x
+
+    double(1)
+    assert "logging" not in sys.modules
+    import logging
+
+    double(2)
+    logger = logging.getLogger("singleflight")
+    print([type(handler).__name__ for handler in logger.handlers])
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(name)s:%(message)s")
+    double(3)
+    logger.setLevel(logging.WARNING)
+    double(4)
+    print([key for key in (1, 2, 3, 4) if double.entry(key)])
+"""
+
+
+def test_debug_lines_are_written_once_a_program_has_logging():
+    """Nobody can ask for them before; from then on the logger's level decides at each call."""
+    words = run(DEBUGGED)
+    assert words[0] == "['NullHandler']"
+    told = [kind for word, kind in itertools.pairwise(words) if word.startswith("singleflight:")]
+    assert told == ["fetch", "land"]
+    assert words[-4:] == ["[1,", "2,", "3,", "4]"]
+
+
+FAILING = """
+    import sys
+    from singleflight import single_flight_ttl
+
+    def listen(event):
+        raise ValueError("no")
+
+    @single_flight_ttl(ttl=60, listener=listen)
+    def double(x):
+        return 2 * x
+
+    print(double(1), "logging" in sys.modules)
+    import logging
+    print([type(handler).__name__ for handler in logging.getLogger("singleflight").handlers])
+"""
+
+
+def test_what_is_to_be_said_is_said_by_the_logger():
+    """It is imported for that; without a configuration nothing is printed."""
+    assert run(FAILING) == ["2", "True", "['NullHandler']"]

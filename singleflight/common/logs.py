@@ -1,0 +1,63 @@
+"""The library's logger, `singleflight`, and whether it writes debug lines now.
+
+`logging` is imported when there is something to say, not before: until a program has imported it, nobody can
+have asked for debug lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+__all__ = ["DEBUG", "is_logging", "levels", "log"]
+
+DEBUG = 10  # logging's own
+
+levels: dict[int, bool] = {}
+"""The logger's cache of enabled levels, once there is one. A miss asks `is_logging` unless it says False."""
+
+
+def _is_logging_if_any(level: int) -> bool:
+    """Return True if the library's own log lines of this level are wanted now."""
+    if not hasattr(sys.modules.get("logging"), "shutdown"):  # which is among the last things that it defines
+        return False
+    return _logger().isEnabledFor(level)
+
+
+is_logging: Callable[[int], bool] = _is_logging_if_any
+"""Ask the module for this and for `levels` each time: they are replaced once `logging` is there."""
+
+
+def _logger() -> Logger:
+    """The logger; from now on a miss asks it without a detour."""
+    global is_logging, levels
+    import logging
+
+    logger = logging.getLogger("singleflight")
+    if is_logging is _is_logging_if_any:
+        logger.addHandler(logging.NullHandler())
+        levels = getattr(logger, "_cache", {})
+        is_logging = logger.isEnabledFor
+    return logger
+
+
+class _Log:
+    """The logger, for whoever says something."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_logger(), name)
+
+    def __repr__(self) -> str:
+        return repr(_logger())
+
+
+log: Logger = cast("Logger", _Log())
+
+if "logging" in sys.modules:
+    is_logging(DEBUG)
