@@ -291,3 +291,29 @@ def test_a_record_that_is_closed_lives_as_long_as_others():
     cache.hold(record)
     assert not records(cache.run_out(1060.0))
     assert records(cache.run_out(1060.25)) == [record]
+
+
+def test_a_hidden_record_runs_out_at_the_very_end_of_its_life():
+    """One that landed earlier than what came before it, for the clock had stepped back."""
+    cache = cache_for(inf, 60.0)
+    later, hidden = record_of("a", 1, 1000.0, 60.0), record_of("b", 1, 990.0, 60.0)
+    cache.hold(later)
+    cache.hold(hidden)
+    assert not records(cache.run_out_exactly(1049.75))
+    assert records(cache.run_out_exactly(1050.0)) == [hidden]
+
+
+@LIVES
+def test_what_cachetools_raises_is_raised(ttl):
+    """Its timers are entered around what it does: nothing is suppressed there."""
+    cache = cache_for(0, ttl)
+    with pytest.raises(ValueError, match="too large"):
+        cache[object()] = record_of("a", 1, 1000.0, 60.0)
+    with pytest.raises(KeyError) as raised:
+        cache.popitem()
+    assert raised.value.args == ("nothing is left to evict",)
+
+
+def test_it_says_what_its_ttl_is():
+    """As cachetools' own."""
+    assert cache_for(8, 60.0).ttl == 60.0

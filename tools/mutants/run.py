@@ -79,7 +79,7 @@ TESTS = {
     "freshness": [*FRESHNESS, "core/test_options.py"],
     "ttl": ["contract/test_callable_ttl.py", "bulk/test_callable_ttl.py", "core/test_options.py"],
     "record": [*FRESHNESS, *HITS, *STORE, "freshness/test_grace.py", "contract/test_policy.py"],
-    "expiry": [*STORE, "core/test_expiry.py"],
+    "expiry": [*STORE, "core/test_expiry.py", "core/test_policy.py", "contract/test_policy.py"],
     "policy": ["core/test_policy.py", "contract/test_policy.py"],
     "store": [
         *(*STORE, *HITS, "core/test_memo_machine.py", "core/test_spoilt_store.py", "fork"),
