@@ -40,7 +40,7 @@ typedef struct {
     PyObject *index;                       /* a dictionary; replaced as a whole */
     PyObject *timer, *call;                /* called for the time, unless `clock`; what serves all other calls */
     PyTypeObject *record, *kind;           /* of all records; of those that were found to be one lately */
-    PyObject *shape;                       /* what `shape` was given, which the next nine are borrowed from */
+    PyObject *shape;                       /* what `shape` was given; the next twelve are borrowed from it */
     PyObject *names, *defaults;            /* of the parameters; a default that is this core: there is none */
     PyObject *words;                       /* the names of those that are passed by name alone, or NULL */
     PyObject *make_key;                    /* the user's `key`, or NULL: then the key is made of the parts */
@@ -341,7 +341,7 @@ static PyObject *shape(Core *core, PyObject *args) {
                           &PyTuple_Type, &core->paths, &core->lone, &core->make_key, &core->code, &PyDict_Type,
                           &core->known, &core->owner, &core->driver, &core->cache, &core->run, &core->refuse))
         return NULL;
-    for (PyObject **each = &core->words; each <= &core->owner; each++)
+    for (PyObject **each = &core->words; each <= &core->owner; each++) /* these lie side by side */
         if (*each == Py_None)
             *each = NULL;
     Py_ssize_t all = PyTuple_GET_SIZE(core->names), count = PyTuple_GET_SIZE(parts);
