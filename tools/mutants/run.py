@@ -163,7 +163,7 @@ TESTS = {
     "controls": [*HITS, "core/test_spoilt_store.py", "contract/test_spoilt_keys.py"],
     "bulk_call": BULK,
     "batch": BULK,
-    "window": [*WINDOWS, "redis/test_gathering.py"],
+    "window": ["core/test_windows.py", "core/test_members.py", *WINDOWS, "redis/test_gathering.py"],
     "gathering": WINDOWS,
     "options": ["core/test_options.py", "decorators/test_slips.py"],
     "outcome": ["core/test_outcomes.py", "core/test_frozen_errors.py", "contract/test_frozen_errors.py"],
