@@ -240,7 +240,7 @@ def test_members_that_were_counted_in_line_are_not_counted_so(opened, timed_out,
         with mutex:
             for flight in one.flights:
                 one._spare(flight)
-    assert counted(one.cache) == (0, 5, 4) if timed_out else (0, 4, 5)
+    assert counted(one.cache) == ((0, 5, 4) if timed_out else (0, 4, 5))
     assert [flight.deserted for flight in (own, call.flight, uncounted)] == [False, True, True]
     assert uncounted.counted
 

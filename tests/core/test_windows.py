@@ -413,6 +413,7 @@ def test_a_runner_without_room_to_give_up(opened, registry):
     """All of it ends without an outcome, and the members call anew; it may do so again."""
     one = opened()
     own, call, ended = one.own, joins(one, "b"), joins(one, "c")
+    joins(one, "d")
     landing.land(one.cache, ended.flight, "put")
     for _ in range(2):
         after = After()
@@ -424,7 +425,7 @@ def test_a_runner_without_room_to_give_up(opened, registry):
     assert registry.told[-1] == ("ended", one)
     assert call.latch.wait(0.0)
     assert [slot for slot in one.cache.locks.live() if slot.turn is not None] == []
-    assert counted(one.cache) == (1, 1, 0)  # of its own caller; the member calls anew
+    assert counted(one.cache) == (1, 1, 0)  # of its own caller; the members call anew
 
 
 def test_what_the_loader_was_called_for_ends_with_the_runners_error(opened):
