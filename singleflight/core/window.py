@@ -284,10 +284,9 @@ class Window(Batch):
 
     def send_off(self) -> None:
         """Its time is over: what is still wanted is about to be loaded."""
-        gone: list[Flight] = []
         with mutex:
             self.shut()
-            gone += [flight for flight in self.flights if _is_over(flight)]
+            gone = [flight for flight in self.flights if _is_over(flight)]
             for flight in gone:
                 self._pending.pop(flight, None)
             self.flights = [flight for flight in self.flights if flight in self._pending]

@@ -318,7 +318,23 @@ def test_what_is_still_wanted_when_its_time_is_over(opened, registry, clock, sec
     assert [(flight.started, flight.due) for flight in one.flights] == [(101.0, 1006.0)] * 2
     assert (gone.started, one.begin()) == (100.0, ["A", "C"])
     assert "b" not in [slot.key for slot in one.cache.locks.live()]
+    assert one.cache.counts.uncached == 0
     assert counted(one.cache) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("step", ["claim", "send off"])
+def test_a_call_that_an_interrupt_kept_out(memo, unclaimed, opened, step):
+    """It was about to be in the window: whoever runs that does not mind."""
+    one = unclaimed() if step == "claim" else opened()
+    flight = leads(memo, "b").flight
+    one.flights.append(flight)
+    landing.fail(memo, flight, KeyboardInterrupt())
+    if step == "claim":
+        with mutex:
+            assert one.claim(watched("thread", key=None, thread=3)) == [flight]
+    else:
+        one.send_off()
+    assert flight not in one.flights
 
 
 def test_a_window_that_nobody_wants_any_more(opened):

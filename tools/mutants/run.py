@@ -165,7 +165,7 @@ TESTS = {
     "bulk_call": BULK,
     "batch": BULK,
     "window": ["core/test_windows.py", "core/test_members.py", *WINDOWS, "redis/test_gathering.py"],
-    "gathering": WINDOWS,
+    "gathering": ["core/test_gathering.py", *WINDOWS],
     "options": ["core/test_options.py", "decorators/test_slips.py"],
     "outcome": ["core/test_outcomes.py", "core/test_frozen_errors.py", "contract/test_frozen_errors.py"],
     "shareable": ["contract/test_used_up.py", "bulk/test_used_up.py"],
