@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 
 from singleflight.common.errors import FlightDeadlock, FlightTimeout
-from singleflight.core import batch, coordinator, window
+from singleflight.core import batch, coordinator, landing, window
 from singleflight.core.call import JOIN, NONE, SHARE
 from singleflight.core.flight import FLYING, LANDED, UNSEATED
 from singleflight.core.window import Stay
@@ -252,6 +252,19 @@ def test_a_window_is_closed_for_good(opened, registry):
     one.close()
     assert (one.flights, one.is_open, one.opener, latch.wait(0.0)) == ([], False, None, True)
     assert registry.told[-1] == ("ended", one)
+
+
+def test_a_window_that_an_interrupt_left_with_a_key_of_an_unasked_item(opened):
+    """It is free then, as are those that nobody has used since; those of its members stay theirs."""
+    one = opened()
+    locks = one.cache.locks
+    for key in "xyz":
+        landing.land(one.cache, leads(one.cache, key).flight, 1)
+    with mutex:
+        locks.enter("extra")
+    one._extra = "extra"
+    one.close()
+    assert [slot.key for slot in locks.live()] == ["a"]
 
 
 # -- members that go ----------------------------------------------------------------------------------
