@@ -176,6 +176,20 @@ def test_what_had_ended_before_keeps_its_outcome(opened):
     assert one.error_of(call.flight) is loads_error
 
 
+def test_the_loader_is_not_called_for_all(opened):
+    """Who was not asked for calls anew, and is not counted; what was loaded before is."""
+    one = opened(max_batch=1)
+    own, call = one.own, joins(one, "b")
+    loads(one, {"A": 1})
+    one.fail(Refused("no seat"))
+    assert (one.has_outcome(own), one.has_outcome(call.flight), call.flight.has_ended()) == (
+        True,
+        False,
+        True,
+    )
+    assert counted(one.cache) == (1, 0, 0)
+
+
 def test_a_part_is_loaded(opened):
     """Who has got nothing yet waits at another latch; with the last part all latches are open."""
     one = opened(max_batch=1)

@@ -152,7 +152,9 @@ def test_what_may_be_in_a_window(opened):
 
 def test_nobody_runs_an_unclaimed_window_and_it_is_not_dead(unclaimed):
     """It waits for whoever comes."""
-    assert unclaimed().is_dead() is False
+    one = unclaimed()
+    assert one.is_dead() is False
+    assert (one.leader, one.thread, one.life, one.work, one.opener, one.own) == (None,) * 6
 
 
 def test_a_loader_of_another_colour(opened):
