@@ -304,14 +304,17 @@ def test_a_window_that_has_ended_is_not_begun(memo, gathers):
 # -- who goes -----------------------------------------------------------------------------------------
 
 
+GONE = Refused("gone")
+
+
 def goes(one, call, window, room):
     """It ends with an exception, for which there is room or not."""
     if room:
-        one.leave(call, window, Refused("gone"))
+        one.leave(call, window, GONE)
         return
     after = After()
     with mutex:
-        one.settle(call, window, Refused("gone"), after)
+        one.settle(call, window, GONE, after)
     after.run()
 
 
@@ -343,7 +346,18 @@ def test_a_member_goes(memo, gathers, waiting, seen, room):
     goes(one, member, window, room)
     assert (member.flight.deserted, waiting, member.before) == (True, {}, None)
     assert (window.is_open, len(window.flights), counted(memo)) == (True, 2, (0, 1, 0))
-    assert [left[:1] for left in told_left(seen)] == ([("b",)] if room else [])
+    assert [left[:2] for left in told_left(seen)] == ([("b", GONE)] if room else [])
+
+
+@ROOM
+def test_the_last_one_stops_the_task(memo, gathers, room):
+    """Nobody wants the window any more."""
+    one, call, work = gathers(True), leads(memo, "a"), Work()
+    window = enters(one, call, coroutine=True)
+    window.let_run_by(work, "task")
+    window.wait_as_opener(call)
+    goes(one, call, window, room)
+    assert (work.stopped, call.flight.doomed) == (1, True)
 
 
 @ROOM
@@ -395,8 +409,10 @@ def test_a_window_is_shut_while_another_one_is_open(memo, gathers):
 
 
 def test_a_forked_child_has_no_windows(memo, gathers):
-    """Who runs them is elsewhere."""
+    """Who runs them is elsewhere, or returns there: then they end as they are."""
     one = gathers(False)
-    enters(one, leads(memo, "a"))
+    window = enters(one, leads(memo, "a"))
     one.after_fork()
     assert (one.open, one.run_by) == ({}, {})
+    window.close()
+    assert window.opener is None
