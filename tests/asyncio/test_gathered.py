@@ -124,6 +124,16 @@ def test_a_call_that_ends_with_an_exception(monkeypatch):
     assert windows.steps[-1] == ("leave", call, windows, error)
 
 
+def test_a_call_that_fails_to_enter(unsettled):
+    """The same, without a window."""
+    windows, call = Windows(), Caller()
+    windows.fails = RecursionError()
+    with pytest.raises(RecursionError):
+        run(gather_tasks.join(cache_of(windows), call, PART, HOW, False))
+    assert windows.steps[-1] == ("leave", call, None, windows.fails)
+    assert unsettled == {call: (windows.settle, call, None, windows.fails)}
+
+
 @pytest.mark.parametrize("struck", [RecursionError(), MemoryError(), KeyboardInterrupt()])
 def test_what_cannot_be_given_up_is_settled_later(unsettled, struck):
     """Its caller receives its own error, but for an interrupt."""
