@@ -100,7 +100,7 @@ class Gathering:
                     after.append(window.full.open)
         finally:
             after.run()
-        if gone and window is not None:
+        if window is not None:
             window.drop(gone)
         return window
 

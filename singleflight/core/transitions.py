@@ -70,6 +70,7 @@ __all__ = [
     "pass_on",
     "release_if_unwanted",
     "serve_follower",
+    "spare",
     "stop_following",
     "take_back",
     "take_key",
@@ -300,7 +301,19 @@ def desert(cache: Cache, flight: Flight, after: After, timed_out: bool | None = 
 
 
 def disown(flight: Flight) -> None:
-    """No caller leads it, or the one that did calls anew: none is counted with its end."""
+    """No caller leads it: none is counted with its end."""
+    flight.counted = flight.deserted = True
+
+
+def spare(cache: Cache, flight: Flight) -> None:
+    """Its caller calls anew: what it was counted as in line (see `count_uncalled`) is taken back."""
+    gone = flight.deserted or flight.background
+    # No call stands between these: an interrupt finds it counted so, or not at all.
+    if flight.counted and not gone:
+        if flight.timed_out:
+            cache.counts.timeouts -= 1
+        else:
+            cache.counts.errors -= 1
     flight.counted = flight.deserted = True
 
 

@@ -45,7 +45,7 @@ from .flight import FLYING, UNSEATED, Flight, Work
 from .landing import Ending, call_off
 from .leaving import desert, end_wait
 from .outcome import raise_shared, traceback_of
-from .transitions import disown, doom, is_unshared
+from .transitions import doom, is_unshared, spare
 
 __all__ = ["Load", "Stay", "Window"]
 
@@ -112,7 +112,6 @@ class Window(Batch):
             "_load",
             "_outcomes",
             "_registry",
-            "_spared",
             "closes_at",
             "depth",
             "full",
@@ -131,7 +130,6 @@ class Window(Batch):
         self._load = load
         self._keys: set[Hashable] = set()  # also keeps them, which `spelt` knows by identity
         self._outcomes: dict[Flight, Outcome] = {}  # for members; taken by each
-        self._spared: set[Flight] = set()  # whose callers call anew
         self.closes_at: float = time.monotonic() + (0.0 if alone else load.gather)
         self.full: Latch = Latch()  # opens early where it is full; its runner waits there
         self.latch: Latch = Latch()  # opens when some or all of its flights end; its members wait there
@@ -286,10 +284,9 @@ class Window(Batch):
 
     def send_off(self) -> None:
         """Its time is over: what is still wanted is about to be loaded."""
-        gone: list[Flight] = []
         with mutex:
             self.shut()
-            gone += [flight for flight in self.flights if _is_over(flight)]
+            gone = [flight for flight in self.flights if _is_over(flight)]
             for flight in gone:
                 self._pending.pop(flight, None)
             self.flights = [flight for flight in self.flights if flight in self._pending]
@@ -338,16 +335,8 @@ class Window(Batch):
 
     def _spare(self, flight: Flight) -> None:
         """It ends without an outcome: its caller calls anew, and is counted then."""
-        if flight is self.own or flight in self._spared:
-            return
-        self._spared.add(flight)
-        gone = flight.deserted or flight.background
-        if flight.counted and not gone:  # in line: see `count_uncalled`
-            if flight.timed_out:
-                self.cache.counts.timeouts -= 1
-            else:
-                self.cache.counts.errors -= 1
-        disown(flight)
+        if flight is not self.own:
+            spare(self.cache, flight)
 
     def _raises(self, struck: BaseException) -> bool:
         return not isinstance(struck, Exception)  # each member receives its own

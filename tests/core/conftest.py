@@ -9,15 +9,16 @@ from unittest.mock import patch
 
 import pytest
 
-from singleflight.core import coordinator, transitions
+from singleflight.core import batch, coordinator, delays, transitions, window
 from singleflight.core import flight as flights
 from singleflight.core.cache import Cache
 from singleflight.core.call import LEAD, Call, new_call
 from singleflight.core.coordinator import new_cache
 from singleflight.core.flight import Flight
 from singleflight.core.options import Options, is_not_none
+from singleflight.core.window import Load, Window
 from singleflight.locks import waitgraph
-from singleflight.locks.mutex import inside
+from singleflight.locks.mutex import inside, mutex
 from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock, Recorder
 
@@ -88,6 +89,9 @@ def seconds() -> Iterator[SimpleNamespace]:
         patch.object(coordinator, "time", fake),
         patch.object(flights, "time", fake),
         patch.object(transitions, "time", fake),
+        patch.object(window, "time", fake),
+        patch.object(batch, "time", fake),
+        patch.object(delays, "time", fake),
     ):
         yield fake
 
@@ -164,3 +168,53 @@ def entangled(memo: Cache) -> tuple[dict[Any, Any], str]:
     mine, another = (call.flight for call in others)
     waits = {"leader": (mine, another), "somebody": (first,)}
     return waits, "'mine' -> 'k' -> 'another' -> 'first' -> 'mine'"
+
+
+class Registry:
+    """Notes what windows tell it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def claimed(self, one: Window, call: Call) -> None:
+        assert inside()
+        self.told.append(("claimed", one, call))
+
+    def forget(self, one: Window) -> None:
+        self.told.append(("forget", one))
+
+    def ended(self, one: Window) -> None:
+        assert inside()
+        self.told.append(("ended", one))
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def unclaimed(memo: Cache, registry: Registry) -> Callable[..., Window]:
+    """Makes windows of two seconds that nobody runs yet; their items are keys in capitals."""
+
+    def make(cache: Cache = memo, alone: bool = False, max_batch: int | None = None) -> Window:
+        load = Load(str.lower, lambda items: None, 2.0, max_batch)
+        return Window(cache, registry, "group", load, alone)
+
+    return make
+
+
+@pytest.fixture
+def opened(memo: Cache, unclaimed: Callable[..., Window]) -> Callable[..., Window]:
+    """Makes windows that the caller of "a" runs."""
+
+    def make(cache: Cache = memo, **options: Any) -> Window:
+        one = unclaimed(cache, **options)
+        opener = watched("opener", key="a", thread=1)
+        assert coordinator.board(cache, opener) is LEAD
+        with mutex:
+            one.claim(opener)
+            one.add(opener, "A")
+        return one
+
+    return make

@@ -5,10 +5,17 @@ import time
 
 import pytest
 
-from singleflight import single_flight_ttl
+from singleflight import FlightTimeout, single_flight_ttl
+from singleflight.core.call import LEAD
+from singleflight.core.coordinator import board
+from singleflight.core.delays import count_uncalled
+from singleflight.core.gathering import Gathering
+from singleflight.core.window import Load
 from singleflight.locks import waitgraph
-from singleflight.locks.mutex import inside
+from singleflight.locks.mutex import inside, mutex
+from singleflight.locks.unsettled import After
 
+from ..core.conftest import watched
 from ..drivers import until
 from .checks import struck, struck_task
 
@@ -155,3 +162,36 @@ def test_a_gathered_task_that_is_interrupted_leaves_the_others_what_they_need(ki
         number += step
     assert not found, "\n".join(found)
     assert number > 150
+
+
+class Loader:
+    coroutine = False
+
+
+def test_members_that_did_not_come_out_of_a_line_are_counted_when_they_call_anew():
+    """Their runner is interrupted as it gives up, which is settled later: only its own call counts."""
+    number, where = 0, "start"
+    while where is not None:
+
+        @single_flight_ttl(ttl=60, key=lambda symbol: symbol)
+        def price(symbol):
+            raise AssertionError
+
+        cache = price._self_cache
+        gathering = Gathering(cache, None)
+        gathering.gather(Loader())
+        for key in "ab":
+            call = watched(key, key=key)
+            assert board(cache, call) is LEAD
+            window = gathering.enter(call, ("group", key), Load(str, list, 1.0, None), False, False)
+        error = FlightTimeout("no seat")
+        count_uncalled(cache, window.flights, error)
+        where = struck(number, lambda window=window, error=error: window.give_up(error))
+        after = After()
+        with mutex:
+            window.settle(error, after)
+            waitgraph.waiting.clear()
+        after.run()
+        assert (cache.counts.timeouts, cache.counts.errors, price.flights()) == (1, 0, ()), where
+        number += 1
+    assert number > 50
