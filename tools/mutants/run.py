@@ -134,7 +134,7 @@ TESTS = {
     "jobs": ["threads/test_jobs.py", "mixed/test_dependencies.py", "mixed/test_frameworks.py"],
     "lives": ["endings/test_nobody_left.py", "threads/test_jobs.py"],
     # telemetry
-    "emitter": [*TELLING, "contract/test_executing.py"],
+    "emitter": ["core/test_emitter.py", "contract/test_observing.py", "contract/test_executing.py"],
     "executions": ["contract/test_executing.py"],
     "events": [*TELLING, "threads/test_told.py"],
     "kinds": ["decorators/test_slips.py", "decorators/test_light_imports.py"],
@@ -183,7 +183,10 @@ TESTS = {
     # process
     "registry": ["threads/test_control.py", "threads/test_told.py", "decorators/test_decorated.py", "fork"],
     "totals": ["metrics/test_prometheus.py"],
-    "drain": ["asyncio/test_drain.py", "threads/test_control.py"],
+    "drain": [
+        *("asyncio/test_drain.py", "asyncio/test_without_a_task.py", "threads/test_jobs.py"),
+        *("mixed/test_dead_loops.py", "endings/test_nobody_left.py"),
+    ],
     # decorator
     "function": [*DECORATED, "decorators/test_identity.py", "decorators/test_looked_at.py"],
     "loader": [*BULK, "decorators/test_binding.py"],
