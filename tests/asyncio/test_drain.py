@@ -316,6 +316,31 @@ def test_what_a_flight_awaits_later_is_refused_soon(how):
     assert steps.run(loop, main()) < 0.11
 
 
+def test_draining_where_a_follower_has_come_and_gone():
+    """Whoever looked on its loop for those who follow has found nobody, and looks no more."""
+    loop = steps.StepLoop()
+
+    @single_flight_ttl(ttl=60)
+    async def fetch():
+        await asyncio.sleep(5)
+        return 1
+
+    async def main():
+        began = loop.time()
+        flight = asyncio.create_task(fetch())
+        await asyncio.sleep(0.1)
+        follower = asyncio.create_task(fetch())
+        await asyncio.sleep(0.1)
+        assert fetch.flights()[0].followers == 1
+        follower.cancel()
+        await asyncio.sleep(2)
+        assert await singleflight.drain() is True
+        assert await flight == 1
+        return loop.time() - began
+
+    assert 5 <= steps.run(loop, main()) < 5.1
+
+
 def test_draining_within_a_flight_that_awaits_it_later(play):
     """A drain that was begun before its flight awaited it is told, too."""
 
