@@ -106,7 +106,7 @@ TESTS = {
     "sources": ["redis/test_clients.py"],
     "bus": ["redis/test_bus.py"],
     "keeper": ["redis/test_keeper.py"],
-    "cycles": [*SHARED],
+    "cycles": ["redis/test_cycles.py"],
     "entries": [*SHARED],
     "passage": [*SHARED],
     "convoy": ["redis/test_bulk.py"],
