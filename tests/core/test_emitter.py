@@ -273,7 +273,11 @@ def test_it_is_numbered_and_all_are_told_the_same():
 
 
 def test_who_listens_to_hits():
-    """Whoever asked for them when he began; the last one that goes takes that with him."""
+    """Whoever asked for them when he began; the last one that goes takes that with him.
+
+    The function's own is no such one: whether it wants hits is asked when a value lands.
+    """
+    assert not Emitter("prices", Recorder()).watches_hits
     tell, first, second = Emitter("prices", None), Recorder(), Recorder()
     assert (tell.has_listener, tell.watches_hits) == (False, False)
     tell.add(first, False)
@@ -428,11 +432,11 @@ def test_a_listener_that_fails_is_blamed_once(caplog):
 
     seen = Recorder()
     tell = Emitter("prices", Broken())
-    tell.add(seen, False)
+    tell.add(seen, False), tell.add(Broken(), False)
     for _ in range(2):
         tell.resumed(("a",), 1.5)
     assert seen.count("resume") == 2
-    assert caplog.messages == ["prices: its listener <the broken one> failed; told once"]
+    assert caplog.messages == ["prices: its listener <the broken one> failed; told once"] * 2
     assert caplog.records[0].exc_info[0] is OSError
 
 
@@ -448,6 +452,9 @@ def test_a_listener_that_cannot_say_what_it_wants(caplog):
         def wants(self, _):
             pass
 
+        def __repr__(self):
+            return "<the odd one>"
+
     odd, seen = Odd(), Recorder()
     tell = Emitter("prices", odd)
     assert not tell.wants("resume")
@@ -455,7 +462,7 @@ def test_a_listener_that_cannot_say_what_it_wants(caplog):
     for _ in range(2):
         tell.resumed(("a",), 1.5)
     assert (odd.events, seen.count("resume")) == ([], 2)
-    assert len(caplog.messages) == 1
+    assert caplog.messages == ["prices: its listener <the odd one> failed; told once"]
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.ERROR])
@@ -480,3 +487,21 @@ def test_a_log_that_fails_harms_nobody(caplog, level):
     finally:
         logger.removeFilter(broken)
     assert filtered == {logging.DEBUG: [10, 40, 10], logging.ERROR: [40]}[level]
+
+
+def test_the_log_is_blamed_once(debugged):
+    """For a line that it could not write."""
+
+    def broken(record):
+        if record.levelno == logging.DEBUG:
+            raise OSError("no log")
+        return True
+
+    tell, logger = Emitter("prices", None), logging.getLogger("singleflight")
+    logger.addFilter(broken)
+    try:
+        for _ in range(2):
+            tell.resumed(("a",), 1.5)
+    finally:
+        logger.removeFilter(broken)
+    assert debugged.messages == ["prices: its listener <Logger singleflight (DEBUG)> failed; told once"]
