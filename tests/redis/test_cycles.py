@@ -148,10 +148,10 @@ def test_the_words_begin_with_the_flight_that_is_come_back_to(server):
 def test_who_is_no_part_of_it(server):
     """The flight that is come back to waits for him here: he is not inside of it."""
     edges = server.wait(D, [A], [B, C])
-    server.wait(C, [D])
+    server.wait(B, [D])
     found = server.look(edges)
     assert not edges.is_own(found)
-    assert edges.words(found) == ["<C>", "<D>", "<C>"]
+    assert edges.words(found) == ["<B>", "<D>", "<B>"]
     server.wait(A, [D])
     server.hashes[hash_of(D)] = dict(reversed(server.hashes[hash_of(D)].items()))
     found = server.look(edges)
@@ -192,6 +192,9 @@ def test_what_cannot_be_read_is_no_edge(server):
     )
     assert server.look(first) is None
     assert server.asked == [[hash_of(B)]]
+    server.hashes[hash_of(B)][b"6"] = b"\0\x01x"  # the shortest one that can be
+    assert server.look(first) is None
+    assert server.asked[1:] == [[hash_of(B)], [b"xw"]]
     server.wait(C, [B])
     server.wait(D, [B])
     server.broken.add(hash_of(C))

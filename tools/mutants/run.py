@@ -107,7 +107,7 @@ TESTS = {
     "bus": ["redis/test_bus.py"],
     "keeper": ["redis/test_keeper.py"],
     "cycles": ["redis/test_cycles.py"],
-    "entries": [*SHARED],
+    "entries": ["redis/test_entries.py"],
     "passage": [*SHARED],
     "convoy": ["redis/test_bulk.py"],
     "shared": [*SHARED],
