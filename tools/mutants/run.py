@@ -105,7 +105,7 @@ TESTS = {
     "clients": ["redis/test_clients.py"],
     "sources": ["redis/test_clients.py"],
     "bus": ["redis/test_bus.py"],
-    "keeper": ["redis/test_keeper.py"],
+    "keeper": ["redis/test_keeping.py", "redis/test_keeper.py"],
     "cycles": ["redis/test_cycles.py"],
     "entries": ["redis/test_entries.py"],
     "passage": [*SHARED],
