@@ -22,6 +22,7 @@ from singleflight.redis.entries import Entries, Terms, lives, mark_of, milliseco
 from singleflight.storage.record import TaggedRecord, WeighedRecord
 
 ME, BUS = b"m" * 8, b"sf:bus"
+SIGNING_KEY = b"a key that is long enough to sign"
 MONTH = 30 * 86_400_000  # milliseconds
 COUNTS = ("shared_hits", "shared_waits", "refused", "leases_lost", "degraded", "unreadable")
 
@@ -62,7 +63,7 @@ class Codec:
 def make(near_ttl=10.0, max_value=1000, version=7, **options):
     options = {"ttl": 60, "name": "prices", **options}
     function = single_flight_ttl(**options)(lambda key: key)
-    terms = Terms(near_ttl, max_value, None, ())
+    terms = Terms(near_ttl, max_value, SIGNING_KEY, ())
     made = Entries(Link(), function._self_cache, terms, Codec(), version)
     made.function = function
     return made
@@ -75,9 +76,8 @@ def test_what_its_values_are_is_found_out_once():
     entries.settle(), entries.settle()
     assert (entries.version, entries.codec.asked) == (b"v7      ", [7])
     packed = entries.envelopes.pack("name", b"key", Envelope("value", b"x"))
-    assert packed == Envelopes(b"v7      ", 1000, None).pack("name", b"key", Envelope("value", b"x"))
-    assert not entries.flying
-    assert not entries.alone
+    assert packed == Envelopes(b"v7      ", 1000, SIGNING_KEY).pack("name", b"key", Envelope("value", b"x"))
+    assert entries.flying == entries.alone == {}
 
 
 def test_names():
@@ -98,7 +98,8 @@ def test_names():
 def test_numbers_are_known_while_the_bus_is_up():
     """What was asked in an earlier era is not learnt."""
     entries = make()
-    assert (entries.known_numbers(), entries.latest()) == (None, Numbers())
+    entries.saw(Numbers())
+    assert (entries.known_numbers(), entries.latest(), entries.numbers.ever) == (None, Numbers(), Numbers())
     entries.learn(Numbers(1, 2), era=2)
     assert entries.known_numbers() is None
     entries.learn(Numbers(1, 2), era=3)
@@ -186,6 +187,8 @@ def test_a_flight_alone():
     named = entries.set_out_alone(flight)
     assert named == entries.known_as(key_bytes(("a",)))
     assert (entries.counted()["degraded"], entries.version) == (1, b"v7      ")
+    assert entries.set_out_alone(flight) == named
+    assert entries.counted()["degraded"] == 2
     storable, ttl, now, record = entries.arrival_of(flight, b"x", named)
     assert (storable, ttl, now) == (True, 60.0, 100.0)
     assert (record.ttl, record.born, record.value) == (10.0, 0, b"x")
@@ -360,6 +363,7 @@ def test_sending_a_drop(settled):
     settled.link.noted[put] = put
     sent = steps(settled.sending(put), [1, [b"5", b"8"]], [1, [b"5", b"9"]], [1, [b"5", b"9"]])
     assert sent == [settled.calls_of(put, Numbers(5, 6)), settled.calls_of(put, Numbers(5, 8))]
+    assert settled.latest() == Numbers(5, 8)
     assert settled.link.confirmed == [(put, 1)]
 
 
