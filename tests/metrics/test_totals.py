@@ -67,25 +67,40 @@ COUNTED = {"hits": 1, "fetches": 2, "errors": 1, "calls": 3, "failures": 1, "evi
 LOCKS = {"locks": 1, "idle_locks": 1}
 
 
-def test_all_that_it_has_counted_is_kept(name):
+@pytest.mark.parametrize("end", ["it is there", "it was cleared", "it is gone"])
+def test_all_that_it_has_counted_is_kept(name, end):
     """Evictions and expirations, too; what it has now goes with it."""
     fetch = used(name)
-    assert totals.read()[name] == (sums(**COUNTED, **LOCKS), False)
+    if end == "it was cleared":
+        fetch.cache_clear()
+    elif end == "it is gone":
+        del fetch
+        gc.collect()
+    now = LOCKS if end == "it is there" else {}
+    assert totals.read()[name] == (sums(**COUNTED, **now), False)
+
+
+def test_what_is_counted_afterwards_is_added(name):
+    """After it was cleared, and by another one of its name after it has gone."""
+    fetch = used(name)
     fetch.cache_clear()
-    assert totals.read()[name] == (sums(**COUNTED), False)
     fetch("a")
+    assert totals.read()[name].stats.calls == 4
     del fetch
     gc.collect()
     assert totals.read()[name] == (sums(**{**COUNTED, "fetches": 3, "calls": 4}), False)
+    again = used(name)
+    assert totals.read()[name].stats.calls == 7
+    assert again.stats().calls == 3
 
 
 def test_so_is_what_was_shared(name):
     """A function with a `store` says so as long as it is there."""
     fetch = used(name, store=Shared())
-    assert totals.read()[name] == (sums(**COUNTED, **LOCKS, shared_hits=3), True)
     fetch.cache_clear()
     fetch("a")
-    assert totals.read()[name].stats.shared_hits == 4
+    told = totals.read()[name]
+    assert (told.stats.shared_hits, told.is_shared) == (4, True)
     del fetch
     gc.collect()
     told = totals.read()[name]
