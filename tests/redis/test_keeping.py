@@ -139,6 +139,15 @@ def test_orders_go_in_batches(kept):
     assert kept.duties.told == []
 
 
+def test_orders_that_come_before_it_looks(kept):
+    """All of them are sent, whoever has handed them over."""
+    with kept.keeper._changed:
+        (one, one_reply), (other, other_reply) = kept.order("one"), kept.order("other")
+        kept.keeper.hand_over(one), kept.keeper.hand_over(other)
+    assert (one_reply(), other_reply()) == (1, 1)
+    assert kept.clients.sent == [[one.call, other.call]]
+
+
 def test_a_batch_that_is_lost(kept):
     """Each of its orders is told, and the next batch is sent; the first trouble is told once."""
     done = []

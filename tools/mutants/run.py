@@ -104,7 +104,7 @@ TESTS = {
     "scripts": ["redis/test_scripts.py", "redis/test_contract.py"],
     "clients": ["redis/test_clients.py"],
     "sources": ["redis/test_clients.py"],
-    "bus": ["redis/test_bus.py"],
+    "bus": ["redis/test_listening.py", "redis/test_bus.py"],
     "keeper": ["redis/test_keeping.py", "redis/test_keeper.py"],
     "cycles": ["redis/test_cycles.py"],
     "entries": ["redis/test_entries.py"],
