@@ -11,6 +11,8 @@ from singleflight.redis import scripts
 from singleflight.redis.clients import Kind, Trouble
 from singleflight.redis.keeper import BATCH, Keeper, Lease, Order
 
+from .waiting import wait_until
+
 PATIENCE = 5.0
 LEASE = 3_000_000  # milliseconds: a third of it is longer than any test
 THIRD = LEASE / 3000
@@ -193,6 +195,15 @@ def test_leases_that_are_due(kept):
     assert fresh.renewed == before
     kept.round()
     assert len(kept.clients.sent) == 1
+
+
+def test_a_lease_wakes_a_thread_that_waits_for_nothing(kept):
+    """It was asleep for as long as nobody would want anything."""
+    kept.round()
+    wait_until(lambda: kept.keeper._asleep, PATIENCE)
+    lease = kept.lease(2.0)
+    wait_until(lambda: kept.clients.sent, PATIENCE)  # less than what it sleeps at most
+    assert kept.clients.sent == [[renewal(lease)]]
 
 
 def test_no_lease_is_due(kept):
