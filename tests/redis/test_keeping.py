@@ -278,6 +278,28 @@ def test_a_probe_that_is_answered(kept, reply):
     assert kept.duties.told == ["answered"]
 
 
+def test_a_probe_comes_by_itself(kept):
+    """When it is due, and without a nudge, once its thread knows of it."""
+    kept.duties.at = time.monotonic() + 0.05
+    kept.keeper.nudge()
+    wait_until(lambda: "answered" in kept.duties.told, PATIENCE)
+    assert kept.clients.sent == [[scripts.command("PING")]]
+
+
+def test_a_thread_that_cannot_start(kept, monkeypatch):
+    """Nobody is told, and the next one who needs it starts it."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    kept.keeper.nudge()
+    monkeypatch.undo()
+    assert kept.keeper._thread is None
+    kept.round()
+    assert kept.keeper._thread.is_alive()
+
+
 def test_a_probe_that_is_not_answered(kept):
     """It is told, and nothing else is asked."""
     kept.lease()
@@ -359,10 +381,11 @@ def test_what_comes_while_it_works(kept):
     done = []
 
     def order_more(reply):
+        wait_until(lambda: kept.keeper._flushes, PATIENCE)
         if len(done) < 3:
             kept.keeper.hand_over(Order(scripts.command("GET", len(done)), order_more))
         done.append(reply)
 
     kept.keeper.hand_over(Order(scripts.command("GET", "first"), order_more))
-    kept.round()
+    assert kept.keeper.flush(PATIENCE)
     assert done == [1] * 4
