@@ -401,7 +401,7 @@ def _is_old(cache: Cache, flight: Flight, stored: bool) -> bool:
 
 
 def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
-    """The usual landing in one piece: of a call that nobody has joined or left, and nobody listens.
+    """The usual landing in one piece: of a call that nobody has joined, drains or left, and nobody listens.
 
     Where `Cache.lands_at_once` says so. It does what `landing.land` and `finish` do then. False: the flight
     is to land by these, which find it as it was, or with a value stored that it may replace.
@@ -434,7 +434,7 @@ def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
         alone = (
             flight.state is FLYING
             and slot.turn is flight
-            and not (flight.followers or slot.queue or flight.detached or flight.deserted)
+            and not (flight.followers or flight.latch or slot.queue or flight.detached or flight.deserted)
         )
         if alone:
             # No call until it has landed: an interrupt finds it in flight, or landed and counted.

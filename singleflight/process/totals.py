@@ -119,17 +119,16 @@ class Keeper:
         self._tier: Tier | None = cache.tier
 
     def counted(self) -> Sums:
-        """Return its counts."""
+        """Return its counts, but for those of calls: `keep` reads these."""
         store = self._store
-        sums: Sums = {name: getattr(self._counts, name) for name in _OF_CALLS}
-        sums |= {"evictions": store.evictions, "expirations": store.expirations}
+        sums: Sums = {"evictions": store.evictions, "expirations": store.expirations}
         sums["hits"] = self._counts.all_hits(store)
         return sums if self._tier is None else sums | self._tier.counted()
 
     def keep(self, counted: Sums) -> None:
         """Its counts are zeroed. Only notes it: this may be called in any section, and by the collector.
 
-        Those of calls are read once more: some may have been served since `counted`.
+        Those of calls are read only now: some may have been served since `counted`.
         """
         of_calls = {name: getattr(self._counts, name) for name in _OF_CALLS}
         _lost.append((self._name, counted | of_calls))

@@ -149,7 +149,7 @@ class Entries:
         near_ttl, fresh, stale = self.terms.near_ttl, record.ttl, record.grace
         if fresh + stale > near_ttl:
             fresh = min(fresh, near_ttl)
-            stale = max(0.0, min(record.ttl + stale, near_ttl) - fresh)
+            stale = near_ttl - fresh
         made = SharedRecord(record.key, record.value, record.landed, fresh, stale, record.refresh_at)
         made.born = born
         made.tags = self.marks(named, record.tags)

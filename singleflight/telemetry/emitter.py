@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
 from ..common import logs
@@ -114,9 +114,11 @@ class Emitter:
             return False
 
     def _blame(self, listener: object) -> None:
-        if not any(blamed is listener for blamed in self._blamed):
-            self._blamed = (*self._blamed, listener)
-            log.exception("%s: its listener %s failed; told once", self.name, shown(listener))
+        """Log once that it raised the error that is being handled, if the log can and there is room."""
+        with suppress(Exception):
+            if not any(blamed is listener for blamed in self._blamed):
+                self._blamed = (*self._blamed, listener)
+                log.exception("%s: its listener %s failed; told once", self.name, shown(listener))
 
     def tell(self, kind: str, key: Hashable, **details: Any) -> None:
         """Build the event and deliver it. Call this only if `wants` returned True, and under no lock."""

@@ -8,7 +8,6 @@ which it runs, and exited right after. So a tracer's span can be current meanwhi
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -69,8 +68,9 @@ class Execution:
 class Running:
     """Enters the context managers of all observers, and exits them; the outcome is not theirs to change.
 
-    An Exception that one of them raises is dropped, and its listener passed to `blame`. Anything else (an
-    interrupt) passes on once the others were exited. `telling.active` is True while any of them runs.
+    An Exception that one of them raises is dropped, and its listener passed to `blame`, which raises none.
+    Anything else (an interrupt) passes on once the others were exited. `telling.active` is True while any of
+    them runs.
     """
 
     __slots__ = ("_around", "_blame", "_entered", "_execution", "_left", "_telling")
@@ -106,7 +106,7 @@ class Running:
             enter(manager)
         except Exception:
             self._left, self._entered = place, before
-            self._say(listener)
+            self._blame(listener)
         except BaseException as struck:
             if struck.__traceback__ is None or struck.__traceback__.tb_next is not None:  # within `enter`
                 self._left, self._entered = place, before
@@ -137,11 +137,6 @@ class Running:
                 try:
                     leave(manager, kind, error, traceback)
                 except Exception:
-                    self._say(listener)
+                    self._blame(listener)
         finally:
             del error, traceback
-
-    def _say(self, listener: object) -> None:
-        """Blame a listener for the error that is being handled, if there is room for that."""
-        with suppress(Exception):
-            self._blame(listener)

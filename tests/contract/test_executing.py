@@ -1,9 +1,11 @@
 """`executing`: what an observer has entered around each execution, in the place where the function runs."""
 
+import _thread
 import asyncio
 import gc
 import linecache
 import logging
+import signal
 import sys
 import threading
 import weakref
@@ -89,6 +91,21 @@ def test_it_is_entered_where_the_function_runs(driver, observing):
     assert fetch._self_cache.is_direct
 
 
+def test_what_it_tells(observing):
+    """The function's own clock, and notes of its own; it is equal to itself alone."""
+    clock, seen = FakeClock(), Observer()
+    fetch = single_flight_ttl(ttl=60, timer=clock, name="prices")(lambda key: key)
+    observing(seen, fetch)
+    fetch("a"), fetch.refresh("a")
+    first, second = seen.executions
+    assert first.timer is second.timer is clock
+    first.notes[seen] = "known"
+    assert (first.notes, second.notes) == ({seen: "known"}, {})
+    assert first != second
+    assert first in {first}
+    assert repr(first) == "Execution(name='prices', keys=(('a',),), kind='call')"
+
+
 def test_a_failure_passes_through(driver, observing):
     """The context manager sees it and cannot swallow it: the caller receives the function's own error."""
     left = []
@@ -127,7 +144,7 @@ class Breaks:
     wants = frozenset()
 
     def __init__(self, where, error):
-        self.where, self.error, self.steps = where, error, []
+        self.where, self.error, self.steps, self.left = where, error, [], []
 
     def __call__(self, event):
         raise AssertionError
@@ -139,7 +156,8 @@ class Breaks:
     def __enter__(self):
         self._step("enter")
 
-    def __exit__(self, *_):
+    def __exit__(self, *told):
+        self.left.append(told)
         self._step("exit")
 
     def _step(self, step):
@@ -169,6 +187,27 @@ def test_what_it_raises_is_logged_once_and_dropped(driver, observing, caplog, wh
     assert len([line for line in caplog.messages if "Breaks" in line]) == 1
 
 
+@pytest.mark.parametrize("where", ["make", "enter", "exit"])
+def test_the_log_may_fail_too(observing, where):
+    """A filter of the log that raises is the caller's as little as the observer is."""
+
+    def broken_filter(record):
+        filtered.append(record)
+        raise OSError("no log")
+
+    broken, filtered = Breaks(where, OSError("no room")), []
+    fetch = single_flight_ttl(ttl=60)(lambda key: key)
+    observing(broken, fetch)
+    logger = logging.getLogger("singleflight")
+    logger.addFilter(broken_filter)
+    try:
+        assert fetch("a") == "a"
+    finally:
+        logger.removeFilter(broken_filter)
+    assert broken.steps[-1] == where
+    assert len(filtered) == 1
+
+
 def test_no_context_manager_at_all(observing, caplog):
     """That is a failure of the observer, like any other."""
 
@@ -187,19 +226,72 @@ def test_no_context_manager_at_all(observing, caplog):
 def test_an_interrupt_in_it_passes(observing, where):
     """The other observers are left, the key is free, and an execution that was not run is not run."""
     struck, outer, inner = Breaks(where, KeyboardInterrupt()), Observer("outer"), Observer("inner")
-    ran = []
+    ran, told = [], Breaks(None, None)
     fetch = single_flight_ttl(ttl=60)(lambda key: ran.append(key) or key)
-    for observer in (outer, struck, inner):
+    for observer in (outer, told, struck, inner):
         observing(observer, fetch)
     with pytest.raises(KeyboardInterrupt):
         fetch(1)
     assert ran == ([1] if where == "exit" else [])
     assert outer.left == [KeyboardInterrupt if where != "exit" else None]
     assert len(inner.left) == (where == "exit")
+    assert struck.steps == ["make", "enter", "exit"][: ["make", "enter", "exit"].index(where) + 1]
+    ((kind, error, traceback),) = told.left
+    if where == "exit":
+        assert (kind, error, traceback) == (None, None, None)
+    else:
+        assert (kind, error) == (KeyboardInterrupt, struck.error)
+        assert traceback is not None
     assert fetch.flights() == ()
     struck.where = None
     assert fetch(1) == 1
     assert inside.get() == ()
+
+
+def test_an_interrupt_on_the_way_out_hides_no_failure(observing):
+    """Those that are left after it see how the function ended."""
+    outer, struck = Breaks(None, None), Breaks("exit", KeyboardInterrupt())
+
+    def fetch():
+        raise failure
+
+    failure = ValueError()
+    fetch = single_flight_ttl(ttl=60)(fetch)
+    observing(outer, fetch), observing(struck, fetch)
+    with pytest.raises(KeyboardInterrupt):
+        fetch()
+    ((kind, error, traceback),) = outer.left
+    assert (kind, error) == (ValueError, failure)
+    assert traceback is not None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a signal that only this test uses")
+def test_an_interrupt_right_after_it_was_entered(observing):
+    """Then it is left: it strikes between two calls, in the library's frame, where no other is below."""
+    left = []
+
+    class Entered(int):
+        """A number that is entered by a function in C: it has a signal come, and is over before it does."""
+
+        __enter__ = staticmethod(_thread.interrupt_main)
+
+        def __exit__(self, kind, error, traceback):
+            left.append(kind)
+
+    def listener(event):
+        raise AssertionError
+
+    listener.wants, listener.executing = frozenset(), lambda execution: Entered(signal.SIGUSR1)
+    fetch = single_flight_ttl(ttl=60)(lambda key: key)
+    observing(listener, fetch)
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)  # in C, too: it has no frame
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fetch("a")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert left == [KeyboardInterrupt]
+    assert fetch.flights() == ()
 
 
 class AtLine:

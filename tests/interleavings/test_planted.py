@@ -246,11 +246,11 @@ AT_ONCE = {
     "who joined after the value was stored gets nothing": Planted(
         "two threads, one key",
         "no attribute 'value'",
-        {"transitions": {"flight.followers or slot.queue or flight.detached": "False"}},
+        {"transitions": {"flight.followers or flight.latch or slot.queue or flight.detached": "False"}},
     ),
     "a task that joined is not counted": Planted(
         "the other of two tasks is cancelled",
-        "2 calls were made",
+        "no attribute 'value'",
         {
             "coordinator": {
                 "                follow(call, flight)\n    return call.decision is JOIN\n": (

@@ -21,9 +21,6 @@ from types import CodeType
 from typing import Any
 
 import singleflight
-import singleflight.drivers.bulk_tasks
-import singleflight.drivers.tasks
-import singleflight.testing  # so that all of the standard library that the copy needs is loaded
 
 from . import primitives
 from .baton import running
@@ -47,6 +44,10 @@ def _place(path: Path) -> Path:
     """Where a module is in the package: `core/coordinator`, or `testing` for a package's own file."""
     place = path.relative_to(_folder).with_suffix("")
     return place.parent if place.name == "__init__" else place
+
+
+for _path in _modules():  # so that all of the standard library that a copy needs is loaded, as it is
+    importlib.import_module(".".join((singleflight.__name__, *_place(_path).parts)))
 
 
 class Library:

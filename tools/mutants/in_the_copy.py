@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from hypothesis import Phase, settings
+from mutmut.core import MutmutCallStack
 from mutmut.state import state
 
 import singleflight
@@ -36,3 +37,7 @@ def note_what_children_reach():
 
 
 os.register_at_fork(after_in_parent=note_what_children_reach)
+
+# Who calls whom is not asked for (`track_dependencies`). To note it crashes CPython 3.11 when a finalizer is
+# called: the collector may run inside of `ContextVar.set`, which must not be entered once more then.
+MutmutCallStack.set = MutmutCallStack.reset = lambda *_: None

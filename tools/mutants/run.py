@@ -104,10 +104,10 @@ TESTS = {
     "scripts": ["redis/test_scripts.py", "redis/test_contract.py"],
     "clients": ["redis/test_clients.py"],
     "sources": ["redis/test_clients.py"],
-    "bus": ["redis/test_bus.py"],
-    "keeper": ["redis/test_keeper.py"],
-    "cycles": [*SHARED],
-    "entries": [*SHARED],
+    "bus": ["redis/test_listening.py", "redis/test_bus.py"],
+    "keeper": ["redis/test_keeping.py", "redis/test_keeper.py"],
+    "cycles": ["redis/test_cycles.py"],
+    "entries": ["redis/test_entries.py"],
     "passage": [*SHARED],
     "convoy": ["redis/test_bulk.py"],
     "shared": [*SHARED],
@@ -134,7 +134,7 @@ TESTS = {
     "jobs": ["threads/test_jobs.py", "mixed/test_dependencies.py", "mixed/test_frameworks.py"],
     "lives": ["endings/test_nobody_left.py", "threads/test_jobs.py"],
     # telemetry
-    "emitter": [*TELLING, "contract/test_executing.py"],
+    "emitter": ["core/test_emitter.py", "contract/test_observing.py", "contract/test_executing.py"],
     "executions": ["contract/test_executing.py"],
     "events": [*TELLING, "threads/test_told.py"],
     "kinds": ["decorators/test_slips.py", "decorators/test_light_imports.py"],
@@ -183,8 +183,11 @@ TESTS = {
     "pool": ["freshness/test_pool.py", "fork"],
     # process
     "registry": ["threads/test_control.py", "threads/test_told.py", "decorators/test_decorated.py", "fork"],
-    "totals": ["metrics/test_prometheus.py"],
-    "drain": ["asyncio/test_drain.py", "threads/test_control.py"],
+    "totals": ["metrics/test_totals.py", "metrics/test_prometheus.py", "metrics/test_beginning.py"],
+    "drain": [
+        *("asyncio/test_drain.py", "asyncio/test_without_a_task.py", "threads/test_jobs.py"),
+        *("mixed/test_dead_loops.py", "endings/test_nobody_left.py"),
+    ],
     # decorator
     "function": [*DECORATED, "decorators/test_identity.py", "decorators/test_looked_at.py"],
     "loader": [*BULK, "decorators/test_binding.py"],
@@ -226,9 +229,9 @@ TESTS = {
 
 LEFT_OUT = {
     "words": {"durations", "errors", "messages", "refusals", "replies", "slips", "views", "alpaca_settings"}
-    | {"words"},
+    | {"words", "entry"},
     "signatures that are passed on": {"decorate", "wrapt_types", "alpaca_clients", "workers"},
-    "what is seen only from outside of the process, or of the frame": {"forks", "frames", "patches"},
+    "what is seen only from outside of the process, or of the frame": {"forks", "frames", "logs", "patches"},
     "helpers for users' tests": {"callers", "stampede"},
     "a show": {"demo"},
     "how things look": {"page", "shapes"},
