@@ -9,6 +9,7 @@ from singleflight import single_flight_ttl
 from singleflight.redis import RedisStore, RemoteFailure
 
 from ..drivers import PATIENCE, until
+from .fleets import link_of
 
 
 class Loader:
@@ -162,3 +163,106 @@ def test_what_a_loader_leaves_out_is_not_stored_whatever_cache_if_accepts(fleet)
     assert a(["A", "X"]) == {"A": 1}
     assert b(["A", "X"]) == {"A": 1}
     assert load.calls == [["A", "X"], ["X"]]
+
+
+def test_failure_ttl_is_asked_once_for_a_loader_call(fleet):
+    """Its answer holds for each key that the loader was called for, here and elsewhere."""
+    asked = []
+    load, options = Loader(ValueError("no prices")), {"follower_retries": 0}
+    a, _ = fleet(load, failure_ttl=lambda error: (asked.append(error), 60)[1], **options)
+    b, _ = fleet(load, failure_ttl=60, **options)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no prices"):
+            a(["A", "B"])
+    with pytest.raises(RemoteFailure, match="no prices"):
+        b(["A", "B"])
+    assert load.calls == [["A", "B"]]
+    assert len(asked) == 1
+
+
+def test_a_fault_of_failure_ttl_is_logged_once(fleet, caplog):
+    """The caller gets the loader's error, and nothing is stored."""
+    load = Loader(ValueError("no prices"))
+    a, price = fleet(load, failure_ttl=lambda error: "soon")
+    with pytest.raises(ValueError, match="no prices"):
+        a(["A", "B"])
+    assert sum("failure_ttl" in record.getMessage() for record in caplog.records) == 1
+    assert price.stats().entries == 0
+
+
+def test_an_abort_of_failure_ttl_aborts_the_loader_call(fleet):
+    """The caller gets it, and the keys are free in all processes."""
+
+    class Abort(BaseException):
+        pass
+
+    def abort(error):
+        raise Abort
+
+    load = Loader(ValueError("no prices"))
+    (a, price), (b, _) = fleet(load, failure_ttl=abort), fleet(load)
+    with pytest.raises(Abort):
+        a(["A", "B"])
+    assert price.stats().in_flight == price.stats().entries == 0
+    load.prices = None
+    assert b(["A", "B"]) == {"A": "A 2", "B": "B 2"}
+
+
+def test_a_stored_failure_of_a_loader_is_invalidated_by_others(fleet):
+    """As one of the function itself; the other keys' failures stay."""
+    load = Loader(ValueError("no prices"))
+    (a, price), (_, other) = (fleet(load, failure_ttl=60, follower_retries=0) for _ in range(2))
+    with pytest.raises(ValueError, match="no prices"):
+        a(["A", "B"])
+    assert price.stats().entries == 2
+    other.invalidate("A")
+    until(lambda: price.stats().entries == 1)
+    load.prices = None
+    assert a(["A"]) == {"A": "A 2"}
+    with pytest.raises(ValueError, match="no prices"):
+        a(["B"])
+
+
+def test_a_stored_failure_of_a_loader_is_near_for_near_ttl(fleet):
+    """Then the server is asked again."""
+    load, now = Loader(ValueError("no prices")), [0.0]
+    a, price = fleet(load, failure_ttl=600, follower_retries=0, timer=lambda: now[0])
+    near_ttl = price._self_cache.tier.terms.near_ttl
+    assert near_ttl < 600
+    with pytest.raises(ValueError, match="no prices"):
+        a(["A", "B"])
+    now[0] = near_ttl
+    with pytest.raises(RemoteFailure, match="no prices"):
+        a(["A"])
+    assert len(load.calls) == 1
+
+
+def test_an_interrupt_while_the_server_is_told_of_a_failure_is_not_lost(fleet, monkeypatch):
+    """It takes the place of the loader's error, as a cancellation does; the keys are free."""
+
+    class Struck(BaseException):
+        pass
+
+    def strike(calls):
+        if load.calls:
+            monkeypatch.undo()
+            raise Struck
+        return ask(calls)
+
+    async def strike_in_task(calls):
+        if load.calls:
+            monkeypatch.undo()
+            raise Struck
+        return await ask_in_task(calls)
+
+    load = Loader(ValueError("no prices"))
+    (a, price), (b, _) = fleet(load), fleet(load)
+    clients = link_of(price).clients
+    ask, ask_in_task = clients.call_all, clients.acall_all
+    monkeypatch.setattr(clients, "call_all", strike, raising=True)
+    monkeypatch.setattr(clients, "acall_all", strike_in_task, raising=True)
+    with pytest.raises(Struck):
+        a(["A", "B"])
+    assert price.stats().in_flight == 0
+    load.prices = None
+    assert b(["A", "B"]) == {"A": "A 2", "B": "B 2"}
