@@ -279,7 +279,7 @@ class Batch:
                 )
         self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
         endings.clear()  # a fault of `failure_ttl` leads to this frame
-        if called and isinstance(error, Exception):
+        if isinstance(error, Exception) and any(flight.kind != "shared" for flight in called):  # run here
             with mutex:
                 cache.counts.failures += 1
         called.clear()

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.redis import RedisStore, RemoteFailure
+from singleflight.redis import RedisStore, RemoteFailure, passage
 
 from ..drivers import PATIENCE, until
 from .fleets import link_of
@@ -38,8 +38,8 @@ def fleet(url, colour):
     """Makes processes: each the bulk form of a function, over this loader."""
     stores = []
 
-    def make(load, max_batch=None, **options):
-        store = RedisStore(url, lease=2.0, timeout=2.0)
+    def make(load, max_batch=None, lease=2.0, **options):
+        store = RedisStore(url, lease=lease, timeout=2.0)
         stores.append(store)
         options = {"ttl": 60, "name": "price", **options}
         if colour == "tasks":
@@ -169,8 +169,8 @@ def test_failure_ttl_is_asked_once_for_a_loader_call(fleet):
     """Its answer holds for each key that the loader was called for, here and elsewhere."""
     asked = []
     load, options = Loader(ValueError("no prices")), {"follower_retries": 0}
-    a, _ = fleet(load, failure_ttl=lambda error: (asked.append(error), 60)[1], **options)
-    b, _ = fleet(load, failure_ttl=60, **options)
+    options["failure_ttl"] = lambda error: (asked.append(error), 60)[1]
+    (a, _), (b, _) = fleet(load, **options), fleet(load, **options)
     for _ in range(2):
         with pytest.raises(ValueError, match="no prices"):
             a(["A", "B"])
@@ -266,3 +266,87 @@ def test_an_interrupt_while_the_server_is_told_of_a_failure_is_not_lost(fleet, m
     assert price.stats().in_flight == 0
     load.prices = None
     assert b(["A", "B"]) == {"A": "A 2", "B": "B 2"}
+
+
+def test_what_a_loader_failed_with_is_shared_without_retries(fleet, pool):
+    """Those who wait elsewhere do not call theirs, and count no failure of it."""
+    first, second = Loader(ValueError("no prices")), Loader()
+    (a, _), (b, other) = fleet(first, follower_retries=0), fleet(second, follower_retries=0)
+    first.gate.clear()
+    one = pool.submit(a, ["A", "B"])
+    assert first.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["A", "B"])
+    until(lambda: [flight.kind for flight in other.flights()] == ["shared"] * 2)
+    first.gate.set()
+    assert str(one.exception(PATIENCE)) == "no prices"
+    error = two.exception(PATIENCE)
+    assert isinstance(error, RemoteFailure)
+    assert error.message == "no prices"
+    assert second.calls == []
+    stats = other.stats()
+    assert (stats.calls, stats.failures, stats.in_flight) == (0, 0, 0)
+
+
+def test_a_loader_that_returns_no_mapping_fails_for_all(fleet, pool):
+    """Those who wait elsewhere call theirs."""
+    first, second = Loader(), Loader()
+    (a, price), (b, other) = fleet(lambda symbols: list(first(symbols))), fleet(second)
+    first.gate.clear()
+    one = pool.submit(a, ["A", "B"])
+    assert first.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["A"])
+    until(lambda: [flight.kind for flight in other.flights()] == ["shared"])
+    first.gate.set()
+    with pytest.raises(TypeError, match="mapping"):
+        one.result(PATIENCE)
+    assert two.result(PATIENCE) == {"A": "A 1"}
+    assert price.stats().in_flight == 0
+
+
+def test_what_failed_in_another_process_is_loaded_here(fleet, pool):
+    """Also where the loader here has returned it before, for which it was not asked."""
+    first, second = Loader(ValueError("no prices")), Loader()
+    (a, _), (b, other) = fleet(first), fleet(lambda symbols: second(symbols) | dict.fromkeys("A", "early"))
+    first.gate.clear()
+    one = pool.submit(a, ["A"])
+    assert first.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["A", "B"])
+    until(lambda: other.entry("B") is not None)
+    first.gate.set()
+    assert str(one.exception(PATIENCE)) == "no prices"
+    assert two.result(PATIENCE) == {"A": "early", "B": "B 1"}
+    assert second.calls == [["B"], ["A"]]
+
+
+def test_a_wake_ends_the_wait_of_a_bulk_call(fleet, pool, monkeypatch):
+    """Whoever is not woken would wait for as long as the leases last."""
+    monkeypatch.setattr(passage, "PAUSE", 1000.0)
+    first, second = Loader(), Loader()
+    (a, _), (b, other) = fleet(first, lease=1000.0), fleet(second, lease=1000.0)
+    first.gate.clear()
+    one = pool.submit(a, ["A", "B"])
+    assert first.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["A", "B"])
+    until(lambda: [flight.kind for flight in other.flights()] == ["shared"] * 2)
+    first.gate.set()
+    assert one.result(PATIENCE) == two.result(PATIENCE) == {"A": "A 1", "B": "B 1"}
+
+
+@pytest.mark.parametrize("colour", ["threads"])  # a renewal would end with its event loop
+def test_stale_values_are_renewed_by_one_process(fleet):
+    """The other ones serve theirs meanwhile, and ask again after a second."""
+    load, now = Loader(), [0.0]
+    options = {"ttl": 10, "grace": 50, "timer": lambda: now[0]}
+    (a, _), (b, price) = fleet(load, **options), fleet(load, **options)
+    assert a(["A", "B"]) == b(["A", "B"]) == {"A": "A 1", "B": "B 1"}
+    assert load.entered.acquire(timeout=PATIENCE)
+    load.gate.clear()
+    now[0] = 11.0
+    assert a(["A", "B"]) == {"A": "A 1", "B": "B 1"}
+    assert load.entered.acquire(timeout=PATIENCE)
+    assert b(["A", "B"]) == {"A": "A 1", "B": "B 1"}
+    until(lambda: not price.flights())
+    assert [record.refresh_at for record in price._self_cache.store.records()] == [12.0] * 2
+    load.gate.set()
+    until(lambda: a(["A", "B"]) == {"A": "A 2", "B": "B 2"})
+    assert price.stats().calls == 0

@@ -109,7 +109,7 @@ TESTS = {
     "cycles": [*SHARED],
     "entries": [*SHARED],
     "passage": [*SHARED],
-    "convoy": ["redis/test_bulk.py"],
+    "convoy": ["redis/test_convoy.py", "redis/test_bulk.py"],
     "shared": [*SHARED],
     "link": [*SHARED],
     "redis_store": [*SHARED],
