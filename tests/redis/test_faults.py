@@ -241,6 +241,22 @@ def test_without_a_server_each_process_works_alone(own_server, own_fleet, colour
     assert price.stats().degraded == 2
 
 
+def test_a_server_that_is_away_explains_nothing(own_server, own_fleet, colour):
+    """That this was found out counts: nobody asks it again until it is back."""
+    body = Loads()
+    price = own_fleet(body)
+    assert price("ASML") == 984.75
+    own_server.kill()
+
+    async def main():
+        return await price.explain_fleet("ASML")
+
+    for _ in range(2):
+        would = price.explain_fleet("ASML") if colour == "threads" else asyncio.run(main())
+        assert (would.key, would.would, would.left, would.leader) == (("ASML",), "degraded", 0.0, None)
+        assert state_of(own_fleet, price).startswith("degraded since")
+
+
 def test_a_server_that_does_not_answer_costs_one_time_out(own_server, own_fleet):
     """After that the function is all that a call takes."""
     body = Loads()

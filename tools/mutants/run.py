@@ -110,7 +110,7 @@ TESTS = {
     "entries": [*SHARED],
     "passage": [*SHARED],
     "convoy": ["redis/test_convoy.py", "redis/test_bulk.py"],
-    "shared": [*SHARED],
+    "shared": ["redis/test_alone.py", *SHARED],
     "link": [*SHARED],
     "redis_store": [*SHARED],
     # locks
