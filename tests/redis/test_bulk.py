@@ -287,6 +287,27 @@ def test_what_a_loader_failed_with_is_shared_without_retries(fleet, pool):
     assert (stats.calls, stats.failures, stats.in_flight) == (0, 0, 0)
 
 
+def test_an_abort_of_a_loader_reaches_its_caller_alone(fleet, pool):
+    """Those who wait elsewhere call theirs; no retry is spent, and nothing is stored."""
+
+    class Abort(BaseException):
+        pass
+
+    asked = []
+    first, second = Loader(Abort()), Loader()
+    options = {"follower_retries": 0, "failure_ttl": lambda error: (asked.append(error), 60)[1]}
+    (a, price), (b, other) = fleet(first, **options), fleet(second, **options)
+    first.gate.clear()
+    one = pool.submit(a, ["A", "B"])
+    assert first.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["A", "B"])
+    until(lambda: [flight.kind for flight in other.flights()] == ["shared"] * 2)
+    first.gate.set()
+    assert isinstance(one.exception(PATIENCE), Abort)
+    assert {symbol[0] for symbol in two.result(PATIENCE).values()} == {"A", "B"}
+    assert (asked, price.stats().entries, price.stats().in_flight) == ([], 0, 0)
+
+
 def test_a_loader_that_returns_no_mapping_fails_for_all(fleet, pool):
     """Those who wait elsewhere call theirs."""
     first, second = Loader(), Loader()
@@ -320,9 +341,10 @@ def test_what_failed_in_another_process_is_loaded_here(fleet, pool):
 
 def test_a_wake_ends_the_wait_of_a_bulk_call(fleet, pool, monkeypatch):
     """Whoever is not woken would wait for as long as the leases last."""
-    monkeypatch.setattr(passage, "PAUSE", 1000.0)
+    monkeypatch.setattr(passage, "PAUSE", 30.0)
+    monkeypatch.setattr(passage, "LOOK", 30.0)
     first, second = Loader(), Loader()
-    (a, _), (b, other) = fleet(first, lease=1000.0), fleet(second, lease=1000.0)
+    (a, _), (b, other) = fleet(first, lease=30.0), fleet(second, lease=1000.0)
     first.gate.clear()
     one = pool.submit(a, ["A", "B"])
     assert first.entered.acquire(timeout=PATIENCE)
