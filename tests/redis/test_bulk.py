@@ -344,7 +344,7 @@ def test_a_wake_ends_the_wait_of_a_bulk_call(fleet, pool, monkeypatch):
     monkeypatch.setattr(passage, "PAUSE", 30.0)
     monkeypatch.setattr(passage, "LOOK", 30.0)
     first, second = Loader(), Loader()
-    (a, _), (b, other) = fleet(first, lease=30.0), fleet(second, lease=1000.0)
+    (a, _), (b, other) = fleet(first, lease=30.0), fleet(second, lease=30.0)
     first.gate.clear()
     one = pool.submit(a, ["A", "B"])
     assert first.entered.acquire(timeout=PATIENCE)

@@ -343,6 +343,28 @@ def test_a_server_without_memory_serves_what_it_has(make_server, pool):
         fleet.close()
 
 
+def test_a_flight_without_a_lease_that_takes_too_long_loses_its_key(make_server, pool):
+    """Nothing is to be freed on a server that took no claim; that one is not told."""
+    server = make_server("--maxmemory-policy", "noeviction")
+    fleet = Fleet(server.url)
+    try:
+        body = Loads(lambda n: n)
+        price = fleet(body, flight_timeout=0.1)
+        assert price("warm") == 1
+        assert body.entered.acquire(timeout=PATIENCE)
+        server.do("CONFIG", "SET", "maxmemory", "1")
+        body.gate.clear()
+        first = start(pool, price, "ASML")
+        assert body.entered.acquire(timeout=PATIENCE)
+        again = start(pool, price, "ASML")
+        assert body.entered.acquire(timeout=PATIENCE)
+        body.gate.set()
+        assert (first.result(PATIENCE), again.result(PATIENCE)) == (2, 3)
+        assert state_of(fleet, price) == "connected"
+    finally:
+        fleet.close()
+
+
 # -- what is on the server ---------------------------------------------------------------------------
 
 

@@ -175,6 +175,27 @@ def test_refresh_calls_whatever_is_stored(fleet):
     assert len(body.calls) == 2
 
 
+def test_a_newer_value_of_another_process_is_looked_for_by_the_next_read(fleet):
+    """What is near stays until then; so does a failure, for as long as it is stored."""
+    body, now = Loads(lambda n: ValueError("no price") if n == 2 else n), [0.0]
+    options = {"failure_ttl": 60, "follower_retries": 0, "timer": lambda: now[0]}
+    a, b = fleet(body, **options), fleet(body, **options)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    [near] = b._self_cache.store.records()
+    for each in (a, b):
+        with pytest.raises((ValueError, RemoteFailure), match="no price"):
+            each("SAP")
+    now[0] = 5.0
+    assert a.refresh("SAP") == 3
+    assert a.refresh("ASML") == 4
+    until(lambda: near.refresh_at == 5.0)
+    assert b.entry("ASML").value == 1
+    with pytest.raises(RemoteFailure, match="no price"):
+        b("SAP")
+    until(lambda: b("ASML") == 4)
+    assert b.stats().calls == 0
+
+
 def test_a_stale_value_is_renewed_by_one_process(fleet, pool):
     """The others serve theirs meanwhile, and find the new one then."""
     body = Loads(lambda n: n)
