@@ -93,6 +93,7 @@ def test_the_keeper_finds_that_a_lease_is_lost(fleet, direct, pool):
     body.gate.set()
     assert call.result(PATIENCE) == 984.75
     assert price.entry("ASML") is None
+    assert price.stats().refused == 0  # the server was not told
 
 
 def test_a_flight_that_takes_too_long_frees_its_lease(fleet, pool):
