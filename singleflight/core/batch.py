@@ -84,7 +84,7 @@ class Batch:
     """
 
     __slots__ = (
-        *("_call", "_called", "_extra", "_pending", "_rest", "cache"),
+        *("_call", "_called", "_extra", "_judged", "_pending", "_rest", "cache"),
         *("flights", "led", "name", "renews", "sealed", "spoiled", "values"),
     )
 
@@ -97,6 +97,8 @@ class Batch:
         self._pending: dict[Flight, Hashable] = {call.flight: call.key for call in led}
         self._called: dict[Flight, Hashable] | None = None  # those that the loader is running for
         self._rest: dict[Hashable, Any] = {}  # what the loader has brought unasked
+        # The error that the loader raised, with what a tier has found for the flights that it ran for.
+        self._judged: tuple[BaseException | None, dict[Flight, Verdict]] = None, {}
         self._extra: Hashable = None  # the key that was claimed last, beside those
         self.flights: list[Flight] = list(self._pending)
         self.renews: bool = bool(led) and led[0].background  # whether its loader calls count as refreshes
@@ -232,6 +234,10 @@ class Batch:
         """A flight has ended in another way, and is not loaded."""
         self._pending.pop(flight, None)
 
+    def judged(self, error: BaseException, verdicts: dict[Flight, Verdict]) -> None:
+        """The loader raised this, and a tier has found what is to become of it; `fail` is next."""
+        self._judged = error, verdicts
+
     def fail(self, error: BaseException, overdue: bool = False) -> BaseException | None:
         """Nothing more is loaded: those it was called for end with the error, the rest with none to share.
 
@@ -247,13 +253,19 @@ class Batch:
         endings: list[Ending] = []
         mine = set(called)
         struck = error
-        judged: dict[Flight, Verdict] = {}
+        known, judged = self._judged
+        self._judged = None, {}  # the error leads here
+        if known is not error:
+            judged = {}
         if not all(flight.has_ended() for flight in mine):
-            first = next(iter(mine))
-            judged[first] = judge(cache, error)
-            struck = judged[first].error
-            for flight in mine - {first}:
-                judged[flight] = judged[first]._replace(fault=None)  # which is logged once
+            if judged:  # what the tier does not know of is not stored
+                others = Verdict(next(iter(judged.values())).error, 0.0)
+            else:
+                first = next(iter(mine))
+                judged[first] = judge(cache, error)
+                others = judged[first]._replace(fault=None)  # which is logged once
+            struck = others.error
+            judged = dict.fromkeys(mine, others) | judged
         for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, [], None))
@@ -267,7 +279,7 @@ class Batch:
                 )
         self._end(endings, (lambda: self._say_overdue(error, keys)) if overdue else None)
         endings.clear()  # a fault of `failure_ttl` leads to this frame
-        if called and isinstance(error, Exception):
+        if isinstance(error, Exception) and any(flight.kind != "shared" for flight in called):  # run here
             with mutex:
                 cache.counts.failures += 1
         called.clear()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from typing import Any
 
 from ..core.batch import Batch, Item
-from ..core.landing import postpone
+from ..core.flight import Flight
+from ..core.landing import Verdict, judge, postpone
 from ..fleet.mailboxes import Mailbox
 from .entries import Entries
 from .passage import LISTEN, Brought, Passage
@@ -97,13 +97,19 @@ class Convoy:
             self._advance(asks, dict.fromkeys(listening, came))
             return
         asking = {passage: todo for passage, todo in asks.items() if type(todo) is list}
+        came = yield from self._send(asking)
+        self._advance(asks, came)
+
+    @staticmethod
+    def _send(asking: dict[Passage, Any]) -> Generator[Any, Any, dict[Passage, Any]]:
+        """Send what these want to be sent, in one pipeline; return what came for each."""
         replies, error = yield [call for todo in asking.values() for call in todo]
         at = 0
-        came = {}
+        came: dict[Passage, Any] = {}
         for passage, todo in asking.items():
             came[passage] = (None, error) if error is not None else (replies[at : at + len(todo)], None)
             at += len(todo)
-        self._advance(asks, came)
+        return came
 
     def _load(self, asks: dict[Passage, Any]) -> Generator[Any, Any, None]:
         """Have the loader called for those that this process is to load; tell the server, and land them."""
@@ -140,13 +146,32 @@ class Convoy:
             of.clear()
 
     def _fail(self, error: BaseException) -> Generator[Any, Any, None]:
-        """The loader raised: tell the server of each."""
-        calls: list[Any] = []
-        for passage in self.loading:
-            with suppress(StopIteration):
-                calls += self._on[passage].send((None, error))
-        if calls:
-            yield calls
+        """The loader raised: tell the server of each, and the batch what is to become of the error."""
+        verdict: Verdict | None = None
+        verdicts: dict[Flight, Verdict] = {}
+        came: dict[Passage, Any] = {}
+        try:
+            for passage in self.loading:
+                if isinstance(error, Exception) and not passage.flight.has_ended():
+                    passage.judged = verdict or judge(self._batch.cache, error)
+                    verdict = passage.judged._replace(fault=None)  # which is logged once
+                came[passage] = None, error
+            while came:
+                asking: dict[Passage, Any] = {}
+                for passage in tuple(came):
+                    try:
+                        asking[passage] = self._on[passage].send(came.pop(passage))
+                    except StopIteration as ended:
+                        if passage.judged is not None:
+                            verdicts[passage.flight] = ended.value.verdict
+                if asking:
+                    came = yield from self._send(asking)
+            self._batch.judged(error, verdicts)
+        finally:
+            came.clear()
+            for passage in self.loading:
+                passage.judged = None
+            del error, verdict, verdicts  # or this frame and the exception would keep each other
 
     def _wait(self, asks: dict[Passage, Any]) -> Generator[Any, Any, None]:
         """Wait until there is something for one of them, or one has waited for as long as it wanted."""

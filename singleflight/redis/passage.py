@@ -64,7 +64,7 @@ class Passage:
     __slots__ = (
         *("_asked", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
         *("_outdated", "_place", "_sighted", "_written"),
-        *("claim", "digest", "flight", "lacks", "leader", "waited"),
+        *("claim", "digest", "flight", "judged", "lacks", "leader", "waited"),
     )
     flight: Flight
 
@@ -79,6 +79,7 @@ class Passage:
         self._cut = 0  # the last one that was known before the last question
         self._sighted = 0  # how often in a row it has seen a cycle that it is no part of
         self.lacks = False  # the loader has left it out
+        self.judged: Verdict | None = None  # what `failure_ttl` said, once for all that the loader ran for
         mode: claims.Mode = "renew" if flight.background else "force" if flight.kind == "refresh" else "read"
         before = flight.previous
         seen = before.born if isinstance(before, SharedRecord) and mode == "renew" else 0
@@ -467,7 +468,7 @@ class Passage:
                 except BaseException as raised:
                     error = raised
             if isinstance(error, Exception):
-                verdict = judge(cache, error, flight)
+                verdict = judge(cache, error, flight) if self.judged is None else self.judged
                 error = verdict.error
             if error is not None:
                 ttl = 0.0 if verdict is None else verdict.ttl

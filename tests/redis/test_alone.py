@@ -99,6 +99,36 @@ def test_alone_each_option_does_what_it_does_without_a_server(fleet, colour):
     assert price.stats().degraded == len(body.calls) == 5
 
 
+def test_alone_callers_of_one_key_share_one_call(fleet, pool, colour):
+    """Each receives its value; nothing is left of the flight."""
+    body = Loads(lambda n: n)
+    price = fleet(body, colour)
+    without_server(price)
+    body.gate.clear()
+    first = start(pool, price, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+    second = start(pool, price, "ASML")
+    until(lambda: price.flights()[0].followers == 1)
+    body.gate.set()
+    assert first.result(PATIENCE) == second.result(PATIENCE) == 1
+    assert price._self_cache.tier.alone == {}
+
+
+def test_alone_a_flight_that_takes_too_long_loses_its_key(fleet, pool):
+    """The next caller's flight runs alone, too: there is no lease to be freed."""
+    body = Loads(lambda n: n)
+    price = fleet(body, flight_timeout=0.1)
+    without_server(price)
+    body.gate.clear()
+    first = start(pool, price, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+    again = start(pool, price, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+    body.gate.set()
+    assert (first.result(PATIENCE), again.result(PATIENCE)) == (1, 2)
+    assert price._self_cache.tier.alone == {}
+
+
 def test_an_interrupt_of_what_runs_alone_reaches_its_caller_alone(fleet, pool):
     """Its key is free afterwards, and nothing of it is left."""
     body = Loads(lambda n: KeyboardInterrupt() if n == 1 else n)

@@ -93,6 +93,7 @@ def test_the_keeper_finds_that_a_lease_is_lost(fleet, direct, pool):
     body.gate.set()
     assert call.result(PATIENCE) == 984.75
     assert price.entry("ASML") is None
+    assert price.stats().refused == 0  # the server was not told
 
 
 def test_a_flight_that_takes_too_long_frees_its_lease(fleet, pool):
@@ -241,6 +242,22 @@ def test_without_a_server_each_process_works_alone(own_server, own_fleet, colour
     assert price.stats().degraded == 2
 
 
+def test_a_server_that_is_away_explains_nothing(own_server, own_fleet, colour):
+    """That this was found out counts: nobody asks it again until it is back."""
+    body = Loads()
+    price = own_fleet(body)
+    assert price("ASML") == 984.75
+    own_server.kill()
+
+    async def main():
+        return await price.explain_fleet("ASML")
+
+    for _ in range(2):
+        would = price.explain_fleet("ASML") if colour == "threads" else asyncio.run(main())
+        assert (would.key, would.would, would.left, would.leader) == (("ASML",), "degraded", 0.0, None)
+        assert state_of(own_fleet, price).startswith("degraded since")
+
+
 def test_a_server_that_does_not_answer_costs_one_time_out(own_server, own_fleet):
     """After that the function is all that a call takes."""
     body = Loads()
@@ -323,6 +340,28 @@ def test_a_server_without_memory_serves_what_it_has(make_server, pool):
         assert b("ASML") == 1
         assert (a("SAP"), b("SAP")) == (2, 3)
         assert state_of(fleet, a) == state_of(fleet, b) == "connected"
+    finally:
+        fleet.close()
+
+
+def test_a_flight_without_a_lease_that_takes_too_long_loses_its_key(make_server, pool):
+    """Nothing is to be freed on a server that took no claim; that one is not told."""
+    server = make_server("--maxmemory-policy", "noeviction")
+    fleet = Fleet(server.url)
+    try:
+        body = Loads(lambda n: n)
+        price = fleet(body, flight_timeout=0.1)
+        assert price("warm") == 1
+        assert body.entered.acquire(timeout=PATIENCE)
+        server.do("CONFIG", "SET", "maxmemory", "1")
+        body.gate.clear()
+        first = start(pool, price, "ASML")
+        assert body.entered.acquire(timeout=PATIENCE)
+        again = start(pool, price, "ASML")
+        assert body.entered.acquire(timeout=PATIENCE)
+        body.gate.set()
+        assert (first.result(PATIENCE), again.result(PATIENCE)) == (2, 3)
+        assert state_of(fleet, price) == "connected"
     finally:
         fleet.close()
 

@@ -10,7 +10,7 @@ from singleflight import FlightDeadlock, FlightTimeout, Unchanged, single_flight
 from singleflight.redis import RemoteFailure
 
 from ..drivers import PATIENCE, until
-from .fleets import Loads, called, start, waits_elsewhere
+from .fleets import LEASE, Loads, called, start, waits_elsewhere
 
 COLOURS = ["threads", "tasks"]
 
@@ -175,6 +175,27 @@ def test_refresh_calls_whatever_is_stored(fleet):
     assert len(body.calls) == 2
 
 
+def test_a_newer_value_of_another_process_is_looked_for_by_the_next_read(fleet):
+    """What is near stays until then; so does a failure, for as long as it is stored."""
+    body, now = Loads(lambda n: ValueError("no price") if n == 2 else n), [0.0]
+    options = {"failure_ttl": 60, "follower_retries": 0, "timer": lambda: now[0]}
+    a, b = fleet(body, **options), fleet(body, **options)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    [near] = b._self_cache.store.records()
+    for each in (a, b):
+        with pytest.raises((ValueError, RemoteFailure), match="no price"):
+            each("SAP")
+    now[0] = 5.0
+    assert a.refresh("SAP") == 3
+    assert a.refresh("ASML") == 4
+    until(lambda: near.refresh_at == 5.0)
+    assert b.entry("ASML").value == 1
+    with pytest.raises(RemoteFailure, match="no price"):
+        b("SAP")
+    until(lambda: b("ASML") == 4)
+    assert b.stats().calls == 0
+
+
 def test_a_stale_value_is_renewed_by_one_process(fleet, pool):
     """The others serve theirs meanwhile, and find the new one then."""
     body = Loads(lambda n: n)
@@ -272,26 +293,41 @@ def test_unchanged_keeps_the_value_that_is_near(fleet):
     assert len(body.calls) == 2
 
 
-def test_the_server_explains_what_it_would_answer(fleet, pool):
+def explained(function, colour, *args):
+    """What the server would answer, asked for in a thread or in a task."""
+    if colour == "threads":
+        return function.explain_fleet(*args)
+
+    async def main():
+        return await function.explain_fleet(*args)
+
+    return asyncio.run(main())
+
+
+def test_the_server_explains_what_it_would_answer(fleet, pool, colour):
     """Before, during and after a flight of another process; on an event loop it is awaited."""
     body = Loads()
     a, b = fleet(body), fleet(body)
-    assert "would be fetched" in str(b.explain_fleet("ASML"))
+    would = explained(b, colour, "ASML")
+    assert (would.would, would.key, would.left, would.leader) == ("fetch", ("ASML",), 0.0, None)
+    assert "would be fetched" in str(would)
     body.gate.clear()
     first = start(pool, a, "ASML")
     assert body.entered.acquire(timeout=PATIENCE)
-    would = b.explain_fleet("ASML")
+    would = explained(b, colour, "ASML")
     assert (would.would, would.key) == ("shared_wait", ("ASML",))
+    assert 0 < would.left <= LEASE
     assert f"process {os.getpid()} on " in str(would)
     body.gate.set()
     first.result(PATIENCE)
-    assert b.explain_fleet("ASML").would == "shared_hit"
+    would = explained(b, colour, "ASML")
+    assert (would.would, would.key, would.leader) == ("shared_hit", ("ASML",), None)
+    assert 50 < would.left <= 60
     assert b.stats().fetches == 0
 
-    async def main():
-        return await b.explain_fleet("ASML")
 
-    assert asyncio.run(main()).left > 50
+def test_only_functions_with_a_store_explain_what_the_server_would_answer():
+    """The error says what is missing."""
 
     @single_flight_ttl(ttl=60)
     def alone():
@@ -299,3 +335,14 @@ def test_the_server_explains_what_it_would_answer(fleet, pool):
 
     with pytest.raises(TypeError, match="no store="):
         alone.explain_fleet()
+
+
+def test_what_was_cleared_is_explained_as_it_is_by_now(fleet, colour):
+    """A process that has heard of no epoch asks for it."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    assert a("SAP") == 1
+    a.cache_clear()
+    assert a("ASML") == 2
+    assert explained(b, colour, "SAP").would == "fetch"
+    assert explained(b, colour, "ASML").would == "shared_hit"

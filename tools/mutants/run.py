@@ -109,8 +109,8 @@ TESTS = {
     "cycles": ["redis/test_cycles.py"],
     "entries": ["redis/test_entries.py"],
     "passage": [*SHARED],
-    "convoy": ["redis/test_bulk.py"],
-    "shared": [*SHARED],
+    "convoy": ["redis/test_convoy.py", "redis/test_bulk.py"],
+    "shared": ["redis/test_alone.py", *SHARED],
     "link": [*SHARED],
     "redis_store": [*SHARED],
     # locks
