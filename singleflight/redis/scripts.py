@@ -67,7 +67,7 @@ WAKE_LIMIT: Final = 32 * 1024
 
 
 class Call(NamedTuple):
-    """A script with its keys and arguments; or a plain command: no script and no keys, all in `args`."""
+    """A script with its keys and arguments; or a plain command: no script, and `args` has the keys, too."""
 
     script: Script | None
     keys: Sequence[bytes]
@@ -133,9 +133,10 @@ def cut_key(prefix: str, tag: bytes) -> bytes:
 # -- what is sent ------------------------------------------------------------------------------------
 
 
-def command(*args: bytes | str | int) -> Call:
-    """Return a plain command; its replies are raw."""
-    return Call(None, (), args)
+def command(name: str, *args: bytes | str | int) -> Call:
+    """Return a plain command, whose keys are its first argument, or all of MGET's; its replies are raw."""
+    keys = tuple(key for key in (args if name == "MGET" else args[:1]) if isinstance(key, bytes))
+    return Call(None, keys, (name, *args))
 
 
 def claim(

@@ -146,6 +146,24 @@ def test_a_pipeline_keeps_order_though_scripts_are_unknown(make, url, direct):
         assert direct.hget(PLACE.flights, b"t\x011") == b"mine"
 
 
+def test_what_follows_an_unknown_script_on_its_keys_is_asked_again(make, url, direct):
+    """A plain command, too: it sees what the script has done."""
+    caller, function = make(url), b"f" * 16
+    last, tag = scripts.last_cut_key("sf", function), scripts.cut_key("sf", b"t" * 16)
+    head = scripts.news_head(function, b"t" * 16, b"m" * 8)
+    direct.script_flush()
+    number, before, told, at = caller.call_all(
+        [
+            scripts.cut(last, tag, known=0, life=60_000, bus=b"sf:bus", head=head),
+            scripts.command("GET", "another"),
+            scripts.command("MGET", "another", last),
+            scripts.command("PING"),
+        ]
+    )
+    assert (before, scripts.number(told[1])) == (None, number)
+    assert at in (True, b"PONG")
+
+
 def test_a_pipeline_tells_each_error_in_its_place(make, url, direct):
     """The others are answered."""
     direct.set("sf:{f:bad}:f", "not ours", px=60_000)
