@@ -31,7 +31,7 @@ class Hashes:
         self.broken = set()
 
     def do(self, calls):
-        return [self._do(*call.args) for call in calls if not (call.script or call.keys)]
+        return [self._do(*call.args) for call in calls if not call.script]
 
     def _do(self, name, key, *args):
         if name == "HSET":
