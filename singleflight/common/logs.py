@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from logging import Logger
 
-__all__ = ["DEBUG", "is_logging", "levels", "log"]
+__all__ = ["DEBUG", "is_logging", "levels", "log", "logger"]
 
 DEBUG = 10  # logging's own
 
@@ -25,24 +25,24 @@ def _is_logging_if_any(level: int) -> bool:
     """Return True if the library's own log lines of this level are wanted now."""
     if not hasattr(sys.modules.get("logging"), "shutdown"):  # which is among the last things that it defines
         return False
-    return _logger().isEnabledFor(level)
+    return logger().isEnabledFor(level)
 
 
 is_logging: Callable[[int], bool] = _is_logging_if_any
 """Ask the module for this and for `levels` each time: they are replaced once `logging` is there."""
 
 
-def _logger() -> Logger:
-    """The logger; from now on a miss asks it without a detour."""
+def logger() -> Logger:
+    """Return it; from now on a miss asks it without a detour."""
     global is_logging, levels
     import logging
 
-    logger = logging.getLogger("singleflight")
+    ours = logging.getLogger("singleflight")
     if is_logging is _is_logging_if_any:
-        logger.addHandler(logging.NullHandler())
-        levels = getattr(logger, "_cache", {})
-        is_logging = logger.isEnabledFor
-    return logger
+        ours.addHandler(logging.NullHandler())
+        levels = getattr(ours, "_cache", {})
+        is_logging = ours.isEnabledFor
+    return ours
 
 
 class _Log:
@@ -51,10 +51,10 @@ class _Log:
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_logger(), name)
+        return getattr(logger(), name)
 
     def __repr__(self) -> str:
-        return repr(_logger())
+        return repr(logger())
 
 
 log: Logger = cast("Logger", _Log())

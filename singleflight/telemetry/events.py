@@ -22,6 +22,7 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from ..common.logs import logger
 from ..common.messages import Shown, shown
 from .executions import Execution
 from .kinds import ALL_KINDS, check_kinds
@@ -369,7 +370,7 @@ class Listener(Protocol):
         """Receive one event, on the thread (or event loop) where it happened and outside every lock."""
 
 
-_LOG: logging.Logger = logging.getLogger("singleflight")
+_LOG: logging.Logger = logger()
 
 
 class LoggingListener:

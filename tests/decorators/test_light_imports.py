@@ -416,3 +416,16 @@ FAILING = """
 def test_what_is_to_be_said_is_said_by_the_logger():
     """It is imported for that; without a configuration nothing is printed."""
     assert run(FAILING) == ["2", "True", "['NullHandler']"]
+
+
+def test_what_logs_events_brings_the_same_logger():
+    """With the handler that keeps warnings from being printed where nothing is configured."""
+    program = """
+        import sys
+        from singleflight import LoggingListener
+
+        assert "logging" in sys.modules
+        import logging
+        print([type(handler).__name__ for handler in logging.getLogger("singleflight").handlers])
+    """
+    assert run(program) == ["['NullHandler']"]
