@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -115,11 +115,15 @@ class Desk:
         """The seconds since its price landed."""
         return time.monotonic() - cell.landed
 
-    async def choose(self, name: str) -> None:
-        """Show another account, whose widgets want their prices."""
-        if name != self.chosen:
-            self.chosen = name
-            await self.refresh()
+    def choose(self, name: str) -> Awaitable[bool] | None:
+        """Show another account from now on; return the refresh that its widgets want, to be awaited.
+
+        At once: a page that is drawn between the click and the refresh shows the account that was chosen.
+        """
+        if name == self.chosen:
+            return None
+        self.chosen = name
+        return self.refresh()
 
     async def refresh(self) -> bool:
         """Have all widgets ask for all their prices; return False if they are doing that already."""

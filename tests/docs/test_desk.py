@@ -1,5 +1,6 @@
 """The desk in a real browser: what its widgets show, and what its counters say after each click."""
 
+import importlib
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -171,9 +173,13 @@ def test_an_outage(open_desk):
         assert desk.count("stored") == "50"
         return is_old()
 
+    def refreshed_and_gone():
+        desk.refresh()
+        return desk.prices() == [None] * 50
+
     desk.wait(refreshed_and_old)
-    desk.refresh("Account 2")
-    assert desk.prices() == [None] * 50
+    desk.refresh("Account 2")  # whose prices may be younger than those of account 1
+    desk.wait(refreshed_and_gone)
     assert "HTTP 503" in desk.find("return document.querySelector('.log').innerText")
 
     desk.press("Outage")
@@ -197,6 +203,20 @@ def test_a_weekend(open_desk):
     assert desk.prices() == [None] * 50
     assert 5 <= int(desk.count("requests-with")) <= 10
     assert "not a price: bid 0" in desk.find("return document.querySelector('.log').innerText")
+
+
+def test_an_account_is_chosen_at_once(monkeypatch):
+    """The page may be drawn before the refresh begins; it would set its buttons back to the other account."""
+    pytest.importorskip("alpaca")
+    monkeypatch.syspath_prepend(str(EXAMPLE.parent))
+    module = importlib.import_module("desk_widgets")
+    accounts = [SimpleNamespace(id=number) for number in (1, 2)]
+    desk = module.Desk(None, accounts, ["ASML"], ttl=1.0)
+    coming = desk.choose("2")
+    assert desk.chosen == "2"
+    assert desk.choose("2") is None  # it is there already
+    coming.close()
+    desk.close()
 
 
 @pytest.mark.long
