@@ -1,25 +1,26 @@
 """One call for many callers: a TTL cache and keyed locks in one decorator."""
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from .common.errors import FlightDeadlock, FlightTimeout, SingleFlightError, UnhashableKey
 from .common.keys import InstanceKey
-from .core.current import Unchanged, current_flight
-from .core.options import is_not_none
-from .decorator.accelerate import accelerated
+from .core.shareable import is_not_none
 from .decorator.decorate import single_flight_ttl
-from .decorator.function import BoundSingleFlight, SingleFlightFunction, caches
-from .decorator.loader import BoundBulkLoader, BulkLoader
-from .drivers.pool import configure_renewal
-from .locks.keyed import KeyedLocks
-from .process.drain import drain, drain_sync
-from .process.registry import invalidate_tag, report
-from .storage.ttl import AdaptiveTTL, Landing
 
 if _TYPE_CHECKING:
     from .core.answers import Answer
+    from .core.current import Unchanged, current_flight
+    from .decorator.accelerate import accelerated
+    from .decorator.function import BoundSingleFlight, SingleFlightFunction, caches
+    from .decorator.loader import BoundBulkLoader, BulkLoader
+    from .drivers.pool import configure_renewal
+    from .locks.keyed import KeyedLocks
+    from .process.drain import drain, drain_sync
+    from .process.registry import invalidate_tag, report
     from .storage.entry import Entry
+    from .storage.ttl import AdaptiveTTL, Landing
     from .telemetry.events import Event, Execution, Listener, LoggingListener
     from .telemetry.views import CurrentFlight, Explanation, FleetExplanation, FlightInfo, Stats
 
@@ -63,17 +64,31 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _Any:
-    """The classes of what users are shown, which take long to make, when somebody asks for them."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .core import answers
-    from .storage import entry
-    from .telemetry import events, views
+# Those that come when somebody asks for them. What a decorated function needs comes with the first one.
+_LATE = {
+    "core.answers": ("Answer",),
+    "core.current": ("Unchanged", "current_flight"),
+    "decorator.accelerate": ("accelerated",),
+    "decorator.function": ("BoundSingleFlight", "SingleFlightFunction", "caches"),
+    "decorator.loader": ("BoundBulkLoader", "BulkLoader"),
+    "drivers.pool": ("configure_renewal",),
+    "locks.keyed": ("KeyedLocks",),
+    "process.drain": ("drain", "drain_sync"),
+    "process.registry": ("invalidate_tag", "report"),
+    "storage.entry": ("Entry",),
+    "storage.ttl": ("AdaptiveTTL", "Landing"),
+    "telemetry.events": ("Event", "Execution", "Listener", "LoggingListener"),
+    "telemetry.views": ("CurrentFlight", "Explanation", "FleetExplanation", "FlightInfo", "Stats"),
+}
 
-    module = next(each for each in (answers, entry, views, events) if name in vars(each))
-    value = globals()[name] = getattr(module, name)
-    return value
+
+def __getattr__(name: str) -> _Any:
+    """A name that comes late."""
+    for place, names in _LATE.items():
+        if name in names:
+            value = globals()[name] = getattr(_import_module(f".{place}", __name__), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -187,7 +187,8 @@ def test_the_core_has_no_event_loop():
     `asyncio_edges` names its types alone.
     """
     program = (
-        "import sys, singleflight; print(*[name for name in sys.modules if name.startswith('singleflight.')])"
+        "import sys, singleflight; singleflight.single_flight_ttl(len, ttl=60, key=id)('a'); "
+        "print(*[name for name in sys.modules if name.startswith('singleflight.')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True
@@ -223,7 +224,14 @@ def test_init_only_re_exports():
     rest = [node for node in rest if not isinstance(node, ast.FunctionDef | ast.If)] + late[0].body
     assert {type(node) for node in rest} == {ast.ImportFrom, ast.Assign}
     assigned = {ast.unparse(node.targets[0]) for node in rest if isinstance(node, ast.Assign)}
-    assert assigned == {"__version__", "__all__"}
+    assert assigned == {"__version__", "__all__", "_LATE"}
+
+
+def test_init_finds_late_names_where_checkers_do():
+    """The table of the names that come late is what type checkers are told."""
+    body = ast.parse((PACKAGE / "__init__.py").read_text()).body
+    told = next(node.body for node in body if isinstance(node, ast.If))
+    assert {node.module: tuple(alias.name for alias in node.names) for node in told} == singleflight._LATE
 
 
 def test_init_exports_what_it_imports():

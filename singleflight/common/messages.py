@@ -7,7 +7,6 @@ A message is made while something has gone wrong. It must not fail itself becaus
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from reprlib import Repr
 
 from .keys import plain
@@ -70,6 +69,8 @@ class Shown:
     __slots__ = ()
 
     def __repr__(self) -> str:
+        from dataclasses import fields
+
         names = [field.name for field in fields(self) if field.repr]  # type: ignore[arg-type]
         told = ", ".join(f"{name}={shown(getattr(self, name))}" for name in names)
         return f"{type(self).__qualname__}({told})"

@@ -23,7 +23,8 @@ from ..storage.ttl import Landing
 from ..telemetry.counters import Counts
 from ..telemetry.emitter import Emitter
 from .flight import Flight
-from .options import Options, is_not_none, switched_off
+from .options import Options, switched_off
+from .shareable import is_not_none
 from .tier import Tier
 
 __all__ = ["Cache"]

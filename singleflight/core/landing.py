@@ -18,8 +18,8 @@ from ..storage.ttl import Landing, checked_tags
 from .cache import Cache
 from .call import Nobody
 from .flight import Flight
-from .options import is_not_none
 from .outcome import bare_copy_of
+from .shareable import is_not_none
 from .transitions import finish, is_unshared
 
 __all__ = [

@@ -19,6 +19,7 @@ from ..storage.policy import USUAL, checked_policy
 from ..storage.ttl import Landing, Tags, checked_tags
 from ..telemetry.kinds import refuse_unfit_listener
 from .functions import refuse_coroutine_functions
+from .shareable import is_not_none
 from .tier import Backend
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ __all__ = [
     "Copy",
     "Options",
     "environment",
-    "is_not_none",
     "switch",
     "switched_off",
     "usual_idle",
@@ -57,11 +57,6 @@ switch: Any = os.environ.encodekey(_SWITCH) if hasattr(os.environ, "encodekey") 
 def switched_off() -> bool:
     """Return True if the environment says that every call is to run its function directly."""
     return switch in environment and os.environ.get(_SWITCH, "").lower() not in OFF
-
-
-def is_not_none(value: object) -> bool:
-    """The default of `cache_if`: everything but None is stored."""
-    return value is not None
 
 
 @dataclass(slots=True, eq=False, repr=False)  # never changed; to be frozen takes as long again to make

@@ -20,7 +20,7 @@ from sys import getrefcount
 from types import CoroutineType
 from typing import Any
 
-__all__ = ["PLAIN", "accepted", "check_shareable", "is_context_manager_function"]
+__all__ = ["PLAIN", "accepted", "check_shareable", "is_context_manager_function", "is_not_none"]
 
 PLAIN = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict, set, frozenset))
 """Types of most values."""
@@ -54,6 +54,11 @@ _FUTURE = (
     "{}, which belongs to one event loop and is cancelled for all by whoever is cancelled, so it cannot be "
     "shared or stored; await it inside an `async def`, and decorate that"
 )
+
+
+def is_not_none(value: object) -> bool:
+    """The default of `cache_if`: everything but None is stored."""
+    return value is not None
 
 
 def check_shareable(name: str, value: object, how: str = "returned", references: int = 0) -> None:

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from ..common.messages import shown
 from ..common.slips import meant_by_option
-from ..core.options import Copy, Options, is_not_none, usual_idle
-from ..core.tier import Backend
+from ..core.shareable import is_not_none
 from ..storage.policy import USUAL, Policy
-from ..storage.ttl import Landing
-from .function import SingleFlightDecorator, SingleFlightFunction, decorate
-from .keyforms import KeyRule
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from ..core.options import FailureTTL, Grace
-    from ..storage.ttl import TTL
+    from ..core.options import Copy, FailureTTL, Grace
+    from ..core.tier import Backend
+    from ..storage.ttl import TTL, Landing
+    from .function import SingleFlightDecorator, SingleFlightFunction
 
 __all__ = ["single_flight_ttl"]
 
@@ -224,6 +222,10 @@ def single_flight_ttl(
     >>> asyncio.run(rate("EUR"))
     1.08
     """
+    from ..core.options import Options, usual_idle  # with all that a decorated function needs
+    from .function import decorate
+    from .keyforms import KeyRule
+
     if max_idle_locks is _AS_MAXSIZE:
         max_idle_locks = usual_idle(maxsize, weigh)
     options = Options.checked(

@@ -10,7 +10,8 @@ import pytest
 
 from singleflight import AdaptiveTTL, KeyedLocks, drain_sync, single_flight_ttl
 from singleflight.common.durations import left, lifetime, patience, real, seconds
-from singleflight.core.options import Options, is_not_none
+from singleflight.core.options import Options
+from singleflight.core.shareable import is_not_none
 from singleflight.storage.ttl import Landing
 
 

@@ -9,7 +9,8 @@ from singleflight.common.errors import FlightDeadlock
 from singleflight.core import controls, coordinator, landing, leaving
 from singleflight.core.call import Call, Decision, new_call
 from singleflight.core.coordinator import new_cache
-from singleflight.core.options import Options, is_not_none
+from singleflight.core.options import Options
+from singleflight.core.shareable import is_not_none
 from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock
 

@@ -1,5 +1,6 @@
 """What is loaded by programs that use plain functions, and what comes later when somebody needs it."""
 
+import importlib
 import itertools
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import singleflight
-from singleflight.telemetry import events, kinds, views
+from singleflight.telemetry import events, kinds
 from singleflight.telemetry.counters import has_global_lock
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,13 @@ PLAIN = """
     in_threads(locked)
     print(*sys.modules)
 """
+
+
+def test_importing_loads_little():
+    """The decorator and the errors; what a decorated function is made of comes with the first one."""
+    loaded = set(run("import sys, singleflight; print(*sys.modules)"))
+    assert not {"inspect", "dataclasses", "threading", "wrapt", "singleflight.decorator.function"} & loaded
+    assert not {name for name in loaded if name in ABSENT or name.partition(".")[0] in ABSENT}
 
 
 def test_plain_functions_load_little():
@@ -260,7 +268,8 @@ def test_wrapt_runs_once_for_many_threads():
     """Threads that look into wrapt at the same time all find it whole, also what others have set in it."""
     assert run("""
         import sys, threading
-        import singleflight, wrapt
+        from singleflight import SingleFlightFunction
+        import wrapt
         assert "wrapt.decorators" not in sys.modules
         wrapt.mine = found = []
         barrier = threading.Barrier(8)
@@ -282,7 +291,8 @@ def test_a_wrapt_that_cannot_run_says_so_each_time():
     """An error of the package's own code reaches whoever asked, who may ask again."""
     assert run("""
         import sys
-        import singleflight, wrapt
+        from singleflight import SingleFlightFunction
+        import wrapt
         sys.modules["wrapt.caching"] = None
         for _ in range(2):
             try:
@@ -294,11 +304,12 @@ def test_a_wrapt_that_cannot_run_says_so_each_time():
         """) == ["refused", "refused", "True"]
 
 
-@pytest.mark.parametrize("name", ["Event", "Listener", "LoggingListener", *views.__all__])
+@pytest.mark.parametrize("name", singleflight.__all__)
 def test_late_names_are_like_any_other(name):
-    """A class that is loaded when it is asked for is the same whichever way one gets it."""
+    """What is loaded when it is asked for is the same whichever way one gets it."""
     found = getattr(singleflight, name)
-    assert found is getattr(views, name, None) or found is getattr(events, name, None)
+    places = [place for place, names in singleflight._LATE.items() if name in names]
+    assert all(getattr(importlib.import_module(f"singleflight.{place}"), name) is found for place in places)
     assert name in dir(singleflight)
 
 

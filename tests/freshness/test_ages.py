@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singleflight import AdaptiveTTL, Entry, Landing
-from singleflight.core.options import Options, is_not_none
+from singleflight.core.options import Options
+from singleflight.core.shareable import is_not_none
 from singleflight.storage.freshness import Ageing
 from singleflight.storage.record import AgeingRecord, record_of
 

@@ -25,7 +25,8 @@ from singleflight.core import renewal as renewals
 from singleflight.core.call import Call, Decision, new_call
 from singleflight.core.coordinator import new_cache
 from singleflight.core.flight import FLYING, UNCLAIMED
-from singleflight.core.options import Options, is_not_none
+from singleflight.core.options import Options
+from singleflight.core.shareable import is_not_none
 from singleflight.telemetry.counters import Counts
 from singleflight.testing import FakeClock
 
