@@ -73,8 +73,8 @@ def instrument(
     *Traces*: each execution, also in the background, is a span named after the function, a child of the span
     that was current where its leader called. It is current while the function runs, so that the spans of an
     HTTP client within become its children. An exception is recorded on it and sets its status. A loader's
-    call is one span. The current span of each caller that waits gets a link to the span that it waits for.
-    Hits have no spans, and cost what they did.
+    call is one span. The current span of each caller that waits gets a link to the span that it waits for,
+    also where its call is gathered with those of others. Hits have no spans, and cost what they did.
 
     Raises `TypeError` for a provider that is none, and `ValueError` while the same two are in use with other
     `keys`. Safe to call from any thread.
@@ -195,7 +195,12 @@ class _Tracing:
 
     def __call__(self, event: Any, /) -> None:
         """Link the current span of a follower to that of the execution that it waits for, once."""
-        noted = None if event.execution is None else event.execution.notes.get(self)
+        if event.execution is not None:
+            self.gathered(event.execution)
+
+    def gathered(self, execution: Execution) -> None:
+        """Do the same for one whose call was gathered with others."""
+        noted = execution.notes.get(self)
         if noted is None:  # it is not entered yet: `share` comes later
             return
         followed, linked = noted
@@ -203,7 +208,7 @@ class _Tracing:
         mine = span.get_span_context().span_id
         if span.is_recording() and mine not in linked:
             linked.add(mine)
-            span.add_link(followed, {_NAME: printable(event.name)})
+            span.add_link(followed, {_NAME: printable(execution.name)})
 
     def executing(self, execution: Execution) -> _Span:
         """Return what has a span around one execution."""

@@ -468,6 +468,8 @@ class Stay:
             decision = self._look(flight)
         if decision is not JOIN:
             end_wait(call)
+        if decision is SHARE and cache.tell.around:
+            cache.tell.gathered(flight)
         if overdue:
             limit = cache.options.flight_timeout
             raise FlightTimeout(f"{cache.name}: {shown(call.key)} took longer than {limit:g} s")

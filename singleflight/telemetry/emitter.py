@@ -154,6 +154,23 @@ class Emitter:
 
         return Running(Execution.of(flights, self.name, timer), around, self._blame, self._telling)
 
+    def gathered(self, flight: object) -> None:
+        """Tell what enters executions that a caller was served by one that somebody else's call began."""
+        execution = getattr(flight, "execution", None)
+        if execution is None or getattr(self._telling, "active", False):
+            return
+        self._telling.active = True
+        try:
+            for listener, _ in self.around:
+                try:
+                    told = getattr(listener, "gathered", None)
+                    if told is not None:
+                        told(execution)
+                except Exception:
+                    self._blame(listener)
+        finally:
+            self._telling.active = False
+
     # -- one method a kind; each is called after the transition, under no lock ----------------------------
 
     def hit(self, record: Record, now: float) -> bool:

@@ -363,6 +363,10 @@ class Listener(Protocol):
     changes neither the value nor the exception of the function. With it a miss takes a slower path. With an
     empty frozenset as `wants` the listener receives executions alone.
 
+    Beside `executing` it may have an attribute `gathered`, a callable that takes an `Execution`. It is called
+    in the thread or task of a caller whose call was gathered with others (see `bulk`) and who began nothing,
+    once that has been served: no event is delivered there.
+
     An exception raised by a listener is logged once per listener and dropped.
     """
 

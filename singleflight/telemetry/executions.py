@@ -3,6 +3,7 @@
 A listener may have an attribute `executing`, a callable that takes an `Execution` and returns a context
 manager. That is entered right before the user's function is called, in the very thread or task and context in
 which it runs, and exited right after. So a tracer's span can be current meanwhile, which no event could do.
+Where its attribute `gathered` is called, a caller has been served by an execution that another one began.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def wants_nothing(listener: Callable[[Any], object]) -> bool:
 
 
 def refuse_unfit_listener(listener: Callable[[Any], object]) -> None:
-    """Raise an error if a listener wants unknown kinds, as far as it says so, or has an unfit `executing`."""
-    for name, default in (("wants", ALL_KINDS), ("executing", None)):
+    """Raise an error if a listener wants unknown kinds, as far as it says so, or is unfit for executions."""
+    for name, default in (("wants", ALL_KINDS), ("executing", None), ("gathered", None)):
         try:
             found = getattr(listener, name, default)
         except Exception:  # it is blamed for that when there is something to tell
@@ -70,4 +70,4 @@ def refuse_unfit_listener(listener: Callable[[Any], object]) -> None:
         if name == "wants":
             check_kinds(found, "listener: wants")
         elif found is not None and not callable(found):
-            raise TypeError(f"listener: executing: expected a callable, got {shown(found)}")
+            raise TypeError(f"listener: {name}: expected a callable, got {shown(found)}")

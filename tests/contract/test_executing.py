@@ -398,6 +398,71 @@ def test_calls_that_are_gathered(driver, observing):
     assert len(seen.executions) == fetch.stats().calls
 
 
+class Gathers(Observer):
+    """Also records in whose place each call was served that another caller's execution served."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.error, self.served = error, []
+
+    def gathered(self, execution):
+        self.served.append((here(), execution))
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("failure", [None, LookupError("none")], ids=["value", "failure"])
+def test_who_was_gathered_is_told_of_the_execution(driver, observing, failure):
+    """In the caller's own thread or task, and only one that did not begin the execution; once."""
+    seen, places, entered = Gathers(), [], []
+
+    async def fetch(key):
+        raise AssertionError("the loader does it")
+
+    async def load(keys):
+        entered.append(here())
+        if failure is not None:
+            raise failure
+        return {key: key for key in keys}
+
+    fetch = driver.decorate(fetch, ttl=60, follower_retries=0)
+    driver.loader(fetch, load, gather=30, max_batch=2)
+    observing(seen, fetch.plain or fetch.coroutine)
+
+    async def ask(key):
+        places.append(here())
+        return await fetch(key)
+
+    callers = [driver.start(ask, key) for key in "ab"]
+    outcomes = [caller.outcome() for caller in callers]
+    assert [getattr(outcome, "args", outcome) for outcome in outcomes] == (
+        ["a", "b"] if failure is None else [failure.args] * 2
+    )
+    ((place, execution),) = seen.served
+    assert [execution] == seen.executions
+    assert place in places
+    assert place not in entered
+
+
+def test_what_it_raises_there_is_logged_and_dropped(driver, observing, caplog):
+    """The caller has its value."""
+    seen = Gathers(OSError("no room"))
+
+    async def fetch(key):
+        raise AssertionError("the loader does it")
+
+    async def load(keys):
+        return {key: key for key in keys}
+
+    fetch = driver.decorate(fetch, ttl=60)
+    driver.loader(fetch, load, gather=30, max_batch=2)
+    observing(seen, fetch.plain or fetch.coroutine)
+    with caplog.at_level(logging.ERROR, "singleflight"):
+        callers = [driver.start(fetch, key) for key in "ab"]
+        assert [caller.outcome() for caller in callers] == ["a", "b"]
+    assert len([line for line in caplog.messages if "Gathers" in line]) == len(seen.served) == 1
+
+
 def test_in_line_it_is_entered_when_it_is_let_in(driver, observing):
     """Waiting for a seat is no part of the execution."""
     seen, begun, gate = Observer(), Executions(), driver.gate()
@@ -574,15 +639,16 @@ def test_nothing_is_kept(observing):
         gc.enable()
 
 
+@pytest.mark.parametrize("name", ["executing", "gathered"])
 @pytest.mark.parametrize("begin", [lambda one: single_flight_ttl(ttl=1, listener=one), observe])
-def test_bad_input(begin):
-    """An `executing` that is no callable is refused at once."""
+def test_bad_input(begin, name):
+    """An `executing` or `gathered` that is no callable is refused at once."""
 
     def listener(event):
         raise AssertionError
 
-    listener.executing = 3
-    with pytest.raises(TypeError, match=r"^listener: executing: expected a callable, got 3"):
+    setattr(listener, name, 3)
+    with pytest.raises(TypeError, match=rf"^listener: {name}: expected a callable, got 3"):
         begin(listener)
 
 

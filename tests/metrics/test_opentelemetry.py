@@ -298,6 +298,32 @@ def test_a_loaders_call_is_one_span(sdk, driver, name):
     assert "singleflight.keys" not in span.attributes
 
 
+def test_callers_that_are_gathered_are_linked(sdk, driver, name):
+    """Whoever began the loader's call is the parent of its span; the other has a link to it."""
+
+    async def fetch(key):
+        raise AssertionError("the loader does it")
+
+    async def load(keys):
+        return {key: key for key in keys}
+
+    fetch = driver.decorate(fetch, ttl=60, name=name)
+    driver.loader(fetch, load, gather=30, max_batch=2)
+
+    async def ask(key):
+        with sdk.tracer.start_as_current_span("caller"):
+            return await fetch(key)
+
+    callers = [driver.start(ask, key) for key in "ab"]
+    assert [caller.outcome() for caller in callers] == ["a", "b"]
+    (span,) = sdk.spans(name)
+    links = {each.context.span_id: each.links for each in sdk.spans("caller")}
+    assert links.pop(span.parent.span_id) == ()
+    ((link,),) = links.values()
+    assert link.context.span_id == span.context.span_id
+    assert link.attributes == {"singleflight.name": name}
+
+
 def test_call_times_have_exemplars(name):
     """The SDK attaches the trace and span in which an execution's time was recorded."""
     sdk = Exported()
