@@ -427,8 +427,9 @@ def test_one_that_stays_up(name, path, found):
                 assert found in page.read().decode()
         if name == "fastapi_prices":
             for place in ("/prices/none", "/prices/%20", "/prices-in-a-thread/a%20b"):
-                with pytest.raises(urllib.error.HTTPError, match="404"):
+                with pytest.raises(urllib.error.HTTPError, match="404") as refused:
                     opener.open(f"{origin}{place}", timeout=20)
+                refused.value.close()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     finally:
