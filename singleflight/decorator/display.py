@@ -33,8 +33,14 @@ def public_names(kind: type) -> list[str]:
 
 
 def doc_for(asker: FrameType, doc: str | None, cache: Cache, kind: type) -> str | None:
-    """Return a docstring; where `help` asks (this frame is of pydoc), followed by options and controls."""
-    if asker.f_globals.get("__name__") != "pydoc":
+    """Return a docstring; where `help` asks, followed by options and controls.
+
+    The asker's frame is one of pydoc then, or from Python 3.15 on one of `inspect` that pydoc has called.
+    """
+    frame: FrameType | None = asker
+    while frame is not None and frame.f_globals.get("__name__") == "inspect":
+        frame = frame.f_back
+    if frame is None or frame.f_globals.get("__name__") != "pydoc":
         return doc
     import textwrap  # for few
 
