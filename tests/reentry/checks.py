@@ -146,8 +146,9 @@ def watch():
         return
     gc.unfreeze()  # what was there when the tests were collected: see conftest.py
     functions = (each for each in gc.get_objects() if isinstance(each, FunctionType))
-    codes = {code for each in functions for code in codes_within(each.__code__)}
-    _watched.extend(code for code in codes if code.co_filename.startswith(HOME))
+    # By identity: the scheduler's tests import modules again, and code of the same text is equal.
+    codes = {id(code): code for each in functions for code in codes_within(each.__code__)}
+    _watched.extend(code for code in codes.values() if code.co_filename.startswith(HOME))
     sys.monitoring.use_tool_id(_TOOL, "checks")
     for code in _watched:
         sys.monitoring.set_local_events(_TOOL, code, sum(_events()))

@@ -6,8 +6,6 @@ from singleflight.core import controls, transitions
 from singleflight.storage.store import Store
 from tools.soak.load import Soak, SoakFailed
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-
 
 def test_a_short_soak():
     """Threads, tasks, forks, drops, failures, cancellations and clock steps: nothing is ever wrong."""
