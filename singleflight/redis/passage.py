@@ -422,6 +422,8 @@ class Passage:
         if unknown:
             keys = [scripts.cut_key(link.prefix, tag) for tag in unknown]
             replies, error = yield [scripts.command("MGET", *keys)]
+            if error is not None and not isinstance(error, Trouble):  # an interrupt
+                raise error
             if error is not None or isinstance(replies[0], Trouble):
                 return True
             found = {tag: scripts.number(cut) for tag, cut in zip(unknown, replies[0], strict=True)}
