@@ -100,10 +100,10 @@ class Passage:
             self.digest = entries.known_as(self._written)
         except Exception as error:
             return Brought(None, error=error)
-        with link.lock:
-            entries.flying[flight] = self
-            step: Any = claim.begin()
         try:
+            with link.lock:
+                entries.flying[flight] = self
+                step: Any = claim.begin()
             while True:
                 kind = type(step)
                 if kind is claims.Ask or kind is claims.Wait:

@@ -391,3 +391,28 @@ def test_an_interrupt_while_a_tag_is_asked_for_ends_the_flight():
     with pytest.raises(Struck):
         made.steps.send((None, Struck()))
     assert made.has_left()
+
+
+def test_an_interrupt_as_it_sets_out_leaves_nothing_of_it():
+    """It comes as soon as the lock is free again."""
+    made = Made()
+    lock = made.link.lock
+
+    class Lock:
+        entered = 0
+
+        def __enter__(self):
+            lock.acquire()
+
+        def __exit__(self, *raised):
+            lock.release()
+            self.entered += 1
+            if self.entered == 1:
+                raise Struck
+
+    made.link.lock = Lock()
+    with pytest.raises(Struck):
+        next(made.steps)
+    assert made.link.lock.entered > 1
+    assert made.has_left()
+    assert made.passage.claim.state == "ended"
