@@ -63,10 +63,12 @@ class Passage:
 
     __slots__ = (
         *("_asked", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
-        *("_outdated", "_place", "_sighted", "_written"),
+        *("_outdated", "_owed", "_place", "_sighted", "_written"),
         *("claim", "digest", "flight", "judged", "lacks", "leader", "waited"),
     )
     flight: Flight
+    digest: bytes  # by which others know its key; from the first step on
+    _outdated: bool  # what was found last
 
     def __init__(self, entries: Entries, flight: Flight, box: Mailbox) -> None:
         self._entries, self.flight, self._box = entries, flight, box
@@ -75,7 +77,6 @@ class Passage:
         self._lease: Lease | None = None
         self.leader: str | None = None
         self.waited: bool = False
-        self._outdated = False  # what was found last
         self._cut = 0  # the last one that was known before the last question
         self._sighted = 0  # how often in a row it has seen a cycle that it is no part of
         self.lacks = False  # the loader has left it out
@@ -84,7 +85,7 @@ class Passage:
         before = flight.previous
         seen = before.born if isinstance(before, SharedRecord) and mode == "renew" else 0
         self.claim: Claim = Claim(mode, entries.link.new_token(), flight.retries, seen)
-        self.digest: bytes = b""  # by which others know its key
+        self._owed: claims.Release | None = None  # what the server is to be told when it has left
         self._place: scripts.Place | None = None  # where its entry is; None before the first question
 
     def steps(self) -> Generator[Any, Any, Brought | None]:
@@ -138,11 +139,11 @@ class Passage:
         entries, link = self._entries, self._entries.link
         with link.lock:
             entries.flying.pop(self.flight, None)
-            struck = self.claim.given_up() if self.claim.state != claims.ENDED else None
+            self._owed = self.claim.given_up() or self._owed  # the second time it has ended
         self._close_box()
         self._let_go()
-        if type(struck) is claims.Release and self._place is not None:
-            self.hand_over(struck)
+        if self._owed is not None and self._place is not None:
+            self.hand_over(self._owed)
 
     def _close_box(self) -> None:
         link = self._entries.link
@@ -527,9 +528,9 @@ class Passage:
         replies, struck = yield [self._call(step)]
         trouble = struck if struck is not None else replies[0] if isinstance(replies[0], Trouble) else None
         if isinstance(trouble, Trouble):
-            read_only = link.failed(trouble, period)
+            link.failed(trouble, period)
             with link.lock:
-                return self._near(claim.read_only() if read_only else claim.failed())
+                return self._near(claim.failed())
         if trouble is not None:  # an interrupt: whether it was told, nobody knows
             raise trouble
         answer = scripts.told(replies[0])

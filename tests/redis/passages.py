@@ -24,6 +24,7 @@ ME, BUS, CHANNEL, HERE = b"m" * 8, b"sf:bus", b"sf:p:me", "process 1"
 KEY = ("a",)
 WRITTEN = key_bytes(KEY)
 PERIOD = 7
+SIGNING_KEY = b"a key that is long enough to sign"
 AWAY, REFUSED = Trouble(Kind.AWAY, "it is away"), Trouble(Kind.REFUSED, "READONLY")
 
 
@@ -127,7 +128,7 @@ class Made:
         self.function = single_flight_ttl(**options)(lambda key: key)
         self.cache = self.function._self_cache
         self.link = Link()
-        terms = Terms(near_ttl, max_value, None, errors)
+        terms = Terms(near_ttl, max_value, SIGNING_KEY, errors)
         self.entries = Entries(self.link, self.cache, terms, Codec(), 7)
         self.link.all.append(self.entries)
         self.entries.learn(Numbers(0, 4), era=3)
@@ -169,7 +170,7 @@ class Made:
         return scripts.pass_on(self.place, self.entries.version, b"t1", packed, lease=2000)
 
     def packed(self, *args, name=None, **fields):
-        return Envelopes(self.entries.version, 1000).pack(
+        return Envelopes(self.entries.version, 1000, SIGNING_KEY).pack(
             name or self.name, WRITTEN, Envelope(*args, **fields)
         )
 
@@ -204,6 +205,8 @@ class Made:
         return {name: number for name, number in self.entries.counted().items() if number}
 
     def told(self):
+        """The kinds of the events that were told, all of its key."""
+        assert all(event.key == KEY for event in self.events)
         return [event.kind for event in self.events]
 
     def has_left(self):

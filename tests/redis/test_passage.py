@@ -215,14 +215,18 @@ def test_where_the_server_takes_no_writes_nothing_more_is_asked():
     assert made.entries.led() == []
 
 
-def test_an_answer_that_is_too_large():
+def test_an_answer_that_is_too_large(caplog):
     """It is counted and said once, and a lease is asked for whatever is stored; the second time none is."""
     made = Made()
     made.ask()
     large = ([b"o" + struct.pack(">Q", 5000)], None)
-    assert made.steps.send(large) == [made.claim("force")]
-    assert made.steps.send(large) is RUN
+    with caplog.at_level(logging.WARNING, "singleflight"):
+        assert made.steps.send(large) == [made.claim("force")]
+        assert made.steps.send(large) is RUN
     assert made.counted() == {"unreadable": 2}
+    assert caplog.messages == [
+        "prices: the value of ('a',) is stored in a way that cannot be read (too large); said once"
+    ]
 
 
 # -- what is found --------------------------------------------------------------------------------------
@@ -230,7 +234,7 @@ def test_an_answer_that_is_too_large():
 
 def test_a_value_that_is_found_is_near():
     """For as long as it lives there, and no longer than `near_ttl`; as old as it is there."""
-    made = Made()
+    made = Made(flight={"retries": 3})
     made.ask()
     made.now = 1002.0
     brought = made.end(made.found("value", b"x", left=50_000))
@@ -240,7 +244,7 @@ def test_a_value_that_is_found_is_near():
     assert (record.key, record.value) == (KEY, b"x")
     assert (record.landed, record.ttl, record.grace, record.refresh_at) == (990.0, 20.0, 0.0, inf)
     assert (record.born, record.tags) == (55, made.entries.marks(made.passage.digest, ()))
-    assert (made.flight.kind, made.flight.retries) == ("shared", None)
+    assert (made.flight.kind, made.flight.retries) == ("shared", 3)
     assert made.counted() == {"shared_hits": 1}
     (event,) = made.events
     assert (event.kind, event.value, event.age, event.flight_id) == ("adopted", b"x", 12.0, 12)
@@ -316,6 +320,27 @@ def test_a_failure_that_is_found(limit):
     assert isinstance(made.end(made.found("failure", payload)).error, RemoteFailure)
 
 
+def test_a_failure_that_is_passed_on_is_not_kept():
+    """It is for those who wait."""
+    made = Made()
+    made.ask()
+    payload = failure_bytes(ValueError("no"), "process 2")
+    brought = made.end(([b"p" + made.packed("failure", payload)], None))
+    assert isinstance(brought.error, RemoteFailure)
+    assert brought.verdict.ttl == 0.0
+
+
+def test_a_function_without_cuts():
+    """Its values carry none."""
+    made = Made()
+    made.entries.numbers.forget()
+    next(made.steps)
+    assert made.steps.send(([[None, None]], None)) == [made.claim()]
+    assert made.steps.send(leased()) is RUN
+    packed = made.packed("value", b"x", 0, 60.0)
+    assert made.steps.send((b"x", None)) == [made.publish(packed, 60_000, 60_000)]
+
+
 def tag_key(made, tag="blue"):
     return scripts.cut_key("sf", made.entries.tag_digest(tag))
 
@@ -363,6 +388,16 @@ def test_after_an_outdated_value_one_that_is_not_is_served():
     made.link.cuts[made.entries.tag_digest("blue")] = 5
     assert made.steps.send(made.found("value", b"x", tags=("blue",))) == [made.claim("force")]
     assert made.end(made.found("value", b"y", last_cut=5, tags=("blue",))).value == b"y"
+
+
+def test_a_value_that_is_outdated_again_and_again_has_the_function_run():
+    """Tags are invalidated faster than it is loaded: the fifth time it is loaded here."""
+    made = Made()
+    made.ask()
+    made.link.cuts[made.entries.tag_digest("blue")] = 5
+    for _ in range(4):
+        assert made.steps.send(made.found("value", b"x", tags=("blue",))) == [made.claim("force")]
+    assert made.steps.send(made.found("value", b"x", tags=("blue",))) is RUN
 
 
 def test_after_an_outdated_value_one_that_cannot_be_read_has_the_function_run():

@@ -10,10 +10,10 @@ from singleflight import FlightDeadlock, FlightTimeout
 from singleflight.core.flight import LANDED
 from singleflight.core.landing import Verdict
 from singleflight.fleet.claims import Release
-from singleflight.fleet.envelopes import Envelope, Envelopes
+from singleflight.fleet.envelopes import Envelope
 from singleflight.fleet.failures import failure_bytes
 from singleflight.fleet.replies import AGAIN
-from singleflight.redis.passage import Brought
+from singleflight.redis.passage import RUN, Brought
 from singleflight.telemetry.emitter import Emitter
 
 from .passages import (
@@ -23,10 +23,10 @@ from .passages import (
     PERIOD,
     REFUSED,
     TOLD,
-    WRITTEN,
     Link,
     Made,
     Struck,
+    leased,
 )
 
 # -- the end ---------------------------------------------------------------------------------------------
@@ -115,11 +115,11 @@ def test_a_value_that_is_refused_is_tried_again_elsewhere(retries):
 
 def test_a_value_whose_flight_was_detached_is_given_to_nobody_else():
     """Its key was dropped: who has come since must not have it."""
-    made = Made()
+    made = Made(ttl=0.5)
     made.lead()
     made.flight.detached = True
     assert made.steps.send((b"x", None)) == [made.release(None)]
-    assert made.end(TOLD).arrival == (True, 60.0, 1000.0, None)
+    assert made.end(TOLD).arrival == (True, 0.5, 1000.0, None)
 
 
 def test_a_value_that_is_too_large_is_not_shared(caplog):
@@ -144,7 +144,7 @@ def test_a_failure_is_told(retries):
     made = Made(errors=(ValueError,))
     made.lead(retries=retries)
     error = ValueError("no")
-    packed = Envelopes(made.entries.version, 1000).pack(made.name, WRITTEN, failure(error, ttl=0.0))
+    packed = made.packed(*failure(error, ttl=0.0))
     asked = made.steps.send((None, error))
     assert asked == [made.release(2) if retries else made.pass_on(packed)]
     brought = made.end(TOLD)
@@ -159,7 +159,7 @@ def test_a_failure_that_is_kept(failure_ttl):
     made = Made(errors=(ValueError,), failure_ttl=failure_ttl)
     made.lead(retries=2)
     error = ValueError("no")
-    packed = Envelopes(made.entries.version, 1000).pack(made.name, WRITTEN, failure(error, ttl=failure_ttl))
+    packed = made.packed(*failure(error, ttl=failure_ttl))
     life = round(failure_ttl * 1000)
     assert made.steps.send((None, error)) == [made.publish(packed, life, life, Release(1))]
     assert made.end(TOLD).verdict.ttl == min(failure_ttl, 10.0)
@@ -172,7 +172,7 @@ def test_a_failure_that_was_judged_is_judged_once():
     made.lead(retries=0)
     error, other = ValueError("no"), ValueError("another")
     made.passage.judged = Verdict(other, 3.0)
-    packed = Envelopes(made.entries.version, 1000).pack(made.name, WRITTEN, failure(other, ttl=3.0))
+    packed = made.packed(*failure(other, ttl=3.0))
     assert made.steps.send((None, error)) == [made.publish(packed, 3000, 3000)]
     brought = made.end(TOLD)
     assert (brought.error, brought.verdict.error, asked) == (other, other, [])
@@ -274,10 +274,11 @@ def test_a_driver_that_stops_gives_the_lease_back():
     assert made.entries.flying == {}
 
 
-def test_an_interrupt_of_its_leaving_is_made_good():
-    """What it left is done again; the interrupt goes on."""
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_interrupt_of_its_leaving_is_made_good(stopped):
+    """What it left is done again, and a lease that it had is given back; the interrupt goes on."""
     made = Made()
-    made.lead()
+    made.lead(retries=2)
     boxes, times = made.link.mailboxes, []
 
     def interrupted(name, box):
@@ -287,9 +288,14 @@ def test_an_interrupt_of_its_leaving_is_made_good():
         boxes.leave(name, box)
 
     made.link.mailboxes = SimpleNamespace(leave=interrupted)
-    made.steps.send((b"x", None))
-    with pytest.raises(Struck):
-        made.steps.send(TOLD)
+    if stopped:
+        with pytest.raises(Struck):
+            made.steps.close()
+    else:
+        made.steps.send((b"x", None))
+        with pytest.raises(Struck):
+            made.steps.send(TOLD)
+    assert made.link.keeper.orders == ([made.release(2)] if stopped else [])
     assert len(times) == 2
     made.link.mailboxes = boxes
     assert made.has_left()
@@ -349,6 +355,30 @@ def test_a_lease_is_renewed_while_somebody_is_left_to_end_its_flight():
     assert unseated == [made.flight]
     made.flight.state = LANDED
     assert not lease.wanted()
+
+
+def test_a_failure_of_what_has_not_asked_is_told_to_nobody():
+    """It has no place on the server."""
+    made = Made()
+    made.link.connected = None
+    assert next(made.steps) is RUN
+    error = ValueError("no")
+    assert made.end((None, error)).error is error
+    assert made.link.keeper.orders == []
+
+
+def test_where_the_clock_raises_a_flight_began_when_it_was_claimed():
+    """That is known."""
+    made = Made()
+    made.ask()
+    made.now = None
+
+    def broken():
+        raise LookupError
+
+    made.cache.timer = broken
+    assert made.steps.send(leased()) is RUN
+    assert made.flight.started == 900.0
 
 
 def test_what_others_see_of_it():
