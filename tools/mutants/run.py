@@ -112,7 +112,7 @@ TESTS = {
         *("redis/test_passage.py", "redis/test_passage_waiting.py", "redis/test_passage_ending.py"),
     ],
     "convoy": ["redis/test_convoy.py", "redis/test_bulk.py"],
-    "shared": ["redis/test_alone.py", *SHARED],
+    "shared": ["redis/test_shared.py", "redis/test_alone.py", *SHARED],
     "link": [*SHARED],
     "redis_store": [*SHARED],
     # locks
