@@ -75,21 +75,38 @@ def news(kind, key=b"", number=0):
 
 def test_a_record_that_is_put_is_no_older_than_any(tier):
     """Nobody knows when the server was told of it: a renewal takes any value that is there."""
-    record, _ = tier.put(("a",), a_record(("a",)))
+    record, tell = tier.put(("a",), a_record(("a",)))
     assert (record.born, record.ttl, record.value) == (0, 10.0, b"x")
     assert record.tags == tier.marks(known_as(tier, "a"), ("blue",))
     (drop,) = tier.link.noted
     assert (drop.kind, drop.name, drop.payload[0]) == ("put", known_as(tier, "a"), key_bytes(("a",)))
+    envelope = drop.payload[1]
+    assert (envelope.payload, envelope.ttl, envelope.tags) == (b"x", 60.0, ("blue",))
+    tell()
+    assert [drop.kind for drop, _ in tier.link.confirmed] == ["put"]
 
 
 def test_the_server_is_told_at_once_where_a_thread_may_wait(tier):
     """All that is noted, in order."""
     told = [tier.drop(("a",)), tier.cut(("blue", "red"))]
+    assert [(drop.kind, drop.name, drop.payload) for drop in tier.link.noted] == [
+        ("drop", known_as(tier, "a"), key_bytes(("a",))),
+        ("cut", tier.tag_digest("blue"), None),
+        ("cut", tier.tag_digest("red"), None),
+    ]
     for tell in told:
         tell()
     assert len(tier.link.sent) == 4
     assert [drop.kind for drop, _ in tier.link.confirmed] == ["drop", "cut", "cut"]
     assert tier.link.keeper.orders == []
+
+
+def test_the_server_is_told_of_a_clear(tier):
+    """With no key's name: they are hidden by an epoch."""
+    tell = tier.drop_all()
+    assert [(drop.kind, drop.name) for drop in tier.link.noted] == [("clear", b"")]
+    tell()
+    assert [drop.kind for drop, _ in tier.link.confirmed] == ["clear"]
 
 
 @pytest.mark.parametrize("where", ["running_loop", "inside", "inside_other"])
