@@ -192,3 +192,11 @@ def test_in_a_forked_child_nothing_is_its_own(tier):
     assert tier.cache.store.records() == []
     assert tier.known_numbers() is None
     assert set(tier.counted().values()) == {0}
+
+
+def test_a_renewal_that_another_process_does_is_looked_at_again(tier, monkeypatch):
+    """After a second; its flight lands with nothing."""
+    postponed, flight = [], object()
+    monkeypatch.setattr(shared, "postpone", lambda *args: postponed.append(args))
+    assert tier._land(flight, None) is None
+    assert postponed == [(tier.cache, flight, 1.0)]
