@@ -121,8 +121,11 @@ class Passage:
                 elif kind is claims.Run:
                     self.set_out(step)
                     return (yield from self.came(*(yield RUN)))
-                else:  # Leave
+                elif claim.mode == "renew":  # Leave
                     return None
+                else:  # Leave, in a forked child: what its parent waits for is sent to that
+                    value, struck = yield RUN
+                    return Brought(value, error=struck)
         finally:
             try:
                 self._leave()
@@ -518,11 +521,10 @@ class Passage:
             step = claim.ran(outcome)
         if type(step) is claims.Land:
             return step.near
-        if error is not None and not isinstance(error, Exception):  # nobody is to wait for an aborted one
+        aborted = error is not None and not isinstance(error, Exception)
+        if aborted:  # nobody is to wait for that
             self.hand_over(step)
-            with link.lock:
-                return self._near(claim.failed())
-        if period is None:
+        if aborted or period is None:
             with link.lock:
                 return self._near(claim.failed())
         replies, struck = yield [self._call(step)]

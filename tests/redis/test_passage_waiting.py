@@ -161,6 +161,20 @@ def test_a_lease_that_ends_before_the_caller_gives_up(clock):
     assert made.steps.send((False, None)) == [made.claim(chain=b"c")]
 
 
+@pytest.mark.parametrize("error", [None, ValueError("no")])
+def test_a_forked_child_runs_the_function_for_itself(error, clock):
+    """The fork came while its flight waited: it is woken by nobody, and has the function's own outcome."""
+    made = Made()
+    made.wait(left=100)
+    made.passage.claim.forked()
+    clock.at = 101.0
+    assert made.steps.send((False, None)) is RUN
+    assert made.entries.led() == []
+    assert made.end((None if error else b"x", error)) == Brought(None if error else b"x", error=error)
+    assert made.link.keeper.orders == []
+    assert made.has_left()
+
+
 def a_renewal(made, born=44, **fields):
     record = SharedRecord(KEY, b"old", 900.0, 10.0, 100.0, 905.0)
     record.born = born
@@ -184,6 +198,14 @@ def test_what_a_claim_asks_for():
     made.ask(mode="renew")
     made = Made(flight={"previous": a_renewal(None)["previous"]})
     made.ask()
+
+
+def test_a_forked_child_renews_nothing(clock):
+    """Its parent does, or whoever that waits for."""
+    made = Made(flight=a_renewal(None))
+    made.ask(mode="renew", seen=44)
+    made.passage.claim.forked()
+    assert made.end((None, AWAY)) is None
 
 
 def test_a_background_renewal_waits_without_a_look(clock):
