@@ -247,7 +247,8 @@ def test_a_value_that_is_found_is_near():
     assert (made.flight.kind, made.flight.retries) == ("shared", 3)
     assert made.counted() == {"shared_hits": 1}
     (event,) = made.events
-    assert (event.kind, event.value, event.age, event.flight_id) == ("adopted", b"x", 12.0, 12)
+    assert made.told() == ["adopted"]
+    assert (event.value, event.age, event.flight_id) == (b"x", 12.0, 12)
     assert made.has_left()
     assert made.link.keeper.orders == []
 
