@@ -480,7 +480,7 @@ class Passage:
                 ttl = 0.0 if verdict is None else verdict.ttl
                 outcome = self._failure(error, ttl) if self.claim.renews else _UNTOLD
             assert outcome is not None
-            near = yield from self._tell(outcome, value, error)
+            near = (yield from self._tell(outcome, value, error)).near
             if error is not None:
                 if verdict is not None:
                     ttl = min(verdict.ttl, entries.terms.near_ttl) if near else 0.0
@@ -513,26 +513,26 @@ class Passage:
         if lease is not None:
             self._entries.link.keeper.let_go(lease)
 
-    def _tell(self, outcome: Outcome, value: Any, error: BaseException | None) -> Generator[Any, Any, bool]:
-        """Tell the server how the function ended. Return True if that may be stored near."""
+    def _tell(self, outcome: Outcome, value: Any, error: BaseException | None) -> Generator[Any, Any, Any]:
+        """Tell the server how the function ended. Return how it is to land."""
         entries, link, claim = self._entries, self._entries.link, self.claim
         period = link.period()
         with link.lock:
             step = claim.ran(outcome)
         if type(step) is claims.Land:
-            return step.near
+            return step
         aborted = error is not None and not isinstance(error, Exception)
         if aborted:  # nobody is to wait for that
             self.hand_over(step)
         if aborted or period is None:
             with link.lock:
-                return self._near(claim.failed())
+                return claim.failed()
         replies, struck = yield [self._call(step)]
         trouble = struck if struck is not None else replies[0] if isinstance(replies[0], Trouble) else None
         if isinstance(trouble, Trouble):
             link.failed(trouble, period)
             with link.lock:
-                return self._near(claim.failed())
+                return claim.failed()
         if trouble is not None:  # an interrupt: whether it was told, nobody knows
             raise trouble
         answer = scripts.told(replies[0])
@@ -542,11 +542,7 @@ class Passage:
                 flight = self.flight
                 entries.cache.tell.tell("refused", flight.key, value=value, flight_id=flight.ident)
         with link.lock:
-            return self._near(claim.answered(answer))
-
-    @staticmethod
-    def _near(step: Any) -> bool:
-        return bool(step.near)
+            return claim.answered(answer)
 
     def _call(self, step: Any) -> scripts.Call:
         """Return what tells the server of the end of a flight."""
@@ -586,7 +582,11 @@ class Passage:
         entries = self._entries
         payload = failure_bytes(error, entries.link.name, entries.terms.errors)
         envelope = Envelope("failure", payload, self._cut, ttl=ttl)
-        packed = entries.envelopes.pack(self._name, self._written, envelope)
+        try:
+            packed = entries.envelopes.pack(self._name, self._written, envelope)
+        except OversizedValue as large:
+            entries.say_once("failure", self.flight.key, f"is an error that cannot be shared: {large}")
+            return Outcome("failed")
         return Outcome("failed", packed, *(lives(envelope) if ttl else (0, 0)))
 
     def _lost(self, _: Lease) -> None:

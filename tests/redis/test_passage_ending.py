@@ -165,6 +165,24 @@ def test_a_failure_that_is_kept(failure_ttl):
     assert made.end(TOLD).verdict.ttl == min(failure_ttl, 10.0)
 
 
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_failure_that_is_too_large_is_its_callers_all_the_same(retries, caplog):
+    """Others try again while retries are left, and then each for itself. It is said once."""
+    made = Made(max_value=300, failure_ttl=5)
+    made.lead(retries=retries)
+    error = ValueError("no" * 200)
+    with caplog.at_level(logging.WARNING, "singleflight"):
+        asked = made.steps.send((None, error))
+    assert asked == [made.release(2) if retries else made.pass_on(b"")]
+    brought = made.end(TOLD)
+    assert brought.error is error
+    assert brought.verdict == Verdict(error, 5.0, marks=made.entries.marks(made.passage.digest, ()))
+    (line,) = caplog.messages
+    assert line.startswith("prices: the value of ('a',) is an error that cannot be shared: ")
+    assert line.endswith(" bytes are more than max_value=300 allows to share; said once")
+    assert made.has_left()
+
+
 def test_a_failure_that_was_judged_is_judged_once():
     """For all that the loader ran for."""
     asked = []
