@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -46,18 +47,37 @@ def logger() -> Logger:
 
 
 class _Log:
-    """The logger, for whoever says something."""
+    """The logger, for whoever says something. What a filter or a handler raises is dropped.
+
+    What is logged is said in the middle of a call, or on a thread that others rely on: a line that cannot be
+    written must not end either.
+    """
 
     __slots__ = ()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(logger(), name)
+    def info(self, text: str, *args: object) -> None:
+        _say("info", text, args, None)
+
+    def warning(self, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        _say("warning", text, args, exc_info)
+
+    def error(self, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        _say("error", text, args, exc_info)
+
+    def exception(self, text: str, *args: object) -> None:
+        """Say what was raised, too: call it where that is handled."""
+        _say("error", text, args, sys.exc_info()[1])
 
     def __repr__(self) -> str:
         return repr(logger())
 
 
-log: Logger = cast("Logger", _Log())
+def _say(how: str, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
+    with suppress(Exception):
+        getattr(logger(), how)(text, *args, exc_info=exc_info, stacklevel=3)
+
+
+log: _Log = _Log()
 
 if "logging" in sys.modules:
     is_logging(DEBUG)

@@ -63,10 +63,12 @@ class Passage:
 
     __slots__ = (
         *("_asked", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
-        *("_outdated", "_place", "_sighted", "_written"),
+        *("_outdated", "_owed", "_place", "_sighted", "_written"),
         *("claim", "digest", "flight", "judged", "lacks", "leader", "waited"),
     )
     flight: Flight
+    digest: bytes  # by which others know its key; from the first step on
+    _outdated: bool  # what was found last
 
     def __init__(self, entries: Entries, flight: Flight, box: Mailbox) -> None:
         self._entries, self.flight, self._box = entries, flight, box
@@ -75,7 +77,6 @@ class Passage:
         self._lease: Lease | None = None
         self.leader: str | None = None
         self.waited: bool = False
-        self._outdated = False  # what was found last
         self._cut = 0  # the last one that was known before the last question
         self._sighted = 0  # how often in a row it has seen a cycle that it is no part of
         self.lacks = False  # the loader has left it out
@@ -84,7 +85,7 @@ class Passage:
         before = flight.previous
         seen = before.born if isinstance(before, SharedRecord) and mode == "renew" else 0
         self.claim: Claim = Claim(mode, entries.link.new_token(), flight.retries, seen)
-        self.digest: bytes = b""  # by which others know its key
+        self._owed: claims.Release | None = None  # what the server is to be told when it has left
         self._place: scripts.Place | None = None  # where its entry is; None before the first question
 
     def steps(self) -> Generator[Any, Any, Brought | None]:
@@ -100,10 +101,10 @@ class Passage:
             self.digest = entries.known_as(self._written)
         except Exception as error:
             return Brought(None, error=error)
-        with link.lock:
-            entries.flying[flight] = self
-            step: Any = claim.begin()
         try:
+            with link.lock:
+                entries.flying[flight] = self
+                step: Any = claim.begin()
             while True:
                 kind = type(step)
                 if kind is claims.Ask or kind is claims.Wait:
@@ -120,8 +121,11 @@ class Passage:
                 elif kind is claims.Run:
                     self.set_out(step)
                     return (yield from self.came(*(yield RUN)))
-                else:  # Leave
+                elif claim.mode == "renew":  # Leave
                     return None
+                else:  # Leave, in a forked child: what its parent waits for is sent to that
+                    value, struck = yield RUN
+                    return Brought(value, error=struck)
         finally:
             try:
                 self._leave()
@@ -138,11 +142,11 @@ class Passage:
         entries, link = self._entries, self._entries.link
         with link.lock:
             entries.flying.pop(self.flight, None)
-            struck = self.claim.given_up() if self.claim.state != claims.ENDED else None
+            self._owed = self.claim.given_up() or self._owed  # the second time it has ended
         self._close_box()
         self._let_go()
-        if type(struck) is claims.Release and self._place is not None:
-            self.hand_over(struck)
+        if self._owed is not None and self._place is not None:
+            self.hand_over(self._owed)
 
     def _close_box(self) -> None:
         link = self._entries.link
@@ -422,6 +426,8 @@ class Passage:
         if unknown:
             keys = [scripts.cut_key(link.prefix, tag) for tag in unknown]
             replies, error = yield [scripts.command("MGET", *keys)]
+            if error is not None and not isinstance(error, Trouble):  # an interrupt
+                raise error
             if error is not None or isinstance(replies[0], Trouble):
                 return True
             found = {tag: scripts.number(cut) for tag, cut in zip(unknown, replies[0], strict=True)}
@@ -474,7 +480,7 @@ class Passage:
                 ttl = 0.0 if verdict is None else verdict.ttl
                 outcome = self._failure(error, ttl) if self.claim.renews else _UNTOLD
             assert outcome is not None
-            near = yield from self._tell(outcome, value, error)
+            near = (yield from self._tell(outcome, value, error)).near
             if error is not None:
                 if verdict is not None:
                     ttl = min(verdict.ttl, entries.terms.near_ttl) if near else 0.0
@@ -507,27 +513,26 @@ class Passage:
         if lease is not None:
             self._entries.link.keeper.let_go(lease)
 
-    def _tell(self, outcome: Outcome, value: Any, error: BaseException | None) -> Generator[Any, Any, bool]:
-        """Tell the server how the function ended. Return True if that may be stored near."""
+    def _tell(self, outcome: Outcome, value: Any, error: BaseException | None) -> Generator[Any, Any, Any]:
+        """Tell the server how the function ended. Return how it is to land."""
         entries, link, claim = self._entries, self._entries.link, self.claim
         period = link.period()
         with link.lock:
             step = claim.ran(outcome)
         if type(step) is claims.Land:
-            return step.near
-        if error is not None and not isinstance(error, Exception):  # nobody is to wait for an aborted one
+            return step
+        aborted = error is not None and not isinstance(error, Exception)
+        if aborted:  # nobody is to wait for that
             self.hand_over(step)
+        if aborted or period is None:
             with link.lock:
-                return self._near(claim.failed())
-        if period is None:
-            with link.lock:
-                return self._near(claim.failed())
+                return claim.failed()
         replies, struck = yield [self._call(step)]
         trouble = struck if struck is not None else replies[0] if isinstance(replies[0], Trouble) else None
         if isinstance(trouble, Trouble):
-            read_only = link.failed(trouble, period)
+            link.failed(trouble, period)
             with link.lock:
-                return self._near(claim.read_only() if read_only else claim.failed())
+                return claim.failed()
         if trouble is not None:  # an interrupt: whether it was told, nobody knows
             raise trouble
         answer = scripts.told(replies[0])
@@ -537,11 +542,7 @@ class Passage:
                 flight = self.flight
                 entries.cache.tell.tell("refused", flight.key, value=value, flight_id=flight.ident)
         with link.lock:
-            return self._near(claim.answered(answer))
-
-    @staticmethod
-    def _near(step: Any) -> bool:
-        return bool(step.near)
+            return claim.answered(answer)
 
     def _call(self, step: Any) -> scripts.Call:
         """Return what tells the server of the end of a flight."""
@@ -581,7 +582,11 @@ class Passage:
         entries = self._entries
         payload = failure_bytes(error, entries.link.name, entries.terms.errors)
         envelope = Envelope("failure", payload, self._cut, ttl=ttl)
-        packed = entries.envelopes.pack(self._name, self._written, envelope)
+        try:
+            packed = entries.envelopes.pack(self._name, self._written, envelope)
+        except OversizedValue as large:
+            entries.say_once("failure", self.flight.key, f"is an error that cannot be shared: {large}")
+            return Outcome("failed")
         return Outcome("failed", packed, *(lives(envelope) if ttl else (0, 0)))
 
     def _lost(self, _: Lease) -> None:

@@ -1,6 +1,7 @@
 """The sums that are exported: all that functions of a name have counted, whatever has become of these."""
 
 import gc
+import logging
 import weakref
 from dataclasses import fields
 
@@ -115,3 +116,28 @@ def test_no_sum_ever_falls(name):
     assert totals.read()[name].stats.calls == 3
     fetch("a"), fetch("b"), fetch("a"), fetch("b")
     assert totals.read()[name].stats.calls == 4
+
+
+def test_sums_are_read_whatever_the_clock_and_the_log_do(name):
+    """A function that cannot be read is logged once; what a filter of the log raises is dropped."""
+    lines, logger = [], logging.getLogger("singleflight")
+
+    def timer():
+        if broken:
+            raise LookupError
+        return 0.0
+
+    def no_log(record):
+        lines.append(record.getMessage())
+        raise OSError
+
+    broken = []
+    fetch = single_flight_ttl(ttl=60, name=name, timer=timer)(lambda: 1)
+    assert fetch() == 1
+    broken.append(1)
+    logger.addFilter(no_log)
+    try:
+        assert [totals.read()[name].stats.fetches for _ in range(2)] == [1, 1]
+    finally:
+        logger.removeFilter(no_log)
+    assert lines == [f"{name}: its counts could not be read as usual; told once"]

@@ -124,9 +124,7 @@ class Members:
 class _Life:
     """What runs in the process: a function with a twin and a loader, each call in a thread or a task."""
 
-    def __init__(
-        self, pipe, url, loads, store=None, gate=False, inner=None, ahead=0.0, forks=False, **options
-    ):
+    def __init__(self, pipe, url, loads, store=None, gate=False, inner=None, ahead=0.0, forks="", **options):
         self.pipe, self.sending = pipe, threading.Lock()
         self.loads = os.open(loads, os.O_WRONLY | os.O_APPEND)
         self.gate = threading.Event()
@@ -134,7 +132,11 @@ class _Life:
             self.gate.set()
         self.inner = inner or {}  # which symbol the function asks for, and by which way
         self.begun = 0
+        self.pid = os.getpid()
         self.forks = Pipe() if forks else None
+        self.forks_in = forks  # "load", or "wait": when its first flight begins to wait for another process
+        if forks == "wait":
+            options["listener"] = self.fork_at_a_wait
         if ahead:
             clock = time.time
             time.time = lambda: clock() + ahead
@@ -185,9 +187,16 @@ class _Life:
     def brought(self, symbol):
         return [symbol, os.getpid(), self.begun]
 
+    def fork_at_a_wait(self, event):
+        if event.kind == "shared_wait" and self.forks_in:
+            self.forks_in = ""
+            os.fork()
+
     def load(self, symbol):
+        if os.getpid() != self.pid:
+            return [symbol, "child"]
         self.note(symbol)
-        if self.forks and not os.fork():
+        if self.forks_in == "load" and not os.fork():
             return [symbol, "child"]
         assert self.gate.wait(PATIENCE)
         if symbol in self.inner:

@@ -2,8 +2,11 @@
 
 import pytest
 
+from singleflight.fleet.keybytes import key_bytes
 from singleflight.redis import UnportableKey, UnportableValue
 from singleflight.redis.clients import Kind, Trouble
+from singleflight.redis.passage import leading
+from singleflight.redis.scripts import News
 from singleflight.testing import FakeClock
 
 from ..drivers import PATIENCE, until
@@ -144,3 +147,54 @@ def test_an_interrupt_of_what_runs_alone_reaches_its_caller_alone(fleet, pool):
         first.result(PATIENCE)
     assert second.result(PATIENCE) == 2
     assert price._self_cache.tier.alone == {}
+
+
+def test_alone_a_failure_of_a_flight_that_has_ended_is_not_judged(fleet, colour):
+    """It is lost in a forked child, where nothing of it counts: `failure_ttl` is not asked."""
+    asked = []
+
+    def fails(n):
+        (flight,) = price._self_cache.tier.alone
+        flight.lost = True
+        return ValueError(n)
+
+    price = fleet(Loads(fails), colour, failure_ttl=lambda error: asked.append(error) or 5)
+    without_server(price)
+    with pytest.raises(ValueError, match="1"):
+        called(price, "ASML")
+    assert asked == []
+
+
+def test_what_runs_knows_which_flights_it_is_inside_of(fleet, colour):
+    """Those that this process leads for all, the outermost first; afterwards it is inside of none."""
+    inside = []
+
+    def nested(n):
+        inside.append(leading.get())
+        if n == 1:
+            called(price, "SAP")
+        inside.append(leading.get())
+        return n
+
+    price = fleet(Loads(nested), colour)
+    assert called(price, "ASML") == 1
+    assert leading.get() == ()
+    outer, both, *rest = inside
+    assert [passage.flight.key[0] for passage in both] == ["ASML", "SAP"]
+    assert outer == both[:1]
+    assert rest == [both, outer]
+
+
+def test_a_newer_value_elsewhere_renews_values_alone(fleet):
+    """A failure that is near lives on until its time is over, or it is dropped."""
+    body = Loads(lambda n: ValueError(n))
+    price = fleet(body, failure_ttl=60, follower_retries=0)
+    with pytest.raises(ValueError, match="1"):
+        called(price, "ASML")
+    tier = price._self_cache.tier
+    (record,) = tier.cache.store.records()
+    before = record.refresh_at
+    tier.heard(News("new", tier.digest, tier.known_as(key_bytes(("ASML",))), b"o" * 8, 0))
+    assert record.refresh_at == before
+    with pytest.raises(ValueError, match="1"):
+        called(price, "ASML")

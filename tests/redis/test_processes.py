@@ -106,12 +106,26 @@ def test_the_clock_of_a_process_means_nothing(members, ahead):
 
 def test_a_fork_inside_a_function_changes_nothing_for_others(members):
     """The child returns to its caller; the lease is its parent's, who stores what it brings itself."""
-    a, b = members(gate=True, forks=True), members()
+    a, b = members(gate=True, forks="load"), members()
     first = a.call("ASML")
     a.has_entered("ASML")
     second = b.call("ASML")
     b.waits_elsewhere()
     assert a.do("child") == ["ASML", "child"]
+    assert not second.done()
+    a.do("open")
+    assert first.result(PATIENCE) == second.result(PATIENCE) == ["ASML", a.pid, 1]
+    assert members.loads() == {"ASML": 1}
+
+
+def test_a_fork_while_a_flight_waits_elsewhere(members):
+    """The child is sent nothing: it runs the function. Its parent receives what it waits for."""
+    a, b = members(gate=True), members(forks="wait")
+    first = a.call("ASML")
+    a.has_entered("ASML")
+    second = b.call("ASML")
+    b.waits_elsewhere()
+    assert b.do("child") == ["ASML", "child"]
     assert not second.done()
     a.do("open")
     assert first.result(PATIENCE) == second.result(PATIENCE) == ["ASML", a.pid, 1]

@@ -108,9 +108,11 @@ TESTS = {
     "keeper": ["redis/test_keeping.py", "redis/test_keeper.py"],
     "cycles": ["redis/test_cycles.py"],
     "entries": ["redis/test_entries.py"],
-    "passage": [*SHARED],
+    "passage": [
+        *("redis/test_passage.py", "redis/test_passage_waiting.py", "redis/test_passage_ending.py"),
+    ],
     "convoy": ["redis/test_convoy.py", "redis/test_bulk.py"],
-    "shared": ["redis/test_alone.py", *SHARED],
+    "shared": ["redis/test_shared.py", "redis/test_alone.py", *SHARED],
     "link": [*SHARED],
     "redis_store": [*SHARED],
     # locks

@@ -1,0 +1,83 @@
+"""The library's own log lines: what a filter or a handler of theirs raises is nobody's who calls."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from singleflight import single_flight_ttl
+from singleflight.common.logs import log
+from singleflight.redis.clients import Kind, Trouble
+from singleflight.redis.link import Link
+
+
+@pytest.fixture
+def filtered():
+    """The lines that came to a filter, which raises."""
+    lines, logger = [], logging.getLogger("singleflight")
+
+    def broken(record):
+        lines.append(record.getMessage())
+        raise OSError("no log")
+
+    logger.addFilter(broken)
+    yield lines
+    logger.removeFilter(broken)
+
+
+def test_a_line_says_where_it_comes_from(caplog):
+    """The module that has something to say, and with `exception` what was raised."""
+    with caplog.at_level(logging.INFO, "singleflight"):
+        log.info("%s", 1), log.warning("%s", 2), log.error("%s", 3)
+        try:
+            raise ValueError
+        except ValueError as error:
+            log.exception("%s", 4)
+            raised = error
+    lines = caplog.records
+    assert [line.getMessage() for line in lines] == ["1", "2", "3", "4"]
+    assert [line.levelno for line in lines] == [logging.INFO, logging.WARNING, logging.ERROR, logging.ERROR]
+    assert {(line.filename, line.funcName) for line in lines} == {
+        ("test_logs.py", "test_a_line_says_where_it_comes_from")
+    }
+    assert [line.exc_info and line.exc_info[1] for line in lines] == [None, None, None, raised]
+
+
+def test_an_error_of_the_function_is_its_callers(filtered):
+    """Also where it could not be stored, which is logged."""
+
+    def failure_ttl(error):
+        raise LookupError
+
+    @single_flight_ttl(ttl=60, failure_ttl=failure_ttl, follower_retries=0)
+    def fetch():
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        fetch()
+    assert len(filtered) == 1
+    assert not fetch.flights()
+
+
+def test_a_value_is_served_whatever_the_policy_does(filtered):
+    """Its failure is logged once."""
+    cache = single_flight_ttl(ttl=60)(lambda: 1)._self_cache
+    cache.store = SimpleNamespace(used=lambda record: {}["no such"])
+    cache.used(None), cache.used(None)
+    assert len(filtered) == 1
+
+
+def test_where_the_server_is_lost_calls_go_on(filtered):
+    """What is wrong is logged once for each time, and for each right."""
+    link = Link("redis://127.0.0.1:1", prefix="sf", lease=1.0, timeout=0.1)
+    link.keeper.nudge = lambda: None  # nothing is to be sent
+    try:
+        assert link.failed(Trouble(Kind.REFUSED, "READONLY"), link.period())
+        assert not link.failed(Trouble(Kind.AWAY, "lost"), link.period())
+        assert link.is_away()
+    finally:
+        link.close()
+    assert filtered == [
+        "sf: READONLY; values are loaded by each process for itself",
+        "sf: lost; this process works alone until it answers",
+    ]
