@@ -6,7 +6,9 @@ import warnings
 
 import pytest
 
-from ..contract.test_used_up import ONCE_ONLY, Client, inner
+from ..contract.test_used_up import ONCE_ONLY, Client, inner, leave_no_coroutines
+
+__all__ = ["leave_no_coroutines"]
 
 
 async def none(item):
