@@ -24,6 +24,7 @@ def leave_no_coroutines():
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        gc.unfreeze()  # what was frozen (see conftest.py) may hold some of them
         gc.collect()
 
 
