@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -45,16 +47,29 @@ def logger() -> Logger:
     return ours
 
 
+_SAYS = frozenset({"info", "warning", "error", "exception"})
+
+
 class _Log:
-    """The logger, for whoever says something."""
+    """The logger, for whoever says something. What a filter or a handler of the program's raises is dropped:
+
+    callers, and the threads that say how the server is, go on as if the line had been written. Debug lines
+    are events, whose emitter tells what went wrong with one.
+    """
 
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(logger(), name)
+        found = getattr(logger(), name)
+        return partial(_say, found) if name in _SAYS else found
 
     def __repr__(self) -> str:
         return repr(logger())
+
+
+def _say(write: Callable[..., None], *args: Any, **details: Any) -> None:
+    with suppress(Exception):
+        write(*args, stacklevel=2, **details)  # the line is that of whoever called this
 
 
 log: Logger = cast("Logger", _Log())
