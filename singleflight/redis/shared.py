@@ -329,17 +329,25 @@ class SharedFunction(Entries):
     def _send(self, *drops: Drop) -> None:
         """Tell the server, or have the keeper do it where nobody may wait."""
         link = self.link
-        period = link.period()
-        if period is None:
-            return  # they are replayed
-        if running_loop() is not None or inside() or inside_other():
-            link.keeper.hand_over(*(order for drop in drops for order in link.orders(drop)))
-            return
         try:
-            for drop in drops:
-                self._carry_out(self.sending(drop))
-        except Trouble as trouble:
-            link.failed(trouble, period)
+            period = link.period()
+            if period is None:
+                return  # they are replayed
+            if running_loop() is not None or inside() or inside_other():
+                self._hand_over(drops)
+                return
+            try:
+                for drop in drops:
+                    self._carry_out(self.sending(drop))
+            except Trouble as trouble:
+                link.failed(trouble, period)
+        except BaseException:  # an interrupt: nobody else would send them
+            self._hand_over(drops)
+            raise
+
+    def _hand_over(self, drops: Sequence[Drop]) -> None:
+        link = self.link
+        link.keeper.hand_over(*(order for drop in drops for order in link.orders(drop)))
 
     # -- what others have changed -------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from cachetools import LRUCache
 
 from singleflight import single_flight_ttl
 from singleflight.core.landing import new_record
@@ -261,6 +262,82 @@ def test_what_was_asked_before_an_epoch_was_heard_is_not_believed_after_it(fleet
     assert tier.known_numbers() is None
     tier.learn(Numbers(8, 0), tier.link.era)
     assert tier.known_numbers() == Numbers(8, 0)
+
+
+# -- what ends in the middle ---------------------------------------------------------------------------
+
+
+class Struck(BaseException):
+    """An interrupt, at a place of the test's choice."""
+
+
+def strike(*_):
+    raise Struck
+
+
+def test_a_predicate_that_raises(fleet):
+    """What it had picked by then is dropped here; so all is dropped for the others, and soon."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    with pytest.raises(Struck):
+        a.invalidate_where(strike)
+    assert fleet.store_of(a).flush(PATIENCE)
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 2
+
+
+def test_a_put_that_the_policy_cannot_take(fleet):
+    """It fails here, and what it was to replace is gone here; so is it for the others."""
+
+    class Rude(LRUCache):
+        def __setitem__(self, key, value):
+            if rude:
+                raise RuntimeError("rude")
+            super().__setitem__(key, value)
+
+    rude, body = [], Loads(lambda n: n)
+    a, b = fleet(body, policy=Rude, maxsize=10), fleet(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    rude.append(True)
+    with pytest.raises(RuntimeError, match="rude"):
+        a.put(70, "ASML")
+    assert fleet.store_of(a).flush(PATIENCE)
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 2
+
+
+@pytest.mark.parametrize("change", ["invalidate", "clear", "tag", "put"])
+@pytest.mark.parametrize("where", ["before it is dropped here", "before it is sent", "while it is sent"])
+def test_a_drop_that_is_interrupted(fleet, monkeypatch, change, where):
+    """It raises that, and is told to the others all the same: here it may have been made."""
+    body = Loads(lambda n: n)
+    a, b = (fleet(body, tags=lambda landing: ["eu"]) for _ in range(2))
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    cache = a._self_cache
+    ways = {
+        "invalidate": lambda: a.invalidate("ASML"),
+        "clear": a.cache_clear,
+        "tag": lambda: a.invalidate_tag("eu"),
+        "put": lambda: a.put(70, "ASML"),
+    }
+    with monkeypatch.context() as patch, pytest.raises(Struck):
+        if where == "while it is sent":
+            patch.setattr(cache.tier.link.clients, "call_all", strike)
+            cache.tier.link.keeper.hand_over = lambda *orders: handed.extend(orders)
+        elif where == "before it is sent":
+            patch.setattr(cache.tier.link, "period", strike)
+        else:
+            for name in ("drop", "clear", "cut", "put"):
+                patch.setattr(cache.store, name, strike)
+        handed = []
+        ways[change]()
+    if where == "while it is sent":
+        del cache.tier.link.keeper.hand_over
+        cache.tier.link.keeper.hand_over(*handed)
+    assert fleet.store_of(a).flush(PATIENCE)
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") in (2, 70)
 
 
 # -- what the server refuses --------------------------------------------------------------------------
