@@ -11,7 +11,6 @@ import random
 import socket
 import time
 import weakref
-from functools import partial
 from typing import Any, Protocol
 
 from ..common.logs import log
@@ -33,6 +32,7 @@ __all__ = ["Link"]
 _chance = random.Random().random  # not the shared one: programs seed that, and compare
 _MOST_CUTS = 10_000  # tags of which this process remembers the last cut
 _RETRY = 1.0  # seconds until the server is told again what it has refused
+_TRIPS = 3  # times that one may wait for the server to send one thing: connect, by digest, by text
 
 
 class Function(Protocol):
@@ -122,6 +122,7 @@ class Link:
         self.drops = Drops()
         self._refused: set[int] = set()  # numbers of drops that the server has refused
         self._again_at: float | None = None  # when it is told them again
+        self._sending: dict[int, float] = {}  # numbers of puts that are on their way, each until when at most
         self.cuts: dict[bytes, int] = {}
         self._numbers = 0
         self._named: set[str] = set()  # rights that were found missing, each told once
@@ -247,6 +248,26 @@ class Link:
         with self.lock:
             return self.drops.current(drop)
 
+    def takes(self, drop: Drop, anyway: bool = False) -> bool:
+        """Return True if whoever asks is to send a drop, and tells with `sent` when it was answered.
+
+        A put that is sent twice at once might arrive after what others have put since, and take its place.
+        So False means: it is on its way, wait and see what comes of that. For no longer than it can take.
+        """
+        if drop.kind != "put":
+            return True
+        with self.lock:
+            now = time.monotonic()
+            if self._sending.get(drop.number, now) > now and not anyway:
+                return False
+            self._sending[drop.number] = now + _TRIPS * self.timeout
+        return True
+
+    def sent(self, drop: Drop) -> None:
+        """What was taken is not on its way any more."""
+        with self.lock:
+            self._sending.pop(drop.number, None)
+
     def confirm(self, drop: Drop, reply: Any) -> None:
         """The server has done it."""
         function = self._function(drop.function)
@@ -258,8 +279,11 @@ class Link:
         if not left:
             self.keeper.nudge()  # whoever flushes waits for this
 
-    def orders(self, drop: Drop, newest: Numbers | None = None) -> list[Order]:
-        """Return what the keeper sends for it, again with `newest`; nothing where its function is gone."""
+    def orders(self, drop: Drop, newest: Numbers | None = None, replay: bool = False) -> list[Order]:
+        """Return what the keeper sends for it, again with `newest`; nothing where its function is gone.
+
+        In a `replay`, whoever is sending it may never be answered.
+        """
         function = self._function(drop.function)
         if function is None:
             with self.lock:
@@ -269,10 +293,18 @@ class Link:
         sent = function.latest() if newest is None else newest
         calls = function.calls_of(drop, sent)
         replies: list[Any] = []
+        taken = False
+
+        def wanted() -> bool:
+            nonlocal taken
+            taken = taken or (self.current(drop) is drop and self.takes(drop, replay))
+            return taken
 
         def done(reply: Any) -> None:
             replies.append(reply)
             if len(replies) == len(calls):
+                if taken:
+                    self.sent(drop)
                 try:
                     later = function.told(drop, era, sent, replies, again)
                 except Trouble as trouble:
@@ -281,10 +313,7 @@ class Link:
                     if later is not None:
                         self.keeper.hand_over(*self.orders(drop, later))
 
-        return [Order(call, done, partial(self._is_owed, drop)) for call in calls]
-
-    def _is_owed(self, drop: Drop) -> bool:
-        return self.current(drop) is drop
+        return [Order(call, done, wanted) for call in calls]
 
     def _was_refused(self, drop: Drop, trouble: Trouble) -> None:
         if trouble.kind is not Kind.AWAY:
@@ -323,7 +352,7 @@ class Link:
         with self.lock:
             drops = [drop for drop in self.drops.unconfirmed() if drop.number not in self._refused]
             change = None if drops else self.breaker.recovered(time.monotonic())
-        orders = [order for drop in drops for order in self.orders(drop)]
+        orders = [order for drop in drops for order in self.orders(drop, replay=True)]
         if change is not None:
             self._forget_near()
             self._tell(change)

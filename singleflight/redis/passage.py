@@ -206,7 +206,7 @@ class Passage:
         with link.lock:
             return self.claim.answered(answer, deaf=not link.bus.hears)
 
-    def _settle(self) -> Generator[list[scripts.Call], list[Any], Numbers]:
+    def _settle(self) -> Generator[list[scripts.Call] | float, list[Any], Numbers]:
         """Tell the server what was dropped here and must reach it first; return epoch and last cut."""
         entries, link = self._entries, self._entries.link
         if link.pending():
@@ -332,14 +332,18 @@ class Passage:
 
     @staticmethod
     def _replies(asking: Generator[Any, Any, Any]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
-        """Carry out what another generator asks, which knows of no errors."""
+        """Carry out what another generator asks, which hears of no errors but that the server was lost."""
         try:
-            calls = asking.send(None)
+            todo = asking.send(None)
             while True:
-                replies, error = yield calls
-                if error is not None:
+                came, error = yield todo
+                if error is None:
+                    todo = asking.send(came)
+                elif isinstance(error, Trouble):
+                    todo = asking.throw(error)
+                else:
+                    asking.close()
                     return None, error
-                calls = asking.send(replies)
         except StopIteration as ended:
             return ended.value, None
         except Trouble as trouble:

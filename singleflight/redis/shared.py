@@ -5,6 +5,7 @@ The two small loops `lead` and `lead_in_task` carry out what a `Passage` asks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -264,12 +265,21 @@ class SharedFunction(Entries):
                 self.link.failed(trouble, period)
         return FleetExplanation(shows, "degraded")
 
-    def _carry_out(self, asking: Asking) -> Any:
-        """Send what a generator asks, in a thread; return what it returns."""
+    def _carry_out(self, asking: Generator[list[scripts.Call] | float, list[Any], Any]) -> Any:
+        """Send what a generator asks, in a thread, and wait where it wants; return what it returns."""
         try:
-            calls = next(asking)
+            todo = next(asking)
             while True:
-                calls = asking.send(self.link.clients.call_all(calls))
+                if not isinstance(todo, list):
+                    time.sleep(todo)
+                    todo = next(asking)
+                    continue
+                try:
+                    replies = self.link.clients.call_all(todo)
+                except Trouble as lost:
+                    todo = asking.throw(lost)
+                else:
+                    todo = asking.send(replies)
         except StopIteration as ended:
             return ended.value
 

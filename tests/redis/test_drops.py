@@ -1,6 +1,8 @@
 """What is dropped and put here reaches the server, whatever this process knows of it, and once."""
 
 import asyncio
+import threading
+from types import SimpleNamespace
 
 import pytest
 from cachetools import LRUCache
@@ -8,12 +10,19 @@ from cachetools import LRUCache
 from singleflight import single_flight_ttl
 from singleflight.core.landing import new_record
 from singleflight.fleet.cuts import Numbers
+from singleflight.fleet.drops import Drop
 from singleflight.redis import link as links
 from singleflight.redis import scripts
+from singleflight.redis.clients import Kind, Trouble
+from singleflight.redis.texts import PUT
 
 from ..children import in_child
 from ..drivers import PATIENCE, until
-from .fleets import Fleet, Loads, start, waits_elsewhere
+from .fleets import Fleet, Loads, called, start, waits_elsewhere
+
+
+class Struck(BaseException):
+    """An interrupt, at a place of the test's choice."""
 
 
 @pytest.fixture
@@ -26,6 +35,12 @@ def deaf():
         bus._tried.set()
 
     return deafen
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Has drops that were refused be sent again soon."""
+    monkeypatch.setattr(links, "_RETRY", 0.02)
 
 
 @pytest.mark.parametrize("drop", ["invalidate", "put", "clear"])
@@ -264,11 +279,134 @@ def test_what_was_asked_before_an_epoch_was_heard_is_not_believed_after_it(fleet
     assert tier.known_numbers() == Numbers(8, 0)
 
 
+# -- a put that two would send at once ----------------------------------------------------------------
+
+
+class Puts:
+    """Has the puts of a process wait, before they are sent; `asked` is who may send one, or not."""
+
+    def __init__(self, function):
+        self.cache = function._self_cache
+        self.link = self.cache.tier.link
+        self.sent, self.asked, self.struck = [], [], None
+        self.entered, self.gate = threading.Semaphore(0), threading.Event()
+        takes, clients = self.link.takes, self.link.clients
+        call_all, acall_all = clients.call_all, clients.acall_all
+
+        def taking(drop, *args):
+            self.asked.append(takes(drop, *args))
+            return self.asked[-1]
+
+        def sending(calls):
+            self._stop(calls)
+            return call_all(calls)
+
+        async def sending_in_task(calls):
+            await asyncio.to_thread(self._stop, calls)
+            return await acall_all(calls)
+
+        self.link.takes, clients.call_all, clients.acall_all = taking, sending, sending_in_task
+
+    def _stop(self, calls):
+        if any(call.script is PUT for call in calls):
+            self.sent.append(threading.current_thread().name)
+            self.entered.release()
+            assert self.gate.wait(PATIENCE)
+            if len(self.sent) == 1 and self.struck is not None:
+                raise self.struck
+
+    def noted(self):
+        """A put that nobody has sent, and that is not near; returns its drop, and what tells the server."""
+        record = new_record(self.cache, ("ASML",), 70, self.cache.timer(), 60.0, 0.0)
+        _, tell = self.cache.tier.put(("ASML",), record)
+        [drop] = self.link.drops.unconfirmed()
+        return drop, tell
+
+    def wait_for(self, whom):
+        """Wait until one of them sends it."""
+        assert self.entered.acquire(timeout=PATIENCE)
+        assert [name == "singleflight-keeper" for name in self.sent] == [whom == "keeper"]
+
+
+@pytest.fixture
+def unhurried(fleet):
+    """Makes processes that wait long for the server, and so for one another's puts."""
+    return lambda body, colour="threads": fleet(body, colour, terms={"timeout": 3 * PATIENCE})
+
+
+@pytest.mark.parametrize("way", ["a claim", "a bulk call", "whoever has put it"])
+def test_a_put_that_the_keeper_is_sending_is_awaited(unhurried, pool, colour, way):
+    """Sent once more at the same time it might arrive after what others have put since, and replace that."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body, colour), unhurried(body)
+    load = a.bulk(gives_nothing_in_task if colour == "tasks" else gives_nothing)
+    assert called(a, "warm") == 1
+    puts = Puts(a)
+    drop, tell = puts.noted()
+    puts.link.keeper.hand_over(*puts.link.orders(drop))
+    puts.wait_for("keeper")
+    ways = {"a claim": (called, a, "ASML"), "a bulk call": (called, load, ["ASML"])}
+    other = pool.submit(*ways.get(way, (tell,)))
+    until(lambda: False in puts.asked)
+    puts.gate.set()
+    assert other.result(PATIENCE) == {"a claim": 70, "a bulk call": {"ASML": 70}}.get(way)
+    b.put(71, "ASML")
+    assert puts.link.keeper.flush(PATIENCE)
+    assert len(puts.sent) == 1
+    until(lambda: a.entry("ASML") is None)
+    assert called(a, "ASML") == 71
+
+
+def gives_nothing(keys):
+    return {}
+
+
+async def gives_nothing_in_task(keys):
+    return {}
+
+
+@pytest.mark.parametrize("struck", [None, Struck(), Trouble(Kind.REFUSED, "no")], ids=repr)
+def test_a_put_that_a_claim_is_sending_is_left_to_it(unhurried, pool, colour, soon, struck):
+    """By the keeper; but not where it was not answered."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body, colour), unhurried(body)
+    assert called(a, "warm") == 1
+    puts = Puts(a)
+    puts.struck = struck
+    drop, _ = puts.noted()
+    claim = start(pool, a, "ASML")
+    puts.wait_for("claim")
+    puts.link.keeper.hand_over(*puts.link.orders(drop))
+    until(lambda: False in puts.asked)
+    puts.gate.set()
+    if isinstance(struck, Struck):
+        with pytest.raises(Struck):
+            claim.result(PATIENCE)
+    else:
+        assert claim.result(PATIENCE) == (70 if struck is None else 2)
+    assert puts.link.keeper.flush(PATIENCE)
+    assert len(puts.sent) == (1 if struck is None else 2)
+    assert b("ASML") == 70
+
+
+def test_for_how_long_a_put_is_on_its_way(fleet, monkeypatch):
+    """Until it was answered, or cannot be any more; after an outage it is sent anyway. Other drops may be."""
+    price = fleet(Loads())
+    link, now = price._self_cache.tier.link, SimpleNamespace(at=1000.0)
+    monkeypatch.setattr(links, "time", SimpleNamespace(monotonic=lambda: now.at))
+    put, other, drop = link.note("put", price._self_cache.tier, b"k"), Drop("put", b"f", b"o", 0), None
+    drop = link.note("drop", price._self_cache.tier, b"d")
+    assert [link.takes(each) for each in (put, put, other, drop, drop)] == [True, False, True, True, True]
+    link.sent(other), link.sent(other)
+    assert [link.takes(each) for each in (put, other)] == [False, True]
+    now.at += 3 * link.timeout - 0.001
+    assert not link.takes(put)
+    now.at += 0.001
+    assert [link.takes(put), link.takes(put), link.takes(put, True)] == [True, False, True]
+    link.confirm(put, 1), link.confirm(drop, 1)
+
+
 # -- what ends in the middle ---------------------------------------------------------------------------
-
-
-class Struck(BaseException):
-    """An interrupt, at a place of the test's choice."""
 
 
 def strike(*_):
@@ -341,12 +479,6 @@ def test_a_drop_that_is_interrupted(fleet, monkeypatch, change, where):
 
 
 # -- what the server refuses --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def soon(monkeypatch):
-    """Has drops that were refused be sent again soon."""
-    monkeypatch.setattr(links, "_RETRY", 0.02)
 
 
 @pytest.mark.parametrize("where", ["thread", "loop"])
