@@ -164,7 +164,7 @@ class Keeper:
             thread, orders = self._thread, self._orders
             self._orders = []
             self._changed.notify()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout)
         for order in orders:
             order.done(Trouble(Kind.AWAY, "the store is closed"))
@@ -177,9 +177,9 @@ class Keeper:
         """Have the thread look; under the lock."""
         if (self._thread is None or not self._thread.is_alive()) and not self._stopped:
             thread = threading.Thread(target=self._run, name="singleflight-keeper", daemon=True)
+            self._thread = thread  # first: an interrupt may end `start` when it runs
             with suppress(RuntimeError):  # the interpreter ends, or it cannot have one more
                 thread.start()
-                self._thread = thread
         elif needed:
             self._changed.notify()
 

@@ -113,6 +113,38 @@ def test_it_subscribes_and_listens(listening):
     assert not here.bus.ready(0.0)
 
 
+def test_a_start_that_is_interrupted(listening, monkeypatch):
+    """The thread runs by then, and is known: a second one would listen beside it."""
+    here, start, made = listening(CONFIRMED), threading.Thread.start, []
+
+    def interrupted(thread):
+        made.append(thread)
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        here.bus.start()
+    assert here.bus.ready(PATIENCE)
+    assert made == [here.bus._thread]
+    here.tells(("gap", True, False), "idle")
+
+
+def test_a_thread_that_cannot_start(listening, monkeypatch):
+    """Nobody is told, nor waited for, and the next one who needs it starts it."""
+    here = listening(CONFIRMED)
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert not here.bus.ready(0.0)
+        here.bus.stop(PATIENCE)
+    here.bus._stopped = False
+    assert here.bus.ready(PATIENCE)
+
+
 def test_on_its_own_thread_nothing_is_heard(listening):
     """Whoever waits there would wait in vain."""
     here, heard = listening([*CONFIRMED, ("message", ALL, NEWS)]), []
