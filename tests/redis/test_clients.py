@@ -24,6 +24,7 @@ from .proxy import Proxy
 from .waiting import wait_until
 
 PLACE = scripts.place("sf:{f:k}")
+OTHER = scripts.place("sf:{f:other}")
 GET = scripts.command("GET", "plain")
 LEASED = b"l"
 
@@ -111,19 +112,25 @@ def test_a_script_is_loaded_by_its_first_call(make, url, direct):
         assert caller.call(claim())[:1] == LEASED
 
 
-def test_an_interrupt_before_a_reply_leaves_none_behind(url, library, monkeypatch):
-    """The reply that is still to come is nobody's: the next call gets its own."""
+@pytest.mark.parametrize("replies", [0, 1])
+@pytest.mark.parametrize("asked", [[claim(place=OTHER)], [GET], [claim(place=OTHER), GET, GET]])
+def test_an_interrupt_before_a_reply_leaves_none_behind(url, library, monkeypatch, asked, replies):
+    """The replies that are still to come are nobody's: the next call gets its own."""
     clients = Clients(import_module(library).from_url(url), timeout=5.0)
     try:
         clients.call(claim())
         (connection,) = clients._threads.connection_pool._available_connections
+        read, came = connection.read_response, []
 
         def strike():
-            raise KeyboardInterrupt
+            if len(came) == min(replies, len(asked) - 1):
+                raise KeyboardInterrupt
+            came.append(read())
+            return came[-1]
 
         monkeypatch.setattr(connection, "read_response", strike)
         with pytest.raises(KeyboardInterrupt):
-            clients.call(claim(place=scripts.place("sf:{f:other}")))
+            clients.call_all(asked)
         monkeypatch.undo()
         assert connection._sock is None
         waiting = clients.call(claim(b"another"))
