@@ -3,11 +3,9 @@
 import asyncio
 import gc
 import logging
-import re
 import socket
 import time
 from importlib import import_module
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,6 +19,7 @@ from ..children import in_child
 from ..drivers import PATIENCE
 from ..sampling import one_in
 from .proxy import Proxy
+from .rights import RULES
 from .waiting import wait_until
 
 PLACE = scripts.place("sf:{f:k}")
@@ -259,22 +258,6 @@ def test_a_replica_leaves_reads(make, make_server):
 
 
 ENDING = {"birth": 1, "lease": 60_000, "bus": b"bus", "head": b"h" * 40}
-RULES = (
-    *("+evalsha", "+eval", "+get", "+mget", "+set", "+del", "+pttl", "+pexpire", "+time", "+ping"),
-    *(
-        "+hget",
-        "+hmget",
-        "+hgetall",
-        "+hset",
-        "+hdel",
-        "+hlen",
-        "+hkeys",
-        "+hexists",
-        "+hstrlen",
-        "+publish",
-        "+subscribe",
-    ),
-)
 
 
 @pytest.fixture
@@ -301,13 +284,6 @@ def test_the_least_rights_are_enough(make, as_user):
                  scripts.command("MGET", scripts.cut_key("sf", b"t"))):  # fmt: skip
         caller.call(call)
     assert caller.clients.identity() is None  # it may not ask, and that is no trouble
-
-
-def test_the_page_for_operators_names_the_least_rights():
-    """All of them, and no other."""
-    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
-    (command,) = re.findall(r"^    redis-cli ACL SETUSER (?:.*\\\n)*.*$", page, re.MULTILINE)
-    assert sorted(re.findall(r"\+\w+", command)) == sorted(RULES)
 
 
 @pytest.mark.parametrize("rule", one_in(3, RULES))
