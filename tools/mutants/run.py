@@ -102,7 +102,7 @@ TESTS = {
     "mailboxes": ["fleet/test_mailboxes.py"],
     # redis
     "scripts": ["redis/test_scripts.py", "redis/test_contract.py"],
-    "clients": ["redis/test_clients.py"],
+    "clients": ["redis/test_calls_sent.py", "redis/test_clients.py"],
     "sources": ["redis/test_clients.py"],
     "bus": ["redis/test_listening.py", "redis/test_bus.py"],
     "keeper": ["redis/test_keeping.py", "redis/test_keeper.py"],
