@@ -111,7 +111,7 @@ TESTS = {
     "passage": [*SHARED],
     "convoy": ["redis/test_convoy.py", "redis/test_bulk.py"],
     "shared": ["redis/test_alone.py", *SHARED],
-    "link": [*SHARED],
+    "link": ["redis/test_linked.py", "redis/test_drops.py"],
     "redis_store": [*SHARED],
     # locks
     "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
