@@ -112,7 +112,7 @@ TESTS = {
     "convoy": ["redis/test_convoy.py", "redis/test_bulk.py"],
     "shared": ["redis/test_alone.py", *SHARED],
     "link": ["redis/test_linked.py", "redis/test_drops.py"],
-    "redis_store": [*SHARED],
+    "redis_store": ["redis/test_redis_store.py"],
     # locks
     "latch": [*LOCKS, "core/test_gates.py", "contract/test_one_call.py", "contract/test_waiting.py"],
     "slots": [*CYCLES, *DEAD, "core/test_turns.py"],
