@@ -103,7 +103,7 @@ TESTS = {
     # redis
     "scripts": ["redis/test_scripts.py", "redis/test_contract.py"],
     "clients": ["redis/test_calls_sent.py", "redis/test_clients.py"],
-    "sources": ["redis/test_clients.py"],
+    "sources": ["redis/test_sources.py"],
     "bus": ["redis/test_listening.py", "redis/test_bus.py"],
     "keeper": ["redis/test_keeping.py", "redis/test_keeper.py"],
     "cycles": ["redis/test_cycles.py"],
