@@ -1,13 +1,14 @@
 """How commands are sent and what replies and errors become: with clients of a library that are stand-ins."""
 
 import asyncio
+import socket
 from types import SimpleNamespace
 
 import pytest
 
 from singleflight.redis import clients as module
 from singleflight.redis import scripts
-from singleflight.redis.clients import Clients, Kind, Trouble, raise_trouble, trouble_of
+from singleflight.redis.clients import Clients, Kind, Line, Trouble, raise_trouble, trouble_of
 
 from ..drivers import PATIENCE
 
@@ -278,7 +279,7 @@ def test_calls_of_a_task():
                 [trouble] = await clients.acall_all(calls)
             except Trouble as raised:
                 trouble = raised
-                assert kind is Kind.AWAY
+                assert (kind, trouble.text) == (Kind.AWAY, "gone")
             assert trouble.kind is kind
         with pytest.raises(Trouble, match="gone"):
             await clients.acall_all([RENEW])
@@ -304,10 +305,98 @@ def test_a_loop_that_runs_on_closes_its_client():
         async with asyncio.timeout(PATIENCE):
             while told.done[-1] != "closed" or module._closing:
                 await asyncio.sleep(0)
-        with pytest.raises(Trouble, match=r"^the store is closed$"):
+        with pytest.raises(Trouble, match=r"^the store is closed$") as caught:
             await clients.acall(RENEW)
+        assert caught.value.kind is Kind.AWAY
 
     asyncio.run(main())
+
+
+# -- clients that begin and end ------------------------------------------------------------------------
+
+
+class Closing:
+    """A client, and what it asks sentinels by."""
+
+    def __init__(self, done, name, *sentinels):
+        self.done, self.name = done, name
+        manager = SimpleNamespace(sentinels=sentinels)
+        self.connection_pool = SimpleNamespace(sentinel_manager=manager) if sentinels else None
+
+    def close(self):
+        self.done.append(self.name)
+
+    async def aclose(self):
+        self.done.append(self.name)
+        raise OSError("it was closed")
+
+
+def closing(done, name):
+    return Closing(done, name, Closing(done, f"{name}'s first"), Closing(done, f"{name}'s second"))
+
+
+def test_a_client_is_made_at_the_first_call():
+    """Of two that are made at once, one is used, and the other one closed."""
+    clients, done = Clients("redis://localhost:1"), []
+    first, second = closing(done, "first"), closing(done, "second")
+    assert clients.source.timeout == 0.2
+
+    def for_threads():
+        clients._threads = first
+        return second
+
+    clients.source = SimpleNamespace(for_threads=lambda: first)
+    assert clients._connect() is clients._threads is first
+    clients.source = SimpleNamespace(for_threads=for_threads)
+    assert clients._connect() is clients._threads is first
+    assert done == ["second", "second's first", "second's second"]
+    clients.close()
+    assert done[3:] == ["first", "first's first", "first's second"]
+    clients.source = SimpleNamespace(for_threads=lambda: second)
+    with pytest.raises(Trouble, match=r"^the store is closed$") as caught:
+        clients._connect()
+    assert caught.value.kind is Kind.AWAY
+    assert clients._threads is None
+    assert len(done) == 9
+
+
+def test_the_client_of_a_loop_ends_with_it():
+    """Whatever its connections say to that, and though it is not known any more."""
+    clients, done = Clients("redis://localhost:1"), []
+    clients.source = SimpleNamespace(for_tasks=lambda: closing(done, "its own"))
+
+    async def main():
+        client = await clients._of_loop()
+        assert await clients._of_loop() is client
+        [(known, guard)] = clients._loops.values()
+        assert known is client
+        clients._loops.clear()
+        await guard.aclose()
+
+    asyncio.run(main())
+    assert done == ["its own", "its own's first", "its own's second"]
+
+
+def test_a_loop_that_is_closed_is_told_nothing():
+    """It has closed its client, or cannot any more."""
+    clients, loop, done = Clients("redis://localhost:1"), asyncio.new_event_loop(), []
+    clients.source = SimpleNamespace(for_tasks=lambda: closing(done, "its own"))
+    loop.run_until_complete(clients._of_loop())
+    loop.close()
+    clients.close()
+    assert done == []
+
+
+def test_a_child_keeps_its_parents_connections():
+    """Ended there, they would be ended here."""
+    clients, told = made(Server)
+    parents, loops = clients._threads, clients._loops
+    loop = asyncio.new_event_loop()
+    loops[loop] = "client", "guard"
+    clients.after_fork()
+    assert module._of_parents.pop() == (parents, [("client", "guard")])
+    assert (clients._threads, len(clients._loops), told.done) == (None, 0, [])
+    loop.close()
 
 
 # -- which run of the server ---------------------------------------------------------------------------
@@ -387,6 +476,93 @@ def test_a_line_that_cannot_be_made():
     with pytest.raises(Trouble, match=r"^gone$") as caught:
         clients.subscribe([b"own"])
     assert caught.value.__suppress_context__
+
+
+class Socket:
+    """Of a line: what it receives, and what was done with it."""
+
+    def __init__(self, *received):
+        self.received, self.done = [*received], []
+
+    def settimeout(self, seconds):
+        self.done.append(seconds)
+
+    def recv(self, most):
+        assert most == 65_536
+        come = self.received.pop(0)
+        if isinstance(come, Exception):
+            raise come
+        return come
+
+    def shutdown(self, how):
+        self.done.append(how)
+        raise OSError("it has ended")
+
+
+def line_of(*received):
+    sock = Socket(*received)
+
+    def fail(*_):
+        raise AWAY
+
+    return Line(SimpleNamespace(connect=lambda: None, _sock=sock, send_command=fail, disconnect=fail)), sock
+
+
+MESSAGE = b"*3\r\n$7\r\nMESSAGE\r\n$3\r\nown\r\n$5\r\nhello\r\n"
+
+
+def test_how_long_a_line_waits():
+    """It is told the system where it changes, and is never nothing, which would be another kind of wait."""
+    line, sock = line_of(MESSAGE[:20], MESSAGE[20:], TimeoutError(), MESSAGE, TimeoutError())
+    assert line.receive(1.0) == ("message", b"own", b"hello")
+    assert line.receive(1.0) is None
+    assert sock.done == [1.0]
+    assert line.receive(0.0) == ("message", b"own", b"hello")
+    assert line.receive(0.0) is None
+    assert sock.done == [1.0, 0.001]
+
+
+def test_a_line_that_has_ended():
+    """Who receives or sends gets a trouble; who ends it, nothing."""
+    line, sock = line_of(b"")
+    with pytest.raises(Trouble, match=r"^the server has closed the connection$"):
+        line.receive(1.0)
+    with pytest.raises(Trouble, match=r"^gone$"):
+        line.send("PING")
+    line.cut(), line.close()
+    assert sock.done[1:] == [socket.SHUT_RDWR]
+
+
+@pytest.mark.parametrize(
+    ("data", "parts", "rest"),
+    [
+        (MESSAGE, [b"MESSAGE", b"own", b"hello", b"", b""], b""),
+        (MESSAGE + b"*", [b"MESSAGE", b"own", b"hello", b"", b""], b"*"),
+        (b"*1\r\n+OK\r\n", [b"OK", b"", b""], b""),
+        (b"*4\r\n:1\r\n$-1\r\n$0\r\n\r\n:22\r\n", [b"1", b"", b"", b"22", b"", b""], b""),
+    ],
+)
+def test_a_message_of_its_own(data, parts, rest):
+    """Is read as soon as its last byte has come, and not before."""
+    found, left = module._message(data)
+    assert (found, left) == (parts, rest)
+    for end in range(len(data) - len(rest)):
+        assert module._message(data[:end]) is None
+
+
+@pytest.mark.parametrize("data", [b"\r\n", b"+OK\r\n", b"*1\r\n,1.5\r\n"])
+def test_what_is_no_message(data):
+    """Though it may look as if more were to come."""
+    with pytest.raises(ValueError, match=r"^the bus was answered with what is no message$"):
+        module._message(data)
+
+
+@pytest.mark.parametrize(("data", "text"), [(b"ERR \xff", "ERR \ufffd"), (b"x" * 301, "x" * 300)])
+def test_an_error_on_a_line(data, text):
+    """In whatever bytes."""
+    with pytest.raises(Trouble) as caught:
+        module._message(b"-" + data + b"\r\n")
+    assert (caught.value.kind, caught.value.text) == (Kind.REFUSED, text)
 
 
 # -- what errors mean ----------------------------------------------------------------------------------
