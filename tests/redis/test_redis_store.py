@@ -12,6 +12,7 @@ import pytest
 
 from singleflight import single_flight_ttl
 from singleflight.fleet.envelopes import Envelope
+from singleflight.fleet.serializers import Codec
 from singleflight.redis import RedisStore
 from singleflight.redis.entries import Terms, lives
 
@@ -176,6 +177,18 @@ def test_the_tier_of_a_function():
         store.tier_for(cache, partial(print))
     for nameless, identity in ((partial(print), "functools.None"), (str.upper, "None.str.upper")):
         assert RedisStore(URL).tier_for(cache, nameless).identity == identity
+
+
+def test_the_annotation_of_a_function_types_its_values():
+    """Where no serializer is named."""
+
+    def price(symbol) -> dict[str, float]:
+        raise AssertionError
+
+    cache = single_flight_ttl(ttl=60, name="price")(price)._self_cache
+    tier = RedisStore(URL).tier_for(cache, price)
+    tier.settle()
+    assert tier.version == Codec(price, None).fingerprint(None)
 
 
 def test_a_flush_waits_for_as_long_as_it_is_told():
