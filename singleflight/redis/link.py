@@ -11,6 +11,7 @@ import random
 import socket
 import time
 import weakref
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..common.logs import log
@@ -77,6 +78,15 @@ class Function(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Sending:
+    """A change of one key that is on its way to the server, until then at most."""
+
+    number: int
+    until: float
+    is_left: bool = False  # the keeper had something for this key
+
+
 class Link:
     """All that the functions of one `RedisStore`, and of what `with_` made of it, have in common.
 
@@ -122,7 +132,7 @@ class Link:
         self.drops = Drops()
         self._refused: set[int] = set()  # numbers of drops that the server has refused
         self._again_at: float | None = None  # when it is told them again
-        self._sending: dict[int, float] = {}  # numbers of puts that are on their way, each until when at most
+        self._sending: dict[tuple[bytes, bytes], Sending] = {}  # by function and key
         self.cuts: dict[bytes, int] = {}
         self._numbers = 0
         self._named: set[str] = set()  # rights that were found missing, each told once
@@ -187,7 +197,7 @@ class Link:
         """Return what names one lease: no other claim has the same."""
         with self.lock:
             self._numbers += 1
-            return self.me + self._numbers.to_bytes(8, "big")
+            return self.me + self._numbers.to_bytes(8)
 
     def failed(self, trouble: Trouble, period: int) -> bool:
         """A question of a flight failed. Return True if the server takes no writes, but answers."""
@@ -248,25 +258,36 @@ class Link:
         with self.lock:
             return self.drops.current(drop)
 
-    def takes(self, drop: Drop, anyway: bool = False) -> bool:
+    def takes(self, drop: Drop, anyway: bool = False, leaves: bool = False) -> bool:
         """Return True if whoever asks is to send a drop, and tells with `sent` when it was answered.
 
-        A put that is sent twice at once might arrive after what others have put since, and take its place.
-        So False means: it is on its way, wait and see what comes of that. For no longer than it can take.
+        What concerns one key is sent by one at a time: of two connections the older change might arrive last,
+        and a put that is sent twice might take the place of what others have put since. So False means: wait
+        and see what comes of that, for no longer than it can take; or (`leaves`) leave it to whoever sends.
         """
-        if drop.kind != "put":
+        if drop.kind not in ("put", "drop"):
             return True
+        key = drop.function, drop.name
         with self.lock:
             now = time.monotonic()
-            if self._sending.get(drop.number, now) > now and not anyway:
+            busy = self._sending.get(key)
+            if busy is not None and busy.until > now and not anyway:
+                busy.is_left |= leaves
                 return False
-            self._sending[drop.number] = now + _TRIPS * self.timeout
+            self._sending[key] = Sending(drop.number, now + _TRIPS * self.timeout)
         return True
 
     def sent(self, drop: Drop) -> None:
-        """What was taken is not on its way any more."""
+        """What was taken is not on its way any more. The keeper is given what it has left to this one."""
+        key = drop.function, drop.name
         with self.lock:
-            self._sending.pop(drop.number, None)
+            busy = self._sending.get(key)
+            if busy is None or busy.number != drop.number:
+                return  # another one has taken it, when this was to be answered no more
+            del self._sending[key]
+            later = self.drops.current(drop) if busy.is_left else None
+        if later is not None:
+            self.keeper.hand_over(*self.orders(later))
 
     def confirm(self, drop: Drop, reply: Any) -> None:
         """The server has done it."""
@@ -297,14 +318,12 @@ class Link:
 
         def wanted() -> bool:
             nonlocal taken
-            taken = taken or (self.current(drop) is drop and self.takes(drop, replay))
+            taken = taken or (self.current(drop) is drop and self.takes(drop, replay, leaves=True))
             return taken
 
         def done(reply: Any) -> None:
             replies.append(reply)
             if len(replies) == len(calls):
-                if taken:
-                    self.sent(drop)
                 try:
                     later = function.told(drop, era, sent, replies, again)
                 except Trouble as trouble:
@@ -312,6 +331,9 @@ class Link:
                 else:
                     if later is not None:
                         self.keeper.hand_over(*self.orders(drop, later))
+                finally:
+                    if taken:
+                        self.sent(drop)
 
         return [Order(call, done, wanted) for call in calls]
 
@@ -338,10 +360,8 @@ class Link:
     def answered(self) -> None:
         """A probe was answered: what is owed is asked for next."""
         with self.lock:
-            change = self.breaker.answered(time.monotonic())
-            if change is not None:
+            if self.breaker.answered(time.monotonic()) is not None:
                 self._refused.clear()
-        self._tell(change)
 
     def owed(self) -> list[Order]:
         """Return, in order, what must reach the server before it is asked as usual.

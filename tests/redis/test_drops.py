@@ -293,8 +293,8 @@ class Puts:
         takes, clients = self.link.takes, self.link.clients
         call_all, acall_all = clients.call_all, clients.acall_all
 
-        def taking(drop, *args):
-            self.asked.append(takes(drop, *args))
+        def taking(drop, *args, **options):
+            self.asked.append(takes(drop, *args, **options))
             return self.asked[-1]
 
         def sending(calls):
@@ -322,7 +322,7 @@ class Puts:
         [drop] = self.link.drops.unconfirmed()
         return drop, tell
 
-    def wait_for(self, whom):
+    def wait_for(self, whom):  # "keeper", or another thread
         """Wait until one of them sends it."""
         assert self.entered.acquire(timeout=PATIENCE)
         assert [name == "singleflight-keeper" for name in self.sent] == [whom == "keeper"]
@@ -357,6 +357,35 @@ def test_a_put_that_the_keeper_is_sending_is_awaited(unhurried, pool, colour, wa
     assert called(a, "ASML") == 71
 
 
+@pytest.mark.parametrize("later", ["put", "invalidate"])
+@pytest.mark.parametrize("first", ["keeper", "thread"])
+def test_what_is_changed_later_arrives_later(unhurried, pool, first, later):
+    """By an event loop and by a thread, in either order: each sends by a connection of its own."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body), unhurried(body)
+    assert a("warm") == 1
+    puts = Puts(a)
+
+    async def in_loop(change, *args):
+        change(*args)
+
+    def change(where, *args):
+        if where == "thread":
+            return pool.submit(*args)
+        return asyncio.run(in_loop(*args))
+
+    before = change(first, a.put, 70, "ASML")
+    puts.wait_for(first)
+    second = (a.put, 71, "ASML") if later == "put" else (a.invalidate, "ASML")
+    after = change("keeper" if first == "thread" else "thread", *second)
+    until(lambda: False in puts.asked)
+    puts.gate.set()
+    for each in (before, after):
+        assert each is None or each.result(PATIENCE) in (None, True)
+    assert puts.link.keeper.flush(PATIENCE)
+    assert b("ASML") == (71 if later == "put" else 2)
+
+
 def gives_nothing(keys):
     return {}
 
@@ -389,21 +418,27 @@ def test_a_put_that_a_claim_is_sending_is_left_to_it(unhurried, pool, colour, so
     assert b("ASML") == 70
 
 
-def test_for_how_long_a_put_is_on_its_way(fleet, monkeypatch):
-    """Until it was answered, or cannot be any more; after an outage it is sent anyway. Other drops may be."""
-    price = fleet(Loads())
-    link, now = price._self_cache.tier.link, SimpleNamespace(at=1000.0)
+def test_for_how_long_a_change_is_on_its_way(fleet, monkeypatch):
+    """Until it was answered, or cannot be any more; after an outage it is sent anyway. Each key by itself."""
+    tier = fleet(Loads())._self_cache.tier
+    link, now = tier.link, SimpleNamespace(at=1000.0)
     monkeypatch.setattr(links, "time", SimpleNamespace(monotonic=lambda: now.at))
-    put, other, drop = link.note("put", price._self_cache.tier, b"k"), Drop("put", b"f", b"o", 0), None
-    drop = link.note("drop", price._self_cache.tier, b"d")
-    assert [link.takes(each) for each in (put, put, other, drop, drop)] == [True, False, True, True, True]
+    put, other = link.note("put", tier, b"k"), link.note("drop", tier, b"o")
+    cut, clear = Drop("cut", b"f", b"k", 0), Drop("clear", b"f", b"", 0)
+    assert [link.takes(each) for each in (put, put, other, other)] == [True, False, True, False]
+    assert all(link.takes(each) for each in (cut, cut, clear, clear))
     link.sent(other), link.sent(other)
     assert [link.takes(each) for each in (put, other)] == [False, True]
+    later = link.note("drop", tier, b"k")
     now.at += 3 * link.timeout - 0.001
-    assert not link.takes(put)
+    assert not link.takes(later)
     now.at += 0.001
-    assert [link.takes(put), link.takes(put), link.takes(put, True)] == [True, False, True]
-    link.confirm(put, 1), link.confirm(drop, 1)
+    assert [link.takes(later), link.takes(later), link.takes(put, True)] == [True, False, True]
+    link.sent(later)
+    assert not link.takes(later)
+    link.sent(put)
+    assert link.takes(later)
+    link.confirm(later, 1), link.confirm(other, 1)
 
 
 # -- what ends in the middle ---------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def now(monkeypatch):
 
 @pytest.fixture
 def link(now):
-    made = Link("redis://localhost:1", prefix="sf", lease=2.0, timeout=0.2)
+    made = Link("redis://localhost:1", prefix="sf", lease=2.0, timeout=0.3)
     made.keeper = Keeper()
     made.bus = SimpleNamespace(up=True, kicked=0)
     made.bus.kick = lambda: setattr(made.bus, "kicked", made.bus.kicked + 1)
@@ -120,7 +120,7 @@ def lost(link):
 
 def test_what_a_process_is_called():
     """Its channel is its own; its keeper renews for as long as a lease lasts, in milliseconds."""
-    link, other = (Link("redis://localhost:1", prefix="sf", lease=2.0, timeout=0.2) for _ in range(2))
+    link, other = (Link("redis://localhost:1", prefix="sf", lease=2.0, timeout=0.3) for _ in range(2))
     assert link.channel == b"sf:p:" + link.me.hex().encode()
     assert (len(link.me), link.me == other.me) == (8, False)
     assert link.name == f"process {os.getpid()} on {socket.gethostname()}"
@@ -134,7 +134,7 @@ def test_what_a_process_is_called():
         link.lock,
     )
     assert (link.bus._heard, link.bus._gap, link.bus._silent) == (link._heard, link._gap, link._silent)
-    assert link.clients.source.timeout == 0.2
+    assert link.clients.source.timeout == 0.3
     tokens = [link.new_token(), link.new_token()]
     assert tokens == [link.me + number.to_bytes(8, "big") for number in (1, 2)]
 
@@ -217,12 +217,17 @@ def test_what_is_owed_is_sent_though_another_is_sending_it(link, function, now):
     assert len(sent(link.owed(), 1, [b"5", b"6"])) == 2
 
 
-def test_a_probe_that_failed(link, now):
+def test_a_probe_that_failed(link, function, now, caplog):
     """The next one comes later; what is refused is named, and does not count as lost."""
     link.troubled(RIGHTS)
     assert not link.is_away()
     link.troubled(AWAY)
     assert link.probe_at() == now.at + 0.25
+    assert function.events == [("degraded", None, {"reason": "it is away"})]
+    assert caplog.messages == [
+        "sf: it is rights; values are loaded by each process for itself",
+        "sf: it is away; this process works alone until it answers",
+    ]
     now.at += 1
     link.troubled(AWAY)
     assert link.probe_at() == now.at + 0.5
@@ -316,6 +321,28 @@ def test_a_put_is_sent_by_one_at_a_time(link, function):
     assert link.takes(put)
 
 
+def test_what_the_keeper_leaves_to_another_one(link, function):
+    """It is given that back when it was answered, or what took its place; nothing where that is confirmed."""
+    first = link.note("put", function, KEY, "payload")
+    assert link.takes(first)
+    assert sent(link.orders(first)) == []
+    second = link.note("drop", function, KEY, b"written")
+    assert sent(link.orders(second)) == []
+    link.sent(second)
+    assert link.keeper.orders == []
+    link.sent(first)
+    assert link.keeper.sends(1, 2) == [("drop", KEY, Numbers(5, 6)), "numbers"]
+    assert not link.pending()
+    third = link.note("put", function, KEY, "payload")
+    assert link.takes(third)
+    assert not link.takes(third)
+    link.sent(third)
+    assert link.takes(third)
+    assert sent(link.orders(third)) == []
+    link.confirm(third, 1), link.sent(third)
+    assert link.keeper.orders == []
+
+
 @pytest.mark.parametrize("trouble", [REFUSED, RIGHTS])
 def test_a_drop_that_is_refused(link, function, now, trouble):
     """It is sent again after a pause; meanwhile it holds nothing up when the server comes back."""
@@ -405,8 +432,8 @@ def test_which_cuts_are_known(link, monkeypatch):
     link.bus.up = False
     assert link.known_cuts([b"a"]) == {}
     monkeypatch.setattr(module, "_MOST_CUTS", 3)
-    link.learn_cuts({b"c": 5}, 0)
-    assert len(link.cuts) == 3
+    link.learn_cuts({b"c": 0}, 0)
+    assert link.cuts == {b"a": 7, b"b": 4, b"c": 0}
     link.learn_cuts({b"d": 6}, 0)
     assert link.cuts == {b"d": 6}
 
