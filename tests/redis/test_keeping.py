@@ -20,6 +20,10 @@ THIRD = LEASE / 3000
 AWAY, REFUSED = Trouble(Kind.AWAY, "gone"), Trouble(Kind.REFUSED, "no")
 
 
+class Struck(BaseException):
+    """An interrupt."""
+
+
 class Clients:
     """Answers what a test has put down for it, or 1; and notes what it was sent."""
 
@@ -340,11 +344,12 @@ def test_a_start_that_is_interrupted(kept, monkeypatch):
     def interrupted(thread):
         made.append(thread)
         start(thread)
-        raise KeyboardInterrupt
+        raise Struck
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Struck):
         kept.keeper.nudge()
+    monkeypatch.undo()
     kept.round()
     assert made == [kept.keeper._thread]
 
