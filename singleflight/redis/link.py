@@ -120,7 +120,7 @@ class Link:
         self._begin()
         renew_in_children(self)
 
-    def _begin(self) -> None:
+    def _begin(self, period: int = 0) -> None:
         """All that is this process's own; nothing connects yet."""
         self.clients = Clients(self._source, timeout=self.timeout)
         self.lock = new_lock()
@@ -129,6 +129,7 @@ class Link:
         self.name = f"process {os.getpid()} on {socket.gethostname()}"
         self.channel = f"{self.prefix}:p:{self.me.hex()}".encode()
         self.breaker = Breaker(time.monotonic())
+        self.breaker.period = period
         self.drops = Drops()
         self._refused: set[int] = set()  # numbers of drops that the server has refused
         self._again_at: float | None = None  # when it is told them again
@@ -497,7 +498,7 @@ class Link:
     def close(self) -> None:
         """End the threads and close the connections; the next call makes new ones."""
         keeper, bus, clients = self.keeper, self.bus, self.clients
-        self._begin()
+        self._begin(self.breaker.period + 1)  # what is asked now fails, which says nothing of the server
         keeper.stop()
         bus.stop()
         clients.close()

@@ -491,6 +491,8 @@ def test_a_link_that_is_closed(link, function):
     link.note("clear", function)
     me = link.me
     link.close()
+    assert link.period() == 1
+    link.failed(Trouble(Kind.AWAY, "the store is closed"), 0)  # asked before, by a connection that is closed
     assert done == ["keeper", "bus", "clients"]
     assert link.me != me
     assert (link.pending(), link.is_away(), link.functions()) == (False, False, [function])
