@@ -328,6 +328,7 @@ def test_what_the_keeper_leaves_to_another_one(link, function):
     assert sent(link.orders(first)) == []
     second = link.note("drop", function, KEY, b"written")
     assert sent(link.orders(second)) == []
+    assert not link.takes(second)  # nor does a thread get it, which waits
     link.sent(second)
     assert link.keeper.orders == []
     link.sent(first)
