@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from . import scripts
@@ -271,10 +272,9 @@ class Keeper:
 
     def _send(self, orders: Sequence[Order]) -> None:
         """Send them and tell what came back. Raises the first `Trouble`."""
-        orders = [order for order in orders if order.wanted()]
+        wanted = (order for order in orders if order.wanted())  # asked when its turn has come
         troubles = []
-        for first in range(0, len(orders), BATCH):
-            batch = orders[first : first + BATCH]
+        while batch := list(islice(wanted, BATCH)):
             try:
                 replies = self._clients.call_all([order.call for order in batch])
             except Trouble as trouble:

@@ -155,6 +155,17 @@ def test_orders_that_come_before_it_looks(kept):
     assert kept.clients.sent == [[one.call, other.call]]
 
 
+def test_an_order_is_wanted_when_its_turn_has_come(kept):
+    """And not before: what was sent until then may have done it."""
+    done = []
+    orders = [Order(scripts.command("GET", number), done.append) for number in range(BATCH)]
+    late = Order(scripts.command("GET", "late"), done.append, lambda: not done)
+    later = Order(scripts.command("GET", "later"), done.append, lambda: len(done) == BATCH)
+    kept.keeper.hand_over(*orders, late, later)
+    kept.round()
+    assert kept.clients.sent == [[order.call for order in orders], [later.call]]
+
+
 def test_a_batch_that_is_lost(kept):
     """Each of its orders is told, and the next batch is sent; the first trouble is told once."""
     done = []
