@@ -155,7 +155,7 @@ def test_plain_commands():
 
 def test_names():
     """Of an entry's two hashes; as long as fits into a byte with what is behind it."""
-    assert scripts.Place(b"sf:{f:k}:e", b"sf:{f:k}:f") == PLACE
+    assert scripts.place("sf:{f:k}") == (b"sf:{f:k}:e", b"sf:{f:k}:f")
     assert len(scripts.place("x" * 250).values) == 252
 
 
