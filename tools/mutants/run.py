@@ -161,7 +161,12 @@ TESTS = {
         *(*DECIDING, *MODELS, *CALLS, "core/test_unseating.py"),
         *("threads/test_deadlock.py", "threads/test_cycles.py", "mixed/test_loops.py"),
     ],
-    "controls": [*HITS, "core/test_spoilt_store.py", "contract/test_spoilt_keys.py"],
+    "controls": [
+        *HITS,
+        "core/test_controls_told.py",
+        "core/test_spoilt_store.py",
+        "contract/test_spoilt_keys.py",
+    ],
     "bulk_call": BULK,
     "batch": BULK,
     "window": ["core/test_windows.py", "core/test_members.py", *WINDOWS, "redis/test_gathering.py"],
