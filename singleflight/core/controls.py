@@ -53,9 +53,10 @@ def invalidate(cache: Cache, key: Hashable) -> bool:
     if cache.tier is None:
         return invalidate_here(cache, key)
     tell = cache.tier.drop(key)
-    dropped = invalidate_here(cache, key)
-    tell()
-    return dropped
+    try:
+        return invalidate_here(cache, key)
+    finally:
+        tell()
 
 
 def invalidate_here(cache: Cache, key: Hashable) -> bool:
@@ -76,7 +77,16 @@ def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
     """Invalidate every key that the predicate picks; how many there were. It runs under no lock."""
     if not callable(predicate):
         raise TypeError(f"predicate: expected a callable of the key, got {shown(predicate)}")
-    tell = None if cache.tier is None else cache.tier.drop_all()  # which keys others have is not known here
+    if cache.tier is None:
+        return _invalidate_where(cache, predicate)
+    tell = cache.tier.drop_all()  # which keys others have is not known here
+    try:
+        return _invalidate_where(cache, predicate)
+    finally:
+        tell()
+
+
+def _invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
     with mutex:
         slots = cache.locks.live()
         for batch in cache.batches:
@@ -84,10 +94,7 @@ def invalidate_where(cache: Cache, predicate: Callable[[Any], object]) -> int:
     records = cache.store.records()  # second: a flight is stored before it leaves its slot
     keys, spoilt = _keys_of(cache, slots, records)
     dropped = sum(invalidate_here(cache, key) for key in keys if predicate(plain(key)))
-    dropped += _drop_spoilt(cache, [of for of in spoilt if predicate(plain(of.key))])
-    if tell is not None:
-        tell()
-    return dropped
+    return dropped + _drop_spoilt(cache, [of for of in spoilt if predicate(plain(of.key))])
 
 
 def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
@@ -95,11 +102,13 @@ def invalidate_tag(cache: Cache, tags: tuple[str, ...]) -> int:
     static = cache.options.tags
     if not callable(static):
         return drop(cache) if any(tag in static for tag in tags) else 0
-    tell = None if cache.tier is None else cache.tier.cut(tags)
-    dropped = cut(cache, tags)
-    if tell is not None:
+    if cache.tier is None:
+        return cut(cache, tags)
+    tell = cache.tier.cut(tags)
+    try:
+        return cut(cache, tags)
+    finally:
         tell()
-    return dropped
 
 
 def cut(cache: Cache, tags: tuple[str, ...]) -> int:
@@ -128,11 +137,13 @@ def _oldest_in_flight(cache: Cache, number: int) -> int:
 
 def drop(cache: Cache, owner: InstanceKey | None = None) -> int:
     """Drop the entries and detach the flights of one instance, or of all; how many entries there were."""
-    tell = None if cache.tier is None else cache.tier.drop_all()
-    dropped = drop_here(cache, owner)
-    if tell is not None:
+    if cache.tier is None:
+        return drop_here(cache, owner)
+    tell = cache.tier.drop_all()
+    try:
+        return drop_here(cache, owner)
+    finally:
         tell()
-    return dropped
 
 
 def drop_here(cache: Cache, owner: InstanceKey | None = None) -> int:
@@ -217,25 +228,42 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
     tell = None
     if cache.tier is not None:
         record, tell = cache.tier.put(key, record)  # raises what cannot be shared: then nothing has changed
-    _detach(cache, key)
-    if cache.tell.wants("hit"):
-        record.deadline = -inf
     try:
-        gone = cache.store.put(record)
-    except Exception:  # of a policy: what it took the place of goes all the same
-        cache.store.forget(key)
-        raise
-    _detach(cache, key)  # a flight that began in between is refused by the store; nobody is to join it now
-    if cache.tell.wants("put"):
-        cache.tell.tell("put", key, value=value)
-    cache.tell.gone(gone or [], now)
-    if tell is not None:
-        tell()
+        _detach(cache, key)
+        if cache.tell.wants("hit"):
+            record.deadline = -inf
+        try:
+            gone = cache.store.put(record)
+        except Exception:  # of a policy: what it took the place of goes all the same
+            cache.store.forget(key)
+            if cache.tier is not None:
+                tell = cache.tier.drop(key)
+            raise
+        _detach(
+            cache, key
+        )  # a flight that began in between is refused by the store; nobody is to join it now
+        if cache.tell.wants("put"):
+            cache.tell.tell("put", key, value=value)
+        cache.tell.gone(gone or [], now)
+    finally:
+        if tell is not None:
+            tell()
 
 
 def clear(cache: Cache) -> None:
     """Drop all entries, detach all flights, forget idle locks and zero the counts."""
-    tell = None if cache.tier is None else cache.tier.drop_all()
+    if cache.tier is None:
+        _clear(cache)
+        return
+    tell = cache.tier.drop_all()
+    try:
+        _clear(cache)
+        cache.tier.reset()
+    finally:
+        tell()
+
+
+def _clear(cache: Cache) -> None:
     settle()
     keeper, resets = cache.keeper, cache.counts.resets
     before = None if keeper is None else keeper.counted()
@@ -253,10 +281,6 @@ def clear(cache: Cache) -> None:
         if keeper is not None and cache.counts.resets == resets:  # once, whoever else clears at this moment
             keeper.keep(before)
         cache.counts.reset()
-    if cache.tier is not None:
-        cache.tier.reset()
-    if tell is not None:
-        tell()
 
 
 def entry(cache: Cache, key: Hashable) -> Entry[Any] | None:

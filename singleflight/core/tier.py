@@ -43,7 +43,8 @@ class Tier(Protocol):
         ...
 
     # Each of these notes a change before it is made here, so that no flight that begins from then on finds
-    # what was there before. Once it is made here, what they return is called, to tell the other processes.
+    # what was there before. Once it is made here, or was cut short, what they return is called, to tell the
+    # other processes: what is noted and never told would be owed for good.
 
     def drop(self, key: Hashable) -> Callable[[], object]:
         """A key is about to be invalidated here, and for every process."""

@@ -10,7 +10,8 @@ The last drop of a key counts: a put after an invalidation is a put, which drops
 cleared function forgets its drops before that. A function with more than `limit` drops forgets them for a
 clear, which drops more than was asked for, and never less. Drops keep the order in which they were noted.
 
-A drop is confirmed by identity: what was noted for the same key in the meantime stays. It may be sent twice.
+A drop is confirmed by identity: what was noted for the same key in the meantime stays. It may be sent twice,
+but not at once: who sends what concerns a key says so first (`Link.takes`), so that changes arrive in order.
 
 Not thread-safe: call it under the store's own lock.
 """

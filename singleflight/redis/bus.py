@@ -143,9 +143,9 @@ class Bus:
             with self._starting:
                 if not self._runs() and not self._stopped:
                     thread = threading.Thread(target=self._run, name="singleflight-bus", daemon=True)
+                    self._thread = thread  # first: an interrupt may end `start` when it runs
                     with suppress(RuntimeError):  # the interpreter ends, or it cannot have one more
                         thread.start()
-                        self._thread = thread
 
     def _runs(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -185,7 +185,7 @@ class Bus:
         line = self._line
         if line is not None:
             line.cut()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout)
 
     def after_fork(self) -> None:

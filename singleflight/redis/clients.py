@@ -10,9 +10,10 @@ import asyncio
 import random
 import socket
 import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -80,17 +81,14 @@ class Clients:
     def call(self, call: Call) -> Any:
         """Return the raw reply. Raises `Trouble`. Not on an event loop's thread."""
         try:
-            client = self._threads or self._connect()
-            try:
-                if call.script is None:
-                    return client.execute_command(*call.args)
-                return _run(client, self.source.library, _packed(call))
-            except Exception as error:
-                if not _is_unknown(error):
-                    raise
-            return client.execute_command(*_packed(call, text=True))
+            [reply] = self._run([_packed(call)])
+            if _is_unknown(reply):
+                [reply] = self._run([_packed(call, text=True)])
         except Exception as error:
             raise trouble_of(error) from None
+        if isinstance(reply, Exception):
+            raise trouble_of(reply)
+        return reply
 
     def call_all(self, calls: Sequence[Call]) -> list[Any]:
         """Return the replies to several calls in one pipeline, in order, with a `Trouble` for a failed one.
@@ -98,25 +96,48 @@ class Clients:
         Raises `Trouble` if the server was lost. Calls with the same keys are executed in order; one that
         follows a script that the server does not know may be executed twice.
         """
-        if len(calls) == 1:  # a pipeline takes longer
+        if len(calls) == 1:
             try:
                 return [self.call(calls[0])]
             except Trouble as trouble:
                 return [_unless_lost(trouble)]
         try:
-            client = self._threads or self._connect()
             rounds = _rounds(calls)
             commands = next(rounds)
             while True:
-                with client.pipeline(transaction=False) as pipeline:
-                    for command in commands:
-                        pipeline.execute_command(*command)
-                    replies = pipeline.execute(raise_on_error=False)
-                commands = rounds.send(replies)
+                commands = rounds.send(self._run(commands))
         except StopIteration as end:
             return _replies(end)
         except Exception as error:
             raise trouble_of(error) from None
+
+    def _run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands by a connection of the pool; a cluster's client finds the nodes itself.
+
+        Errors of the server are among the replies. What the libraries' own ways add (retries, metrics, parsed
+        replies) takes a fifth of the round trip, and an interrupt may leave a reply behind, for another call.
+        """
+        client = self._threads or self._connect()
+        pool = getattr(client, "connection_pool", None)
+        if pool is None:
+            if len(commands) == 1:  # a pipeline takes longer, and sends no command that has no key
+                return [_reply(partial(client.execute_command, *commands[0]))]
+            with client.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                replies: list[Any] = pipeline.execute(raise_on_error=False)
+                return replies
+        names = ("EVALSHA",) if self.source.library == "valkey" else ()
+        connection = pool.get_connection(*names)
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            return [_reply(connection.read_response) for _ in commands]
+        except BaseException as struck:
+            if not isinstance(struck, Exception):  # an interrupt: replies are still to come
+                connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
 
     def _connect(self) -> Any:
         """Make the client of the threads; under no lock, since a cluster's is asked for its slots."""
@@ -356,12 +377,16 @@ def trouble_of(error: Exception) -> Trouble:
     """
     if isinstance(error, Trouble):
         return error
-    names = {kind.__name__ for kind in type(error).__mro__}
+    names = _names(error)
     text = " ".join(str(error).split())[:300] or type(error).__name__
     if "NoPermissionError" in names or "NOPERM" in text:
         return Trouble(Kind.RIGHTS, text)
     soon = names & {"ClusterDownError", "TryAgainError"} or text.startswith(_SOON)
     return Trouble(Kind.REFUSED if "ResponseError" in names and not soon else Kind.AWAY, text)
+
+
+def _names(error: Exception) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _refusal(text: str) -> Trouble:
@@ -390,24 +415,14 @@ def _is_unknown(error: object) -> bool:
     return type(error).__name__ == "NoScriptError"
 
 
-def _run(client: Any, library: str, command: Sequence[Any]) -> Any:
-    """Send a script by a connection of the client's pool; a cluster's client finds the node itself.
-
-    What `execute_command` adds (retries and metrics of its own) takes a fifth of the round trip.
-    """
-    pool = getattr(client, "connection_pool", None)
-    if pool is None:
-        return client.execute_command(*command)
-    connection = pool.get_connection("EVALSHA") if library == "valkey" else pool.get_connection()
+def _reply(ask: Callable[[], Any]) -> Any:
+    """Return the reply, also one that is an error."""
     try:
-        connection.send_command(*command)
-        return connection.read_response()
-    except BaseException as struck:
-        if not isinstance(struck, Exception):  # an interrupt: the reply is still to come
-            connection.disconnect()
-        raise
-    finally:
-        pool.release(connection)
+        return ask()
+    except Exception as error:
+        if "ResponseError" not in _names(error):
+            raise
+        return error
 
 
 def _packed(call: Call, *, text: bool = False) -> Sequence[Any]:

@@ -26,12 +26,13 @@ from ..fleet.serializers import Codec
 from ..storage.policy import weight_from
 from ..storage.record import Record, WeighedRecord
 from . import scripts
-from .clients import raise_trouble
+from .clients import Trouble, raise_trouble
 from .link import Link
 
 __all__ = ["Entries", "SharedRecord", "Terms", "lives", "mark_of", "milliseconds"]
 
 _LONGEST = 30 * 86_400.0  # seconds that the server keeps a value which never expires
+_GLANCE = 0.002  # seconds between looks at what another way is sending
 _COUNTS = ("shared_hits", "shared_waits", "refused", "leases_lost", "degraded", "unreadable")
 
 
@@ -198,18 +199,28 @@ class Entries:
 
     # -- drops ---------------------------------------------------------------------------------------
 
-    def sending(self, drop: Drop) -> Generator[list[scripts.Call], list[Any], None]:
-        """Tell the server of a drop, if it is not confirmed. Yields calls, is sent their replies.
+    def sending(self, drop: Drop) -> Generator[list[scripts.Call] | float, list[Any], None]:
+        """Tell the server of a drop, if it is not confirmed. Yields calls, is sent their replies; or seconds.
 
-        Raises `Trouble` if one of them is that.
+        Raises `Trouble` if one of them is that. Where an interrupt ends this the keeper sends it.
         """
         sent: Numbers | None = self.latest()
         again = False
         # Each time: another way may have confirmed it meanwhile, and others may have dropped it since.
         while sent is not None and (current := self.link.current(drop)) is not None:
+            if not self.link.takes(current):
+                yield _GLANCE
+                continue
             era = self.link.era
-            replies = yield self.calls_of(current, sent)
-            sent = self.told(current, era, sent, replies, again)
+            try:
+                replies = yield self.calls_of(current, sent)
+                sent = self.told(current, era, sent, replies, again)
+            except BaseException as error:
+                self.link.sent(current)
+                if not isinstance(error, Trouble):  # an interrupt: whether it was told, nobody knows
+                    self.link.keeper.hand_over(*self.link.orders(current))
+                raise
+            self.link.sent(current)
             again = True
 
     def told(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from . import scripts
@@ -164,7 +165,7 @@ class Keeper:
             thread, orders = self._thread, self._orders
             self._orders = []
             self._changed.notify()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout)
         for order in orders:
             order.done(Trouble(Kind.AWAY, "the store is closed"))
@@ -177,9 +178,9 @@ class Keeper:
         """Have the thread look; under the lock."""
         if (self._thread is None or not self._thread.is_alive()) and not self._stopped:
             thread = threading.Thread(target=self._run, name="singleflight-keeper", daemon=True)
+            self._thread = thread  # first: an interrupt may end `start` when it runs
             with suppress(RuntimeError):  # the interpreter ends, or it cannot have one more
                 thread.start()
-                self._thread = thread
         elif needed:
             self._changed.notify()
 
@@ -271,10 +272,9 @@ class Keeper:
 
     def _send(self, orders: Sequence[Order]) -> None:
         """Send them and tell what came back. Raises the first `Trouble`."""
-        orders = [order for order in orders if order.wanted()]
+        wanted = (order for order in orders if order.wanted())  # asked when its turn has come
         troubles = []
-        for first in range(0, len(orders), BATCH):
-            batch = orders[first : first + BATCH]
+        while batch := list(islice(wanted, BATCH)):
             try:
                 replies = self._clients.call_all([order.call for order in batch])
             except Trouble as trouble:

@@ -11,7 +11,7 @@ import random
 import socket
 import time
 import weakref
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..common.logs import log
@@ -33,6 +33,7 @@ __all__ = ["Link"]
 _chance = random.Random().random  # not the shared one: programs seed that, and compare
 _MOST_CUTS = 10_000  # tags of which this process remembers the last cut
 _RETRY = 1.0  # seconds until the server is told again what it has refused
+_TRIPS = 3  # times that one may wait for the server to send one thing: connect, by digest, by text
 
 
 class Function(Protocol):
@@ -77,6 +78,15 @@ class Function(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Sending:
+    """A change of one key that is on its way to the server, until then at most."""
+
+    number: int
+    until: float
+    is_left: bool = False  # the keeper had something for this key
+
+
 class Link:
     """All that the functions of one `RedisStore`, and of what `with_` made of it, have in common.
 
@@ -110,7 +120,7 @@ class Link:
         self._begin()
         renew_in_children(self)
 
-    def _begin(self) -> None:
+    def _begin(self, period: int = 0) -> None:
         """All that is this process's own; nothing connects yet."""
         self.clients = Clients(self._source, timeout=self.timeout)
         self.lock = new_lock()
@@ -119,9 +129,11 @@ class Link:
         self.name = f"process {os.getpid()} on {socket.gethostname()}"
         self.channel = f"{self.prefix}:p:{self.me.hex()}".encode()
         self.breaker = Breaker(time.monotonic())
+        self.breaker.period = period
         self.drops = Drops()
         self._refused: set[int] = set()  # numbers of drops that the server has refused
         self._again_at: float | None = None  # when it is told them again
+        self._sending: dict[tuple[bytes, bytes], Sending] = {}  # by function and key
         self.cuts: dict[bytes, int] = {}
         self._numbers = 0
         self._named: set[str] = set()  # rights that were found missing, each told once
@@ -186,7 +198,7 @@ class Link:
         """Return what names one lease: no other claim has the same."""
         with self.lock:
             self._numbers += 1
-            return self.me + self._numbers.to_bytes(8, "big")
+            return self.me + self._numbers.to_bytes(8)
 
     def failed(self, trouble: Trouble, period: int) -> bool:
         """A question of a flight failed. Return True if the server takes no writes, but answers."""
@@ -247,6 +259,37 @@ class Link:
         with self.lock:
             return self.drops.current(drop)
 
+    def takes(self, drop: Drop, anyway: bool = False, leaves: bool = False) -> bool:
+        """Return True if whoever asks is to send a drop, and tells with `sent` when it was answered.
+
+        What concerns one key is sent by one at a time: of two connections the older change might arrive last,
+        and a put that is sent twice might take the place of what others have put since. So False means: wait
+        and see what comes of that, for no longer than it can take; or (`leaves`) leave it to whoever sends.
+        """
+        if drop.kind not in ("put", "drop"):
+            return True
+        key = drop.function, drop.name
+        with self.lock:
+            now = time.monotonic()
+            busy = self._sending.get(key)
+            if busy is not None and busy.until > now and not anyway:
+                busy.is_left |= leaves
+                return False
+            self._sending[key] = Sending(drop.number, now + _TRIPS * self.timeout)
+        return True
+
+    def sent(self, drop: Drop) -> None:
+        """What was taken is not on its way any more. The keeper is given what it has left to this one."""
+        key = drop.function, drop.name
+        with self.lock:
+            busy = self._sending.get(key)
+            if busy is None or busy.number != drop.number:
+                return  # another one has taken it, when this was to be answered no more
+            del self._sending[key]
+            later = self.drops.current(drop) if busy.is_left else None
+        if later is not None:
+            self.keeper.hand_over(*self.orders(later))
+
     def confirm(self, drop: Drop, reply: Any) -> None:
         """The server has done it."""
         function = self._function(drop.function)
@@ -258,8 +301,11 @@ class Link:
         if not left:
             self.keeper.nudge()  # whoever flushes waits for this
 
-    def orders(self, drop: Drop, newest: Numbers | None = None) -> list[Order]:
-        """Return what the keeper sends for it, again with `newest`; nothing where its function is gone."""
+    def orders(self, drop: Drop, newest: Numbers | None = None, replay: bool = False) -> list[Order]:
+        """Return what the keeper sends for it, again with `newest`; nothing where its function is gone.
+
+        In a `replay`, whoever is sending it may never be answered.
+        """
         function = self._function(drop.function)
         if function is None:
             with self.lock:
@@ -269,6 +315,12 @@ class Link:
         sent = function.latest() if newest is None else newest
         calls = function.calls_of(drop, sent)
         replies: list[Any] = []
+        taken = False
+
+        def wanted() -> bool:
+            nonlocal taken
+            taken = taken or (self.current(drop) is drop and self.takes(drop, replay, leaves=True))
+            return taken
 
         def done(reply: Any) -> None:
             replies.append(reply)
@@ -280,11 +332,11 @@ class Link:
                 else:
                     if later is not None:
                         self.keeper.hand_over(*self.orders(drop, later))
+                finally:
+                    if taken:
+                        self.sent(drop)
 
-        return [Order(call, done, partial(self._is_owed, drop)) for call in calls]
-
-    def _is_owed(self, drop: Drop) -> bool:
-        return self.current(drop) is drop
+        return [Order(call, done, wanted) for call in calls]
 
     def _was_refused(self, drop: Drop, trouble: Trouble) -> None:
         if trouble.kind is not Kind.AWAY:
@@ -309,10 +361,8 @@ class Link:
     def answered(self) -> None:
         """A probe was answered: what is owed is asked for next."""
         with self.lock:
-            change = self.breaker.answered(time.monotonic())
-            if change is not None:
+            if self.breaker.answered(time.monotonic()) is not None:
                 self._refused.clear()
-        self._tell(change)
 
     def owed(self) -> list[Order]:
         """Return, in order, what must reach the server before it is asked as usual.
@@ -323,7 +373,7 @@ class Link:
         with self.lock:
             drops = [drop for drop in self.drops.unconfirmed() if drop.number not in self._refused]
             change = None if drops else self.breaker.recovered(time.monotonic())
-        orders = [order for drop in drops for order in self.orders(drop)]
+        orders = [order for drop in drops for order in self.orders(drop, replay=True)]
         if change is not None:
             self._forget_near()
             self._tell(change)
@@ -448,7 +498,7 @@ class Link:
     def close(self) -> None:
         """End the threads and close the connections; the next call makes new ones."""
         keeper, bus, clients = self.keeper, self.bus, self.clients
-        self._begin()
+        self._begin(self.breaker.period + 1)  # what is asked now fails, which says nothing of the server
         keeper.stop()
         bus.stop()
         clients.close()

@@ -210,7 +210,7 @@ class Passage:
         with link.lock:
             return self.claim.answered(answer, deaf=not link.bus.hears)
 
-    def _settle(self) -> Generator[list[scripts.Call], list[Any], Numbers]:
+    def _settle(self) -> Generator[list[scripts.Call] | float, list[Any], Numbers]:
         """Tell the server what was dropped here and must reach it first; return epoch and last cut."""
         entries, link = self._entries, self._entries.link
         if link.pending():
@@ -246,7 +246,8 @@ class Passage:
     def _wait(self, step: claims.Wait) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
         """Wait for another process. Returns the next step."""
         entries, link, flight, claim = self._entries, self._entries.link, self.flight, self.claim
-        tell, limit = entries.cache.tell, entries.cache.options.wait_timeout
+        cache, limit = entries.cache, entries.cache.options.wait_timeout
+        tell, name = cache.tell, cache.name
         if not self.waited:
             self.waited = True
             entries.count("shared_waits")
@@ -263,9 +264,7 @@ class Passage:
         if found is not None:
             cycle = " -> ".join(found)
             tell.refused(flight.key, cycle, leads=True)
-            error = FlightDeadlock(
-                f"{entries.cache.name}: waiting would never end, over several processes: {cycle}"
-            )
+            error = FlightDeadlock(f"{name}: waiting would never end, over several processes: {cycle}")
         if error is not None:
             return None, error
         with link.lock:
@@ -273,7 +272,6 @@ class Passage:
         if wake is None and limit is not None and time.monotonic() >= self._began + limit:
             waited = time.monotonic() - self._began
             tell.timed_out(flight.key, waited, leads=True)
-            name = entries.cache.name
             return None, FlightTimeout(f"{name}: waited {waited:.3g} s for {shown(flight.key)}")
         with link.lock:
             if wake is not None:
@@ -336,14 +334,15 @@ class Passage:
 
     @staticmethod
     def _replies(asking: Generator[Any, Any, Any]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
-        """Carry out what another generator asks, which knows of no errors."""
+        """Carry out what another generator asks, which hears of no errors but that the server was lost."""
         try:
-            calls = asking.send(None)
+            todo = asking.send(None)
             while True:
-                replies, error = yield calls
-                if error is not None:
+                came, error = yield todo
+                if error is not None and not isinstance(error, Trouble):
+                    asking.close()
                     return None, error
-                calls = asking.send(replies)
+                todo = asking.send(came) if error is None else asking.throw(error)
         except StopIteration as ended:
             return ended.value, None
         except Trouble as trouble:

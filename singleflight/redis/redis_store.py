@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 from ..common.durations import seconds
@@ -155,7 +156,7 @@ class RedisStore:
 
 def _positive(value: object, option: str) -> float:
     number = seconds(value, option)
-    if not 0 < number < float("inf"):
+    if not 0 < number < inf:
         raise ValueError(f"{option}: must be positive and finite, got {shown(value)}")
     return number
 

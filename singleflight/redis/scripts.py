@@ -395,5 +395,7 @@ def _retries(what: Release) -> int:
 
 def _unframed(data: bytes | None) -> tuple[bytes | None, bytes | None]:
     """Return what stands behind its length, and the rest; None if it is cut short."""
-    end = 1 + data[0] if data else 0
-    return (data[1:end], data[end:]) if data and end <= len(data) else (None, None)
+    if not data or data[0] >= len(data):
+        return None, None
+    end = 1 + data[0]
+    return data[1:end], data[end:]

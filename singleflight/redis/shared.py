@@ -5,6 +5,7 @@ The two small loops `lead` and `lead_in_task` carry out what a `Passage` asks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -264,12 +265,21 @@ class SharedFunction(Entries):
                 self.link.failed(trouble, period)
         return FleetExplanation(shows, "degraded")
 
-    def _carry_out(self, asking: Asking) -> Any:
-        """Send what a generator asks, in a thread; return what it returns."""
+    def _carry_out(self, asking: Generator[list[scripts.Call] | float, list[Any], Any]) -> Any:
+        """Send what a generator asks, in a thread, and wait where it wants; return what it returns."""
         try:
-            calls = next(asking)
+            todo = next(asking)
             while True:
-                calls = asking.send(self.link.clients.call_all(calls))
+                if not isinstance(todo, list):
+                    time.sleep(todo)
+                    todo = next(asking)
+                    continue
+                try:
+                    replies = self.link.clients.call_all(todo)
+                except Trouble as lost:
+                    todo = asking.throw(lost)
+                else:
+                    todo = asking.send(replies)
         except StopIteration as ended:
             return ended.value
 
@@ -329,17 +339,25 @@ class SharedFunction(Entries):
     def _send(self, *drops: Drop) -> None:
         """Tell the server, or have the keeper do it where nobody may wait."""
         link = self.link
-        period = link.period()
-        if period is None:
-            return  # they are replayed
-        if running_loop() is not None or inside() or inside_other():
-            link.keeper.hand_over(*(order for drop in drops for order in link.orders(drop)))
-            return
         try:
-            for drop in drops:
-                self._carry_out(self.sending(drop))
-        except Trouble as trouble:
-            link.failed(trouble, period)
+            period = link.period()
+            if period is None:
+                return  # they are replayed
+            if running_loop() is not None or inside() or inside_other():
+                self._hand_over(drops)
+                return
+            try:
+                for drop in drops:
+                    self._carry_out(self.sending(drop))
+            except Trouble as trouble:
+                link.failed(trouble, period)
+        except BaseException:  # an interrupt: nobody else would send them
+            self._hand_over(drops)
+            raise
+
+    def _hand_over(self, drops: Sequence[Drop]) -> None:
+        link = self.link
+        link.keeper.hand_over(*(order for drop in drops for order in link.orders(drop)))
 
     # -- what others have changed -------------------------------------------------------------------
 

@@ -121,13 +121,12 @@ def source_of(given: Any, timeout: float) -> Source:
 
 def _of_url(url: str, timeout: float) -> Source:
     scheme = url.partition("://")[0]
-    first = "valkey" if scheme.startswith("valkey") else "redis"
-    for library in sorted(LIBRARIES, key=first.__ne__):
+    for library in LIBRARIES[::-1] if scheme.startswith("valkey") else LIBRARIES:
         try:
             module = import_module(library)
         except ImportError:
             continue
-        theirs = {"valkey": library, "valkeys": library + "s"} if library != "valkey" else {}
+        theirs = {"valkey": library, "valkeys": library + "s"}
         try:
             client = _single(module).from_url(theirs.get(scheme, scheme) + url[len(scheme) :])
         except ValueError:

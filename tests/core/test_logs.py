@@ -81,3 +81,24 @@ def test_where_the_server_is_lost_calls_go_on(filtered):
         "sf: READONLY; values are loaded by each process for itself",
         "sf: lost; this process works alone until it answers",
     ]
+
+
+@pytest.mark.parametrize("where", ["filter", "handler"])
+def test_what_cannot_be_written_is_dropped(where):
+    """Whoever says it goes on."""
+
+    def broken(record):
+        said.append(record.getMessage())
+        raise OSError("no log")
+
+    said, logger, handler = [], logging.getLogger("singleflight"), logging.NullHandler()
+    handler.handle = broken
+    logger.addFilter(broken) if where == "filter" else logger.addHandler(handler)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        log.info("an %s", "info"), log.warning("a %s", "warning"), log.error("an %s", "error")
+        log.exception("an %s", "exception")
+    finally:
+        logger.removeFilter(broken), logger.removeHandler(handler), logger.setLevel(before)
+    assert said == ["an info", "a warning", "an error", "an exception"]

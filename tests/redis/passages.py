@@ -62,7 +62,7 @@ class Link:
         self.connected, self.troubles, self.tokens = PERIOD, [], 0
         self.noted, self.asked_for, self.confirmed = {}, [], []
         self.cuts, self.learnt = {}, []
-        self.all = []
+        self.all, self.taken = [], []
 
     def new_token(self):
         self.tokens += 1
@@ -84,6 +84,13 @@ class Link:
 
     def current(self, drop):
         return self.noted.get(drop)
+
+    def takes(self, drop):
+        self.taken.append(drop)
+        return True
+
+    def sent(self, drop):
+        self.taken.remove(drop)
 
     def confirm(self, drop, reply):
         self.confirmed.append((drop, reply))

@@ -1,18 +1,28 @@
 """What is dropped and put here reaches the server, whatever this process knows of it, and once."""
 
 import asyncio
+import threading
+from types import SimpleNamespace
 
 import pytest
+from cachetools import LRUCache
 
 from singleflight import single_flight_ttl
 from singleflight.core.landing import new_record
 from singleflight.fleet.cuts import Numbers
+from singleflight.fleet.drops import Drop
 from singleflight.redis import link as links
 from singleflight.redis import scripts
+from singleflight.redis.clients import Kind, Trouble
+from singleflight.redis.texts import PUT
 
 from ..children import in_child
 from ..drivers import PATIENCE, until
-from .fleets import Fleet, Loads, start, waits_elsewhere
+from .fleets import Fleet, Loads, called, start, waits_elsewhere
+
+
+class Struck(BaseException):
+    """An interrupt, at a place of the test's choice."""
 
 
 @pytest.fixture
@@ -25,6 +35,12 @@ def deaf():
         bus._tried.set()
 
     return deafen
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Has drops that were refused be sent again soon."""
+    monkeypatch.setattr(links, "_RETRY", 0.02)
 
 
 @pytest.mark.parametrize("drop", ["invalidate", "put", "clear"])
@@ -263,13 +279,241 @@ def test_what_was_asked_before_an_epoch_was_heard_is_not_believed_after_it(fleet
     assert tier.known_numbers() == Numbers(8, 0)
 
 
-# -- what the server refuses --------------------------------------------------------------------------
+# -- a put that two would send at once ----------------------------------------------------------------
+
+
+class Puts:
+    """Has the puts of a process wait, before they are sent; `asked` is who may send one, or not."""
+
+    def __init__(self, function):
+        self.cache = function._self_cache
+        self.link = self.cache.tier.link
+        self.sent, self.asked, self.struck = [], [], None
+        self.entered, self.gate = threading.Semaphore(0), threading.Event()
+        takes, clients = self.link.takes, self.link.clients
+        call_all, acall_all = clients.call_all, clients.acall_all
+
+        def taking(drop, *args, **options):
+            self.asked.append(takes(drop, *args, **options))
+            return self.asked[-1]
+
+        def sending(calls):
+            self._stop(calls)
+            return call_all(calls)
+
+        async def sending_in_task(calls):
+            await asyncio.to_thread(self._stop, calls)
+            return await acall_all(calls)
+
+        self.link.takes, clients.call_all, clients.acall_all = taking, sending, sending_in_task
+
+    def _stop(self, calls):
+        if any(call.script is PUT for call in calls):
+            self.sent.append(threading.current_thread().name)
+            self.entered.release()
+            assert self.gate.wait(PATIENCE)
+            if len(self.sent) == 1 and self.struck is not None:
+                raise self.struck
+
+    def noted(self):
+        """A put that nobody has sent, and that is not near; returns its drop, and what tells the server."""
+        record = new_record(self.cache, ("ASML",), 70, self.cache.timer(), 60.0, 0.0)
+        _, tell = self.cache.tier.put(("ASML",), record)
+        [drop] = self.link.drops.unconfirmed()
+        return drop, tell
+
+    def wait_for(self, whom):  # "keeper", or another thread
+        """Wait until one of them sends it."""
+        assert self.entered.acquire(timeout=PATIENCE)
+        assert [name == "singleflight-keeper" for name in self.sent] == [whom == "keeper"]
 
 
 @pytest.fixture
-def soon(monkeypatch):
-    """Has drops that were refused be sent again soon."""
-    monkeypatch.setattr(links, "_RETRY", 0.02)
+def unhurried(fleet):
+    """Makes processes that wait long for the server, and so for one another's puts."""
+    return lambda body, colour="threads": fleet(body, colour, terms={"timeout": 3 * PATIENCE})
+
+
+@pytest.mark.parametrize("way", ["a claim", "a bulk call", "whoever has put it"])
+def test_a_put_that_the_keeper_is_sending_is_awaited(unhurried, pool, colour, way):
+    """Sent once more at the same time it might arrive after what others have put since, and replace that."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body, colour), unhurried(body)
+    load = a.bulk(gives_nothing_in_task if colour == "tasks" else gives_nothing)
+    assert called(a, "warm") == 1
+    puts = Puts(a)
+    drop, tell = puts.noted()
+    puts.link.keeper.hand_over(*puts.link.orders(drop))
+    puts.wait_for("keeper")
+    ways = {"a claim": (called, a, "ASML"), "a bulk call": (called, load, ["ASML"])}
+    other = pool.submit(*ways.get(way, (tell,)))
+    until(lambda: False in puts.asked)
+    puts.gate.set()
+    assert other.result(PATIENCE) == {"a claim": 70, "a bulk call": {"ASML": 70}}.get(way)
+    b.put(71, "ASML")
+    assert puts.link.keeper.flush(PATIENCE)
+    assert len(puts.sent) == 1
+    until(lambda: a.entry("ASML") is None)
+    assert called(a, "ASML") == 71
+
+
+@pytest.mark.parametrize("later", ["put", "invalidate"])
+@pytest.mark.parametrize("first", ["keeper", "thread"])
+def test_what_is_changed_later_arrives_later(unhurried, pool, first, later):
+    """By an event loop and by a thread, in either order: each sends by a connection of its own."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body), unhurried(body)
+    assert a("warm") == 1
+    puts = Puts(a)
+
+    async def in_loop(change, *args):
+        change(*args)
+
+    def change(where, *args):
+        if where == "thread":
+            return pool.submit(*args)
+        return asyncio.run(in_loop(*args))
+
+    before = change(first, a.put, 70, "ASML")
+    puts.wait_for(first)
+    second = (a.put, 71, "ASML") if later == "put" else (a.invalidate, "ASML")
+    after = change("keeper" if first == "thread" else "thread", *second)
+    until(lambda: False in puts.asked)
+    puts.gate.set()
+    for each in (before, after):
+        assert each is None or each.result(PATIENCE) in (None, True)
+    assert puts.link.keeper.flush(PATIENCE)
+    assert b("ASML") == (71 if later == "put" else 2)
+
+
+def gives_nothing(keys):
+    return {}
+
+
+async def gives_nothing_in_task(keys):
+    return {}
+
+
+@pytest.mark.parametrize("struck", [None, Struck(), Trouble(Kind.REFUSED, "no")], ids=repr)
+def test_a_put_that_a_claim_is_sending_is_left_to_it(unhurried, pool, colour, soon, struck):
+    """By the keeper; but not where it was not answered."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body, colour), unhurried(body)
+    assert called(a, "warm") == 1
+    puts = Puts(a)
+    puts.struck = struck
+    drop, _ = puts.noted()
+    claim = start(pool, a, "ASML")
+    puts.wait_for("claim")
+    puts.link.keeper.hand_over(*puts.link.orders(drop))
+    until(lambda: False in puts.asked)
+    puts.gate.set()
+    if isinstance(struck, Struck):
+        with pytest.raises(Struck):
+            claim.result(PATIENCE)
+    else:
+        assert claim.result(PATIENCE) == (70 if struck is None else 2)
+    assert puts.link.keeper.flush(PATIENCE)
+    assert len(puts.sent) == (1 if struck is None else 2)
+    assert b("ASML") == 70
+
+
+def test_for_how_long_a_change_is_on_its_way(fleet, monkeypatch):
+    """Until it was answered, or cannot be any more; after an outage it is sent anyway. Each key by itself."""
+    tier = fleet(Loads())._self_cache.tier
+    link, now = tier.link, SimpleNamespace(at=1000.0)
+    monkeypatch.setattr(links, "time", SimpleNamespace(monotonic=lambda: now.at))
+    put, other = link.note("put", tier, b"k"), link.note("drop", tier, b"o")
+    cut, clear = Drop("cut", b"f", b"k", 0), Drop("clear", b"f", b"", 0)
+    assert [link.takes(each) for each in (put, put, other, other)] == [True, False, True, False]
+    assert all(link.takes(each) for each in (cut, cut, clear, clear))
+    link.sent(other), link.sent(other)
+    assert [link.takes(each) for each in (put, other)] == [False, True]
+    later = link.note("drop", tier, b"k")
+    now.at += 3 * link.timeout - 0.001
+    assert not link.takes(later)
+    now.at += 0.001
+    assert [link.takes(later), link.takes(later), link.takes(put, True)] == [True, False, True]
+    link.sent(later)
+    assert not link.takes(later)
+    link.sent(put)
+    assert link.takes(later)
+    link.confirm(later, 1), link.confirm(other, 1)
+
+
+# -- what ends in the middle ---------------------------------------------------------------------------
+
+
+def strike(*_):
+    raise Struck
+
+
+def test_a_predicate_that_raises(fleet):
+    """What it had picked by then is dropped here; so all is dropped for the others, and soon."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    with pytest.raises(Struck):
+        a.invalidate_where(strike)
+    assert fleet.store_of(a).flush(PATIENCE)
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 2
+
+
+def test_a_put_that_the_policy_cannot_take(fleet):
+    """It fails here, and what it was to replace is gone here; so is it for the others."""
+
+    class Rude(LRUCache):
+        def __setitem__(self, key, value):
+            if rude:
+                raise RuntimeError("rude")
+            super().__setitem__(key, value)
+
+    rude, body = [], Loads(lambda n: n)
+    a, b = fleet(body, policy=Rude, maxsize=10), fleet(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    rude.append(True)
+    with pytest.raises(RuntimeError, match="rude"):
+        a.put(70, "ASML")
+    assert fleet.store_of(a).flush(PATIENCE)
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 2
+
+
+@pytest.mark.parametrize("change", ["invalidate", "clear", "tag", "put"])
+@pytest.mark.parametrize("where", ["before it is dropped here", "before it is sent", "while it is sent"])
+def test_a_drop_that_is_interrupted(fleet, monkeypatch, change, where):
+    """It raises that, and is told to the others all the same: here it may have been made."""
+    body = Loads(lambda n: n)
+    a, b = (fleet(body, tags=lambda landing: ["eu"]) for _ in range(2))
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    cache = a._self_cache
+    ways = {
+        "invalidate": lambda: a.invalidate("ASML"),
+        "clear": a.cache_clear,
+        "tag": lambda: a.invalidate_tag("eu"),
+        "put": lambda: a.put(70, "ASML"),
+    }
+    with monkeypatch.context() as patch, pytest.raises(Struck):
+        if where == "while it is sent":
+            patch.setattr(cache.tier.link.clients, "call_all", strike)
+            cache.tier.link.keeper.hand_over = lambda *orders: handed.extend(orders)
+        elif where == "before it is sent":
+            patch.setattr(cache.tier.link, "period", strike)
+        else:
+            for name in ("drop", "clear", "cut", "put"):
+                patch.setattr(cache.store, name, strike)
+        handed = []
+        ways[change]()
+    if where == "while it is sent":
+        del cache.tier.link.keeper.hand_over
+        cache.tier.link.keeper.hand_over(*handed)
+    assert fleet.store_of(a).flush(PATIENCE)
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") in (2, 70)
+
+
+# -- what the server refuses --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["thread", "loop"])

@@ -35,9 +35,25 @@ class Link:
     def __init__(self):
         self.lock, self.bus = threading.RLock(), SimpleNamespace(up=True)
         self.noted, self.confirmed, self.cuts = {}, [], []
+        self.busy, self.taken, self.left = 0, [], []  # for how many looks another way is sending a drop
+        self.keeper = SimpleNamespace(hand_over=lambda *orders: self.left.extend(orders))
 
     def current(self, drop):
         return self.noted.get(drop)
+
+    def takes(self, drop):
+        self.busy -= 1
+        if self.busy < 0:
+            assert drop not in self.taken
+            self.taken.append(drop)
+        return self.busy < 0
+
+    def sent(self, drop):
+        self.taken.remove(drop)
+
+    def orders(self, drop):
+        assert not self.taken
+        return ["order", drop]
 
     def confirm(self, drop, reply):
         self.confirmed.append((drop, reply))
@@ -374,6 +390,33 @@ def test_sending_what_took_its_place(settled):
     assert steps(settled.sending(drop), [8]) == [settled.calls_of(clear, Numbers(5, 6))]
     assert settled.link.confirmed == [(clear, 8)]
     assert list(settled.sending(drop_of("cut"))) == []
+    assert settled.link.taken == settled.link.left == []
+
+
+def test_what_another_way_is_sending(settled):
+    """It is awaited; then it is sent where it is not confirmed."""
+    put = a_put(())
+    settled.link.noted[put], settled.link.busy = put, 2
+    sending = settled.sending(put)
+    assert [next(sending), sending.send(True), sending.send(False)] == [
+        *[0.002] * 2,
+        settled.calls_of(put, Numbers(5, 6)),
+    ]
+    assert settled.link.taken == [put]
+    sending.close()
+
+
+@pytest.mark.parametrize(("error", "left"), [(Trouble(Kind.AWAY, "gone"), 0), (KeyboardInterrupt(), 2)])
+def test_sending_that_is_cut_short(settled, error, left):
+    """By an interrupt: the keeper is to send it. A lost server is asked by others."""
+    put = a_put(())
+    settled.link.noted[put] = put
+    sending = settled.sending(put)
+    next(sending)
+    with pytest.raises(type(error)):
+        sending.throw(error)
+    assert settled.link.left == ["order", put][:left]
+    assert settled.link.taken == []
 
 
 def test_what_is_confirmed(settled):

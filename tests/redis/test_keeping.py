@@ -4,6 +4,7 @@ import math
 import queue
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,10 @@ PATIENCE = 5.0
 LEASE = 3_000_000  # milliseconds: a third of it is longer than any test
 THIRD = LEASE / 3000
 AWAY, REFUSED = Trouble(Kind.AWAY, "gone"), Trouble(Kind.REFUSED, "no")
+
+
+class Struck(BaseException):
+    """An interrupt."""
 
 
 class Clients:
@@ -148,6 +153,17 @@ def test_orders_that_come_before_it_looks(kept):
         kept.keeper.hand_over(one), kept.keeper.hand_over(other)
     assert (one_reply(), other_reply()) == (1, 1)
     assert kept.clients.sent == [[one.call, other.call]]
+
+
+def test_an_order_is_wanted_when_its_turn_has_come(kept):
+    """And not before: what was sent until then may have done it."""
+    done = []
+    orders = [Order(scripts.command("GET", number), done.append) for number in range(BATCH)]
+    late = Order(scripts.command("GET", "late"), done.append, lambda: not done)
+    later = Order(scripts.command("GET", "later"), done.append, lambda: len(done) == BATCH)
+    kept.keeper.hand_over(*orders, late, later)
+    kept.round()
+    assert kept.clients.sent == [[order.call for order in orders], [later.call]]
 
 
 def test_a_batch_that_is_lost(kept):
@@ -286,6 +302,36 @@ def test_a_probe_comes_by_itself(kept):
     assert kept.clients.sent == [[scripts.command("PING")]]
 
 
+def test_when_it_looks_again(kept):
+    """A third of a lease after each was renewed and after the last one was held; and when it is told to."""
+    kept.keeper._changed.acquire()  # its thread does nothing
+    try:
+        assert kept.keeper._ends(None, None, 5.0) == []
+        first, second = kept.leases(first=0.0, second=0.5)
+        held = kept.keeper._held_at
+        assert kept.keeper._ends(None, None, held) == [
+            first.renewed + THIRD,
+            second.renewed + THIRD,
+            held + THIRD,
+        ]
+        kept.keeper.let_go(first), kept.keeper.let_go(second)
+        assert kept.keeper._ends(None, 7.0, held + THIRD - 1) == [held + THIRD, 7.0]
+        assert kept.keeper._ends(None, None, held + THIRD) == []
+        assert kept.keeper._ends(6.0, 7.0, held) == [6.0]
+    finally:
+        kept.keeper._changed.release()
+
+
+def test_it_is_awake_while_it_works(kept):
+    """After it had nothing to wait for, too: whoever hands over a lease then need not wake it."""
+    kept.round()
+    wait_until(lambda: kept.keeper._asleep, PATIENCE)
+    asleep = queue.Queue()
+    order = Order(scripts.command("GET", 1), lambda _: asleep.put(kept.keeper._asleep))
+    kept.keeper.hand_over(order)
+    assert asleep.get(timeout=PATIENCE) is False
+
+
 def test_a_thread_that_cannot_start(kept, monkeypatch):
     """Nobody is told, and the next one who needs it starts it."""
 
@@ -295,9 +341,28 @@ def test_a_thread_that_cannot_start(kept, monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", start)
     kept.keeper.nudge()
     monkeypatch.undo()
-    assert kept.keeper._thread is None
+    assert not kept.keeper._thread.is_alive()
+    kept.keeper.stop(PATIENCE)  # it does not wait for what never ran
+    kept.keeper._stopped = False
     kept.round()
     assert kept.keeper._thread.is_alive()
+
+
+def test_a_start_that_is_interrupted(kept, monkeypatch):
+    """The thread runs by then, and is known: a second one would change the order of what is sent."""
+    start, made = threading.Thread.start, []
+
+    def interrupted(thread):
+        made.append(thread)
+        start(thread)
+        raise Struck
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Struck):
+        kept.keeper.nudge()
+    monkeypatch.undo()
+    kept.round()
+    assert made == [kept.keeper._thread]
 
 
 def test_a_probe_that_is_not_answered(kept):
@@ -345,6 +410,16 @@ def test_what_a_stopped_keeper_has_left(kept):
     assert kept.clients.sent == []
 
 
+def test_for_how_long_it_waits_for_its_thread(kept):
+    """As it is told; a second, where it is not."""
+    kept.round()
+    thread, joined = kept.keeper._thread, []
+    kept.keeper._thread = SimpleNamespace(is_alive=lambda: True, join=joined.append)
+    kept.keeper.stop(), kept.keeper.stop(7.0)
+    kept.keeper._thread = thread
+    assert joined == [1.0, 7.0]
+
+
 def test_a_keeper_that_stops_itself(kept):
     """From a callback, on its own thread: it does not wait for itself."""
     stopped = threading.Event()
@@ -389,3 +464,15 @@ def test_what_comes_while_it_works(kept):
     kept.keeper.hand_over(Order(scripts.command("GET", "first"), order_more))
     assert kept.keeper.flush(PATIENCE)
     assert done == [1] * 4
+
+
+def test_a_flush_waits_for_what_is_not_yet_sent(kept):
+    """Though all is confirmed that was."""
+    rung, (order, _) = [], kept.order()
+    kept.keeper._flushes.append(lambda: rung.append(1))
+    kept.keeper._orders.append(order)
+    kept.keeper._tell_flushes()
+    assert rung == []
+    kept.keeper._orders.clear()
+    kept.keeper._tell_flushes()
+    assert rung == [1]

@@ -4,6 +4,7 @@ import asyncio
 import math
 import queue
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,10 @@ PATIENCE = 5.0
 OWN, ALL = b"sf:p:1", b"sf:bus"
 CONFIRMED = [("subscribe", OWN, b""), ("subscribe", ALL, b"")]
 NEWS = b"d" + b"f" * 16 + b"k" * 16 + b"s" * 8 + b"12"
+
+
+class Struck(BaseException):
+    """An interrupt."""
 
 
 class Line:
@@ -90,8 +95,9 @@ def listening():
         assert each.bus._thread is None or not each.bus._thread.is_alive()
 
 
-def test_it_subscribes_and_listens(listening):
+def test_it_subscribes_and_listens(listening, monkeypatch):
     """To both channels; it is up once both are confirmed, and who waits is told of the gap before."""
+    monkeypatch.setattr(module, "QUIET", 0.5)
     here = listening([("pong", b"", b""), *CONFIRMED, ("message", ALL, NEWS), ("pong", b"", NEWS)])
     rung = threading.Event()
     box = Mailbox(rung.set)
@@ -106,11 +112,55 @@ def test_it_subscribes_and_listens(listening):
     assert all(0.0 < wait <= module.QUIET for wait in here.lines[0].waits[:3])
     assert here.lines[0].waits[3:] == [module.QUIET] * 3
     here.bus.start()
+    thread = here.bus._thread
     here.bus.stop(PATIENCE)
     here.tells("closed")
     assert (here.bus.up, here.bus.hears, here.told.empty()) == (False, False, True)
     here.bus.start()
     assert not here.bus.ready(0.0)
+    assert here.bus._thread is thread
+
+
+def test_for_how_long_it_waits_for_its_thread(listening):
+    """As it is told; a second, where it is not."""
+    here, joined = listening(), []
+    here.bus._thread = SimpleNamespace(is_alive=lambda: True, join=joined.append)
+    here.bus.stop(), here.bus.stop(7.0)
+    here.bus._thread = None
+    assert joined == [1.0, 7.0]
+
+
+def test_a_start_that_is_interrupted(listening, monkeypatch):
+    """The thread runs by then, and is known: a second one would listen beside it."""
+    here, start, made = listening(CONFIRMED), threading.Thread.start, []
+
+    def interrupted(thread):
+        made.append(thread)
+        start(thread)
+        raise Struck
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Struck):
+        here.bus.start()
+    monkeypatch.undo()
+    assert here.bus.ready(PATIENCE)
+    assert made == [here.bus._thread]
+    here.tells(("gap", True, False), "idle")
+
+
+def test_a_thread_that_cannot_start(listening, monkeypatch):
+    """Nobody is told, nor waited for, and the next one who needs it starts it."""
+    here = listening(CONFIRMED)
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert not here.bus.ready(0.0)
+        here.bus.stop(PATIENCE)
+    here.bus._stopped = False
+    assert here.bus.ready(PATIENCE)
 
 
 def test_on_its_own_thread_nothing_is_heard(listening):
@@ -225,7 +275,12 @@ def test_a_task_that_waits_for_the_first_attempt(listening, attempt):
 
 def test_a_bell():
     """It is heard once, however often it was rung; any number of seconds will do."""
-    bell = Bell()
+    bell, waits = Bell(), []
+    silent, bell._silent = bell._silent, SimpleNamespace(acquire=lambda timeout: waits.append(timeout))
+    for seconds in (-1.0, 0.5, math.inf):
+        bell.wait(seconds)
+    assert waits == [0.0, 0.5, threading.TIMEOUT_MAX]
+    bell._silent = silent
     assert not bell.wait(-1.0)
     bell.ring(), bell.ring()
     assert bell.wait(math.inf)
@@ -239,7 +294,11 @@ def test_a_bell_of_a_task():
 
     async def main():
         bell = TaskBell()
+        bell._ring()  # on the loop's own thread
+        assert await bell.wait(0.0)
         assert not await bell.wait(0.0)
+        bell._ring()
+        assert await bell.wait(0.0)
         bell.ring(), bell.ring()
         assert await bell.wait(PATIENCE)
         assert not await bell.wait(0.0)

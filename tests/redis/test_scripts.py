@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from singleflight.fleet.claims import Release
 from singleflight.fleet.cuts import MOST, Numbers
-from singleflight.fleet.replies import AGAIN, Found, Refused, Told, Wake
+from singleflight.fleet.replies import AGAIN, Found, Refused, Renewing, Told, Waiting, Wake
 from singleflight.redis import scripts
+from singleflight.redis.texts import CHECK
 
 PLACE = scripts.place("sf:{f:k}")
 NAME = PLACE.waits(b"1")
@@ -21,6 +23,7 @@ TIMES = (60_000).to_bytes(8, "big") + (5).to_bytes(8, "big") + (7).to_bytes(8, "
             b"v" + FRAMED + b"\x05chain" + TIMES + b"value",
             Wake("value", Found(b"value", 60_000, 5, 7), b"chain"),
         ),
+        (b"v" + FRAMED + b"\x05chain" + TIMES, Wake("value", Found(b"", 60_000, 5, 7), b"chain")),
         (b"p" + FRAMED + b"\x05chain" + b"value", Wake("passed", Found(b"value", 0, 0, 0), b"chain")),
         (b"p" + FRAMED + b"\x00", Wake("passed", Found(b"", 0, 0, 0))),
         (b"a" + FRAMED + b"\x05chain", AGAIN),
@@ -33,6 +36,12 @@ def test_wakes_are_read(message, wake):
     for end in range(header):
         assert scripts.wake_of(message[:end]) is None
     assert scripts.wake_of(b"z" + message[1:]) is None
+
+
+@pytest.mark.parametrize("framed", [b"\x00\x011", b"\x04name\x00"])
+def test_a_wake_for_nobody_is_none_of_ours(framed):
+    """Without the name of an entry, or of a version."""
+    assert scripts.wake_of(b"p" + framed + b"\x05chain" + b"value") is None
 
 
 @given(st.binary(max_size=200))
@@ -55,6 +64,12 @@ def test_news_is_read(kind, head, number):
     assert news.number == number
 
 
+def test_a_number_that_is_too_long_is_no_news():
+    """Nobody has sent it."""
+    assert scripts.news_of(b"d" + bytes(40) + b"1" * 16).number == int("1" * 16)
+    assert scripts.news_of(b"d" + bytes(40) + b"1" * 17) is None
+
+
 @pytest.mark.parametrize(
     ("held", "number"),
     [
@@ -65,6 +80,8 @@ def test_news_is_read(kind, head, number):
         (b"%d" % MOST, MOST),
         (b"%d" % (MOST + 1), 0),
         (b"9" * 17, 0),
+        (b"1".zfill(16), 1),
+        (b"1".zfill(17), 0),
         (b"9" * 5000, 0),
         (b"-1", 0),
         (b"1e3", 0),
@@ -108,5 +125,81 @@ def test_the_end_of_a_flight_is_told_or_refused():
 @pytest.mark.parametrize("reply", [None, [], b"", b"z", b"v" + b"0" * 20, b"l" + b"0" * 15, b"o", b"w", 7])
 def test_an_answer_that_is_none_is_refused(reply):
     """It is not guessed at."""
-    with pytest.raises(ValueError, match="claim"):
+    with pytest.raises(ValueError, match=r"^not the answer to a claim$"):
         scripts.claimed(reply)
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        (b"w" + b"\xff" * 8 + b"\x02me\x05chain", Waiting(2**64 - 1, "me", b"chain")),
+        (b"w" + bytes(8) + b"\x00\x00", Waiting(0, "", b"")),
+        (b"w" + bytes(8) + b"\x01\xff\x00", Waiting(0, "\ufffd", b"")),
+        (b"n" + bytes(7) + b"\x07\x02me", Renewing(7, "me")),
+    ],
+)
+def test_who_has_the_lease_is_read(reply, answer):
+    """A leader's name may be any bytes, or none."""
+    assert scripts.claimed(reply) == answer
+
+
+def test_plain_commands():
+    """Their keys are the first argument, or all of MGET's; other arguments are none."""
+    assert scripts.command("HMGET", b"k", b"a") == scripts.Call(None, (b"k",), ("HMGET", b"k", b"a"))
+    assert scripts.command("MGET", b"k", b"a", "x") == scripts.Call(
+        None, (b"k", b"a"), ("MGET", b"k", b"a", "x")
+    )
+    assert scripts.command("GET", "k") == scripts.Call(None, (), ("GET", "k"))
+    assert scripts.command("PING") == scripts.Call(None, (), ("PING",))
+
+
+def test_names():
+    """Of an entry's two hashes; as long as fits into a byte with what is behind it."""
+    assert scripts.place("sf:{f:k}") == (b"sf:{f:k}:e", b"sf:{f:k}:f")
+    assert len(scripts.place("x" * 250).values) == 252
+
+
+def test_a_look():
+    """At the end of a value's life and of a lease, and at the server's clock."""
+    assert scripts.looks(PLACE, b"1") == [
+        scripts.command("HMGET", PLACE.values, b"l\x011"),
+        scripts.command("HMGET", PLACE.flights, b"u\x011", b"n\x011"),
+        scripts.command("TIME"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stored", "led", "leader", "at", "looked"),
+    [
+        (b"70004", b"70007", b"me", b"1000", (3, 6, "me")),
+        (None, None, None, b"1000", (0, 0, "")),
+        (b"69999", None, b"\xff", b"1500", (-2, 0, "\ufffd")),
+    ],
+)
+def test_what_a_look_has_seen(stored, led, leader, at, looked):
+    """For how long a value and a lease will live, by a clock of whole milliseconds."""
+    assert scripts.looked([[stored], [led, leader], (b"70", at)]) == looked
+
+
+def test_what_a_user_may_not_do():
+    """Each right once, with what it is to be granted for."""
+    assert scripts.check("sf", [b"sf:p:1"]) == scripts.Call(CHECK, (b"sf:{check}:e",), [b"sf:p:1"])
+    lacks = [b"hget", b"publish", b"subscribe", b"hget", b"time", b"ping"]
+    assert scripts.missing(lacks, "sf") == [
+        "+hget ~sf:*",
+        "+publish &sf:*",
+        "+subscribe &sf:*",
+        "+time",
+        "+ping",
+    ]
+    assert scripts.missing([], "sf") == []
+
+
+def test_what_is_not_said_of_a_claim():
+    """It has seen nothing, and belongs to no chain; no retries are -1."""
+    options = {"lease": 5, "channel": b"c", "leader": "me", "most": 9}
+    call = scripts.claim(PLACE, b"1", b"token", "read", **options)
+    assert call == scripts.claim(PLACE, b"1", b"token", "read", seen=0, chain=b"", **options)
+    assert call != scripts.claim(PLACE, b"1", b"token", "read", seen=1, **options)
+    retries = [scripts.release(PLACE, b"1", b"t", Release(n), lease=5).args[2] for n in (None, 0, 3)]
+    assert retries == [-1, 0, 3]

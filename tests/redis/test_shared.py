@@ -25,7 +25,7 @@ class Noting(Link):
 
     def __init__(self):
         super().__init__()
-        self.sent = []
+        self.told = []
         self.clients = SimpleNamespace(call_all=self._call_all)
 
     def add(self, function):
@@ -40,7 +40,7 @@ class Noting(Link):
         return [SimpleNamespace(call=drop, done=lambda _: None)]
 
     def _call_all(self, calls):
-        self.sent += calls
+        self.told += calls
         if self.away:
             raise AWAY
         return [b"1" if index == 0 else [b"3", b"4"] for index in range(len(calls))]
@@ -96,7 +96,7 @@ def test_the_server_is_told_at_once_where_a_thread_may_wait(tier):
     ]
     for tell in told:
         tell()
-    assert len(tier.link.sent) == 4
+    assert len(tier.link.told) == 4
     assert [drop.kind for drop, _ in tier.link.confirmed] == ["drop", "cut", "cut"]
     assert tier.link.keeper.orders == []
 
@@ -119,14 +119,14 @@ def test_nobody_waits_where_others_would(tier, where, monkeypatch):
     (drop,) = tier.link.noted
     tell()
     assert tier.link.keeper.orders == [drop]
-    assert tier.link.sent == []
+    assert tier.link.told == []
 
 
 def test_while_the_server_is_not_asked_it_is_not_told(tier):
     """Nor where it is lost: what is noted is told when it is back."""
     tier.link.connected = None
     tier.drop(("a",))()
-    assert (tier.link.sent, tier.link.keeper.orders) == ([], [])
+    assert (tier.link.told, tier.link.keeper.orders) == ([], [])
     tier.link.connected, tier.link.away = PERIOD, True
     tier.drop(("a",))()
     assert tier.link.troubles == [(AWAY, PERIOD)]

@@ -1,0 +1,120 @@
+"""What is dropped and put here is noted before and told after, once; also where it is cut short."""
+
+import pytest
+from cachetools import LRUCache
+
+from singleflight import single_flight_ttl
+
+
+class Struck(BaseException):
+    """An interrupt."""
+
+
+class Tier:
+    """Notes what it is asked, and when it is told to send that; stored is what the cache has at that time."""
+
+    def __init__(self, cache):
+        self.cache, self.seen = cache, []
+
+    def _note(self, *what):
+        self.seen.append(("noted", *what, len(self.cache.store.index)))
+        return lambda: self.seen.append(("told", *what, len(self.cache.store.index)))
+
+    def drop(self, key):
+        return self._note("drop", key)
+
+    def put(self, key, record):
+        return record, self._note("put", key, record.value)
+
+    def drop_all(self):
+        return self._note("all")
+
+    def cut(self, tags):
+        return self._note("cut", tags)
+
+    def reset(self):
+        self.seen.append("reset")
+
+
+class Rude(LRUCache):
+    refuses = False
+
+    def __setitem__(self, key, value):
+        if self.refuses:
+            raise RuntimeError("rude")
+        super().__setitem__(key, value)
+
+
+def strike(*_):
+    raise Struck
+
+
+@pytest.fixture
+def price():
+    """A function with one stored value, and then with a tier."""
+    options = {"tags": lambda landing: ["eu"], "policy": Rude, "maxsize": 9}
+    made = single_flight_ttl(ttl=lambda landing: 60 if landing.value else 0, **options)(lambda symbol: symbol)
+    made("ASML")
+    made._self_cache.tier = Tier(made._self_cache)
+    yield made
+    made._self_cache.tier = None
+    Rude.refuses = False
+
+
+CHANGES = {
+    "invalidate": (lambda price: price.invalidate("ASML"), ("drop", ("ASML",)), True),
+    "all": (lambda price: price.invalidate_where(lambda key: True), ("all",), 1),
+    "tag": (lambda price: price.invalidate_tag("eu"), ("cut", ("eu",)), 1),
+    "clear": (lambda price: price.cache_clear(), ("all",), None),
+    "put": (lambda price: price.put(7, "SAP"), ("put", ("SAP",), 7), None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_noted_before_and_told_after(price, change):
+    """And counts what it has dropped here."""
+    make, what, dropped = CHANGES[change]
+    assert make(price) == dropped
+    stored = 2 if change == "put" else 0
+    reset = ["reset"] if change == "clear" else []
+    assert price._self_cache.tier.seen == [("noted", *what, 1), *reset, ("told", *what, stored)]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_that_is_cut_short_is_told(price, change, monkeypatch):
+    """What was noted is owed until it is told."""
+    make, what, _ = CHANGES[change]
+    with monkeypatch.context() as patch:
+        for name in ("drop", "clear", "cut", "put"):
+            patch.setattr(price._self_cache.store, name, strike)
+        with pytest.raises(Struck):
+            make(price)
+    assert price._self_cache.tier.seen == [("noted", *what, 1), ("told", *what, 1)]
+
+
+def test_a_predicate_that_raises(price):
+    """The others are told."""
+    with pytest.raises(Struck):
+        price.invalidate_where(strike)
+    assert price._self_cache.tier.seen == [("noted", "all", 1), ("told", "all", 1)]
+
+
+def test_a_put_that_fails(price):
+    """Is a drop: what it was to replace is gone here, and the others are not to have it either."""
+    Rude.refuses = True
+    with pytest.raises(RuntimeError, match="rude"):
+        price.put(7, "ASML")
+    assert price._self_cache.tier.seen == [
+        ("noted", "put", ("ASML",), 7, 1),
+        ("noted", "drop", ("ASML",), 0),
+        ("told", "drop", ("ASML",), 0),
+    ]
+
+
+def test_a_put_that_is_not_stored_is_a_drop(price):
+    """As one with a ttl of 0."""
+    price.put(0, "ASML")
+    assert price._self_cache.tier.seen == [
+        ("noted", "drop", ("ASML",), 1),
+        ("told", "drop", ("ASML",), 0),
+    ]
