@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Final
 
 from ..fleet.mailboxes import Mailboxes
@@ -158,13 +159,14 @@ class Bus:
     def ready(self, timeout: float) -> bool:
         """Start it and wait until it listens, but no longer than its first attempt; return `up`."""
         self.start()
-        self._tried.wait(timeout)
+        if self._runs():  # else there is no room for one more thread: nobody is to wait for it
+            self._tried.wait(timeout)
         return self.up
 
     async def aready(self, timeout: float) -> bool:
         """Start it and wait until it listens, but no longer than its first attempt; return `up`."""
         self.start()
-        if not self._tried.is_set():
+        if self._runs() and not self._tried.is_set():
             bell = TaskBell()
             with self._starting:
                 self._awaiting.append(bell.ring)
@@ -195,13 +197,15 @@ class Bus:
     # -- the bus's thread
 
     def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pause, at_once = FIRST_PAUSE, -inf  # from when on a lost connection is made again without a pause
         while not self._stopped:
             self._kicked.clear()
             try:
                 self._line = self._clients.subscribe((self._own, self._all))
                 self._subscribe(self._line)
-                pause = 0.0  # the next attempt is made at once
+                now = time.monotonic()
+                pause = 0.0 if now >= at_once else pause
+                at_once = now + LONGEST_PAUSE  # one that is lost again and again is not made all the time
                 self._listen(self._line)
             except Exception as error:  # a bug of a callback's too: it must not make the process deaf
                 self.up = False

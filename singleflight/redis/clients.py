@@ -193,7 +193,7 @@ class Clients:
     async def _of_loop(self) -> Any:
         loop = asyncio.get_running_loop()
         known = self._loops.get(loop)
-        if known is not None:
+        if known is not None and not self._closed:  # else the loop may be about to close its connections
             return known[0]
         client = self.source.for_tasks()  # which does not connect
         guard = self._until_loop_ends(loop, client)

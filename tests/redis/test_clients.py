@@ -457,6 +457,21 @@ def test_a_closed_store_says_so(library, url, direct):
         clients.call(GET)
 
 
+def test_a_loop_knows_at_once_that_its_store_is_closed(library, url, monkeypatch):
+    """Though it has not closed its connections yet."""
+    clients = Clients(import_module(library).from_url(url), timeout=5.0)
+
+    async def ask():
+        await clients.acall(GET)
+        client, _ = clients._loops[asyncio.get_running_loop()]
+        monkeypatch.setattr(client, "execute_command", None)  # it is not asked
+        clients.close()  # which leaves that to the loop, for later
+        with pytest.raises(Trouble, match="closed"):
+            await clients.acall(GET)
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
+
+
 def test_a_child_has_connections_of_its_own(library, url, direct):
     """And leaves its parent's as they are, those of threads and those of a loop that runs."""
     clients = Clients(import_module(library).from_url(url), timeout=5.0)

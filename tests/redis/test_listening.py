@@ -157,7 +157,10 @@ def test_a_thread_that_cannot_start(listening, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        assert not here.bus.ready(0.0)
+        here.bus._tried.wait = None  # nobody waits for it
+        assert not here.bus.ready(PATIENCE)
+        assert not asyncio.run(asyncio.wait_for(here.bus.aready(math.inf), PATIENCE))
+        del here.bus._tried.wait
         here.bus.stop(PATIENCE)
     here.bus._stopped = False
     assert here.bus.ready(PATIENCE)
@@ -248,6 +251,30 @@ def test_a_connection_that_was_lost_is_made_at_once(listening, monkeypatch):
     assert here.bus._kicked.waits == pytest.approx([0.05, 0.1, 0.05, 0.1])
     here.tells(("silent", "refused", False), ("silent", "refused", False), ("gap", True, False))
     here.tells(("silent", "lost", False), "closed", ("silent", "refused", False))
+
+
+def test_a_connection_that_is_lost_again_and_again(listening, monkeypatch):
+    """It is made at once the first time; then after pauses, until one has lasted."""
+    monkeypatch.setattr(module, "_chance", lambda: 1.0)
+    now = 0.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    lost = [*CONFIRMED, Trouble(Kind.AWAY, "lost")]
+    here = listening(*([*lost] for _ in range(6)), Trouble(Kind.AWAY, "refused"))
+
+    class Ages(Kicked):
+        def wait(self, seconds):
+            nonlocal now
+            now += module.LONGEST_PAUSE if len(self.waits) == 3 else seconds
+            return super().wait(seconds)
+
+    def stop():
+        here.bus._stopped = True
+
+    here.bus._kicked = Ages((), 5, stop)
+    here.bus.start()
+    here.bus._thread.join(PATIENCE)
+    assert not here.bus._thread.is_alive()
+    assert here.bus._kicked.waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.05])
 
 
 @pytest.mark.parametrize("attempt", [Trouble(Kind.AWAY, "refused"), CONFIRMED], ids=["away", "up"])
