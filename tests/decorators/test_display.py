@@ -129,6 +129,27 @@ def test_a_repr_is_bounded_and_guarded():
     assert len(repr(fetch)) < 1000
 
 
+@pytest.mark.parametrize("truth", [False, RuntimeError("no")], ids=repr)
+def test_a_key_that_is_not_true_is_shown(truth):
+    """It is a callable like any other, and nobody asks whether it is true."""
+
+    class First:
+        def __call__(self, symbol):
+            return symbol
+
+        def __bool__(self):
+            if isinstance(truth, Exception):
+                raise truth
+            return truth
+
+        def __repr__(self):
+            return "<the first>"
+
+    fetch = single_flight_ttl(plain.__wrapped__, ttl=1, key=First())
+    assert fetch("A") == 1
+    assert "(ttl=1, key=<the first>)" in repr(fetch)
+
+
 @pytest.mark.parametrize("function", ALL.values(), ids=ALL)
 def test_dir_has_the_controls(function):
     """In addition to what the function has, and nothing that raises when it is read."""
