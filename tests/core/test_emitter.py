@@ -376,7 +376,7 @@ class Gathers(Enters):
         self.gathered = gathered
 
 
-def test_who_is_told_of_gathered_callers():
+def test_who_is_told_of_gathered_callers(caplog):
     """Whoever enters executions and has a `gathered`: of the flight's execution, if it had one."""
     told, tell = [], Emitter("prices", None)
     for each in (Enters(frozenset()), Gathers(told.append), Gathers(told.append)):
@@ -386,6 +386,7 @@ def test_who_is_told_of_gathered_callers():
     assert told == []
     tell.gathered(SimpleNamespace(execution=EXECUTION))
     assert told == [EXECUTION] * 2
+    assert caplog.messages == []
 
 
 def test_what_is_told_of_gathered_callers_causes_no_events():

@@ -1,9 +1,12 @@
 """name, repr, dir and help: what a decorated function shows of itself, and tools that complete names."""
 
+import _thread
 import inspect
 import pickle
 import pydoc
 import rlcompleter
+import sys
+import threading
 from datetime import timedelta
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from singleflight import SingleFlightFunction, single_flight_ttl
 from singleflight.core.options import Options
 from singleflight.decorator.decorate import single_flight_ttl as decorator
+from singleflight.decorator.display import doc_for
 
 
 @single_flight_ttl(ttl=60)
@@ -198,6 +202,47 @@ def test_help_shows_docstring_options_and_controls(function):
     assert "invalidate" in told or "max_batch" in told
     assert inspect.getdoc(function) == function.__doc__
     assert "Controls" not in (function.__doc__ or "")
+
+
+def asking(*modules):
+    """Return a function that reads a docstring: a frame of each module calls one of the next."""
+
+    def ask():
+        return doc_for(sys._getframe(1), "Doc.", plain._self_cache, type(plain))
+
+    for name in reversed(modules):
+        namespace = {"__name__": name, "ask": ask}
+        exec("def call(): return ask()", namespace)
+        ask = namespace["call"]
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("modules", "shown"),
+    [
+        (["pydoc"], True),
+        (["pydoc", "inspect"], True),
+        (["pydoc", "inspect", "inspect"], True),
+        (["pydoc", "other"], False),
+        (["pydoc", "other", "inspect"], False),
+        (["inspect", "other"], False),
+    ],
+    ids=str,
+)
+def test_who_asks_for_a_docstring(modules, shown):
+    """Help does, or what it has asked to, which from Python 3.15 on is in `inspect`."""
+    doc = asking(*modules)()
+    assert (doc.startswith("Doc.\n\nSingle flight: "), doc == "Doc.") == (shown, not shown)
+
+
+def test_a_docstring_read_at_the_bottom_of_a_thread():
+    """Where nobody has called `inspect`."""
+    told, ended = [], threading.Event()
+    space = {"__name__": "inspect", "told": told, "ask": asking("inspect"), "ended": ended}
+    exec("def call():\n    try: told.append(ask())\n    finally: ended.set()", space)
+    _thread.start_new_thread(space["call"], ())
+    assert ended.wait(20)
+    assert told == ["Doc."]
 
 
 def test_docstrings_can_be_written():

@@ -196,7 +196,6 @@ TESTS = {
     "loading": [*BULK, "decorators/test_binding.py"],
     "gathered": WINDOWS,
     "surface": [*HITS, *DECORATED],
-    "display": ["decorators/test_display.py"],
     "assembly": DECORATED,
     "accelerate": [*DECORATED, *KEYS, "threads/test_hits.py"],
     "callforms": [*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"],
@@ -233,7 +232,8 @@ LEFT_OUT = {
     "words": {"durations", "errors", "messages", "refusals", "replies", "slips", "views", "alpaca_settings"}
     | {"words", "entry"},
     "signatures that are passed on": {"decorate", "wrapt_types", "alpaca_clients", "workers"},
-    "what is seen only from outside of the process, or of the frame": {"forks", "frames", "logs", "patches"},
+    "what is seen only from outside of the process, or of the frame": {"display", "forks", "frames"}
+    | {"logs", "patches"},
     "helpers for users' tests": {"callers", "stampede"},
     "a show": {"demo"},
     "how things look": {"page", "shapes"},
