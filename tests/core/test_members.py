@@ -142,6 +142,21 @@ def test_a_stopped_loader_of_which_one_flight_has_lost_its_key(opened):
     assert one.is_overdue is True
 
 
+def test_a_loader_that_was_given_up_fails_after_all(make, opened):
+    """As where its loop stood still: no time was set that its flights might have exceeded."""
+    one = opened(make(flight_timeout=None))
+    call, work = joins(one, "b"), Work()
+    stay = Stay(one, call)
+    one.let_run_by(work, "task")
+    work.dead = True
+    for flight in one.flights:
+        assert coordinator.unseat(one.cache, flight)
+    work.dead = False
+    loads(one, FlightTimeout("what it needs was late"))
+    assert (one.is_unshared, one.is_overdue) == (True, False)
+    assert stay.woken(True) is NONE
+
+
 def test_another_error_of_flights_that_have_lost_their_keys(opened):
     """Nobody has taken too long, as far as it says."""
     one = opened()
