@@ -257,6 +257,21 @@ def test_whoever_waits_keeps_what_nobody_leads(memo, waiting):
     assert list(slot.queue) == [wanted]
 
 
+class Untrue(Exception):
+    """An exception that is not to be asked whether it is true."""
+
+    def __bool__(self):
+        raise AssertionError
+
+
+def test_what_struck_a_follower_is_told_whatever_its_truth(memo, waiting, seen):
+    """Its flight is to end with something else; a listener hears what its caller receives."""
+    in_flight(memo, due=False)
+    call, struck = follower(memo), Untrue()
+    leaving.abandon(memo, call, KeyboardInterrupt(), struck)
+    assert [event.error for event in seen.of("left")] == [struck]
+
+
 # -- what could not be given up is noted --------------------------------------------------------------
 
 
@@ -284,6 +299,18 @@ def test_a_noted_leaders_caller_has_its_work_stopped(memo, waiting):
     unsettled[followed.work] = transitions.desert, memo, followed
     settle()
     assert (followed.work.stopped, followed.doomed, followed.deserted) == (0, False, True)
+
+
+def test_a_noted_leaders_error_is_its_flights_whatever_its_truth(memo, waiting):
+    """Nothing of the user's runs: its followers share that error."""
+    leader, error = watched("leader", key="k", thread=1), Untrue()
+    assert coordinator.board(memo, leader) is LEAD
+    flight = leader.flight
+    call = follower(memo)
+    flight.retries = 0
+    unsettled[leader] = leaving.settle_call, memo, leader, error
+    settle()
+    assert (flight.state, flight.error, call.flight) == (LANDED, error, flight)
 
 
 def test_a_noted_renewal_that_nobody_has_begun_was_never_run(make, waiting):

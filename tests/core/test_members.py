@@ -1,5 +1,6 @@
 """What the members of a window get, how they go, and what they do when they are woken: step by step."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -72,6 +73,43 @@ def test_an_error_of_the_loader_is_each_members(opened):
     assert raised[0] is not raised[1]
     assert one.is_unshared is False
     assert counted(one.cache) == (0, 2, 0)
+
+
+class Gathers:
+    """An observer of executions, and of those who are served by one that another call began."""
+
+    wants = frozenset()
+
+    def __init__(self):
+        self.told = []
+
+    def __call__(self, event):
+        raise AssertionError
+
+    def executing(self, execution):
+        return nullcontext()
+
+    def gathered(self, execution):
+        self.told.append(execution)
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_who_is_served_by_an_execution_tells_that(opened, served):
+    """A member that has its outcome; not while it waits, nor where it calls anew."""
+    one, seen = opened(), Gathers()
+    one.cache.tell.add(seen, False)
+    call = joins(one, "b")
+    flight, stay = call.flight, Stay(one, call)
+    one.begin()
+    with one.running():
+        assert stay.woken(False) is JOIN
+    assert seen.told == []
+    if served:
+        one.land({"A": 1, "B": 2})
+    else:
+        one.fail(FlightDeadlock("circle"))
+    assert stay.woken(True) is (SHARE if served else NONE)
+    assert seen.told == ([flight.execution] if served else [])
 
 
 def test_where_an_error_was_raised_goes_with_it(opened):
