@@ -205,15 +205,11 @@ def test_help_shows_docstring_options_and_controls(function):
 
 
 def asking(*modules):
-    """Return a function that reads a docstring: a frame of each module calls one of the next."""
-
-    def ask():
-        return doc_for(sys._getframe(1), "Doc.", plain._self_cache, type(plain))
-
+    """Return a function of the first module; it calls one of the next, and the last reads a docstring."""
+    ask, source = plain, "def call(): return ask.__doc__"
     for name in reversed(modules):
-        namespace = {"__name__": name, "ask": ask}
-        exec("def call(): return ask()", namespace)
-        ask = namespace["call"]
+        exec(source, namespace := {"__name__": name, "ask": ask})
+        ask, source = namespace["call"], "def call(): return ask()"
     return ask
 
 
@@ -232,7 +228,29 @@ def asking(*modules):
 def test_who_asks_for_a_docstring(modules, shown):
     """Help does, or what it has asked to, which from Python 3.15 on is in `inspect`."""
     doc = asking(*modules)()
-    assert (doc.startswith("Doc.\n\nSingle flight: "), doc == "Doc.") == (shown, not shown)
+    assert doc.startswith("The price of a symbol.")
+    assert ("Single flight: " in doc) is shown
+
+
+@pytest.mark.parametrize("length", [33, 34])
+def test_what_help_adds_to_a_docstring(length):
+    """The name and options, and the controls in lines of at most 80 characters."""
+
+    def ask():
+        return doc_for(sys._getframe(1), "Doc.", plain._self_cache, kind)
+
+    names = ["a" * 34, "b" * length, "c"]
+    kind = type("Kind", (), dict.fromkeys(names))
+    exec("def call(): return ask()", namespace := {"__name__": "pydoc", "ask": ask})
+    first, second = (names[:2], names[2:]) if length == 33 else (names[:1], names[1:])
+    assert namespace["call"]().splitlines() == [
+        "Doc.",
+        "",
+        f"Single flight: {__name__}.plain(ttl=60)",
+        "",
+        f"Controls: {', '.join(first)},",
+        f"    {', '.join(second)}",
+    ]
 
 
 def test_a_docstring_read_at_the_bottom_of_a_thread():
@@ -242,7 +260,7 @@ def test_a_docstring_read_at_the_bottom_of_a_thread():
     exec("def call():\n    try: told.append(ask())\n    finally: ended.set()", space)
     _thread.start_new_thread(space["call"], ())
     assert ended.wait(20)
-    assert told == ["Doc."]
+    assert told == [plain.__wrapped__.__doc__]
 
 
 def test_docstrings_can_be_written():
