@@ -29,7 +29,7 @@ def filtered():
 
 
 def test_a_line_says_where_it_comes_from(caplog):
-    """The module that has something to say, and with `exception` what was raised."""
+    """The module that has something to say, and what was raised, where that is said."""
     with caplog.at_level(logging.INFO, "singleflight"):
         log.info("%s", 1), log.warning("%s", 2), log.error("%s", 3)
         try:
@@ -37,13 +37,14 @@ def test_a_line_says_where_it_comes_from(caplog):
         except ValueError as error:
             log.exception("%s", 4)
             raised = error
-    lines = caplog.records
-    assert [line.getMessage() for line in lines] == ["1", "2", "3", "4"]
-    assert [line.levelno for line in lines] == [logging.INFO, logging.WARNING, logging.ERROR, logging.ERROR]
+        log.warning("%s", 5, exc_info=raised), log.error("%s", 6, exc_info=raised)
+    lines, levels = caplog.records, [logging.INFO, logging.WARNING, logging.ERROR]
+    assert [line.getMessage() for line in lines] == ["1", "2", "3", "4", "5", "6"]
+    assert [line.levelno for line in lines] == [*levels, logging.ERROR, *levels[1:]]
     assert {(line.filename, line.funcName) for line in lines} == {
         ("test_logs.py", "test_a_line_says_where_it_comes_from")
     }
-    assert [line.exc_info and line.exc_info[1] for line in lines] == [None, None, None, raised]
+    assert [line.exc_info and line.exc_info[1] for line in lines] == [None] * 3 + [raised] * 3
 
 
 def alone(code):
