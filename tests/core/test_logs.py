@@ -47,6 +47,29 @@ def test_a_line_says_where_it_comes_from(caplog):
     assert [line.exc_info and line.exc_info[1] for line in lines] == [None] * 3 + [raised] * 3
 
 
+@pytest.mark.parametrize("truth", [False, RuntimeError("asked")], ids=repr)
+def test_an_error_is_logged_whatever_its_truth(caplog, truth):
+    """It is the user's, and `logging` asks whether there is one."""
+
+    class Untrue(Exception):
+        def __bool__(self):
+            if truth:
+                raise truth
+            return False
+
+    error = Untrue()
+    log.warning("%s", 1, exc_info=error), log.error("%s", 2, exc_info=error)
+    try:
+        raise error
+    except Untrue:
+        log.exception("%s", 3)
+    assert [line.exc_info for line in caplog.records] == [
+        (Untrue, error, None),
+        (Untrue, error, None),
+        (Untrue, error, error.__traceback__),
+    ]
+
+
 def alone(code):
     """Run this in an interpreter of its own, where nobody has imported `logging` yet."""
     preamble = "import sys, types\nfrom singleflight.common import logs\n"
