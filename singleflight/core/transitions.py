@@ -485,7 +485,7 @@ def take_key(cache: Cache, flight: Flight, dead: bool, after: After) -> bool:
     return True
 
 
-def detach(cache: Cache, flight: Flight, after: After, keep: bool = False) -> None:
+def detach(cache: Cache, flight: Flight, after: After, keep: bool) -> None:
     """The flight is its callers' alone from now on, and its key is free.
 
     With `keep` it is only marked: a handler or finaliser has interrupted a section, which may be at its slot.

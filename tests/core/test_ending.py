@@ -3,7 +3,7 @@
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
-from singleflight.core import coordinator, landing, transitions
+from singleflight.core import controls, coordinator, landing, transitions
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
 from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import inside, mutex
@@ -35,6 +35,54 @@ def queued(memo, flight):
     other = new_flight(memo, flight.slot, 3, 1)
     flight.slot.line_up(other)
     return other, other.open_later()
+
+
+@pytest.mark.parametrize(
+    ("cut", "follow", "again"),
+    [("before", 1, False), ("between", 1, True), ("another", 1, False), ("between", 0, False)],
+)
+def test_who_comes_after_a_tag_was_invalidated_gets_no_older_value(make, cut, follow, again):
+    """Also where that happens when the value is stored already, and its flight has not ended."""
+    memo = make(tags=lambda landing: ("t",))
+    if cut == "before":
+        controls.cut(memo, ("t",))
+    flight = in_flight(memo, followers=follow)
+    endings = []
+    landing.land(memo, flight, 7, endings)
+    if cut != "before":
+        controls.cut(memo, ("t" if cut == "between" else "u",))
+    after = After()
+    with mutex:
+        ended = transitions.finish(memo, flight, 7, None, 100.0, True, True, after)
+    after.run()
+    assert (ended, flight.state) == ((follow, again), PASSED if again else LANDED)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_detached_flight_is_too_old_for_who_came_after_any_tag_was_invalidated(make, cut):
+    """Its value was not stored, so nobody has asked for its tags."""
+    memo = make(tags=lambda landing: ("t",))
+    flight = in_flight(memo, followers=1)
+    controls.invalidate(memo, "k")
+    if cut:
+        controls.cut(memo, ("u",))
+    landing.land(memo, flight, 7)
+    assert flight.state is (PASSED if cut else LANDED)
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_a_flight_that_no_caller_leads_counts_for_none(memo, lands):
+    """What a loader brought unasked."""
+    flight = in_flight(memo)
+    transitions.disown(flight)
+    if lands:
+        landing.land(memo, flight, 7)
+    else:
+        landing.fail(memo, flight, ValueError())
+    assert counted(memo) == {}
+    after = After()
+    with mutex:
+        assert transitions.desert(memo, flight, after) is False
 
 
 @pytest.mark.parametrize("error", [None, ValueError("down")])

@@ -99,6 +99,32 @@ def test_so_many_of_a_key_are_left_running_and_no_more(memo):
     assert coordinator.unseat(memo, fifth) is True
 
 
+def test_keys_are_one_where_they_are_equal(memo):
+    """Whatever objects they are."""
+    for number in range(MOST):
+        assert coordinator.unseat(memo, in_flight(memo, ("k", float(number and 1)))) is True
+    flights = [in_flight(memo, ("k", key)) for key in (True, False)]
+    assert [coordinator.unseat(memo, flight) for flight in flights] == [True, True]
+    assert coordinator.unseat(memo, in_flight(memo, ("k", 1))) is False
+    assert coordinator.unseat(memo, in_flight(memo, ("k", 0))) is True
+
+
+def test_a_key_that_cannot_be_compared_is_itself_alone(memo):
+    """Those that are left running under such keys keep nothing else from being unseated."""
+
+    class Spoilt:
+        __hash__ = object.__hash__
+
+        def __eq__(self, other):
+            if self is not other:
+                raise RuntimeError
+            return True
+
+    for _ in range(MOST):
+        assert coordinator.unseat(memo, in_flight(memo, Spoilt())) is True
+    assert coordinator.unseat(memo, in_flight(memo)) is True
+
+
 def test_one_that_was_invalidated_is_not_counted_as_left_running(memo):
     """It may end in time."""
     for _ in range(MOST):
