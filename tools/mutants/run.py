@@ -151,7 +151,7 @@ TESTS = {
     "transitions": [
         *(*ENDING, *DECIDING, *MODELS, *CALLS, "core/test_leaving.py", "core/test_flights.py"),
         *("contract/test_control.py", "bulk/test_joining.py", "asyncio/test_cancellation.py"),
-        "core/test_members.py",
+        *("core/test_members.py", "core/test_at_once.py"),
     ],
     "renewal": ["core/test_serving.py", *GRACE, "freshness/test_ahead.py"],
     "leaving": [*DECIDING, "core/test_leaving.py", *CALLS, "asyncio/test_cancellation.py"],
