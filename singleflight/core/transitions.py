@@ -553,7 +553,7 @@ def pass_on(flight: Flight, successor: Flight | None, state: State = PASSED) -> 
 
 
 def bring(
-    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool | None = True
+    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool | None
 ) -> None:
     """Give it its outcome, which is to be taken once it has landed.
 

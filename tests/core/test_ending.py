@@ -102,6 +102,17 @@ def test_followers_share_the_outcome(memo, seen, error):
     assert (event.followers, event.retried) == (2, False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "missing"),
+    [("call", None, True), ("refresh", None, True), ("call", 7, False), ("bulk", None, False)],
+)
+def test_what_a_bulk_answer_is_without(memo, kind, value, missing):
+    """What a getter brought and `cache_if` refuses; what a loader brought is there, whatever it is."""
+    flight = in_flight(memo, followers=1, retries=0, kind=kind, missing=False)
+    landing.land(memo, flight, value)
+    assert (flight.state, flight.value, flight.missing) == (LANDED, value, missing)
+
+
 def test_nobody_is_to_receive_what_a_flight_without_followers_brought(memo):
     """So it does not keep it alive."""
     flight = in_flight(memo)

@@ -196,15 +196,15 @@ def test_a_failure_is_seen_where_the_function_failed():
     """Without the leader's own frame, where there is another; an error that was never raised has none."""
     error = raised()
     made = flight(FLYING)
-    transitions.bring(made, None, error, 5.0)
+    transitions.bring(made, None, error, 5.0, True)
     assert (made.state, made.error, made.landed, made.value) == (FLYING, error, 5.0, None)
     assert made.traceback is error.__traceback__.tb_next
     error.__traceback__ = error.__traceback__.tb_next
-    transitions.bring(made, None, error, 5.0)
+    transitions.bring(made, None, error, 5.0, True)
     assert made.traceback is error.__traceback__
-    transitions.bring(made, None, ValueError(), 5.0)
+    transitions.bring(made, None, ValueError(), 5.0, True)
     assert made.traceback is None
-    transitions.bring(made, "value", None, 6.0)
+    transitions.bring(made, "value", None, 6.0, True)
     assert (made.value, made.error, made.traceback) == ("value", None, None)
 
 
