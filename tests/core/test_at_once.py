@@ -1,19 +1,23 @@
-"""The short way of a usual landing: what it does by itself, and what it leaves to the long one."""
+"""The short ways of a usual miss: what they do by themselves, and what they leave to the long ones."""
 
 import time
+from threading import get_ident
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 
-from singleflight.core import landing, transitions
+from singleflight.core import coordinator, landing, transitions
 from singleflight.core.batch import Batch
+from singleflight.core.call import LEAD, NONE, Call, new_call
 from singleflight.core.flight import FLYING, LANDED
 from singleflight.core.transitions import new_flight
 from singleflight.locks.latch import Latch
+from singleflight.locks.lives import life_of_this_thread, lives
+from singleflight.storage.record import AgeingRecord
 from singleflight.storage.store import Store
 
-from .conftest import in_flight
+from .conftest import caller, in_flight
 
 KEYS = ["k", ("k", 1), 7]
 
@@ -37,6 +41,76 @@ def counted(memo):
 
 def fields(record):
     return {name: getattr(record, name) for name in type(record).__slots__ if name != "place"}
+
+
+def stored(memo, clock, **others):
+    record = AgeingRecord("k", "old", clock() - 10.0, 10.0, **others)
+    memo.store.put(record)
+    return record
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+@pytest.mark.parametrize("renew", [False, True])
+@pytest.mark.parametrize("waits", [0, 2])
+@pytest.mark.parametrize("old", [False, True])
+def test_what_begins_at_once_is_as_if_it_had_begun_the_long_way(
+    make, clock, seconds, waiting, limit, renew, waits, old
+):
+    """All that is known of its flight, its call and its key; the flight is a later one."""
+    seen = []
+    for at_once in (True, False):
+        memo = make(flight_timeout=limit, follower_retries=2)
+        record = stored(memo, clock) if old else None
+        call = new_call(Call, "k", "actor", get_ident(), get_ident(), renew)
+        waiting.update({get_ident(): ("wait",) * waits} if waits else {})
+        if at_once:
+            assert transitions.lead_at_once(memo, call) is True
+        else:
+            assert coordinator.board(memo, call) is LEAD
+        flight = call.flight
+        assert (flight.cache, flight.slot.turn, flight.previous) == (memo, flight, record)
+        assert (call.decision, memo.locks.slot("k")) == (LEAD, flight.slot)
+        assert flight.ident == flight.number > 0
+        names = set(type(flight).__slots__) | {"key", "leader", "thread", "depth", "latch"}
+        names -= {"cache", "slot", "previous", "ident", "number"}
+        seen.append({name: getattr(flight, name, "nothing") for name in names})
+    assert seen[0] == seen[1]
+    assert (seen[0]["state"], seen[0]["depth"]) == (FLYING, waits)
+    assert seen[0]["life"] is life_of_this_thread()
+    assert [type(value) for value in seen[0].values()] == [type(value) for value in seen[1].values()]
+
+
+@pytest.mark.parametrize(("left", "leads"), [(-1.0, True), (0.0, True), (0.5, False), (3.0, False)])
+def test_what_is_stored_is_served_the_long_way(memo, clock, left, leads):
+    """Also what is stale, and for however short a time it may be served; or else it is fetched at once."""
+    stored(memo, clock, grace=60.0 + left)
+    clock.advance(60.0)
+    call = caller()
+    assert transitions.lead_at_once(memo, call) is leads
+    assert (call.decision is LEAD, len(memo.locks.live())) == (leads, int(leads))
+
+
+@pytest.mark.parametrize("renew", [False, True])
+def test_a_call_that_wants_a_new_value_leads_at_once(memo, clock, renew):
+    """Whatever is there."""
+    stored(memo, clock, grace=60.0)
+    call = caller(renew=renew)
+    assert transitions.lead_at_once(memo, call) is renew
+
+
+def test_a_key_that_is_taken_is_not_led_at_once(memo):
+    """It is joined the long way."""
+    flight, call = in_flight(memo, due=False), caller()
+    assert transitions.lead_at_once(memo, call) is False
+    assert (call.decision, flight.followers) == (NONE, 0)
+
+
+def test_whose_thread_is_known_depends_on_its_life(memo):
+    """Nobody else is asked."""
+    call = new_call(Call, "k", "actor", 9, 9)
+    with patch.dict(lives, {9: "the life of 9"}):
+        assert transitions.lead_at_once(memo, call) is True
+    assert call.flight.life == "the life of 9"
 
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)

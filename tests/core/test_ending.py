@@ -70,6 +70,16 @@ def test_a_detached_flight_is_too_old_for_who_came_after_any_tag_was_invalidated
     assert flight.state is (PASSED if cut else LANDED)
 
 
+def test_whoever_queues_for_a_key_that_was_invalidated_has_it(memo):
+    """It is woken, and the flight is remembered for as long as it runs."""
+    flight = in_flight(memo)
+    _, latch = queued(memo, flight)
+    assert controls.invalidate(memo, "k") is True
+    assert (flight.detached, memo.adrift, latch.wait(0.0)) == (True, {flight}, True)
+    landing.land(memo, flight, 7)
+    assert memo.adrift == set()
+
+
 @pytest.mark.parametrize("lands", [True, False])
 def test_a_flight_that_no_caller_leads_counts_for_none(memo, lands):
     """What a loader brought unasked."""

@@ -61,7 +61,7 @@ def test_a_follower_whose_flight_has_landed_comes_too_late_to_give_up(memo, wait
 def test_a_follower_takes_back_what_is_no_value(memo, waiting, value, error, taken, moved):
     """It was counted among those who take it; the others still are."""
     flight = in_flight(memo, due=False)
-    call, _ = follower(memo, 1), follower(memo, 2)
+    call, *_ = (follower(memo, number) for number in range(3))
     if moved:
         flight.due = 0.0
         assert coordinator.unseat(memo, flight)
