@@ -343,6 +343,8 @@ COUNTED = [
     ("bulk", {}, None, {"fetches": 1, "uncached": 1}),
     ("bulk", {}, ValueError(), {"errors": 1}),
     ("bulk", {}, FlightTimeout(), {"timeouts": 1}),
+    ("shared", {}, 7, {"fetches": 1}),
+    ("shared", {}, ValueError(), {"errors": 1}),
 ]
 
 
