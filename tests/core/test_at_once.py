@@ -227,9 +227,10 @@ def test_what_has_ended_meanwhile_is_not_ended_again(plain):
     assert counted(plain) == {}
 
 
+@pytest.mark.parametrize("ends", ["at once", "with a value", "with an error"])
 @pytest.mark.parametrize("usual", [True, False])
-def test_how_long_its_lock_is_idle_is_known_by_the_clock_of_locks(make, usual):
-    """Which need not be the function's: then it is read once more."""
+def test_how_long_its_lock_is_idle_is_known_by_the_clock_of_locks(make, usual, ends):
+    """Which need not be the function's: then, or where that may have failed, it is read once more."""
     memo = make(listener=None, **({"timer": time.monotonic} if usual else {}))
     flight, told = flying(memo), []
     vacate = type(memo.locks).vacate
@@ -239,8 +240,14 @@ def test_how_long_its_lock_is_idle_is_known_by_the_clock_of_locks(make, usual):
         vacate(locks, slot, after, now)
 
     with patch.object(type(memo.locks), "vacate", vacates):
-        assert transitions.land_at_once(memo, flight, 5) is True
-    assert told == [memo.store.index["k"].landed if usual else None]
+        if ends == "at once":
+            assert transitions.land_at_once(memo, flight, 5) is True
+        elif ends == "with a value":
+            landing.land(memo, flight, 5)
+        else:
+            landing.fail(memo, flight, ValueError())
+    known = usual and ends != "with an error"
+    assert told == [memo.store.index["k"].landed if known else None]
 
 
 def test_it_spoils_what_a_bulk_load_may_bring(plain):

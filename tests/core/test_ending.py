@@ -98,7 +98,7 @@ def test_a_flight_that_no_caller_leads_counts_for_none(memo, lands):
 @pytest.mark.parametrize("error", [None, ValueError("down")])
 def test_followers_share_the_outcome(memo, seen, error):
     """They are counted then, whenever they wake, and their gate is opened once the mutex is free."""
-    flight = in_flight(memo, followers=2, retries=0)
+    flight, other = in_flight(memo, followers=2, retries=0), in_flight(memo, "other", followers=3, retries=0)
     group = LoopWaiters(flight.open_later())
     if error is None:
         landing.land(memo, flight, 7)
@@ -106,10 +106,15 @@ def test_followers_share_the_outcome(memo, seen, error):
         landing.fail(memo, flight, error)
     assert (flight.state, flight.error, flight.landed) == (LANDED, error, 100.0)
     assert (flight.value, flight.followers) == (7 if error is None else None, 2)
-    assert (memo.locks.live(), group.opened) == ([], ["after it"])
+    assert (memo.locks.live(), group.opened) == ([other.slot], ["after it"])
     assert (memo.counts.waits, memo.counts.errors) == ((2, 0) if error is None else (0, 3))
     (event,) = seen.of("land")
     assert (event.followers, event.retried) == (2, False)
+    if error is None:
+        landing.land(memo, other, 7)
+    else:
+        landing.fail(memo, other, error)
+    assert (memo.counts.waits, memo.counts.errors) == ((5, 0) if error is None else (0, 7))
 
 
 @pytest.mark.parametrize(
