@@ -357,7 +357,7 @@ def finish(
         if current and not flight.lost:
             cache.locks.vacate(slot, after)
         return None
-    if not current or flight.detached:
+    if flight.detached:
         cache.adrift.discard(flight)
     if not flight.counted:
         count_execution(cache, flight, error, stored)

@@ -70,6 +70,16 @@ def test_a_detached_flight_is_too_old_for_who_came_after_any_tag_was_invalidated
     assert flight.state is (PASSED if cut else LANDED)
 
 
+def test_an_error_of_a_detached_flight_is_its_followers_whatever_was_invalidated(make):
+    """It has no tags, and says nothing about the time at which it came."""
+    memo = make(tags=lambda landing: ("t",))
+    flight = in_flight(memo, followers=1)
+    controls.invalidate(memo, "k")
+    controls.cut(memo, ("t",))
+    landing.fail(memo, flight, ValueError())
+    assert (flight.state, memo.adrift) == (LANDED, set())
+
+
 def test_whoever_queues_for_a_key_that_was_invalidated_has_it(memo):
     """It is woken, and the flight is remembered for as long as it runs."""
     flight = in_flight(memo)
