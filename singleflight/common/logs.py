@@ -72,9 +72,11 @@ class _Log:
         return repr(logger())
 
 
-def _say(how: str, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
+def _say(how: str, text: str, args: tuple[object, ...], error: BaseException | None) -> None:
     with suppress(Exception):
-        getattr(logger(), how)(text, *args, exc_info=exc_info, stacklevel=3)
+        # Not the error by itself, of which `logging` would ask whether it is true.
+        raised = None if error is None else (type(error), error, error.__traceback__)
+        getattr(logger(), how)(text, *args, exc_info=raised, stacklevel=3)
 
 
 log: _Log = _Log()

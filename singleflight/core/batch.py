@@ -488,7 +488,7 @@ def _item(name: str, flight: Flight, key: Hashable, brought: tuple[Any, ...]) ->
 def _checked(name: str, flight: Flight, key: Hashable, value: Any) -> Any:
     """What the loader brought for a key, if it can be shared."""
     if type(value) not in PLAIN and id(type(value)) not in accepted:
-        return landing_value(name, flight, value, how=f"its loader's value for {shown(key)} is")
+        return landing_value(name, flight, value, how=lambda: f"its loader's value for {shown(key)} is")
     return value
 
 

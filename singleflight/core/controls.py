@@ -214,7 +214,8 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
         value = cache.copy(value)  # what its caller changes later is not what is stored
     now = cache.timer()
     old = cache.store.index.get(key)
-    landing = Landing(plain(key), value, previous=None if old is None or old.error else old.snapshot(now))
+    before = old.snapshot(now) if old is not None and old.error is None else None
+    landing = Landing(plain(key), value, previous=before)
     ttl = cache.options.ttl_of(landing)
     if ttl == 0:
         invalidate(cache, key)

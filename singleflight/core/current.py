@@ -78,7 +78,9 @@ def current_flight() -> CurrentFlight | None:
     return _view(None if work is None else getattr(work, "batch", work.flight))
 
 
-def landing_value(name: str, flight: Flight, value: Any, references: int = 0, how: str = "returned") -> Any:
+def landing_value(
+    name: str, flight: Flight, value: Any, references: int = 0, how: str | Callable[[], str] = "returned"
+) -> Any:
     """Return what lands: the value, or what is there already; drivers ask where its type is not `accepted`.
 
     Raises what `check_shareable` does, which has the other arguments, and `SingleFlightError` if there is

@@ -54,7 +54,7 @@ def settle_call(cache: Cache, call: Call, error: BaseException | None, after: Af
     Nothing of the user's runs, except for the key's `__hash__` and `__eq__`; what they raise is the key's
     own fault, and leaves nothing behind.
     """
-    struck = error or KeyboardInterrupt()
+    struck = KeyboardInterrupt() if error is None else error  # which is not asked whether it is true
     if call.decision is LEAD:
         settle_flight(cache, call.flight, struck, after)
     elif call.decision is JOIN:
@@ -85,7 +85,7 @@ def abandon(cache: Cache, call: Call, error: BaseException, struck: BaseExceptio
     elif call.decision is JOIN:
         left = leave(cache, call, timed_out=False)
         if call.wants_events:
-            _tell_left(cache, call, left, struck or error)
+            _tell_left(cache, call, left, error if struck is None else struck)
         if call.flight.has_opened(call.latch):
             call.latch.open()  # it may have been this follower's to let the next one through
     after = After()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
 from sys import getrefcount
 from types import CoroutineType
@@ -61,13 +61,15 @@ def is_not_none(value: object) -> bool:
     return value is not None
 
 
-def check_shareable(name: str, value: object, how: str = "returned", references: int = 0) -> None:
+def check_shareable(
+    name: str, value: object, how: str | Callable[[], str] = "returned", references: int = 0
+) -> None:
     """Raise `TypeError` for what one use spends, saying how it came and what to do instead.
 
     Args:
         name: the function's.
         value: what is to be handed to its callers.
-        how: how it came, for the message.
+        how: how it came, for the message; a function that says it where that is made from a user's key.
         references: what `getrefcount` says of it where one local variable should be all that has it: then a
             coroutine is closed, or the interpreter would complain that it was never awaited. One that
             somebody else has is left alone.
@@ -83,7 +85,7 @@ def check_shareable(name: str, value: object, how: str = "returned", references:
     if kind is CoroutineType and references == _BY_ONE_NAME:
         coroutine: Any = value
         coroutine.close()
-    raise TypeError(f"{name}: {how} {why}")
+    raise TypeError(f"{name}: {how if isinstance(how, str) else how()} {why}")
 
 
 def is_context_manager_function(function: Any) -> bool:

@@ -357,7 +357,7 @@ def finish(
         if current and not flight.lost:
             cache.locks.vacate(slot, after)
         return None
-    if not current or flight.detached:
+    if flight.detached:
         cache.adrift.discard(flight)
     if not flight.counted:
         count_execution(cache, flight, error, stored)
@@ -485,7 +485,7 @@ def take_key(cache: Cache, flight: Flight, dead: bool, after: After) -> bool:
     return True
 
 
-def detach(cache: Cache, flight: Flight, after: After, keep: bool = False) -> None:
+def detach(cache: Cache, flight: Flight, after: After, keep: bool) -> None:
     """The flight is its callers' alone from now on, and its key is free.
 
     With `keep` it is only marked: a handler or finaliser has interrupted a section, which may be at its slot.
@@ -553,7 +553,7 @@ def pass_on(flight: Flight, successor: Flight | None, state: State = PASSED) -> 
 
 
 def bring(
-    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool | None = True
+    flight: Flight, value: object, error: BaseException | None, now: float, storable: bool | None
 ) -> None:
     """Give it its outcome, which is to be taken once it has landed.
 

@@ -317,7 +317,9 @@ class Window(Batch):
     # -- its end --------------------------------------------------------------------------------------
 
     def _note(self, endings: list[Ending], after: After) -> None:
-        unseated = any(flight.state is UNSEATED for flight, *_ in endings)
+        # Without a limit they were given up because nobody seemed to be left to end them.
+        limited = self.cache.options.flight_timeout is not None
+        unseated = limited and any(flight.state is UNSEATED for flight, *_ in endings)
         for flight, value, error, *_ in endings:
             if flight.has_ended():
                 continue

@@ -18,7 +18,8 @@ __all__ = ["Documented", "called", "doc_for", "public_names"]
 
 def called(cache: Cache) -> str:
     """Return the name of a function and the options that are not at their defaults; bounded and guarded."""
-    key = {name: value for name, value in cache.rule.options().items() if value or callable(value)}
+    # A callable is not asked whether it is true, which may raise.
+    key = {name: value for name, value in cache.rule.options().items() if callable(value) or value}
     options = {**cache.options.differing(), **key}
     return f"{cut(cache.name)}({', '.join(f'{name}={shown(value)}' for name, value in options.items())})"
 

@@ -243,12 +243,14 @@ async def _load_in_line(
 
 def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
     """End the flights of a batch whose work ended with an error, and tell its caller; False if that went."""
-    raised = work.error_to_raise(error)
+    raised, struck = work.error_to_raise(error), None
     try:
         if inside():
             unsettled[batch] = batch.settle, raised
         else:
-            raised = batch.fail(raised, overdue=raised is not error) or raised
+            struck = batch.fail(raised, overdue=raised is not error)
+            if struck is not None:  # not its truth: that is the user's
+                raised = struck
             batch.close()
     except (RecursionError, MemoryError):
         unsettled[batch] = batch.settle, raised
@@ -257,7 +259,7 @@ def _end(batch: Batch, work: BatchWork, error: BaseException) -> bool:
         raise
     finally:
         brought = work.bring_home(None, raised)
-        del raised, batch, work, error  # or this frame and the exception would keep each other
+        del raised, struck, batch, work, error  # or this frame and the exception would keep each other
     return brought
 
 

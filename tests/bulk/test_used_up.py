@@ -40,6 +40,26 @@ def test_one_such_value_fails_the_call_and_is_not_stored(driver, kind):
     assert (fetch.flights(), fetch.stats().errors) == ((), 1)
 
 
+def test_no_key_is_shown_for_a_value_that_can_be_shared(driver):
+    """Its `__repr__` may do anything, and the flights have not ended."""
+    shown = []
+
+    class Symbol:
+        def __repr__(self):
+            shown.append(self)
+            return "<symbol>"
+
+    class Value:
+        """Of a type that was not seen before."""
+
+    async def load(items):
+        return {item: Value() for item in items}
+
+    answer = driver.call(driver.loader(driver.decorate(none), load), [Symbol(), Symbol()])
+    assert [type(value) for value in answer.values()] == [Value, Value]
+    assert shown == []
+
+
 def test_a_coroutine_among_its_values_is_left_alone(driver):
     """The loader may have it elsewhere."""
     kept = {"A": inner()}

@@ -76,6 +76,27 @@ def test_to_put_what_is_over_already_only_invalidates(driver, answer):
     assert fetch.entry() is None
 
 
+@pytest.mark.parametrize("truth", [False, RuntimeError("asked")], ids=repr)
+def test_a_stored_failure_is_no_previous_value_of_what_is_put(driver, truth):
+    """Whatever the exception says where it is asked whether it is true."""
+
+    class Untrue(Exception):
+        def __bool__(self):
+            if truth:
+                raise truth
+            return False
+
+    async def fail():
+        raise Untrue
+
+    landings = []
+    fetch = driver.decorate(fail, ttl=lambda landing: landings.append(landing) or 60, failure_ttl=60)
+    with pytest.raises(Untrue):
+        driver.call(fetch)
+    fetch.put("put")
+    assert (fetch.entry().value, [landing.previous for landing in landings]) == ("put", [None])
+
+
 @pytest.mark.parametrize("answer", OVER, ids=repr)
 def test_to_refresh_to_what_is_over_already_returns_it(driver, answer):
     """It is not stored; the value that is there keeps its own time."""

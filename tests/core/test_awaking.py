@@ -160,6 +160,7 @@ def test_what_was_put_meanwhile_is_served(memo, clock, waiting, error):
     flight = first.successor
     assert coordinator.awake(memo, calls[0]) is HIT
     assert (calls[0].decision, calls[0].record, calls[0].renewal) == (HIT, record, None)
+    assert calls[0].served == "wait"
     assert (calls[0].before, flight.followers, flight.state) == (None, 1, UNCLAIMED)
     assert counted(memo) == ((0, 1, 0) if error else (1, 0, 0))
     assert coordinator.awake(memo, calls[1]) is HIT

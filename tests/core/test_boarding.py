@@ -1,11 +1,13 @@
 """What a call does first: it is served, leads a flight, or follows one; by table."""
 
 import logging
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
 from singleflight.common.errors import FlightTimeout
-from singleflight.core import controls, coordinator, landing
+from singleflight.core import controls, coordinator, landing, transitions
 from singleflight.core.call import HIT, JOIN, LEAD
 from singleflight.core.flight import FLYING, LANDED, UNCLAIMED, UNSEATED
 from singleflight.locks.slots import Hold
@@ -81,6 +83,20 @@ def test_whether_anybody_wants_to_be_told_is_asked_when_a_call_boards(make, seen
     with caplog.at_level(logging.DEBUG if logs else logging.INFO, "singleflight"):
         coordinator.board(memo, call)
     assert (call.wants_events, call.flight.wants_events) == (listens or logs, listens or logs)
+
+
+@pytest.mark.parametrize(
+    ("levels", "logs", "asked", "wanted"),
+    [({}, False, 1, False), ({}, True, 1, True), ({10: True}, True, 1, True), ({10: False}, True, 0, False)],
+)
+@pytest.mark.parametrize("begin", ["board", "lead_at_once"])
+def test_the_log_is_asked_unless_it_has_said_no(make, begin, levels, logs, asked, wanted):
+    """Its cache says whether it has; a usual miss looks there alone."""
+    memo, call, asks = make(listener=None), caller(), []
+    fake = SimpleNamespace(levels=levels, is_logging=lambda level: asks.append(level) or logs)
+    with patch.object(coordinator, "logs", fake), patch.object(transitions, "logs", fake):
+        assert getattr(coordinator if begin == "board" else transitions, begin)(memo, call)
+    assert (asks[:1], call.wants_events, call.flight.wants_events) == ([10] * asked, wanted, wanted)
 
 
 def test_a_slot_that_an_interrupt_left_to_a_flight_that_is_over_is_free(memo):

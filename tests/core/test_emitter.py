@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from singleflight import FlightTimeout
-from singleflight.telemetry import events
+from singleflight.telemetry import emitter, events
 from singleflight.telemetry.emitter import Emitter
 from singleflight.telemetry.kinds import ALL_KINDS
 from singleflight.testing import Recorder
@@ -368,6 +368,69 @@ def test_what_is_entered_around_an_execution():
     assert not nothing(tell, [a_flight()])
 
 
+class Gathers(Enters):
+    """One that is told of gathered callers, too."""
+
+    def __init__(self, gathered):
+        super().__init__(frozenset())
+        self.gathered = gathered
+
+
+def test_who_is_told_of_gathered_callers(caplog):
+    """Whoever enters executions and has a `gathered`: of the flight's execution, if it had one."""
+    told, tell = [], Emitter("prices", None)
+    for each in (Enters(frozenset()), Gathers(told.append), Gathers(told.append)):
+        tell.add(each, False)
+    tell.gathered(SimpleNamespace())
+    tell.gathered(SimpleNamespace(execution=None))
+    assert told == []
+    tell.gathered(SimpleNamespace(execution=EXECUTION))
+    assert told == [EXECUTION] * 2
+    assert caplog.messages == []
+
+
+def test_what_is_told_of_gathered_callers_causes_no_events():
+    """Nothing is wanted, entered or told that it causes itself; afterwards everything is, as before."""
+
+    def gathered(execution):
+        told.append(execution)
+        tell.gathered(flight)
+        inside.append((tell.wants("resume"), tell.running([a_flight()], lambda: 0.0)))
+
+    told, inside, flight = [], [], SimpleNamespace(execution=EXECUTION)
+    tell = Emitter("prices", seen := Recorder())
+    tell.add(Gathers(gathered), False)
+    tell.gathered(flight)
+    assert told == [EXECUTION]
+    ((wanted, around),) = inside
+    assert (wanted, type(around).__name__) == (False, "nullcontext")
+    tell.resumed(("a",), 1.5)
+    assert seen.count("resume") == 1
+    tell.gathered(flight)
+    assert told == [EXECUTION] * 2
+
+
+def test_a_listener_of_an_event_is_told_of_no_gathered_callers(caplog):
+    """Those that it causes itself; and whoever raises is blamed, once."""
+
+    def fails(execution):
+        told.append(execution)
+        raise OSError
+
+    def listen(event):
+        tell.gathered(SimpleNamespace(execution=EXECUTION))
+
+    told, tell = [], Emitter("prices", listen)
+    tell.add(Gathers(fails), False)
+    tell.resumed(("a",), 1.5)
+    assert told == []
+    for _ in range(2):
+        tell.gathered(SimpleNamespace(execution=EXECUTION))
+        assert tell.wants("resume")
+    assert told == [EXECUTION] * 2
+    assert len(caplog.messages) == 1
+
+
 def test_inside_a_listener_nothing_is_wanted():
     """What it causes itself is not told, on its thread; on others it is."""
 
@@ -463,6 +526,22 @@ def test_a_listener_that_cannot_say_what_it_wants(caplog):
         tell.resumed(("a",), 1.5)
     assert (odd.events, seen.count("resume")) == ([], 2)
     assert caplog.messages == ["prices: its listener <the odd one> failed; told once"]
+
+
+def test_where_nobody_can_be_blamed_nothing_is_raised(monkeypatch):
+    """As where no stack is left for the line."""
+
+    def fails(event):
+        raise ValueError
+
+    def shown(listener):
+        blamed.append(listener)
+        raise RecursionError
+
+    blamed, tell = [], Emitter("prices", fails)
+    monkeypatch.setattr(emitter, "shown", shown)
+    tell.resumed(("a",), 1.5)
+    assert blamed == [fails]
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.ERROR])

@@ -3,7 +3,7 @@
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
-from singleflight.core import coordinator, landing, transitions
+from singleflight.core import controls, coordinator, landing, transitions
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
 from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import inside, mutex
@@ -37,10 +37,78 @@ def queued(memo, flight):
     return other, other.open_later()
 
 
+@pytest.mark.parametrize(
+    ("cut", "follow", "again"),
+    [("before", 1, False), ("between", 1, True), ("another", 1, False), ("between", 0, False)],
+)
+def test_who_comes_after_a_tag_was_invalidated_gets_no_older_value(make, cut, follow, again):
+    """Also where that happens when the value is stored already, and its flight has not ended."""
+    memo = make(tags=lambda landing: ("t",))
+    if cut == "before":
+        controls.cut(memo, ("t",))
+    flight = in_flight(memo, followers=follow)
+    endings = []
+    landing.land(memo, flight, 7, endings)
+    if cut != "before":
+        controls.cut(memo, ("t" if cut == "between" else "u",))
+    after = After()
+    with mutex:
+        ended = transitions.finish(memo, flight, 7, None, 100.0, True, True, after)
+    after.run()
+    assert (ended, flight.state) == ((follow, again), PASSED if again else LANDED)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_detached_flight_is_too_old_for_who_came_after_any_tag_was_invalidated(make, cut):
+    """Its value was not stored, so nobody has asked for its tags."""
+    memo = make(tags=lambda landing: ("t",))
+    flight = in_flight(memo, followers=1)
+    controls.invalidate(memo, "k")
+    if cut:
+        controls.cut(memo, ("u",))
+    landing.land(memo, flight, 7)
+    assert flight.state is (PASSED if cut else LANDED)
+
+
+def test_an_error_of_a_detached_flight_is_its_followers_whatever_was_invalidated(make):
+    """It has no tags, and says nothing about the time at which it came."""
+    memo = make(tags=lambda landing: ("t",))
+    flight = in_flight(memo, followers=1)
+    controls.invalidate(memo, "k")
+    controls.cut(memo, ("t",))
+    landing.fail(memo, flight, ValueError())
+    assert (flight.state, memo.adrift) == (LANDED, set())
+
+
+def test_whoever_queues_for_a_key_that_was_invalidated_has_it(memo):
+    """It is woken, and the flight is remembered for as long as it runs."""
+    flight = in_flight(memo)
+    _, latch = queued(memo, flight)
+    assert controls.invalidate(memo, "k") is True
+    assert (flight.detached, memo.adrift, latch.wait(0.0)) == (True, {flight}, True)
+    landing.land(memo, flight, 7)
+    assert memo.adrift == set()
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_a_flight_that_no_caller_leads_counts_for_none(memo, lands):
+    """What a loader brought unasked."""
+    flight = in_flight(memo)
+    transitions.disown(flight)
+    if lands:
+        landing.land(memo, flight, 7)
+    else:
+        landing.fail(memo, flight, ValueError())
+    assert counted(memo) == {}
+    after = After()
+    with mutex:
+        assert transitions.desert(memo, flight, after) is False
+
+
 @pytest.mark.parametrize("error", [None, ValueError("down")])
 def test_followers_share_the_outcome(memo, seen, error):
     """They are counted then, whenever they wake, and their gate is opened once the mutex is free."""
-    flight = in_flight(memo, followers=2, retries=0)
+    flight, other = in_flight(memo, followers=2, retries=0), in_flight(memo, "other", followers=3, retries=0)
     group = LoopWaiters(flight.open_later())
     if error is None:
         landing.land(memo, flight, 7)
@@ -48,10 +116,26 @@ def test_followers_share_the_outcome(memo, seen, error):
         landing.fail(memo, flight, error)
     assert (flight.state, flight.error, flight.landed) == (LANDED, error, 100.0)
     assert (flight.value, flight.followers) == (7 if error is None else None, 2)
-    assert (memo.locks.live(), group.opened) == ([], ["after it"])
+    assert (memo.locks.live(), group.opened) == ([other.slot], ["after it"])
     assert (memo.counts.waits, memo.counts.errors) == ((2, 0) if error is None else (0, 3))
     (event,) = seen.of("land")
     assert (event.followers, event.retried) == (2, False)
+    if error is None:
+        landing.land(memo, other, 7)
+    else:
+        landing.fail(memo, other, error)
+    assert (memo.counts.waits, memo.counts.errors) == ((5, 0) if error is None else (0, 7))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "missing"),
+    [("call", None, True), ("refresh", None, True), ("call", 7, False), ("bulk", None, False)],
+)
+def test_what_a_bulk_answer_is_without(memo, kind, value, missing):
+    """What a getter brought and `cache_if` refuses; what a loader brought is there, whatever it is."""
+    flight = in_flight(memo, followers=1, retries=0, kind=kind, missing=False)
+    landing.land(memo, flight, value)
+    assert (flight.state, flight.value, flight.missing) == (LANDED, value, missing)
 
 
 def test_nobody_is_to_receive_what_a_flight_without_followers_brought(memo):
@@ -274,6 +358,8 @@ COUNTED = [
     ("bulk", {}, None, {"fetches": 1, "uncached": 1}),
     ("bulk", {}, ValueError(), {"errors": 1}),
     ("bulk", {}, FlightTimeout(), {"timeouts": 1}),
+    ("shared", {}, 7, {"fetches": 1}),
+    ("shared", {}, ValueError(), {"errors": 1}),
 ]
 
 

@@ -11,6 +11,7 @@ from singleflight.core.call import JOIN, LEAD, NONE, Call, background, new_call
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED, UNSEATED
 from singleflight.core.transitions import is_unclaimed, new_flight
 from singleflight.locks.latch import Latch
+from singleflight.locks.lives import life_of_this_thread, lives
 from singleflight.locks.slots import Hold
 from singleflight.locks.table import new_slot
 from singleflight.locks.waiters import Waiter, new_waiter
@@ -64,7 +65,8 @@ def test_what_a_flight_begins_as():
     assert (made.key, made.slot, made.retries, made.followers, made.kind) == ("k", slot, 3, 0, "call")
     assert (made.leader, made.latch, made.error, made.work, made.due) == (None, None, None, None, None)
     marks = (made.counted, made.detached, made.deserted, made.doomed, made.lost)
-    assert not any((*marks, made.renews, made.background, made.unbegun))
+    assert not any((*marks, made.renews, made.background, made.unbegun, made.timed_out))
+    assert (made.number, made.ident, made.started) == (0, 0, 0.0)
     assert new_flight(Unseats(), slot, None, 4).waiters() == 4
 
 
@@ -82,6 +84,31 @@ def test_a_claim_sets_everything_that_is_read_of_a_leader(clock, renew):
     transitions.claim(later, call, 7.0, None, None)
     assert (later.due, later.depth) == (None, 0)
     assert later.number > made.number
+
+
+def test_whose_life_a_flight_depends_on(clock):
+    """That of the thread which claims it, also where nobody has asked for that before."""
+    made, call = flight(), new_call(Call, "k", "actor", 9, 9)
+    with patch.dict(lives, {9: "the life of 9"}):
+        transitions.claim(made, call, 7.0, None, None)
+        assert made.life == "the life of 9"
+        del lives[9]
+        transitions.claim(made, call, 7.0, None, None)
+        assert made.life is life_of_this_thread()
+
+
+@pytest.mark.parametrize("waits", [0, 2])
+def test_a_flight_that_is_handed_to_a_work(clock, waits):
+    """Its leader's caller waits for it, on top of what it waits for already; no note is left."""
+    made, call, work = flight(FLYING), new_call(Call, "k", "actor", 9, 9), Work()
+    call.flight, call.decision, call.awaited_outside = made, LEAD, True
+    call.noted = call._above = {"somebody"}
+    before = ("one", "two")[:waits]
+    with patch.dict(waiting, {9: before} if waits else {}, clear=True):
+        transitions.hand_over(call, work, "task")
+        assert waiting == {9: (*before, made)}
+    assert (made.work, made.leader, call.decision, call.before) == (work, "task", NONE, waits)
+    assert (call.awaited_outside, call.noted, call._above) == (False, frozenset(), None)
 
 
 @pytest.mark.parametrize(("decision", "followers"), [(JOIN, 1), (NONE, 2)])
@@ -196,15 +223,15 @@ def test_a_failure_is_seen_where_the_function_failed():
     """Without the leader's own frame, where there is another; an error that was never raised has none."""
     error = raised()
     made = flight(FLYING)
-    transitions.bring(made, None, error, 5.0)
+    transitions.bring(made, None, error, 5.0, True)
     assert (made.state, made.error, made.landed, made.value) == (FLYING, error, 5.0, None)
     assert made.traceback is error.__traceback__.tb_next
     error.__traceback__ = error.__traceback__.tb_next
-    transitions.bring(made, None, error, 5.0)
+    transitions.bring(made, None, error, 5.0, True)
     assert made.traceback is error.__traceback__
-    transitions.bring(made, None, ValueError(), 5.0)
+    transitions.bring(made, None, ValueError(), 5.0, True)
     assert made.traceback is None
-    transitions.bring(made, "value", None, 6.0)
+    transitions.bring(made, "value", None, 6.0, True)
     assert (made.value, made.error, made.traceback) == ("value", None, None)
 
 

@@ -5,8 +5,9 @@ from math import inf
 import pytest
 
 from singleflight.core import landing
-from singleflight.core.flight import FLYING, LANDED
-from singleflight.locks.mutex import inside
+from singleflight.core.flight import FLYING, LANDED, PASSED
+from singleflight.locks.mutex import inside, mutex
+from singleflight.locks.unsettled import After
 from singleflight.storage.entry import Entry
 from singleflight.storage.record import AgeingRecord, Record, record_of
 from singleflight.storage.ttl import Landing
@@ -246,3 +247,61 @@ def test_a_renewal_that_is_not_stored(make, caplog, value, detached, refresh_at)
     assert (record.value, record.refresh_at) == (value or "old", refresh_at)
     text = "model: 'k' could not be renewed, its value is kept: it returned what is not stored"
     assert caplog.messages == ([text] if refresh_at == 101.0 else [])
+
+
+@pytest.mark.parametrize(("weight", "stored"), [(1.0, True), (4.0, True), (4.5, False)])
+def test_what_has_a_weight(make, clock, weight, stored):
+    """It is stored with its times and tags, unless it is heavier than all that may be stored."""
+    memo = make(weigh=lambda value: weight, tags=lambda landing: ("t",), grace=5, maxsize=4)
+    flight = in_flight(memo, due=False)
+    landing.land(memo, flight, 7)
+    record = memo.store.index.get("k")
+    assert (record is not None, memo.counts.uncached) == (stored, int(not stored))
+    if record is not None:
+        times = (record.landed, record.ttl, record.grace, record.refresh_at)
+        assert (record.key, record.value, record.weight, record.tags) == ("k", 7, weight, ("t",))
+        assert times == (100.0, 10.0, 5.0, 110.0)
+        assert flight.stored is record
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_renewal_that_another_process_sees_to(memo, clock, ended):
+    """It counts for nothing, its key is free, and the value is looked at again after a pause."""
+    record = AgeingRecord("k", "old", 95.0, 10.0, grace=60.0)
+    flight = in_flight(memo, due=False, renews=True, background=True, followers=1)
+    flight.previous = record
+    before = record.refresh_at
+    if ended:
+        flight.state = PASSED
+    landing.postpone(memo, flight, 3.0)
+    assert record.refresh_at == (before if ended else 103.0)
+    assert (flight.state, flight.counted, memo.counts.calls, memo.counts.uncached) == (PASSED, True, 0, 0)
+    assert memo.counts.waits == 0
+    assert ended or flight.successor.followers == 1
+
+
+def test_what_had_no_value_is_not_looked_at_again(memo):
+    """There is nothing to look at."""
+    flight = in_flight(memo, due=False, renews=True)
+    flight.previous = None
+    landing.postpone(memo, flight, 3.0)
+    assert (flight.state, flight.counted, memo.locks.live()) == (LANDED, True, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [({"renews": True}, 97.0), ({"renews": False}, 104.0), ({"renews": True, "detached": True}, 104.0)],
+    ids=str,
+)
+def test_a_flight_that_ends_without_room_has_its_value_renewed_by_the_next(memo, fields, at):
+    """If it was to renew that; and whoever was to share its outcome, if it has one, does."""
+    record = AgeingRecord("k", "old", 95.0, 10.0, grace=60.0, refresh_at=104.0)
+    flight = in_flight(memo, due=False, unbegun=True, followers=1, started=97.0, retries=0, **fields)
+    flight.previous = record
+    latch, error, after = flight.open_later(), ValueError(), After()
+    with mutex:
+        landing.settle_flight(memo, flight, error, after)
+    after.run()
+    assert (record.refresh_at, flight.unbegun, latch.wait(0.0)) == (at, False, True)
+    assert (flight.state, flight.error, flight.landed) == (LANDED, error, 97.0)
+    assert (memo.counts.errors, memo.counts.uncached) == (2, 0)

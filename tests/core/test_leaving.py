@@ -54,6 +54,39 @@ def test_a_follower_whose_flight_has_landed_comes_too_late_to_give_up(memo, wait
     assert counted(memo) == {"fetches": 1, "waits": 1, "calls": 1}
 
 
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize(
+    ("value", "error", "taken"), [(7, None, True), (None, None, False), (None, ValueError(), False)]
+)
+def test_a_follower_takes_back_what_is_no_value(memo, waiting, value, error, taken, moved):
+    """It was counted among those who take it; the others still are."""
+    flight = in_flight(memo, due=False)
+    call, *_ = (follower(memo, number) for number in range(3))
+    if moved:
+        flight.due = 0.0
+        assert coordinator.unseat(memo, flight)
+        leader = caller(actor="next", thread=7)
+        assert coordinator.board(memo, leader) is LEAD
+        flight = leader.flight
+    flight.retries = 0
+    if error is None:
+        landing.land(memo, flight, value)
+    else:
+        landing.fail(memo, flight, error)
+    before = counted(memo)
+    kind = "waits" if error is None else "errors"
+    assert transitions.take_back(memo, call) is not taken
+    assert counted(memo) == (before if taken else {**before, kind: before[kind] - 1})
+    assert call.decision is (JOIN if taken else NONE)
+
+
+def test_leaders_callers_that_time_out_are_counted_each(memo, waiting):
+    """As those are that end with another error."""
+    for number, key in enumerate("abc", 1):
+        assert leaving.desert(memo, in_flight(memo, key, due=False), timed_out=True) is True
+        assert counted(memo) == {"timeouts": number}
+
+
 def test_a_follower_leaves_the_flight_that_it_follows_by_now(memo, waiting):
     """The one that it joined has ended without an outcome, and it has not noticed yet."""
     flight = in_flight(memo, due=False)
@@ -257,6 +290,21 @@ def test_whoever_waits_keeps_what_nobody_leads(memo, waiting):
     assert list(slot.queue) == [wanted]
 
 
+class Untrue(Exception):
+    """An exception that is not to be asked whether it is true."""
+
+    def __bool__(self):
+        raise AssertionError
+
+
+def test_what_struck_a_follower_is_told_whatever_its_truth(memo, waiting, seen):
+    """Its flight is to end with something else; a listener hears what its caller receives."""
+    in_flight(memo, due=False)
+    call, struck = follower(memo), Untrue()
+    leaving.abandon(memo, call, KeyboardInterrupt(), struck)
+    assert [event.error for event in seen.of("left")] == [struck]
+
+
 # -- what could not be given up is noted --------------------------------------------------------------
 
 
@@ -284,6 +332,18 @@ def test_a_noted_leaders_caller_has_its_work_stopped(memo, waiting):
     unsettled[followed.work] = transitions.desert, memo, followed
     settle()
     assert (followed.work.stopped, followed.doomed, followed.deserted) == (0, False, True)
+
+
+def test_a_noted_leaders_error_is_its_flights_whatever_its_truth(memo, waiting):
+    """Nothing of the user's runs: its followers share that error."""
+    leader, error = watched("leader", key="k", thread=1), Untrue()
+    assert coordinator.board(memo, leader) is LEAD
+    flight = leader.flight
+    call = follower(memo)
+    flight.retries = 0
+    unsettled[leader] = leaving.settle_call, memo, leader, error
+    settle()
+    assert (flight.state, flight.error, call.flight) == (LANDED, error, flight)
 
 
 def test_a_noted_renewal_that_nobody_has_begun_was_never_run(make, waiting):

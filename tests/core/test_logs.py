@@ -1,6 +1,9 @@
 """The library's own log lines: what a filter or a handler of theirs raises is nobody's who calls."""
 
 import logging
+import subprocess
+import sys
+import textwrap
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +29,7 @@ def filtered():
 
 
 def test_a_line_says_where_it_comes_from(caplog):
-    """The module that has something to say, and with `exception` what was raised."""
+    """The module that has something to say, and what was raised, where that is said."""
     with caplog.at_level(logging.INFO, "singleflight"):
         log.info("%s", 1), log.warning("%s", 2), log.error("%s", 3)
         try:
@@ -34,13 +37,97 @@ def test_a_line_says_where_it_comes_from(caplog):
         except ValueError as error:
             log.exception("%s", 4)
             raised = error
-    lines = caplog.records
-    assert [line.getMessage() for line in lines] == ["1", "2", "3", "4"]
-    assert [line.levelno for line in lines] == [logging.INFO, logging.WARNING, logging.ERROR, logging.ERROR]
+        log.warning("%s", 5, exc_info=raised), log.error("%s", 6, exc_info=raised)
+    lines, levels = caplog.records, [logging.INFO, logging.WARNING, logging.ERROR]
+    assert [line.getMessage() for line in lines] == ["1", "2", "3", "4", "5", "6"]
+    assert [line.levelno for line in lines] == [*levels, logging.ERROR, *levels[1:]]
     assert {(line.filename, line.funcName) for line in lines} == {
         ("test_logs.py", "test_a_line_says_where_it_comes_from")
     }
-    assert [line.exc_info and line.exc_info[1] for line in lines] == [None, None, None, raised]
+    assert [line.exc_info and line.exc_info[1] for line in lines] == [None] * 3 + [raised] * 3
+
+
+@pytest.mark.parametrize("truth", [False, RuntimeError("asked")], ids=repr)
+def test_an_error_is_logged_whatever_its_truth(caplog, truth):
+    """It is the user's, and `logging` asks whether there is one."""
+
+    class Untrue(Exception):
+        def __bool__(self):
+            if truth:
+                raise truth
+            return False
+
+    error = Untrue()
+    log.warning("%s", 1, exc_info=error), log.error("%s", 2, exc_info=error)
+    try:
+        raise error
+    except Untrue:
+        log.exception("%s", 3)
+    assert [line.exc_info for line in caplog.records] == [
+        (Untrue, error, None),
+        (Untrue, error, None),
+        (Untrue, error, error.__traceback__),
+    ]
+
+
+def alone(code):
+    """Run this in an interpreter of its own, where nobody has imported `logging` yet."""
+    preamble = "import sys, types\nfrom singleflight.common import logs\n"
+    ran = subprocess.run(
+        [sys.executable, "-c", preamble + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_nobody_asks_for_lines_who_has_not_imported_logging():
+    """Nor does the question import it; half imported by another thread it cannot answer yet."""
+    alone("""
+        assert "logging" not in sys.modules
+        assert not logs.is_logging(logs.DEBUG)
+        sys.modules["logging"] = types.ModuleType("logging")
+        assert not logs.is_logging(logs.DEBUG)
+        del sys.modules["logging"]
+        assert not logs.is_logging(50)
+        assert "logging" not in sys.modules
+    """)
+
+
+def test_once_there_is_a_logger_it_is_asked_without_a_detour():
+    """And has one handler that does nothing, or a line that nobody wants would go to the standard error."""
+    alone("""
+        import logging
+        ours = logging.getLogger("singleflight")
+        assert not logs.is_logging(logs.DEBUG)
+        assert logs.is_logging == ours.isEnabledFor
+        assert logs.levels is ours._cache
+        assert logs.logger() is ours
+        assert [type(handler) for handler in ours.handlers] == [logging.NullHandler]
+        ours.setLevel(logs.DEBUG)
+        assert logs.is_logging(logs.DEBUG)
+    """)
+
+
+def test_a_logger_without_a_cache_is_asked_each_time():
+    """Of a class that a program has put in the place of the usual one."""
+    alone("""
+        import logging
+
+        class Bare(logging.Logger):
+            def __init__(self, name, level=0):
+                super().__init__(name, level)
+                del self._cache
+
+            def isEnabledFor(self, level):
+                return True
+
+        logging.setLoggerClass(Bare)
+        assert logs.is_logging(logs.DEBUG)
+        assert logs.levels == {}
+    """)
 
 
 def test_an_error_of_the_function_is_its_callers(filtered):

@@ -1,5 +1,6 @@
 """What the members of a window get, how they go, and what they do when they are woken: step by step."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -74,6 +75,43 @@ def test_an_error_of_the_loader_is_each_members(opened):
     assert counted(one.cache) == (0, 2, 0)
 
 
+class Gathers:
+    """An observer of executions, and of those who are served by one that another call began."""
+
+    wants = frozenset()
+
+    def __init__(self):
+        self.told = []
+
+    def __call__(self, event):
+        raise AssertionError
+
+    def executing(self, execution):
+        return nullcontext()
+
+    def gathered(self, execution):
+        self.told.append(execution)
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_who_is_served_by_an_execution_tells_that(opened, served):
+    """A member that has its outcome; not while it waits, nor where it calls anew."""
+    one, seen = opened(), Gathers()
+    one.cache.tell.add(seen, False)
+    call = joins(one, "b")
+    flight, stay = call.flight, Stay(one, call)
+    one.begin()
+    with one.running():
+        assert stay.woken(False) is JOIN
+    assert seen.told == []
+    if served:
+        one.land({"A": 1, "B": 2})
+    else:
+        one.fail(FlightDeadlock("circle"))
+    assert stay.woken(True) is (SHARE if served else NONE)
+    assert seen.told == ([flight.execution] if served else [])
+
+
 def test_where_an_error_was_raised_goes_with_it(opened):
     """As far as it is the loader's: the frame that received it is left out, if there is another one."""
     one = opened()
@@ -140,6 +178,21 @@ def test_a_stopped_loader_of_which_one_flight_has_lost_its_key(opened):
     assert coordinator.unseat(one.cache, one.flights[0])
     loads(one, FlightTimeout("late"))
     assert one.is_overdue is True
+
+
+def test_a_loader_that_was_given_up_fails_after_all(make, opened):
+    """As where its loop stood still: no time was set that its flights might have exceeded."""
+    one = opened(make(flight_timeout=None))
+    call, work = joins(one, "b"), Work()
+    stay = Stay(one, call)
+    one.let_run_by(work, "task")
+    work.dead = True
+    for flight in one.flights:
+        assert coordinator.unseat(one.cache, flight)
+    work.dead = False
+    loads(one, FlightTimeout("what it needs was late"))
+    assert (one.is_unshared, one.is_overdue) == (True, False)
+    assert stay.woken(True) is NONE
 
 
 def test_another_error_of_flights_that_have_lost_their_keys(opened):

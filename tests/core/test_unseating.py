@@ -6,10 +6,12 @@ import pytest
 
 from singleflight.core import coordinator
 from singleflight.core.flight import FLYING, PASSED, UNCLAIMED, UNSEATED
+from singleflight.locks.latch import Latch
 from singleflight.locks.mutex import inside
+from singleflight.locks.slots import Hold
 from singleflight.storage.record import AgeingRecord
 
-from .conftest import Work, in_flight
+from .conftest import Work, caller, in_flight
 
 MOST = 4
 
@@ -97,6 +99,43 @@ def test_so_many_of_a_key_are_left_running_and_no_more(memo):
     assert (fifth.state, fifth.detached, fifth.slot.turn) == (FLYING, False, fifth)
     fifth.work = Work(dead=True)
     assert coordinator.unseat(memo, fifth) is True
+
+
+def test_whoever_queues_for_a_key_that_is_taken_has_it(memo):
+    """Behind a flight that nobody follows; it is woken."""
+    flight = in_flight(memo)
+    hold = Hold(("k",), caller(actor="owner", thread=3), None)
+    hold.slots, hold.latch = [flight.slot], Latch()
+    flight.slot.line_up(hold)
+    assert coordinator.unseat(memo, flight) is True
+    assert flight.slot.turn is hold
+    assert hold.latch.wait(0.0)
+
+
+def test_keys_are_one_where_they_are_equal(memo):
+    """Whatever objects they are."""
+    for number in range(MOST):
+        assert coordinator.unseat(memo, in_flight(memo, ("k", float(number and 1)))) is True
+    flights = [in_flight(memo, ("k", key)) for key in (True, False)]
+    assert [coordinator.unseat(memo, flight) for flight in flights] == [True, True]
+    assert coordinator.unseat(memo, in_flight(memo, ("k", 1))) is False
+    assert coordinator.unseat(memo, in_flight(memo, ("k", 0))) is True
+
+
+def test_a_key_that_cannot_be_compared_is_itself_alone(memo):
+    """Those that are left running under such keys keep nothing else from being unseated."""
+
+    class Spoilt:
+        __hash__ = object.__hash__
+
+        def __eq__(self, other):
+            if self is not other:
+                raise RuntimeError
+            return True
+
+    for _ in range(MOST):
+        assert coordinator.unseat(memo, in_flight(memo, Spoilt())) is True
+    assert coordinator.unseat(memo, in_flight(memo)) is True
 
 
 def test_one_that_was_invalidated_is_not_counted_as_left_running(memo):

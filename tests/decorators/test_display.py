@@ -1,9 +1,12 @@
 """name, repr, dir and help: what a decorated function shows of itself, and tools that complete names."""
 
+import _thread
 import inspect
 import pickle
 import pydoc
 import rlcompleter
+import sys
+import threading
 from datetime import timedelta
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from singleflight import SingleFlightFunction, single_flight_ttl
 from singleflight.core.options import Options
 from singleflight.decorator.decorate import single_flight_ttl as decorator
+from singleflight.decorator.display import doc_for
 
 
 @single_flight_ttl(ttl=60)
@@ -129,6 +133,27 @@ def test_a_repr_is_bounded_and_guarded():
     assert len(repr(fetch)) < 1000
 
 
+@pytest.mark.parametrize("truth", [False, RuntimeError("no")], ids=repr)
+def test_a_key_that_is_not_true_is_shown(truth):
+    """It is a callable like any other, and nobody asks whether it is true."""
+
+    class First:
+        def __call__(self, symbol):
+            return symbol
+
+        def __bool__(self):
+            if isinstance(truth, Exception):
+                raise truth
+            return truth
+
+        def __repr__(self):
+            return "<the first>"
+
+    fetch = single_flight_ttl(plain.__wrapped__, ttl=1, key=First())
+    assert fetch("A") == 1
+    assert "(ttl=1, key=<the first>)" in repr(fetch)
+
+
 @pytest.mark.parametrize("function", ALL.values(), ids=ALL)
 def test_dir_has_the_controls(function):
     """In addition to what the function has, and nothing that raises when it is read."""
@@ -177,6 +202,65 @@ def test_help_shows_docstring_options_and_controls(function):
     assert "invalidate" in told or "max_batch" in told
     assert inspect.getdoc(function) == function.__doc__
     assert "Controls" not in (function.__doc__ or "")
+
+
+def asking(*modules):
+    """Return a function of the first module; it calls one of the next, and the last reads a docstring."""
+    ask, source = plain, "def call(): return ask.__doc__"
+    for name in reversed(modules):
+        exec(source, namespace := {"__name__": name, "ask": ask})
+        ask, source = namespace["call"], "def call(): return ask()"
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("modules", "shown"),
+    [
+        (["pydoc"], True),
+        (["pydoc", "inspect"], True),
+        (["pydoc", "inspect", "inspect"], True),
+        (["pydoc", "other"], False),
+        (["pydoc", "other", "inspect"], False),
+        (["inspect", "other"], False),
+    ],
+    ids=str,
+)
+def test_who_asks_for_a_docstring(modules, shown):
+    """Help does, or what it has asked to, which from Python 3.15 on is in `inspect`."""
+    doc = asking(*modules)()
+    assert doc.startswith("The price of a symbol.")
+    assert ("Single flight: " in doc) is shown
+
+
+@pytest.mark.parametrize("length", [33, 34])
+def test_what_help_adds_to_a_docstring(length):
+    """The name and options, and the controls in lines of at most 80 characters."""
+
+    def ask():
+        return doc_for(sys._getframe(1), "Doc.", plain._self_cache, kind)
+
+    names = ["a" * 34, "b" * length, "c"]
+    kind = type("Kind", (), dict.fromkeys(names))
+    exec("def call(): return ask()", namespace := {"__name__": "pydoc", "ask": ask})
+    first, second = (names[:2], names[2:]) if length == 33 else (names[:1], names[1:])
+    assert namespace["call"]().splitlines() == [
+        "Doc.",
+        "",
+        f"Single flight: {__name__}.plain(ttl=60)",
+        "",
+        f"Controls: {', '.join(first)},",
+        f"    {', '.join(second)}",
+    ]
+
+
+def test_a_docstring_read_at_the_bottom_of_a_thread():
+    """Where nobody has called `inspect`."""
+    told, ended = [], threading.Event()
+    space = {"__name__": "inspect", "told": told, "ask": asking("inspect"), "ended": ended}
+    exec("def call():\n    try: told.append(ask())\n    finally: ended.set()", space)
+    _thread.start_new_thread(space["call"], ())
+    assert ended.wait(20)
+    assert told == [plain.__wrapped__.__doc__]
 
 
 def test_docstrings_can_be_written():

@@ -151,7 +151,7 @@ TESTS = {
     "transitions": [
         *(*ENDING, *DECIDING, *MODELS, *CALLS, "core/test_leaving.py", "core/test_flights.py"),
         *("contract/test_control.py", "bulk/test_joining.py", "asyncio/test_cancellation.py"),
-        "core/test_members.py",
+        *("core/test_members.py", "core/test_at_once.py"),
     ],
     "renewal": ["core/test_serving.py", *GRACE, "freshness/test_ahead.py"],
     "leaving": [*DECIDING, "core/test_leaving.py", *CALLS, "asyncio/test_cancellation.py"],
@@ -201,7 +201,6 @@ TESTS = {
     "loading": [*BULK, "decorators/test_binding.py"],
     "gathered": WINDOWS,
     "surface": [*HITS, *DECORATED],
-    "display": ["decorators/test_display.py"],
     "assembly": DECORATED,
     "accelerate": [*DECORATED, *KEYS, "threads/test_hits.py"],
     "callforms": [*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"],
@@ -238,7 +237,8 @@ LEFT_OUT = {
     "words": {"durations", "errors", "messages", "refusals", "replies", "slips", "views", "alpaca_settings"}
     | {"words", "entry"},
     "signatures that are passed on": {"decorate", "wrapt_types", "alpaca_clients", "workers"},
-    "what is seen only from outside of the process, or of the frame": {"forks", "frames", "logs", "patches"},
+    "what is seen only from outside of the process, or of the frame": {"display", "forks", "frames"}
+    | {"logs", "patches"},
     "helpers for users' tests": {"callers", "stampede"},
     "a show": {"demo"},
     "how things look": {"page", "shapes"},
