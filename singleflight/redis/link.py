@@ -11,6 +11,7 @@ import random
 import socket
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from ..fleet.breaker import CONNECTED, Breaker, Change
 from ..fleet.cuts import Known, Numbers
 from ..fleet.drops import Drop, Drops
 from ..fleet.mailboxes import Mailboxes
-from ..locks.mutex import new_lock
+from ..locks.mutex import ask_too, new_lock
 from ..locks.waiters import get_ident, running_loop
 from . import scripts
 from .bus import Bus
@@ -123,6 +124,7 @@ class Link:
         self._source = source
         self._functions: dict[bytes, tuple[weakref.ref[Function], ...]] = {}
         self._begin()
+        ask_too(self)
         renew_in_children(self)
 
     def _begin(self, period: int = 0) -> None:
@@ -154,6 +156,12 @@ class Link:
             silent=self._silent,
         )
         self.keeper = Keeper(self.clients, self, lease=round(self.lease * 1000))
+        parts = self.clients, self.bus, self.keeper
+        self._sections: list[Callable[[], bool]] = [self.lock._is_owned, *(part.is_owned for part in parts)]
+
+    def is_owned(self) -> bool:
+        """Return True if this very thread is inside a section: then a handler or finaliser may not wait."""
+        return any(is_owned() for is_owned in self._sections)
 
     # -- functions ----------------------------------------------------------------------------------
 

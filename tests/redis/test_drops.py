@@ -567,6 +567,42 @@ def test_a_change_from_inside_of_another_one(unhurried, monkeypatch, where):
     assert (a("ASML"), b("ASML")) == (2, 2)
 
 
+class Interrupts:
+    """A breaker that has a handler run, once, where it is asked in a section of the link."""
+
+    def __init__(self, breaker, handler):
+        self._breaker, self._handlers = breaker, [handler]
+
+    def __getattr__(self, name):
+        if self._handlers:
+            self._handlers.pop()()
+        return getattr(self._breaker, name)
+
+
+def test_a_handler_that_calls_from_inside_of_a_section(fleet, pool):
+    """It waits for nobody: whoever it waited for would need what its own thread holds."""
+    body, seen = Loads(lambda n: n), []
+    a = fleet(body, terms={"timeout": 3 * PATIENCE}, wait_timeout=PATIENCE)
+    assert a("warm") == 1
+    assert body.entered.acquire(timeout=PATIENCE)
+    link = link_of(a)
+    body.gate.clear()
+    leader = pool.submit(a, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+
+    def handler():
+        body.gate.set()
+        seen.append(a("ASML"))
+        assert not leader.done()
+
+    breaker = link.breaker
+    link.breaker = Interrupts(breaker, handler)
+    assert link.period() == breaker.period
+    link.breaker = breaker
+    assert seen == [3]
+    assert leader.result(PATIENCE) == 2
+
+
 # -- what the server refuses --------------------------------------------------------------------------
 
 

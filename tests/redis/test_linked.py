@@ -5,12 +5,14 @@ import gc
 import logging
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from singleflight.fleet.cuts import Known, Numbers
 from singleflight.fleet.mailboxes import Mailbox
+from singleflight.locks.mutex import inside_other
 from singleflight.redis import link as module
 from singleflight.redis import scripts
 from singleflight.redis.clients import Kind, Trouble
@@ -143,6 +145,27 @@ def test_what_a_process_is_called():
 
 
 # -- functions -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["lock", "clients", "bus", "keeper"])
+def test_who_is_inside_a_section(part):
+    """A handler finds that out, as long as the link lives; another thread is not inside of it."""
+    link = Link("redis://localhost:1", prefix="sf", lease=2.0, timeout=0.3)
+    lock = {
+        "lock": lambda: link.lock,
+        "clients": lambda: link.clients._lock,
+        "bus": lambda: link.bus._starting,
+        "keeper": lambda: link.keeper._changed,
+    }[part]
+    for again in (False, True):
+        if again:  # as in a forked child
+            link.after_fork()
+        assert not inside_other()
+        with lock():
+            assert inside_other()
+            with ThreadPoolExecutor(1) as pool:
+                assert not pool.submit(inside_other).result(PATIENCE)
+        assert not inside_other()
 
 
 def test_functions_of_one_name(link, function):
