@@ -136,9 +136,8 @@ class Clients:
         try:
             connection.send_packed_command(connection.pack_commands(commands))
             return [_reply(connection.read_response) for _ in commands]
-        except BaseException as struck:
-            if not isinstance(struck, Exception):  # an interrupt: replies are still to come
-                connection.disconnect()
+        except BaseException:  # also what a signal handler raises: replies are still to come
+            connection.disconnect()
             raise
         finally:
             pool.release(connection)

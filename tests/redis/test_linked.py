@@ -360,6 +360,22 @@ def test_who_is_answered_late_ends_nothing_of_the_next_one(link, function, now, 
     assert link.takes(put)
 
 
+def test_what_was_taken_and_freed_by_whoever_interrupts(link, function):
+    """A signal handler that changes the same key, after it was seen that this one has it still."""
+
+    class Interrupted(dict):
+        def get(self, key):
+            found = super().get(key)
+            self.clear()
+            return found
+
+    put = link.note("put", function, KEY, "payload")
+    taken = link.takes(put)
+    link._sending = Interrupted(link._sending)
+    link.sent(taken)
+    assert link._sending == {}
+
+
 def test_what_was_left_to_one_that_never_ends_is_sent_again(link, function, now):
     """It was interrupted, or its loop is gone: the keeper looks when it can be answered no more."""
     put = link.note("put", function, KEY, "payload")
