@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["inside", "inside_other", "mutex", "new_lock", "with_sections"]
+__all__ = ["ask_too", "inside", "inside_other", "mutex", "new_lock", "with_sections"]
 
 
 def new_lock() -> Any:
@@ -63,12 +64,34 @@ def with_sections(kind: C) -> C:
     return kind
 
 
+class Owner(Protocol):
+    """What has locks that other objects enter as well."""
+
+    def is_owned(self) -> bool:
+        """Return True if this very thread is inside a section of one of them."""
+        ...
+
+
+_owners: tuple[weakref.ref[Owner], ...] = ()
+
+
+def ask_too(owner: Owner) -> None:
+    """Have `inside_other` ask this one as well, as long as it lives. There may only be a few of them."""
+    global _owners
+    with mutex:
+        _owners = (*(ref for ref in _owners if ref() is not None), weakref.ref(owner))
+
+
 def inside_other() -> bool:
     """Return True if this very thread is inside a section of such an object: then it may not wait.
 
     Whatever runs in there was called from a method of that object, so the frames show it. That costs the
-    same however many decorated functions there are.
+    same however many decorated functions there are. Where others enter the lock as well it is asked itself.
     """
+    for ref in _owners:
+        owner = ref()
+        if owner is not None and owner.is_owned():
+            return True
     files, frame = _files, sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename in files:

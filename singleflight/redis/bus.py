@@ -130,11 +130,15 @@ class Bus:
         self._line: Line | None = None
         self._first = True
         self._thread: threading.Thread | None = None  # written under `_starting`
-        self._starting = threading.RLock()  # re-entrant: see `mutex`
+        self._starting: Any = threading.RLock()  # re-entrant: see `mutex`
         self._kicked = threading.Event()
         self._stopped = False
         self._tried = threading.Event()  # the first attempt has ended
         self._awaiting: list[Callable[[], object]] = []  # called when it has; under `_starting`
+
+    def is_owned(self) -> bool:
+        """Return True if this very thread is inside a section of its own."""
+        return bool(self._starting._is_owned())
 
     # -- any thread
 

@@ -69,12 +69,16 @@ class Clients:
         renew_in_children(self)
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()  # guards the three; no I/O under it
+        self._lock: Any = threading.RLock()  # guards the three; no I/O under it
         self._threads: Any = None
         self._loops: WeakKeyDictionary[Any, tuple[Any, AsyncGenerator[None]]] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"<Clients of {self.source!r}>"
+
+    def is_owned(self) -> bool:
+        """Return True if this very thread is inside a section."""
+        return bool(self._lock._is_owned())
 
     # -- threads
 
@@ -132,9 +136,8 @@ class Clients:
         try:
             connection.send_packed_command(connection.pack_commands(commands))
             return [_reply(connection.read_response) for _ in commands]
-        except BaseException as struck:
-            if not isinstance(struck, Exception):  # an interrupt: replies are still to come
-                connection.disconnect()
+        except BaseException:  # also what a signal handler raises: replies are still to come
+            connection.disconnect()
             raise
         finally:
             pool.release(connection)

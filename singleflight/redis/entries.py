@@ -208,19 +208,20 @@ class Entries:
         again = False
         # Each time: another way may have confirmed it meanwhile, and others may have dropped it since.
         while sent is not None and (current := self.link.current(drop)) is not None:
-            if not self.link.takes(current):
+            taken = self.link.takes(current, self.link.is_sending(current))
+            if taken is None:
                 yield _GLANCE
                 continue
-            era = self.link.era
             try:
+                era = self.link.era
                 replies = yield self.calls_of(current, sent)
                 sent = self.told(current, era, sent, replies, again)
             except BaseException as error:
-                self.link.sent(current)
+                self.link.sent(taken)
                 if not isinstance(error, Trouble):  # an interrupt: whether it was told, nobody knows
                     self.link.keeper.hand_over(*self.link.orders(current))
                 raise
-            self.link.sent(current)
+            self.link.sent(taken)
             again = True
 
     def told(

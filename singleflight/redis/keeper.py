@@ -120,6 +120,10 @@ class Keeper:
         self._stopped = False
         self._identity: str | None = ""  # of the server; None: it does not say. The thread's alone
 
+    def is_owned(self) -> bool:
+        """Return True if this very thread is inside a section."""
+        return bool(self._changed._is_owned())  # type: ignore[attr-defined]
+
     # -- any thread; nothing here waits but `flush` and `stop`
 
     def hold(self, lease: Lease) -> None:

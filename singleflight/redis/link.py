@@ -11,6 +11,7 @@ import random
 import socket
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +22,8 @@ from ..fleet.breaker import CONNECTED, Breaker, Change
 from ..fleet.cuts import Known, Numbers
 from ..fleet.drops import Drop, Drops
 from ..fleet.mailboxes import Mailboxes
-from ..locks.mutex import new_lock
+from ..locks.mutex import ask_too, new_lock
+from ..locks.waiters import get_ident, running_loop
 from . import scripts
 from .bus import Bus
 from .clients import Clients, Kind, Trouble
@@ -78,12 +80,16 @@ class Function(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Sending:
-    """A change of one key that is on its way to the server, until then at most."""
+    """A change that is on its way to the server, until then at most. Compared by identity.
 
-    number: int
+    The same change may be on its way twice: it was taken anew when the first could be answered no more.
+    """
+
+    drop: Drop
     until: float
+    thread: int | None  # the one that waits for the answer; None if it is a task that does
     is_left: bool = False  # the keeper had something for this key
 
 
@@ -118,6 +124,7 @@ class Link:
         self._source = source
         self._functions: dict[bytes, tuple[weakref.ref[Function], ...]] = {}
         self._begin()
+        ask_too(self)
         renew_in_children(self)
 
     def _begin(self, period: int = 0) -> None:
@@ -149,6 +156,12 @@ class Link:
             silent=self._silent,
         )
         self.keeper = Keeper(self.clients, self, lease=round(self.lease * 1000))
+        parts = self.clients, self.bus, self.keeper
+        self._sections: list[Callable[[], bool]] = [self.lock._is_owned, *(part.is_owned for part in parts)]
+
+    def is_owned(self) -> bool:
+        """Return True if this very thread is inside a section: then a handler or finaliser may not wait."""
+        return any(is_owned() for is_owned in self._sections)
 
     # -- functions ----------------------------------------------------------------------------------
 
@@ -259,34 +272,44 @@ class Link:
         with self.lock:
             return self.drops.current(drop)
 
-    def takes(self, drop: Drop, anyway: bool = False, leaves: bool = False) -> bool:
-        """Return True if whoever asks is to send a drop, and tells with `sent` when it was answered.
+    def takes(self, drop: Drop, anyway: bool = False, leaves: bool = False) -> Sending | None:
+        """Return what is given back with `sent` when a drop was answered, if whoever asks is to send it.
 
         What concerns one key is sent by one at a time: of two connections the older change might arrive last,
-        and a put that is sent twice might take the place of what others have put since. So False means: wait
+        and a put that is sent twice might take the place of what others have put since. So None means: wait
         and see what comes of that, for no longer than it can take; or (`leaves`) leave it to whoever sends.
+        The keeper looks for itself when that one can be answered no more: it may have been interrupted.
         """
-        if drop.kind not in ("put", "drop"):
-            return True
-        key = drop.function, drop.name
+        thread = None if running_loop() is not None else get_ident()
         with self.lock:
             now = time.monotonic()
-            busy = self._sending.get(key)
-            if busy is not None and busy.until > now and not anyway:
-                busy.is_left |= leaves
-                return False
-            self._sending[key] = Sending(drop.number, now + _TRIPS * self.timeout)
-        return True
+            taken = Sending(drop, now + _TRIPS * self.timeout, thread)
+            if drop.kind in ("put", "drop"):
+                busy = self._sending.get((drop.function, drop.name))
+                if busy is not None and busy.until > now and not anyway:
+                    if leaves:
+                        busy.is_left = True
+                        self._send_again(busy.until)
+                    return None
+                self._sending[drop.function, drop.name] = taken
+        return taken
 
-    def sent(self, drop: Drop) -> None:
+    def is_sending(self, drop: Drop) -> bool:
+        """Return True if this very thread is sending a change of the same key, further up: not to be awaited.
+
+        That was interrupted by a signal handler or finaliser.
+        """
+        busy = self._sending.get((drop.function, drop.name))
+        return busy is not None and busy.thread == get_ident()
+
+    def sent(self, taken: Sending) -> None:
         """What was taken is not on its way any more. The keeper is given what it has left to this one."""
-        key = drop.function, drop.name
+        key = taken.drop.function, taken.drop.name
         with self.lock:
-            busy = self._sending.get(key)
-            if busy is None or busy.number != drop.number:
+            if self._sending.get(key) is not taken:
                 return  # another one has taken it, when this was to be answered no more
-            del self._sending[key]
-            later = self.drops.current(drop) if busy.is_left else None
+            self._sending.pop(key, None)
+            later = self.drops.current(taken.drop) if taken.is_left else None
         if later is not None:
             self.keeper.hand_over(*self.orders(later))
 
@@ -315,12 +338,13 @@ class Link:
         sent = function.latest() if newest is None else newest
         calls = function.calls_of(drop, sent)
         replies: list[Any] = []
-        taken = False
+        taken: Sending | None = None
 
         def wanted() -> bool:
             nonlocal taken
-            taken = taken or (self.current(drop) is drop and self.takes(drop, replay, leaves=True))
-            return taken
+            if taken is None and self.current(drop) is drop:
+                taken = self.takes(drop, replay, leaves=True)
+            return taken is not None
 
         def done(reply: Any) -> None:
             replies.append(reply)
@@ -333,8 +357,8 @@ class Link:
                     if later is not None:
                         self.keeper.hand_over(*self.orders(drop, later))
                 finally:
-                    if taken:
-                        self.sent(drop)
+                    if taken is not None:
+                        self.sent(taken)
 
         return [Order(call, done, wanted) for call in calls]
 
@@ -347,9 +371,13 @@ class Link:
     def _retry_later(self) -> None:
         """The server has refused something: if drops are among that, they are sent again after a pause."""
         with self.lock:
-            if self._again_at is None and len(self.drops):
-                self._again_at = time.monotonic() + _RETRY
+            if len(self.drops):
+                self._send_again(time.monotonic() + _RETRY)
         self.keeper.nudge()
+
+    def _send_again(self, at: float) -> None:
+        """What is not confirmed is sent again at this time, or before. Under the lock."""
+        self._again_at = at if self._again_at is None else min(at, self._again_at)
 
     # -- what the keeper asks -------------------------------------------------------------------------
 

@@ -282,6 +282,8 @@ class SharedFunction(Entries):
                     todo = asking.send(replies)
         except StopIteration as ended:
             return ended.value
+        finally:
+            asking.close()  # an interrupt leads to this frame, and may be kept: what was taken is to be free
 
     async def _carry_out_in_task(self, asking: Asking) -> Any:
         try:
@@ -343,7 +345,7 @@ class SharedFunction(Entries):
             period = link.period()
             if period is None:
                 return  # they are replayed
-            if running_loop() is not None or inside() or inside_other():
+            if running_loop() is not None or inside() or inside_other() or any(map(link.is_sending, drops)):
                 self._hand_over(drops)
                 return
             try:

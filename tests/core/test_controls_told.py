@@ -4,6 +4,8 @@ import pytest
 from cachetools import LRUCache
 
 from singleflight import single_flight_ttl
+from singleflight.core import controls
+from singleflight.testing import FakeClock
 
 
 class Struck(BaseException):
@@ -118,3 +120,47 @@ def test_a_put_that_is_not_stored_is_a_drop(price):
         ("noted", "drop", ("ASML",), 1),
         ("told", "drop", ("ASML",), 0),
     ]
+
+
+class Account:
+    @single_flight_ttl(ttl=60, timer=(clock := FakeClock()), tags=["eu"])
+    def price(self, symbol):
+        return symbol
+
+
+@pytest.fixture
+def accounts():
+    """Two, with a stored value each, of a method with a tier."""
+    made = [Account(), Account()]
+    for each in made:
+        each.price("ASML")
+    cache = Account.__dict__["price"]._self_cache
+    cache.tier = Tier(cache)
+    yield made, cache
+    cache.tier = None
+    controls.clear(cache)
+
+
+def test_what_is_dropped_of_all_is_told(accounts):
+    """By a tag that all values have."""
+    _, cache = accounts
+    assert controls.invalidate_tag(cache, ("eu",)) == 2
+    assert cache.tier.seen == [("noted", "all", 2), ("told", "all", 0)]
+
+
+def test_what_is_dropped_of_one_instance_is_told(accounts):
+    """The other one keeps its own here; the others, who do not know either, drop all."""
+    made, cache = accounts
+    owner = next(iter(cache.store.index))[0]
+    assert controls.drop(cache, owner) == 1
+    assert cache.tier.seen == [("noted", "all", 2), ("told", "all", 1)]
+    assert [each.price.entry("ASML") is None for each in made].count(True) == 1
+
+
+@pytest.mark.parametrize(("age", "dropped"), [(59.5, 2), (60.0, 0)])
+def test_what_is_over_is_not_counted_among_what_is_dropped(accounts, age, dropped):
+    """To the moment."""
+    _, cache = accounts
+    Account.clock.advance(age)
+    assert controls.drop_here(cache) == dropped
+    assert len(cache.store.index) == 0

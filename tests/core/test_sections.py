@@ -1,12 +1,14 @@
 """The locks of the library's sections are re-entrant locks that `with` enters without running Python code."""
 
+import gc
 import sys
 import threading
 from types import BuiltinMethodType
 
 import pytest
 
-from singleflight.locks.mutex import inside_other, new_lock, with_sections
+from singleflight.locks import mutex as module
+from singleflight.locks.mutex import ask_too, inside_other, new_lock, with_sections
 
 
 def test_it_is_a_re_entrant_lock():
@@ -90,3 +92,20 @@ def test_only_those_are_asked_that_the_call_came_through():
     owners = [Owner() for _ in range(100)]
     owners[0].before_it(inside_other)
     assert [owner.asked for owner in owners] == [1] + [0] * 99
+
+
+def test_those_are_asked_as_well_whose_lock_others_enter(monkeypatch):
+    """No frame shows them. Those that are gone are let go of when the next one comes."""
+    monkeypatch.setattr(module, "_owners", ())
+    gone, lives = Owner(), Owner()
+    ask_too(gone)
+    ask_too(lives)
+    lives.owned = True
+    assert inside_other()
+    lives.owned, gone.owned = False, True
+    assert inside_other()
+    del gone
+    gc.collect()
+    assert not inside_other()
+    ask_too(another := Owner())
+    assert [ref() for ref in module._owners] == [lives, another]

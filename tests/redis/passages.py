@@ -85,9 +85,13 @@ class Link:
     def current(self, drop):
         return self.noted.get(drop)
 
-    def takes(self, drop):
+    def takes(self, drop, anyway):
+        assert not anyway
         self.taken.append(drop)
-        return True
+        return drop
+
+    def is_sending(self, drop):
+        return drop in self.taken
 
     def sent(self, drop):
         self.taken.remove(drop)

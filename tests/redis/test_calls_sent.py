@@ -200,18 +200,20 @@ def test_a_call_to_a_cluster():
     ("error", "is_kind"), [(AWAY, Kind.AWAY), (REFUSED, Kind.REFUSED), (RIGHTS, Kind.RIGHTS)]
 )
 def test_an_error_of_a_call(kind, error, is_kind):
-    """Is a trouble; the connection is given back as it is."""
+    """Is a trouble; the connection is given back as it is where the server has answered."""
     clients, told = made(kind, error)
     with pytest.raises(Trouble) as caught:
         clients.call(RENEW)
     assert (caught.value.kind, caught.value.text) == (is_kind, str(error))
-    assert told.done[-1] == ("release" if kind is Server else (by_digest(RENEW), {}))
+    ends = ["disconnect", "release"] if error is AWAY else [[by_digest(RENEW)], "release"]
+    assert told.done[-2:] == (ends if kind is Server else [(by_digest(RENEW), {})])
 
 
-def test_an_interrupt_of_a_call():
-    """The connection is closed before it is given back: replies are still to come."""
-    clients, told = made(Server, 1, Struck())
-    with pytest.raises(Struck):
+@pytest.mark.parametrize(("struck", "raised"), [(Struck(), Struck), (ValueError("a handler's"), Trouble)])
+def test_an_interrupt_of_a_call(struck, raised):
+    """The connection is closed before it is given back: replies are still to come, to whoever is next."""
+    clients, told = made(Server, 1, struck)
+    with pytest.raises(raised):
         clients.call_all([RENEW, GET, GET])
     assert told.done[-2:] == ["disconnect", "release"]
 

@@ -12,13 +12,13 @@ from singleflight.core.landing import new_record
 from singleflight.fleet.cuts import Numbers
 from singleflight.fleet.drops import Drop
 from singleflight.redis import link as links
-from singleflight.redis import scripts
+from singleflight.redis import scripts, shared
 from singleflight.redis.clients import Kind, Trouble
 from singleflight.redis.texts import PUT
 
 from ..children import in_child
 from ..drivers import PATIENCE, until
-from .fleets import Fleet, Loads, called, start, waits_elsewhere
+from .fleets import Fleet, Loads, called, link_of, start, waits_elsewhere
 
 
 class Struck(BaseException):
@@ -294,8 +294,9 @@ class Puts:
         call_all, acall_all = clients.call_all, clients.acall_all
 
         def taking(drop, *args, **options):
-            self.asked.append(takes(drop, *args, **options))
-            return self.asked[-1]
+            taken = takes(drop, *args, **options)
+            self.asked.append(taken is not None)
+            return taken
 
         def sending(calls):
             self._stop(calls)
@@ -425,19 +426,24 @@ def test_for_how_long_a_change_is_on_its_way(fleet, monkeypatch):
     monkeypatch.setattr(links, "time", SimpleNamespace(monotonic=lambda: now.at))
     put, other = link.note("put", tier, b"k"), link.note("drop", tier, b"o")
     cut, clear = Drop("cut", b"f", b"k", 0), Drop("clear", b"f", b"", 0)
-    assert [link.takes(each) for each in (put, put, other, other)] == [True, False, True, False]
-    assert all(link.takes(each) for each in (cut, cut, clear, clear))
-    link.sent(other), link.sent(other)
-    assert [link.takes(each) for each in (put, other)] == [False, True]
+    mine, none, others, nothing = [link.takes(each) for each in (put, put, other, other)]
+    assert none is nothing is None
+    for each in (cut, cut, clear, clear):
+        link.sent(link.takes(each))
+    link.sent(others), link.sent(others)
+    assert link.takes(put) is None
+    assert link.takes(other) is not None
     later = link.note("drop", tier, b"k")
     now.at += 3 * link.timeout - 0.001
-    assert not link.takes(later)
+    assert link.takes(later) is None
     now.at += 0.001
-    assert [link.takes(later), link.takes(later), link.takes(put, True)] == [True, False, True]
-    link.sent(later)
-    assert not link.takes(later)
-    link.sent(put)
-    assert link.takes(later)
+    second, none, third = link.takes(later), link.takes(later), link.takes(put, True)
+    assert none is None
+    for each in (mine, second):
+        link.sent(each)
+    assert link.takes(later) is None
+    link.sent(third)
+    assert link.takes(later) is not None
     link.confirm(later, 1), link.confirm(other, 1)
 
 
@@ -446,6 +452,11 @@ def test_for_how_long_a_change_is_on_its_way(fleet, monkeypatch):
 
 def strike(*_):
     raise Struck
+
+
+def flushed(function):
+    """Wait until all that a process has changed is told."""
+    return link_of(function).keeper.flush(PATIENCE)
 
 
 def test_a_predicate_that_raises(fleet):
@@ -511,6 +522,85 @@ def test_a_drop_that_is_interrupted(fleet, monkeypatch, change, where):
     assert fleet.store_of(a).flush(PATIENCE)
     until(lambda: b.entry("ASML") is None)
     assert b("ASML") in (2, 70)
+
+
+@pytest.mark.parametrize("change", ["invalidate", "put"])
+def test_an_interrupt_that_is_kept(unhurried, monkeypatch, change):
+    """As notebooks keep the last one, and with it the frames: what was being sent is told to the others."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body), unhurried(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    clients, me = link_of(a).clients, threading.get_ident()
+    call_all = clients.call_all
+    monkeypatch.setattr(
+        clients, "call_all", lambda calls: strike() if threading.get_ident() == me else call_all(calls)
+    )
+    with pytest.raises(Struck) as kept:
+        a.invalidate("ASML") if change == "invalidate" else a.put(70, "ASML")
+    assert flushed(a)
+    assert kept.traceback
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == (2 if change == "invalidate" else 70)
+
+
+@pytest.mark.parametrize("where", ["before it is sent", "after it was sent"])
+def test_a_change_from_inside_of_another_one(unhurried, monkeypatch, where):
+    """By a signal handler or finaliser: it does not wait for its own thread, and arrives second."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body), unhurried(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    clients, me = link_of(a).clients, threading.get_ident()
+    call_all, handler = clients.call_all, [lambda: a.invalidate("ASML")]
+
+    def interrupted(calls):
+        replies = call_all(calls) if where == "after it was sent" else None
+        if threading.get_ident() == me and handler:
+            handler.pop()()
+        return replies or call_all(calls)
+
+    monkeypatch.setattr(clients, "call_all", interrupted)
+    monkeypatch.setattr(shared, "time", SimpleNamespace(sleep=strike))
+    a.put(70, "ASML")
+    assert not handler
+    assert flushed(a)
+    until(lambda: b.entry("ASML") is None)
+    assert (a("ASML"), b("ASML")) == (2, 2)
+
+
+class Interrupts:
+    """A breaker that has a handler run, once, where it is asked in a section of the link."""
+
+    def __init__(self, breaker, handler):
+        self._breaker, self._handlers = breaker, [handler]
+
+    def __getattr__(self, name):
+        if self._handlers:
+            self._handlers.pop()()
+        return getattr(self._breaker, name)
+
+
+def test_a_handler_that_calls_from_inside_of_a_section(fleet, pool):
+    """It waits for nobody: whoever it waited for would need what its own thread holds."""
+    body, seen = Loads(lambda n: n), []
+    a = fleet(body, terms={"timeout": 3 * PATIENCE}, wait_timeout=PATIENCE)
+    assert a("warm") == 1
+    assert body.entered.acquire(timeout=PATIENCE)
+    link = link_of(a)
+    body.gate.clear()
+    leader = pool.submit(a, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+
+    def handler():
+        body.gate.set()
+        seen.append(a("ASML"))
+        assert not leader.done()
+
+    breaker = link.breaker
+    link.breaker = Interrupts(breaker, handler)
+    assert link.period() == breaker.period
+    link.breaker = breaker
+    assert seen == [3]
+    assert leader.result(PATIENCE) == 2
 
 
 # -- what the server refuses --------------------------------------------------------------------------

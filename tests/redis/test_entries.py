@@ -36,17 +36,22 @@ class Link:
         self.lock, self.bus = threading.RLock(), SimpleNamespace(up=True)
         self.noted, self.confirmed, self.cuts = {}, [], []
         self.busy, self.taken, self.left = 0, [], []  # for how many looks another way is sending a drop
+        self.mine = []  # what this thread is sending, further up
         self.keeper = SimpleNamespace(hand_over=lambda *orders: self.left.extend(orders))
 
     def current(self, drop):
         return self.noted.get(drop)
 
-    def takes(self, drop):
+    def takes(self, drop, anyway):
         self.busy -= 1
-        if self.busy < 0:
-            assert drop not in self.taken
-            self.taken.append(drop)
-        return self.busy < 0
+        if self.busy >= 0 and not anyway:
+            return None
+        assert drop not in self.taken
+        self.taken.append(drop)
+        return drop
+
+    def is_sending(self, drop):
+        return drop in self.mine
 
     def sent(self, drop):
         self.taken.remove(drop)
@@ -404,6 +409,14 @@ def test_what_another_way_is_sending(settled):
     ]
     assert settled.link.taken == [put]
     sending.close()
+
+
+def test_what_this_thread_is_sending_already(settled):
+    """It was interrupted there, and goes on only after this: it is not awaited."""
+    put = a_put(())
+    settled.link.noted[put], settled.link.busy, settled.link.mine = put, 9, [put]
+    assert steps(settled.sending(put), [1, [b"5", b"6"]]) == [settled.calls_of(put, Numbers(5, 6))]
+    assert settled.link.confirmed == [(put, 1)]
 
 
 @pytest.mark.parametrize(("error", "left"), [(Trouble(Kind.AWAY, "gone"), 0), (KeyboardInterrupt(), 2)])

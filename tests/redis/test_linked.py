@@ -1,19 +1,24 @@
 """What a process tells the server and hears of it, for all functions of a store: the rest are stand-ins."""
 
+import asyncio
 import gc
 import logging
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from singleflight.fleet.cuts import Known, Numbers
 from singleflight.fleet.mailboxes import Mailbox
+from singleflight.locks.mutex import inside_other
 from singleflight.redis import link as module
 from singleflight.redis import scripts
 from singleflight.redis.clients import Kind, Trouble
 from singleflight.redis.link import Link
+
+from ..drivers import PATIENCE
 
 AWAY, REFUSED, RIGHTS = (Trouble(kind, f"it is {kind.value}") for kind in Kind)
 OTHERS = b"o" * 8
@@ -140,6 +145,27 @@ def test_what_a_process_is_called():
 
 
 # -- functions -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["lock", "clients", "bus", "keeper"])
+def test_who_is_inside_a_section(part):
+    """A handler finds that out, as long as the link lives; another thread is not inside of it."""
+    link = Link("redis://localhost:1", prefix="sf", lease=2.0, timeout=0.3)
+    lock = {
+        "lock": lambda: link.lock,
+        "clients": lambda: link.clients._lock,
+        "bus": lambda: link.bus._starting,
+        "keeper": lambda: link.keeper._changed,
+    }[part]
+    for again in (False, True):
+        if again:  # as in a forked child
+            link.after_fork()
+        assert not inside_other()
+        with lock():
+            assert inside_other()
+            with ThreadPoolExecutor(1) as pool:
+                assert not pool.submit(inside_other).result(PATIENCE)
+        assert not inside_other()
 
 
 def test_functions_of_one_name(link, function):
@@ -306,13 +332,13 @@ def test_what_took_the_place_of_a_drop_is_sent_for_itself(link, function):
 def test_a_put_is_sent_by_one_at_a_time(link, function):
     """Until it is answered; what the other one has, comes to nothing here, and ends nothing there."""
     put = link.note("put", function, KEY, "payload")
-    assert link.takes(put)
+    taken = link.takes(put)
     others = link.orders(put)
     assert sent(others) == []
     for order in others:
         order.done(AWAY)
     assert not link.takes(put)
-    link.sent(put)
+    link.sent(taken)
     for order in (mine := link.orders(put)):
         assert order.wanted()
     assert not link.takes(put)
@@ -321,26 +347,98 @@ def test_a_put_is_sent_by_one_at_a_time(link, function):
     assert link.takes(put)
 
 
+@pytest.mark.parametrize("late", ["an outage", "no answer"])
+def test_who_is_answered_late_ends_nothing_of_the_next_one(link, function, now, late):
+    """Also where it is the same change: after an outage the keeper sends what others may still be sending."""
+    put = link.note("put", function, KEY, "payload")
+    first = link.takes(put)
+    now.at += 0.0 if late == "an outage" else 3 * link.timeout
+    second = link.takes(put, late == "an outage")
+    link.sent(first)
+    assert link.takes(put) is None
+    link.sent(second)
+    assert link.takes(put)
+
+
+def test_what_was_taken_and_freed_by_whoever_interrupts(link, function):
+    """A signal handler that changes the same key, after it was seen that this one has it still."""
+
+    class Interrupted(dict):
+        def get(self, key):
+            found = super().get(key)
+            self.clear()
+            return found
+
+    put = link.note("put", function, KEY, "payload")
+    taken = link.takes(put)
+    link._sending = Interrupted(link._sending)
+    link.sent(taken)
+    assert link._sending == {}
+
+
+def test_what_was_left_to_one_that_never_ends_is_sent_again(link, function, now):
+    """It was interrupted, or its loop is gone: the keeper looks when it can be answered no more."""
+    put = link.note("put", function, KEY, "payload")
+    assert link.takes(put)
+    assert link.takes(put) is None
+    assert link.again_at() is None
+    assert sent(link.orders(put)) == []
+    assert link.again_at() == now.at + 3 * link.timeout
+    now.at += 3 * link.timeout
+    assert sent(link.again(), 1, 2) == [("put", KEY, Numbers(5, 6)), "numbers"]
+    assert not link.pending()
+
+
+def test_what_is_sent_again_is_sent_with_the_first(link, function, now):
+    """What was refused is not held up by what was left to others, nor the reverse."""
+    put, drop = link.note("put", function, KEY, "payload"), link.note("drop", function, b"o" * 16, b"written")
+    link.timeout = 1.0
+    assert link.takes(put)
+    assert sent(link.orders(put)) == []
+    assert link.again_at() == now.at + 3.0
+    sent(link.orders(drop), REFUSED, REFUSED)
+    assert link.again_at() == now.at + 1.0
+    link.timeout = 5.0
+    assert sent(link.orders(put)) == []
+    assert link.again_at() == now.at + 1.0
+
+
+def test_who_is_sending_a_change_of_a_key(link, function, pool):
+    """A thread; of tasks, which may await one another, that is not said."""
+    put, drop = link.note("put", function, KEY, "payload"), link.note("drop", function, b"o" * 16, b"written")
+    later = link.note("drop", function, KEY, b"written")
+
+    async def takes():
+        return link.takes(drop)
+
+    taken = link.takes(put)
+    asyncio.run(takes())
+    assert [link.is_sending(each) for each in (put, later, drop)] == [True, True, False]
+    assert not pool.submit(link.is_sending, put).result(PATIENCE)
+    link.sent(taken)
+    assert not link.is_sending(put)
+
+
 def test_what_the_keeper_leaves_to_another_one(link, function):
     """It is given that back when it was answered, or what took its place; nothing where that is confirmed."""
     first = link.note("put", function, KEY, "payload")
-    assert link.takes(first)
+    taken = link.takes(first)
     assert sent(link.orders(first)) == []
     second = link.note("drop", function, KEY, b"written")
     assert sent(link.orders(second)) == []
     assert not link.takes(second)  # nor does a thread get it, which waits
-    link.sent(second)
     assert link.keeper.orders == []
-    link.sent(first)
+    link.sent(taken)
     assert link.keeper.sends(1, 2) == [("drop", KEY, Numbers(5, 6)), "numbers"]
     assert not link.pending()
     third = link.note("put", function, KEY, "payload")
-    assert link.takes(third)
+    taken = link.takes(third)
     assert not link.takes(third)
-    link.sent(third)
-    assert link.takes(third)
+    link.sent(taken)
+    assert link.keeper.orders == []
+    taken = link.takes(third)
     assert sent(link.orders(third)) == []
-    link.confirm(third, 1), link.sent(third)
+    link.confirm(third, 1), link.sent(taken)
     assert link.keeper.orders == []
 
 
