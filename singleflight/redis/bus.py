@@ -208,8 +208,8 @@ class Bus:
                 self._line = self._clients.subscribe((self._own, self._all))
                 self._subscribe(self._line)
                 now = time.monotonic()
-                pause = 0.0 if now >= at_once else pause
-                at_once = now + LONGEST_PAUSE  # one that is lost again and again is not made all the time
+                pause = 0.0 if now >= at_once else FIRST_PAUSE  # one that is lost again and again is no load
+                at_once = now + LONGEST_PAUSE
                 self._listen(self._line)
             except Exception as error:  # a bug of a callback's too: it must not make the process deaf
                 self.up = False

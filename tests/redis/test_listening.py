@@ -254,7 +254,7 @@ def test_a_connection_that_was_lost_is_made_at_once(listening, monkeypatch):
 
 
 def test_a_connection_that_is_lost_again_and_again(listening, monkeypatch):
-    """It is made at once the first time; then after pauses, until one has lasted."""
+    """It is made at once the first time; then after a short pause, until one has lasted."""
     monkeypatch.setattr(module, "_chance", lambda: 1.0)
     now = 0.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
@@ -274,7 +274,8 @@ def test_a_connection_that_is_lost_again_and_again(listening, monkeypatch):
     here.bus.start()
     here.bus._thread.join(PATIENCE)
     assert not here.bus._thread.is_alive()
-    assert here.bus._kicked.waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.05])
+    assert here.bus._kicked.waits == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.05])
+    assert here.attempts == []  # after the fourth, one was made at once
 
 
 @pytest.mark.parametrize("attempt", [Trouble(Kind.AWAY, "refused"), CONFIRMED], ids=["away", "up"])
