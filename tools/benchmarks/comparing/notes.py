@@ -111,6 +111,8 @@ times do, but only roughly.
 - *100 threads on a key*: from the moment when the function may return until the last thread has its value. *1000 tasks
   on a key*: from the creation of the first task until the last task has its value.
 - *Memory*: how much the process grows for an entry, key and value included (50 000 entries; Linux only).
+- *Import*: the time of the processor to import the library and decorate one function, in a fresh interpreter that has
+  imported `typing` and `threading`; without the interpreter's own start.
 
 ## Where another is better
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import threading
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 SIZE = 1024
@@ -24,6 +23,8 @@ class Peer:
 
     @property
     def version(self) -> str | None:
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             return version(self.distribution)
         except PackageNotFoundError:

@@ -7,6 +7,7 @@ import gc
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from itertools import count
@@ -234,6 +235,23 @@ def memory(peers: list[Peer], rounds: int) -> Times:
     return {peer.name: min(grown(peer) for _ in range(rounds)) for peer in peers}
 
 
+def imports(peers: list[Peer], rounds: int) -> Times:
+    """With compiled files, as installed packages have them, whatever this environment says."""
+    best = {peer.name: float("inf") for peer in peers}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    with tempfile.TemporaryDirectory() as folder:
+        environment["PYTHONPYCACHEPREFIX"] = folder
+        for _ in range(rounds):
+            for name in best:
+                program = [sys.executable, "-c", f"from comparing.beginning import begin; begin({name!r})"]
+                done = subprocess.run(
+                    program, capture_output=True, text=True, env=environment, timeout=120, check=True
+                )
+                best[name] = min(best[name], float(done.stdout))
+    return best
+
+
 Measure = Callable[[list[Peer], int], Times]
 # What is measured, for whom, in what, and in how many rounds, quick ones in brackets.
 WORK: dict[str, tuple[str, Measure, str, int, int]] = {
@@ -244,6 +262,7 @@ WORK: dict[str, tuple[str, Measure, str, int, int]] = {
     "coroutine miss": ("tasks", coroutine_misses, "ns", 60, 10),
     "1000 tasks on a key": ("tasks", task_herd, "ns a task", 15, 4),
     "memory": ("", memory, "bytes an entry", 2, 1),
+    "import": ("", imports, "ms", 20, 5),
 }
 
 
