@@ -1,5 +1,6 @@
 """The short ways of a usual miss: what they do by themselves, and what they leave to the long ones."""
 
+import os
 import time
 from threading import get_ident
 from types import SimpleNamespace
@@ -18,6 +19,8 @@ from singleflight.storage.record import AgeingRecord
 from singleflight.storage.store import Store
 
 from .conftest import caller, in_flight
+
+pytestmark = pytest.mark.skipif("LONG_WAY" in os.environ, reason="all calls go the long ways in this run")
 
 KEYS = ["k", ("k", 1), 7]
 
