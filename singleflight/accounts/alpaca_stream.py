@@ -21,6 +21,7 @@ _FINAL = {
     405: "number of symbols",
     409: "subscription",
 }
+_LOOK_AGAIN = 0.5  # seconds
 _FINAL_TEXTS = ("auth failed", "insufficient subscription", "not authenticated")
 
 
@@ -82,9 +83,15 @@ class PriceStream:
         self._begun.wait()
         self._end()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            while not self.wait(_LOOK_AGAIN):
+                self._end()
 
     def _end(self) -> None:
+        """Cancel what runs; may be repeated, for a cancellation may be lost.
+
+        alpaca-py waits by `asyncio.wait_for`, which drops it where a message comes at that very moment
+        (Python 3.11; CPython's issue 86296).
+        """
         loop, work = self._loop, self._work
         if loop is not None and work is not None and not loop.is_closed():
             with suppress(RuntimeError):  # it was closed meanwhile

@@ -1,12 +1,14 @@
 """Prices that come another way: put by hand, or from a stream; what the getters find of them."""
 
+import asyncio
+import contextlib
 import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from singleflight.accounts import AlpacaAccount
+from singleflight.accounts import AlpacaAccount, alpaca_stream
 from singleflight.accounts.alpaca_stream import StreamRefused
 
 NOW = datetime(2026, 1, 2, 15, tzinfo=UTC)
@@ -198,6 +200,35 @@ class TestStream:
         assert isinstance(prices.error, StreamRefused)
         assert caplog.messages[-1] == f"[Account 1] Price stream ended: {prices.error}"
         prices.stop()
+
+    def test_a_cancellation_that_is_lost(self, open_account, monkeypatch):
+        """It is repeated, and stopping ends: `asyncio.wait_for` of Python 3.11 drops some, for alpaca-py."""
+        lost = threading.Event()
+
+        class Client:
+            def subscribe_quotes(self, *_):
+                pass
+
+            subscribe_trades = subscribe_quotes
+
+            async def _run_forever(self):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                lost.set()
+                await asyncio.Event().wait()
+
+            async def close(self):
+                pass
+
+        monkeypatch.setattr(alpaca_stream, "client_for", lambda *_: Client())
+        prices = open_account(stream_url="ws://127.0.0.1:1").stream_prices(["ASML"])
+        stopping = threading.Thread(target=prices.stop, daemon=True)
+        stopping.start()
+        assert lost.wait(20)
+        stopping.join(20)
+        assert not stopping.is_alive()
+        assert not prices.is_running
+        assert prices.error is None
 
     def test_another_connection_is_waited_for(self, open_account, stream, until):
         """Too many connections are not for ever."""
