@@ -240,9 +240,8 @@ def put(cache: Cache, key: Hashable, value: Any) -> None:
             if cache.tier is not None:
                 tell = cache.tier.drop(key)
             raise
-        _detach(
-            cache, key
-        )  # a flight that began in between is refused by the store; nobody is to join it now
+        # A flight that began in between is refused by the store; nobody is to join it now.
+        _detach(cache, key)
         if cache.tell.wants("put"):
             cache.tell.tell("put", key, value=value)
         cache.tell.gone(gone or [], now)

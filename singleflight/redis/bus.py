@@ -201,14 +201,16 @@ class Bus:
     # -- the bus's thread
 
     def _run(self) -> None:
-        pause, at_once = FIRST_PAUSE, -inf  # from when on a lost connection is made again without a pause
+        # A connection that is made after `at_once` is made again at once where it is lost. One that is lost
+        # again and again is no load, and near values need not wait long for the next one.
+        pause, at_once = FIRST_PAUSE, -inf
         while not self._stopped:
             self._kicked.clear()
             try:
                 self._line = self._clients.subscribe((self._own, self._all))
                 self._subscribe(self._line)
                 now = time.monotonic()
-                pause = 0.0 if now >= at_once else FIRST_PAUSE  # one that is lost again and again is no load
+                pause = 0.0 if now >= at_once else FIRST_PAUSE
                 at_once = now + LONGEST_PAUSE
                 self._listen(self._line)
             except Exception as error:  # a bug of a callback's too: it must not make the process deaf
