@@ -61,7 +61,7 @@ class Source:
         cluster = import_module(f"{name}.cluster")
         kind = getattr(cluster, f"{self.library.capitalize()}Cluster")
         nodes = [cluster.ClusterNode(*node) for node in self.nodes]
-        # It has a count of its own; by 0 its asyncio pipelines would not run at all.
+        # It has a count of its own; by 0 its asyncio pipelines are never sent (valkey-py 6.2.0).
         if self.library == "valkey":
             settings["cluster_error_retry_attempts"] = int("asyncio" in name)
         settings = {key: value for key, value in settings.items() if key != "db"}

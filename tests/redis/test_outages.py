@@ -338,7 +338,10 @@ def test_values_are_shared_by_tls(tls_port, certificate, fleet_of, pool):
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_a_new_connection_has_read_what_tls_sends_after_the_handshake(tls_port, certificate, library):
-    """Or redis-py with hiredis would take it for a broken one, and the server for lost."""
+    """Or redis-py with hiredis would take it for a broken one, and the server for lost.
+
+    Seen with redis-py 8.1.0 and hiredis 3.5.0: findings/redis-hiredis-tickets-look-like-data.sh
+    """
     scheme = {"redis": "rediss", "valkey": "valkeys"}[library]
     source = source_of(f"{scheme}://127.0.0.1:{tls_port}?ssl_ca_certs={certificate}/ca.pem", 5.0)
     assert source.library == library
