@@ -14,6 +14,7 @@ from typing import Any
 from .keyed import KeyedLocks
 from .latch import Latch
 from .lives import life_of_this_thread
+from .mutex import mutex
 from .slots import Hold, Slot, Told, Turn
 from .unsettled import After
 from .waiters import Waiter, get_ident
@@ -77,8 +78,10 @@ class Line(KeyedLocks):
         self.queue: deque[Seat] = deque()
 
     def is_queued(self, owner: object) -> bool:
-        """Return True if somebody stands in line for this."""
-        return any(seat.owner is owner for seat in self.queue.copy())  # a copy is one operation
+        """Return True if somebody stands in line for this. Takes the mutex."""
+        with mutex:  # without a global interpreter lock no copy of a deque is one operation
+            queued = any(seat.owner is owner for seat in self.queue)
+        return queued  # noqa: RET504  # not within: an interrupt before the return may leave the mutex held
 
     def _take(self, hold: Any) -> None:
         if len(self.taken) < self._seats and not self.queue:

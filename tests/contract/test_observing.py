@@ -12,6 +12,7 @@ from singleflight import single_flight_ttl
 from singleflight.process.registry import Observer, observe, observe_each
 from singleflight.testing import Recorder
 
+from ..builds import collects_classes
 from ..drivers import PATIENCE, Gate
 
 
@@ -214,6 +215,7 @@ def test_a_listener_may_call_the_function(observing):
     assert fetch.entry("another") is not None
 
 
+@collects_classes
 def test_nothing_is_kept_alive(observing):
     """An observer does not keep functions, nor a function past observers."""
     seen = Recorder()

@@ -5,16 +5,15 @@ import contextlib
 import functools
 import gc
 import itertools
-import sys
 import warnings
 import weakref
 
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.telemetry.counters import has_global_lock
 from singleflight.testing import FakeClock
 
+from ..builds import collects_classes
 from ..drivers import until
 
 
@@ -232,10 +231,7 @@ def test_what_can_be_used_again_is_a_value(driver, make):
         assert asyncio.run(use()) == made * 2
 
 
-@pytest.mark.skipif(
-    not has_global_lock() and sys.version_info < (3, 14),
-    reason="Python 3.13's free-threaded build keeps classes for good once a thread was started",
-)
+@collects_classes
 def test_a_type_that_was_seen_is_not_kept_alive(driver):
     """Nor is another one taken for it."""
     kinds = []

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+from collections import deque
 
 import pytest
 
 from singleflight.locks.latch import Latch
 from singleflight.locks.line import Line, Seat
-from singleflight.locks.mutex import mutex
+from singleflight.locks.mutex import inside, mutex
 from singleflight.locks.task_waiters import task_waiter
 from singleflight.locks.waiters import thread_waiter
 
@@ -45,6 +46,22 @@ def test_a_seat_that_is_given_up_goes_to_the_first_in_line(line):
     assert (list(line.taken), list(line.queue)) == ([second], [third])
     assert (second.latch.wait(0), third.latch.wait(0)) == (True, False)
     assert (second.is_over(), third.is_over(), third.in_the_way()) == (True, False, [second])
+
+
+def test_the_line_is_read_under_the_mutex(line):
+    """Without a global interpreter lock others would change it meanwhile, which a deque raises."""
+
+    class Guarded(deque):
+        def __iter__(self):
+            assert inside()
+            return super().__iter__()
+
+        def copy(self):
+            return list(self)
+
+    seats = [take(line, key) for key in "ab"]
+    line.queue = Guarded(line.queue)
+    assert [line.is_queued(seat.owner) for seat in seats] == [False, True]
 
 
 def test_who_leaves_the_line_lets_nobody_through(line):

@@ -14,7 +14,8 @@ import pytest
 
 from singleflight import InstanceKey, UnhashableKey, caches, report, single_flight_ttl
 from singleflight.process import registry
-from singleflight.telemetry.counters import has_global_lock
+
+from ..builds import collects_classes
 
 
 @single_flight_ttl(ttl=60)
@@ -347,10 +348,7 @@ def test_functions_that_are_gone_are_not_remembered():
     assert None not in [remembered() for remembered in registry._functions]
 
 
-@pytest.mark.skipif(
-    not has_global_lock() and sys.version_info < (3, 14),
-    reason="Python 3.13's free-threaded build keeps classes for good once a thread was started",
-)
+@collects_classes
 @pytest.mark.parametrize("kind", ["function", "twin", "loader"])
 def test_classes_that_are_gone_are_not_remembered(kind):
     """However many had it as an attribute and have died: the next one that comes tidies up."""

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from singleflight import UnhashableKey, single_flight_ttl
-from singleflight.telemetry.counters import has_global_lock
+
+from ..builds import collects_classes
 
 KINDS = inspect.Parameter
 NEW = sys.version_info >= (3, 14)
@@ -408,10 +409,7 @@ def test_a_key_may_import_at_its_first_use():
     assert time.strptime("2026", "%Y")
 
 
-@pytest.mark.skipif(
-    not has_global_lock() and sys.version_info < (3, 14),
-    reason="Python 3.13's free-threaded build keeps code for good once a thread was started",
-)
+@collects_classes
 def test_ever_new_parameters_do_not_fill_the_line_cache():
     """A compiled call's lines leave with the text that is kept for other functions of its shape."""
 

@@ -19,6 +19,8 @@ from singleflight import single_flight_ttl
 from singleflight.prometheus import register
 from singleflight.testing import FakeClock
 
+from ..builds import collects_classes
+
 RESULTS = ("hit", "stale_hit", "wait", "fetch", "error", "timeout")
 NAMED = {
     *("calls", "failures", "refreshes", "uncached", "evictions", "expirations"),
@@ -162,6 +164,7 @@ def test_functions_of_one_name_are_one_sum(registry, name):
     assert sample(registry, "call_seconds_count", name) == 2
 
 
+@collects_classes
 def test_what_is_gone_has_counted(registry, name):
     """A function's counts outlive it, its entries do not, and nothing of it is kept alive."""
 

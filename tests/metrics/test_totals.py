@@ -13,6 +13,8 @@ from singleflight.process import totals
 from singleflight.telemetry.views import Stats
 from singleflight.testing import FakeClock
 
+from ..builds import collects_classes
+
 
 class Shared:
     """A `store` that shares nothing, and says that it did; the tier of its one function, too."""
@@ -68,7 +70,9 @@ COUNTED = {"hits": 1, "fetches": 2, "errors": 1, "calls": 3, "failures": 1, "evi
 LOCKS = {"locks": 1, "idle_locks": 1}
 
 
-@pytest.mark.parametrize("end", ["it is there", "it was cleared", "it is gone"])
+@pytest.mark.parametrize(
+    "end", ["it is there", "it was cleared", pytest.param("it is gone", marks=collects_classes)]
+)
 def test_all_that_it_has_counted_is_kept(name, end):
     """Evictions and expirations, too; what it has now goes with it."""
     fetch = used(name)
@@ -81,6 +85,7 @@ def test_all_that_it_has_counted_is_kept(name, end):
     assert totals.read()[name] == (sums(**COUNTED, **now), False)
 
 
+@collects_classes
 def test_what_is_counted_afterwards_is_added(name):
     """After it was cleared, and by another one of its name after it has gone."""
     fetch = used(name)
@@ -95,6 +100,7 @@ def test_what_is_counted_afterwards_is_added(name):
     assert again.stats().calls == 3
 
 
+@collects_classes
 def test_so_is_what_was_shared(name):
     """A function with a `store` says so as long as it is there."""
     fetch = used(name, store=Shared())
