@@ -158,6 +158,7 @@ TESTS = {
     "landing": [
         *(*ENDING, "contract/test_failure.py", "freshness/test_failures.py", "freshness/test_ahead.py"),
         *("freshness/test_grace.py", "bulk/test_joining.py", "contract/test_spoilt_keys.py"),
+        *("freshness/test_judged_failures.py", "freshness/test_judged_grace.py", "contract/test_tags.py"),
     ],
     "coordinator": [
         *(*DECIDING, *MODELS, *CALLS, "core/test_unseating.py"),
