@@ -313,7 +313,7 @@ def call_off(cache: Cache, flight: Flight) -> None:
     try:
         with mutex:
             if isinstance(flight.leader, Nobody):
-                _take_out(cache, flight, after)
+                settle_flight(cache, flight, KeyboardInterrupt(), after)
     finally:
         after.run()
 
@@ -324,14 +324,10 @@ def postpone(cache: Cache, flight: Flight, pause: float) -> None:
     after = After()
     try:
         with mutex:
-            _take_out(cache, flight, after, now + pause)
+            flight.counted = True
+            settle_flight(cache, flight, KeyboardInterrupt(), after, now + pause)
     finally:
         after.run()
-
-
-def _take_out(cache: Cache, flight: Flight, after: After, again_at: float | None = None) -> None:
-    flight.counted = True
-    settle_flight(cache, flight, KeyboardInterrupt(), after, again_at)
 
 
 def settle_flight(
@@ -340,8 +336,11 @@ def settle_flight(
     """End a flight whose leader could not. Call under the mutex; may be repeated.
 
     It tells nobody, stores no failure and reads no clock: nothing of the user's runs. If it was to renew a
-    value, the next read starts another renewal, or the first one from `again_at` on.
+    value, the next read starts another renewal, or the first one from `again_at` on. One that nobody has
+    begun is no execution, and the error is not its own: its followers fly again.
     """
+    if isinstance(flight.leader, Nobody):
+        flight.counted, error = True, KeyboardInterrupt()
     record = flight.previous if flight.renews and not flight.detached else None
     if isinstance(record, AgeingRecord) and not flight.has_ended():
         record.renew_at(flight.started if again_at is None else again_at)

@@ -10,6 +10,8 @@ from singleflight import FlightDeadlock, FlightTimeout
 from singleflight.core import controls, coordinator, landing
 from singleflight.core.call import HIT
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
+from singleflight.locks.mutex import mutex
+from singleflight.locks.unsettled import After
 from singleflight.storage.record import AgeingRecord, record_of
 
 from ..frozen import Uncopyable
@@ -419,6 +421,19 @@ def test_who_waits_for_what_is_called_off_flies_instead(unbegun):
     assert latch.wait(0.0)
     assert (flight.state, flight.successor) == (PASSED, successor)
     assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, 3)
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_renewal_that_nobody_has_begun_is_called_off_without_room_for_it(unbegun, retries):
+    """Whatever struck: it is no execution that failed, so nobody shares that or spends a retry on it."""
+    memo, record, flight = unbegun(followers=2, retries=retries)
+    after = After()
+    with mutex:
+        landing.settle_flight(memo, flight, ValueError(), after)
+    after.run()
+    successor = flight.slot.turn
+    assert (flight.state, successor.followers, successor.retries) == (PASSED, 2, retries)
+    assert (record.refresh_at, memo.counts.calls, memo.counts.failures) == (100.0, 0, 0)
 
 
 def test_what_was_dropped_is_not_renewed(unbegun):
