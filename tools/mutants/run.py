@@ -208,7 +208,10 @@ TESTS = {
     "keyforms": KEYS,
     "keyparts": ["decorators/test_key_parts.py"],
     "parameters": ["decorators/test_parameters.py", "decorators/test_calls_made.py"],
-    "binding": ["decorators/test_parameters.py", "decorators/test_calls_made.py", "core/test_keys.py"],
+    "binding": [
+        *("decorators/test_parameters.py", "decorators/test_calls_made.py", "core/test_keys.py"),
+        "decorators/test_key_options.py",
+    ],
     "signatures": ["decorators/test_parameters.py", "decorators/test_twin.py", "core/test_keys.py"],
     "pickles": ["decorators/test_pickling.py"],
     "keys": [*KEYS, "core/test_keys.py", "decorators/test_unweakable.py", "decorators/test_bound.py"],
