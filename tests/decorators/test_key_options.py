@@ -368,6 +368,30 @@ def test_an_instance_that_is_collected_with_other_arguments_stays():
     assert (first() is one, currency) == (True, "EUR")
 
 
+def test_calls_that_go_by_their_spelling_keep_their_keys_when_a_function_becomes_a_method():
+    """Below a wrapper: those of its instances are apart, whatever else they are called with."""
+
+    def fetch(symbol, side="bid", other=1):
+        return symbol
+
+    wrapper = functools.wraps(fetch)(lambda *args, **kwargs: (args, kwargs))
+    shared = single_flight_ttl(ttl=60)(wrapper)
+    calls = [(("A", "bid", 1), {}), (("B", "bid", 1), {}), ((), {"side": "A"}), ((None,), {"x": 1})]
+    assert [shared(*args, **kwargs) for args, kwargs in calls] == calls
+    keys = [shared.entry(*args, **kwargs).key for args, kwargs in calls]
+
+    class Account:
+        price = shared
+
+    assert [shared.entry(*args, **kwargs).key for args, kwargs in calls] == keys
+    mine, yours = Account(), Account()
+    for account in (mine, yours):
+        for args, kwargs in [(("bid", 1), {}), (("ask", 1), {}), (("bid", 1), {"x": 1})]:
+            assert account.price(*args, **kwargs) == ((account, *args), kwargs)
+            assert shared(account, *args, **kwargs) == ((account, *args), kwargs)
+    assert shared.stats().calls == len(calls) + 6
+
+
 def test_what_collects_arguments_in_front_may_be_ignored_by_a_function_that_becomes_a_method():
     """Whatever it is called with in a plain call, what was stored stays."""
 
