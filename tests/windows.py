@@ -15,7 +15,6 @@ class Refused(Exception):
 class Windows:
     """Stands in for a `Gathering` and its one window, and notes what the driver does with them."""
 
-    is_unshared = "alone"
     run = "run"
     gathers = True
 
@@ -63,6 +62,9 @@ class Windows:
 
     def error_of(self, flight):
         return self.outcomes.get(flight)
+
+    def is_unshared(self, flight):
+        return "alone", flight
 
     def has_outcome(self, flight):
         return flight in self.outcomes

@@ -117,7 +117,7 @@ def land(
         later.append((flight, value, None, now, storable, ttl if stored else None, gone or [], unstored))
         return
     after = After()
-    try:  # in line: `_finish`
+    try:
         with mutex:
             ended = finish(cache, flight, value, None, now, storable, stored, after)
     finally:
@@ -191,7 +191,7 @@ def fail(
         if later is not None:
             later.append((flight, None, error, now, False, None, [], unstored))
             return error
-        ended = _finish(cache, flight, None, error, now, False, False)
+        ended = _finish(cache, flight, error, now)
         if overdue:
             limit = cache.options.flight_timeout
             error.args = (f"{cache.name}: {shown(flight.key)} took longer than {limit:g} s: cancelled",)
@@ -251,7 +251,7 @@ def _store_failure(
     Returns what kept it from being stored, if its key raised.
     """
     with mutex:
-        refused = flight.detached or flight.has_ended() or (flight.followers and flight.retries != 0)
+        refused = flight.has_ended() or (flight.followers and flight.retries != 0)
     before = cache.store.find(flight.key)
     served = before is not None and before.error is None and before.serves_for(now) > 0
     if refused or served:
@@ -309,55 +309,51 @@ def _landing(cache: Cache, flight: Flight, value: object) -> Landing:
 
 def call_off(cache: Cache, flight: Flight) -> None:
     """A renewal that nobody has begun, if so, ends as if it had never been."""
-    now = cache.time_or(flight.started)
-    called_off = KeyboardInterrupt()
-    with mutex:
-        if not isinstance(flight.leader, Nobody):
-            return
-        flight.counted = True
-        flight.unbegun = False
-    if not flight.detached:
-        renew_later(cache, flight, now, called_off)
-    _finish(cache, flight, None, called_off, now, False, False)
+    after = After()
+    try:
+        with mutex:
+            if isinstance(flight.leader, Nobody):
+                settle_flight(cache, flight, KeyboardInterrupt(), after)
+    finally:
+        after.run()
 
 
 def postpone(cache: Cache, flight: Flight, pause: float) -> None:
     """A renewal is not run here: another process does that. It is looked at again after a pause."""
     now = cache.time_or(flight.started)
-    with mutex:
-        record = flight.previous
-        if isinstance(record, AgeingRecord) and not flight.has_ended():
-            record.renew_at(now + pause)
-        flight.counted = True
-    _finish(cache, flight, None, KeyboardInterrupt(), now, False, False)
+    after = After()
+    try:
+        with mutex:
+            flight.counted = True
+            settle_flight(cache, flight, KeyboardInterrupt(), after, now + pause)
+    finally:
+        after.run()
 
 
-def settle_flight(cache: Cache, flight: Flight, error: BaseException, after: After) -> None:
+def settle_flight(
+    cache: Cache, flight: Flight, error: BaseException, after: After, again_at: float | None = None
+) -> None:
     """End a flight whose leader could not. Call under the mutex; may be repeated.
 
-    It tells nobody, stores no failure and reads no clock: nothing of the user's runs.
+    It tells nobody, stores no failure and reads no clock: nothing of the user's runs. If it was to renew a
+    value, the next read starts another renewal, or the first one from `again_at` on. One that nobody has
+    begun is no execution, and the error is not its own: its followers fly again.
     """
+    if isinstance(flight.leader, Nobody):
+        flight.counted, error = True, KeyboardInterrupt()
     record = flight.previous if flight.renews and not flight.detached else None
     if isinstance(record, AgeingRecord) and not flight.has_ended():
-        record.renew_at(flight.started)  # whoever reads it next has it renewed
+        record.renew_at(flight.started if again_at is None else again_at)
     flight.unbegun = False
     finish(cache, flight, None, error, flight.started, False, False, after)
 
 
-def _finish(
-    cache: Cache,
-    flight: Flight,
-    value: object,
-    error: BaseException | None,
-    now: float,
-    storable: bool | None,
-    stored: bool,
-) -> tuple[int, bool] | None:
-    """See `transitions.finish`."""
+def _finish(cache: Cache, flight: Flight, error: BaseException, now: float) -> tuple[int, bool] | None:
+    """See `transitions.finish`: it has failed."""
     after = After()
     try:
         with mutex:
-            ended = finish(cache, flight, value, error, now, storable, stored, after)
+            ended = finish(cache, flight, None, error, now, False, False, after)
     finally:
         if after:
             after.run()

@@ -66,7 +66,6 @@ def settle_call(cache: Cache, call: Call, error: BaseException | None, after: Af
     if call.renewal is not None:
         flight = call.renewal.flight
         if flight is not None and isinstance(flight.leader, Nobody):
-            flight.counted = True
             settle_flight(cache, flight, struck, after)
         call.renewal = None
     free(cache, call.key, after)
@@ -98,9 +97,9 @@ def abandon(cache: Cache, call: Call, error: BaseException, struck: BaseExceptio
 
 def _tell_left(cache: Cache, call: Call, left: bool, error: BaseException) -> None:
     """Tell that a follower's call has ended before it could take an outcome, and what it was counted as."""
-    latest = call.flight if left else call.flight.latest()
-    counted = "errors" if left or latest is None or latest.error is not None else "waits"
-    cache.tell.left(call.key, error, counted, 0 if latest is None else latest.ident)
+    latest = call.flight if left else call.flight.latest() or call.flight
+    counted = "errors" if left or latest.error is not None else "waits"
+    cache.tell.left(call.key, error, counted, latest.ident)
 
 
 def done(cache: Cache, call: Call) -> None:

@@ -108,9 +108,11 @@ class Window(Batch):
 
     __slots__ = (
         *(
+            "_alone",
             "_keys",
             "_load",
             "_outcomes",
+            "_overdue",
             "_registry",
             "closes_at",
             "depth",
@@ -118,7 +120,7 @@ class Window(Batch):
             "group",
             "is_open",
         ),
-        *("is_overdue", "is_unshared", "latch", "leader", "life", "opener", "own", "thread", "work"),
+        *("latch", "leader", "life", "opener", "own", "thread", "work"),
     )
     group: Hashable
     flights: list[Flight]
@@ -130,12 +132,14 @@ class Window(Batch):
         self._load = load
         self._keys: set[Hashable] = set()  # also keeps them, which `spelt` knows by identity
         self._outcomes: dict[Flight, Outcome] = {}  # for members; taken by each
+        # Those that ended with an Exception that says nothing about their keys, and those that were stopped
+        # for taking too long. That need not be all: the loader may be called for a part at a time.
+        self._alone: set[Flight] = set()
+        self._overdue: set[Flight] = set()
         self.closes_at: float = time.monotonic() + (0.0 if alone else load.gather)
         self.full: Latch = Latch()  # opens early where it is full; its runner waits there
         self.latch: Latch = Latch()  # opens when some or all of its flights end; its members wait there
         self.is_open: bool = not alone
-        self.is_unshared: bool = False  # whether it ended with an Exception that says nothing about its keys
-        self.is_overdue: bool = False  # whether it was stopped for taking too long
         # Who runs it: see `Turn`. None: nobody yet.
         self.leader: Actor | None = None
         self.thread: Actor | None = None
@@ -324,9 +328,11 @@ class Window(Batch):
             if flight.has_ended():
                 continue
             if error is not None and is_unshared(error):
-                self.is_unshared = isinstance(error, Exception)
-                self.is_overdue = unseated and isinstance(error, FlightTimeout)
-                if not self.is_overdue:  # which all its callers receive
+                if isinstance(error, Exception):
+                    self._alone.add(flight)
+                if unseated and isinstance(error, FlightTimeout):
+                    self._overdue.add(flight)
+                else:
                     self._spare(flight)
             elif not (flight.deserted or flight.background):
                 self._outcomes[flight] = value, error, None if error is None else traceback_of(error)
@@ -362,6 +368,14 @@ class Window(Batch):
     def has_outcome(self, flight: Flight) -> bool:
         """Return True if there is something to take for a flight."""
         return flight in self._outcomes and flight.has_ended()
+
+    def is_unshared(self, flight: Flight) -> bool:
+        """Return True if its error says nothing about its key: the next call of it is not gathered."""
+        return flight in self._alone
+
+    def is_overdue(self, flight: Flight) -> bool:
+        """Return True if it was stopped for taking too long: its callers receive that, and are counted."""
+        return flight in self._overdue
 
     def error_of(self, flight: Flight) -> BaseException | None:
         """Return what a flight failed with, if it did."""
@@ -459,7 +473,7 @@ class Stay:
         elif decision is JOIN:
             flight.see_to()
             decision = self._over(flight)
-        overdue = decision is NONE and self._window.is_overdue
+        overdue = decision is NONE and self._window.is_overdue(flight)
         if decision is JOIN and (opened or flight.state is UNSEATED):
             overdue = not opened and flight.due is not None and time.monotonic() >= flight.due
             overdue = desert(cache, flight, timed_out=True if overdue else None) and overdue

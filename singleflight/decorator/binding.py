@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any
 
 from ..common.frames import MARK
+from ..common.keys import InstanceKey
 from .parameters import Parameters
 
 __all__ = ["Binder", "Shape", "code_of", "header", "shapes_of", "with_defaults"]
@@ -58,10 +59,12 @@ class Binder:
         self.bind: Callable[..., Any] = _compiled(signature, shapes, own_key)
         self._length = self._owned_length = len(shapes)
         self.bind_owned: Callable[..., Any] = self.bind
+        self._bind_instance: Callable[..., Any] = self.bind
         if not placed:  # the instance is the first of `*args`, and has a place of its own in the key
             owner = inspect.Parameter("_sf_owner", inspect.Parameter.POSITIONAL_ONLY, default=None)
             owned = inspect.Signature([owner, *shown])
-            self.bind_owned = _compiled(owned, shapes_of(owned), own_key)
+            self.bind_owned = self._bind_collected
+            self._bind_instance = _compiled(owned, shapes_of(owned), own_key)
             self._owned_length += 1
         starred = any(p.kind is p.VAR_POSITIONAL for p in shown)
         optional = [p for p in placed if p.default is not p.empty]
@@ -81,6 +84,9 @@ class Binder:
                 (*given[count : len(placed)], *behind, *words) for count in range(len(placed) + 1)
             )
 
+    def _bind_collected(self, *args: Any, **kwargs: Any) -> Any:
+        return (self._bind_instance if _has_instance(args) else self.bind)(*args, **kwargs)
+
     def repeats(self, args: tuple[Any, ...]) -> bool:
         """Return True if the last argument given by place is what stands there by default."""
         place = len(args) - 1
@@ -96,8 +102,10 @@ class Binder:
         return _spelt((args,), kwargs, self._length)
 
     def spell_owned(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
-        """The same where the first argument may stand for an instance, which is to come first."""
-        return _spelt((args[0], args[1:]) if args else (None, ()), kwargs, self._owned_length)
+        """The same where the first argument may stand for an instance, which is to come first then."""
+        if not _has_instance(args):
+            return self.spell(args, kwargs)
+        return _spelt((args[0], args[1:]), kwargs, self._owned_length)
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call under the names that an error tells."""
@@ -171,6 +179,11 @@ _numbers = count(1)
 def _spelt(parts: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> Hashable:
     key = (*parts, tuple(sorted(kwargs.items())) if kwargs else ())
     return (*key, ()) if len(key) == length else key
+
+
+def _has_instance(args: tuple[Any, ...]) -> bool:
+    """Return True if the first argument stands for an instance; keys of other calls have no place for it."""
+    return bool(args) and type(args[0]) is InstanceKey
 
 
 def _alone(default: Any) -> frozenset[Any]:

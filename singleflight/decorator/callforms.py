@@ -259,8 +259,10 @@ def _text(
     keyed = {name: name for name, _, _ in shapes}
     if extra:
         keyed[extra] = f"_sf_tuple(_sf_sorted({extra}.items())) if {extra} else ()"
-    of_instance = "instance" if form.names is not None and meet == "first" else meet
-    owner: list[str] = []
+    # By default what may be an instance has the place of one; not so by name, nor where `*args` collects it.
+    unsure = meet == "first" and (form.names is not None or not positional)
+    of_instance = "instance" if unsure else meet
+    plainly, owned = keyed.copy(), bool(meet) and not positional
     lines = [_SEEK.format(args=", ".join([*positional, *named]))] if seeks else []
     if bound and positional:
         lines.append(f"    {positional[0]} = {positional[0]}.__self__")
@@ -272,19 +274,22 @@ def _text(
     elif meet:  # the instance is the first of `*args`, where there are any
         lines += ["    _sf_owner = None", f"    if {starred}:"]
         lines += [f"    {line}" for line in _instance_key(f"{starred}[0]", of_instance)]
-        owner, keyed[str(starred)] = ["_sf_owner"], f"{starred}[1:]"
+        keyed[str(starred)] = f"{starred}[1:]"
     if form.own:
         key = f"_sf_make_key({', '.join(passed)})"
     elif form.names is None:
-        key = _tuple([*owner, *(part for name, part in keyed.items() if name not in form.left_out)])
+        key = _by_default(form, keyed, owned)
     else:
         key = _by_name(form, keyed, bool(meet))
-        if meet == "first":
-            key += f" if _sf_owner else {_by_name(form, {**keyed, str(starred): str(starred)}, False)}"
+    if unsure:
+        make = _by_default if form.names is None else _by_name
+        key += f" if _sf_owner else {make(form, plainly, False)}"
     lines.append(f"    _sf_key = _sf_typed({key})" if form.typed else f"    _sf_key = {key}")
     # The arguments as an error names them.
     told = [f"{name!r}: {name}" for name in positional if keyed[name] == name]
-    told += [f"'*{starred}': {keyed[starred]}"] if starred else []
+    if starred:
+        plain = f" if _sf_owner else {starred}" if unsure else ""
+        told.append(f"'*{starred}': {keyed[starred]}{plain}")
     told += [f"{name!r}: {name}" for name in named]
     told += [f"**{extra}"] if extra and extra not in form.left_out else []
     words = [f"{name!r}: {name}" for name in named]
@@ -300,6 +305,12 @@ def _text(
     first = "_sf_bound, /, " if bound and not positional else ""
     head = f"{'async ' if waits else ''}def call({first}{header(shapes)}):\n"
     return head + "\n".join(lines) + "\n" + body.format(**values)
+
+
+def _by_default(form: KeyForm, keyed: dict[str, str], owned: bool) -> str:
+    """The key of what is not left out, the instance in front of it if it has no other place."""
+    owner = ["_sf_owner"] if owned else []
+    return _tuple([*owner, *(part for name, part in keyed.items() if name not in form.left_out)])
 
 
 def _by_name(form: KeyForm, keyed: dict[str, str], owned: bool) -> str:

@@ -97,7 +97,7 @@ class KeyRule(NamedTuple):
     names: tuple[str, ...] | None
 
     @classmethod
-    def checked(cls, key: Any = None, ignore: Any = (), typed: Any = False) -> KeyRule:
+    def checked(cls, key: Any, ignore: Any, typed: Any) -> KeyRule:
         """The options, or a `TypeError` or `ValueError` that names the one that is wrong."""
         if not isinstance(typed, bool):
             raise TypeError(f"typed: expected True or False, got {shown(typed)}")
@@ -147,9 +147,6 @@ class KeyRule(NamedTuple):
             )
         for name in named or () if is_twin else named or self.ignore:
             _check_known(name, "key" if named else "ignore", function, signature)
-        if named is None and first is not None and first.kind not in _PLACED and first.name in left_out:
-            # An instance would be among those left out, but is known apart from them.
-            named, left_out = tuple(name for name in known if name not in left_out), frozenset()
         roots = [name.partition(".")[0] for name in named or ()]
         return KeyForm(
             names=named,

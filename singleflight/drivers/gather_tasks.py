@@ -37,7 +37,7 @@ async def join(
         if window.opener is call:
             await _run(window, call)
         elif await _stay(window, call) is NONE:
-            return NONE, window.is_unshared
+            return NONE, window.is_unshared(flight)
         return SHARE, window.take(flight)
     except BaseException as error:
         _leave(cache, call, window, error)

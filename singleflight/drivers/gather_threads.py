@@ -49,7 +49,7 @@ def join(
         else:
             decision = stand(cache, call, Stay(window, call))
             if decision is NONE:
-                return NONE, window.is_unshared
+                return NONE, window.is_unshared(flight)
         return SHARE, window.take(flight)
     except BaseException as error:
         _leave(cache, call, window, error)

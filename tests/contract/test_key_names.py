@@ -218,15 +218,21 @@ def test_flights_and_errors_show_plain_keys(driver):
     assert within == [(1, "x")]
 
 
-@pytest.mark.parametrize("key", ["anything", (), (1,), ((1, 2), 3), 7])
-def test_any_key_may_be_locked(driver, key):
+@pytest.mark.parametrize("key", ["anything", (), (1,), ((1, 2), 3), 7, b"a", frozenset("a"), range(2)])
+@pytest.mark.parametrize("collects", [True, False])
+def test_any_key_may_be_locked(driver, key, collects):
     """Of a function with typed keys any key may be locked, also one that no call has."""
 
     async def fetch(number, *args, **extra):
         return number
 
-    fetch = driver.decorate(fetch, typed=True)
+    async def fetch_one(number):
+        return number
+
+    fetch = driver.decorate(fetch if collects else fetch_one, typed=True)
     with fetch.locks(key):
         assert fetch.locks.held(key)
         assert fetch.locks.waiting(key) == 0
+        if not isinstance(key, (tuple, int)):
+            assert not fetch.locks.held(tuple(key))
     assert not fetch.locks.held(key)

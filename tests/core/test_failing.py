@@ -7,9 +7,11 @@ from math import inf
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout
-from singleflight.core import coordinator, landing
+from singleflight.core import controls, coordinator, landing
 from singleflight.core.call import HIT
 from singleflight.core.flight import FLYING, LANDED, PASSED, UNCLAIMED
+from singleflight.locks.mutex import mutex
+from singleflight.locks.unsettled import After
 from singleflight.storage.record import AgeingRecord, record_of
 
 from ..frozen import Uncopyable
@@ -63,6 +65,17 @@ def test_a_flight_that_has_ended_does_not_fail(make, seen, value, kept):
     assert (flight.state, flight.error, seen.kinds()) == (LANDED, None, before)
     assert [record.value for record in memo.store.index.values()] == kept
     assert (memo.counts.failures, memo.counts.errors, memo.counts.calls) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("value", [7, None])
+def test_a_verdict_on_a_flight_that_has_ended_is_not_stored(make, value):
+    """It is known what its failure would have become, and an interrupt struck after it had landed."""
+    memo = make(failure_ttl=5)
+    flight, error = in_flight(memo), ValueError()
+    landing.land(memo, flight, value)
+    memo.store.forget("k")
+    landing.fail(memo, flight, error, verdict=landing.Verdict(error, 5.0))
+    assert memo.store.index == {}
 
 
 def test_a_broken_clock_does_not_keep_the_key(make, seen):
@@ -167,6 +180,125 @@ def test_a_failure_replaces_the_one_before_it(make, seen):
     landing.fail(memo, flight, ValueError())
     assert (type(kept(memo)), memo.store.index["k"].landed) == (ValueError, 100.0)
     assert seen.kinds() == ["land"]
+
+
+@pytest.mark.parametrize("marks", [(), ("mark",)])
+def test_a_stored_failure_goes_by_its_marks(make, marks):
+    """The verdict on it names them."""
+    memo = make(failure_ttl=5)
+    error = ValueError()
+    landing.fail(memo, in_flight(memo), error, verdict=landing.Verdict(error, 5.0, marks=marks))
+    assert memo.store.index["k"].tags == marks
+    controls.cut(memo, ("mark",))
+    assert list(memo.store.index) == ([] if marks else ["k"])
+
+
+class Spoilt:
+    """A key that cannot be hashed any more once it is `broken`."""
+
+    broken = False
+
+    def __hash__(self):
+        if self.broken:
+            raise ValueError("spoilt")
+        return 1
+
+    def __repr__(self):
+        return "<key>"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_key_that_keeps_an_outcome_from_being_stored_is_logged(make, caplog, fails):
+    """In one line: where it was raised says nothing to users."""
+    memo, key = make(failure_ttl=5), Spoilt()
+    flight = in_flight(memo, key)
+    key.broken = True
+    if fails:
+        landing.fail(memo, flight, KeyError())
+    else:
+        landing.land(memo, flight, 7)
+    (record,) = caplog.records
+    assert record.getMessage() == "model: what <key> brought could not be stored: ValueError('spoilt')"
+    assert (record.levelname, record.exc_info, memo.store.index) == ("WARNING", None, {})
+
+
+def test_a_failure_ttl_that_keeps_a_failure_from_being_stored_is_logged(make, caplog):
+    """With the lines of it that raised; the flight ends with the function's error all the same."""
+    fault, asked, error = LookupError("which"), [], ValueError()
+
+    def failure_ttl(given):
+        asked.append(given)
+        raise fault
+
+    memo = make(failure_ttl=failure_ttl)
+    flight = in_flight(memo)
+    assert landing.fail(memo, flight, error) is error
+    (record,) = caplog.records
+    assert record.getMessage() == "model: what 'k' brought could not be stored: LookupError('which')"
+    assert (record.exc_info[1], asked, memo.store.index) == (fault, [error], {})
+
+
+@pytest.mark.parametrize(
+    ("error", "asks"), [(KeyboardInterrupt(), False), (FlightTimeout(), False), (ValueError(), True)]
+)
+@pytest.mark.parametrize("fault", [LookupError(), KeyboardInterrupt()])
+def test_a_verdict_without_a_life_is_one_of_no_seconds(make, error, asks, fault):
+    """A number that others may calculate with, whatever kept the failure from having a life."""
+
+    def failure_ttl(_):
+        raise fault
+
+    verdict = landing.judge(make(failure_ttl=failure_ttl), error)
+    is_abort = not isinstance(fault, Exception)
+    assert verdict.error is (fault if asks and is_abort else error)
+    assert verdict.fault is (fault if asks and not is_abort else None)
+    assert (type(verdict.ttl), verdict.ttl, verdict.marks) == (float, 0.0, ())
+
+
+def test_a_flight_that_has_ended_is_not_judged(make):
+    """What `failure_ttl` says of its failure is of no use any more."""
+    asked = []
+    memo = make(failure_ttl=asked.append)
+    flight = in_flight(memo)
+    landing.land(memo, flight, 7)
+    landing.fail(memo, flight, ValueError())
+    assert asked == []
+
+
+@pytest.mark.parametrize("overdue", [True, False])
+def test_an_error_that_says_that_its_flight_is_overdue_is_worded_once_that_has_ended(make, overdue):
+    """It names the key, whose text may take any time to make, and the limit."""
+    memo, freed = make(flight_timeout=2.5), []
+
+    class Slow:
+        def __repr__(self):
+            freed.append(memo.locks.live() == [])
+            return "<slow>"
+
+    flight, error = in_flight(memo, Slow()), FlightTimeout("as it was")
+    landing.fail(memo, flight, error, overdue=overdue)
+    assert str(error) == ("model: <slow> took longer than 2.5 s: cancelled" if overdue else "as it was")
+    assert freed == ([True] if overdue else [])
+
+
+@pytest.mark.parametrize("later", [None, []])
+def test_an_abort_of_failure_ttl_takes_the_place_of_the_error(make, later):
+    """It is raised to whoever ran the function, or returned where several flights end together."""
+    abort = KeyboardInterrupt()
+
+    def failure_ttl(_):
+        raise abort
+
+    memo = make(failure_ttl=failure_ttl)
+    flight = in_flight(memo, followers=1)
+    if later is None:
+        with pytest.raises(KeyboardInterrupt) as raised:
+            landing.fail(memo, flight, ValueError())
+        assert (raised.value, flight.state) == (abort, PASSED)
+    else:
+        assert landing.fail(memo, flight, ValueError(), later) is abort
+        assert later == [(flight, None, abort, 100.0, False, None, [], None)]
+    assert memo.store.index == {}
 
 
 def test_a_failure_that_came_after_the_flight_had_begun_stays(make, seen):
@@ -283,10 +415,25 @@ def test_a_renewal_that_nobody_has_begun_is_called_off(unbegun, seen, caplog):
 def test_who_waits_for_what_is_called_off_flies_instead(unbegun):
     """And no retry is spent on it."""
     memo, _, flight = unbegun(followers=2)
+    latch = flight.open_later()
     landing.call_off(memo, flight)
     successor = flight.slot.turn
+    assert latch.wait(0.0)
     assert (flight.state, flight.successor) == (PASSED, successor)
     assert (successor.state, successor.followers, successor.retries) == (UNCLAIMED, 2, 3)
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_renewal_that_nobody_has_begun_is_called_off_without_room_for_it(unbegun, retries):
+    """Whatever struck: it is no execution that failed, so nobody shares that or spends a retry on it."""
+    memo, record, flight = unbegun(followers=2, retries=retries)
+    after = After()
+    with mutex:
+        landing.settle_flight(memo, flight, ValueError(), after)
+    after.run()
+    successor = flight.slot.turn
+    assert (flight.state, successor.followers, successor.retries) == (PASSED, 2, retries)
+    assert (record.refresh_at, memo.counts.calls, memo.counts.failures) == (100.0, 0, 0)
 
 
 def test_what_was_dropped_is_not_renewed(unbegun):

@@ -67,6 +67,22 @@ def test_a_detached_value_is_not_stored(memo, seen):
     assert (event.stored, event.ttl) == (False, None)
 
 
+def test_what_is_refused_lives_for_no_seconds(make):
+    """Where its ttl would have been asked for, it is a number that others may calculate with."""
+    memo = make(ttl=lambda landing: 10, cache_if=lambda value: value > 7)
+    assert landing.appraise(memo, in_flight(memo), 7) == (False, 0.0, 100.0, None)
+
+
+def test_followers_share_what_was_not_stored_for_another_reason_than_its_tags(make):
+    """It is not older than they are: only a tag that was invalidated since would make it so."""
+    memo = make(tags=lambda landing: ("t",))
+    flight = in_flight(memo, followers=2)
+    memo.store.put(record_of("k", "put", 100.0, 10.0))
+    landing.land(memo, flight, 7)
+    assert (flight.state, flight.value, flight.missing) == (LANDED, 7, False)
+    assert stored(memo) == ("put", 100.0, 10.0)
+
+
 def test_what_came_after_a_flight_had_begun_stays(memo):
     """It was put from outside; the store knows that the flight had not seen it."""
     flight = in_flight(memo)
@@ -234,11 +250,12 @@ def test_several_are_published_before_any_of_them_ends(make, seen):
 
 
 @pytest.mark.parametrize(
-    ("value", "detached", "refresh_at"), [(7, False, 165.0), (None, False, 101.0), (None, True, inf)]
+    ("value", "detached", "failure_ttl", "refresh_at"),
+    [(7, False, 0, 165.0), (None, False, 0, 101.0), (None, False, 5, 105.0), (None, True, 0, inf)],
 )
-def test_a_renewal_that_is_not_stored(make, caplog, value, detached, refresh_at):
-    """The value stays and is tried again later, unless it was dropped from outside."""
-    memo = make(grace=60, ttl=65)
+def test_a_renewal_that_is_not_stored(make, caplog, value, detached, failure_ttl, refresh_at):
+    """The value stays and is tried again later, as after a failure, unless it was dropped from outside."""
+    memo = make(grace=60, ttl=65, failure_ttl=failure_ttl)
     flight = in_flight(memo, renews=True, detached=detached)
     flight.previous = before = AgeingRecord("k", "old", 95.0, 1.0, 60.0)
     memo.store.put(before)
@@ -246,15 +263,19 @@ def test_a_renewal_that_is_not_stored(make, caplog, value, detached, refresh_at)
     record = memo.store.index["k"]
     assert (record.value, record.refresh_at) == (value or "old", refresh_at)
     text = "model: 'k' could not be renewed, its value is kept: it returned what is not stored"
-    assert caplog.messages == ([text] if refresh_at == 101.0 else [])
+    assert caplog.messages == ([text] if refresh_at in (101.0, 105.0) else [])
 
 
 @pytest.mark.parametrize(("weight", "stored"), [(1.0, True), (4.0, True), (4.5, False)])
-def test_what_has_a_weight(make, clock, weight, stored):
-    """It is stored with its times and tags, unless it is heavier than all that may be stored."""
-    memo = make(weigh=lambda value: weight, tags=lambda landing: ("t",), grace=5, maxsize=4)
+def test_what_has_a_weight(make, clock, caplog, weight, stored):
+    """It is stored with its times and tags, unless it is too heavy for the whole store, which is no fault."""
+    asked = []
+    memo = make(
+        weigh=lambda value: asked.append(value) or weight, tags=lambda landing: ("t",), grace=5, maxsize=4
+    )
     flight = in_flight(memo, due=False)
     landing.land(memo, flight, 7)
+    assert asked == [7]
     record = memo.store.index.get("k")
     assert (record is not None, memo.counts.uncached) == (stored, int(not stored))
     if record is not None:
@@ -262,6 +283,13 @@ def test_what_has_a_weight(make, clock, weight, stored):
         assert (record.key, record.value, record.weight, record.tags) == ("k", 7, weight, ("t",))
         assert times == (100.0, 10.0, 5.0, 110.0)
         assert flight.stored is record
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("maxsize", [None, 1])
+def test_what_has_no_weight_of_its_own_fits(make, maxsize):
+    """It weighs one, which is the least limit, and there may be no limit."""
+    assert landing.fits(make(maxsize=maxsize), record_of("k", 7, 100.0, 10.0)) is True
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -273,11 +301,30 @@ def test_a_renewal_that_another_process_sees_to(memo, clock, ended):
     before = record.refresh_at
     if ended:
         flight.state = PASSED
+    latch = flight.open_later()
     landing.postpone(memo, flight, 3.0)
-    assert record.refresh_at == (before if ended else 103.0)
+    assert (record.refresh_at, latch.wait(0.0)) == (before if ended else 103.0, True)
     assert (flight.state, flight.counted, memo.counts.calls, memo.counts.uncached) == (PASSED, True, 0, 0)
     assert memo.counts.waits == 0
-    assert ended or flight.successor.followers == 1
+    assert ended or (flight.successor.followers, flight.successor.retries) == (1, 3)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_renewal_is_postponed_whatever_the_clock_says(make, detached):
+    """Where that raises, the time at which it began counts; what was dropped is not looked at again."""
+    broken = []
+
+    def timer():
+        if broken:
+            raise OSError("no clock")
+        return 100.0
+
+    memo = make(timer=timer)
+    flight = in_flight(memo, due=False, renews=True, background=True, detached=detached)
+    flight.previous = record = AgeingRecord("k", "old", 95.0, 10.0, grace=60.0)
+    broken.append(True)
+    landing.postpone(memo, flight, 3.0)
+    assert (record.refresh_at, flight.state) == (inf if detached else 103.0, LANDED)
 
 
 def test_what_had_no_value_is_not_looked_at_again(memo):
@@ -305,3 +352,14 @@ def test_a_flight_that_ends_without_room_has_its_value_renewed_by_the_next(memo,
     assert (record.refresh_at, flight.unbegun, latch.wait(0.0)) == (at, False, True)
     assert (flight.state, flight.error, flight.landed) == (LANDED, error, 97.0)
     assert (memo.counts.errors, memo.counts.uncached) == (2, 0)
+
+
+def test_a_flight_that_ends_without_room_is_tried_again(memo):
+    """By its followers, while they have retries left, as after any other failure."""
+    flight = in_flight(memo, due=False, followers=2)
+    after = After()
+    with mutex:
+        landing.settle_flight(memo, flight, RecursionError(), after)
+    after.run()
+    successor = flight.slot.turn
+    assert (flight.state, successor.followers, successor.retries) == (PASSED, 2, 2)

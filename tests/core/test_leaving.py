@@ -15,6 +15,7 @@ from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.storage.record import AgeingRecord
 
 from .conftest import Work, caller, in_flight, watched
+from .windows import told_left
 
 
 def follower(memo, *fields):
@@ -275,6 +276,21 @@ def test_a_key_that_an_interrupt_left_to_nobody_is_free(memo):
     assert memo.locks.live() == []
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_whoever_queues_for_a_key_that_an_interrupt_left_to_nobody_has_it(memo, room):
+    """It is woken, also where there was no room to free the key."""
+    slot = memo.locks.enter("k")
+    wanted = new_flight(memo, slot, 1, 2)
+    slot.line_up(wanted)
+    latch, call = wanted.open_later(), caller()
+    if room:
+        leaving.abandon(memo, call, KeyboardInterrupt())
+    else:
+        unsettled[call] = leaving.settle_call, memo, call, KeyboardInterrupt()
+        settle()
+    assert (slot.turn, latch.wait(0.0)) == (wanted, True)
+
+
 def test_whoever_waits_keeps_what_nobody_leads(memo, waiting):
     """The next of them claims it, also behind a lock; what nobody waits for there goes."""
     flight = in_flight(memo, due=False)
@@ -305,7 +321,94 @@ def test_what_struck_a_follower_is_told_whatever_its_truth(memo, waiting, seen):
     assert [event.error for event in seen.of("left")] == [struck]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "retries", "told"),
+    [(None, 0, "errors"), (7, 0, "waits"), (ValueError(), 0, "errors"), (ValueError(), 3, "errors")],
+)
+def test_what_an_interrupted_follower_was_counted_as_is_told(memo, waiting, seen, outcome, retries, told):
+    """With its flight's end if that has landed, which is then what it followed; else as an error now."""
+    flight, struck = in_flight(memo, due=False, retries=retries), KeyboardInterrupt()
+    call, _ = follower(memo, 1), follower(memo, 2)
+    if isinstance(outcome, Exception):
+        landing.fail(memo, flight, outcome)
+    elif outcome is not None:
+        landing.land(memo, flight, outcome)
+    leaving.abandon(memo, call, struck)
+    assert told_left(seen) == [("k", struck, told, flight.ident, False)]
+
+
+def test_a_follower_that_was_moved_to_another_flight_is_told_with_that(memo, waiting, seen):
+    """Where it came too late to leave: that one has counted it."""
+    flight, struck = in_flight(memo, due=False), KeyboardInterrupt()
+    call = follower(memo)
+    flight.due = 0.0
+    assert coordinator.unseat(memo, flight)
+    leader = caller(actor="next", thread=7)
+    assert coordinator.board(memo, leader) is LEAD
+    landing.land(memo, leader.flight, 7)
+    leaving.abandon(memo, call, struck)
+    assert told_left(seen) == [("k", struck, "waits", leader.flight.ident, False)]
+
+
+def test_nothing_is_told_of_a_follower_where_nobody_listened_when_it_came(memo, waiting, seen):
+    """Its beginning was not told either."""
+    in_flight(memo, due=False)
+    call = follower(memo)
+    call.wants_events = False
+    leaving.abandon(memo, call, KeyboardInterrupt())
+    assert told_left(seen) == []
+
+
 # -- what could not be given up is noted --------------------------------------------------------------
+
+
+def settled(memo, call, error):
+    """A call that ends so."""
+    unsettled[call] = leaving.settle_call, memo, call, error
+    settle()
+    held = (call.flight, call.latch, call.record, call.actor, call.blocks, call.renewal)
+    assert (held, call.decision, call.before) == ((None,) * 6, NONE, None)
+
+
+def test_a_noted_leader_without_an_error_was_aborted(memo, waiting):
+    """It has brought no value: its followers fly again, and spend no retry on it."""
+    leader = watched("leader", key="k", thread=1)
+    assert coordinator.board(memo, leader) is LEAD
+    flight, _ = leader.flight, follower(memo)
+    settled(memo, leader, None)
+    successor = flight.slot.turn
+    assert (flight.state, successor.followers, successor.retries) == (PASSED, 1, 3)
+    assert counted(memo) == {"errors": 1, "calls": 1}
+
+
+def test_a_noted_follower_leaves(memo, waiting):
+    """It counts as an error, its wait is over, and its latch is left shut for the others."""
+    flight = in_flight(memo, due=False)
+    call, other = follower(memo, 1), follower(memo, 2)
+    settled(memo, call, KeyboardInterrupt())
+    assert (flight.followers, flight.state, other.latch.wait(0.0)) == (1, FLYING, False)
+    assert (counted(memo), list(waiting)) == ({"errors": 1}, [other.blocks])
+
+
+def test_the_last_noted_follower_has_work_stopped_that_nobody_wants(memo, waiting):
+    """Once the mutex is free."""
+    flight = in_flight(memo, due=False, work=Work(), deserted=True)
+    settled(memo, follower(memo), KeyboardInterrupt())
+    assert (flight.doomed, flight.work.stopped) == (True, 1)
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_noted_call_leaves_a_renewal_alone_that_somebody_runs(make, waiting, over):
+    """Or that is over already."""
+    memo, call, _ = served_stale(make)
+    renewal = call.renewal
+    flight = renewal.flight
+    assert renewals.begin_renewal(memo, renewal, 77)
+    if over:
+        landing.land(memo, flight, "new")
+        leaving.done(memo, renewal)
+    settled(memo, call, KeyboardInterrupt())
+    assert (flight.state, flight.counted) == ((LANDED, True) if over else (FLYING, False))
 
 
 def test_a_noted_follower_at_an_open_gate_lets_the_next_one_through(memo, waiting):
@@ -354,9 +457,21 @@ def test_a_noted_renewal_that_nobody_has_begun_was_never_run(make, waiting):
     assert coordinator.board(memo, call) is HIT
     unsettled[call] = leaving.settle_call, memo, call, KeyboardInterrupt()
     settle()
-    assert (counted(memo), memo.locks.live()) == ({}, [])
+    assert (counted(memo), memo.locks.live(), call.renewal) == ({}, [], None)
     other = caller()
     assert (coordinator.board(memo, other), other.renewal is None) == (HIT, False)
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_who_waits_for_a_noted_renewal_that_nobody_has_begun_flies_instead(make, waiting, retries):
+    """No retry is spent on it, and the error of the call that was to see to it is that call's alone."""
+    memo, call, _ = served_stale(make)
+    flight = call.renewal.flight
+    flight.followers, flight.retries, latch = 2, retries, flight.open_later()
+    settled(memo, call, ValueError())
+    successor = flight.slot.turn
+    assert (flight.state, flight.counted, latch.wait(0.0)) == (PASSED, True, True)
+    assert (successor.followers, successor.retries) == (2, retries)
 
 
 def test_a_key_that_a_noted_call_left_to_nobody_is_free(memo):
@@ -384,6 +499,15 @@ def test_a_call_that_is_over_holds_nothing(memo, waiting):
     assert call.noted == frozenset()
     held = (call.flight, call.latch, call.record, call.actor, call.blocks, call._above)
     assert (held, call.decision, call.before) == ((None,) * 6, NONE, None)
+
+
+def test_a_call_that_gives_up_holds_nothing(make):
+    """What it was to see to is called off."""
+    memo, call, record = served_stale(make)
+    flight = call.renewal.flight
+    leaving.give_up(memo, call, KeyboardInterrupt())
+    assert (flight.state, record.refresh_at, memo.locks.live()) == (LANDED, 100.0, [])
+    assert (call.renewal, call.record, call.decision) == (None, None, NONE)
 
 
 def test_a_call_that_waited_on_top_of_others_leaves_them_as_they_were(memo, waiting):

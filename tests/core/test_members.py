@@ -35,7 +35,9 @@ def test_each_takes_what_there_is_for_it(opened):
     assert (one.take(call.flight), one.has_outcome(call.flight)) == ([1], False)
     assert one.error_of(call.flight) is None
     assert counted(one.cache) == (2, 0, 0)
-    assert (one.is_unshared, one.is_overdue) == (False, False)
+    assert [(one.is_unshared(each), one.is_overdue(each)) for each in (own, call.flight)] == [
+        (False, False)
+    ] * 2
 
 
 def test_an_outcome_that_is_noted_is_not_there_before_its_flight_has_ended(opened):
@@ -71,7 +73,7 @@ def test_an_error_of_the_loader_is_each_members(opened):
             one.take(flight)
         raised.append(caught.value)
     assert raised[0] is not raised[1]
-    assert one.is_unshared is False
+    assert one.is_unshared(call.flight) is False
     assert counted(one.cache) == (0, 2, 0)
 
 
@@ -152,7 +154,8 @@ def test_an_error_that_says_nothing_about_its_keys(opened, error, unshared, coun
     one = opened()
     call = joins(one, "b")
     loads(one, error)
-    assert (one.is_unshared, one.is_overdue, one.has_outcome(call.flight)) == (unshared, False, False)
+    assert one.is_unshared(call.flight) is unshared
+    assert (one.is_overdue(call.flight), one.has_outcome(call.flight)) == (False, False)
     assert counted(one.cache) == counts
     assert call.flight.has_ended()
 
@@ -161,23 +164,52 @@ def test_an_error_that_says_nothing_about_its_keys(opened, error, unshared, coun
 def test_a_loader_that_is_stopped_for_taking_too_long(opened, unseated):
     """Its flights have lost their keys before, and every caller receives that; else the members call anew."""
     one = opened()
-    for flight in (one.flights[0], joins(one, "b").flight):
+    flights = one.flights[0], joins(one, "b").flight
+    for flight in flights:
         if unseated:
             flight.due = 0.0
             assert coordinator.unseat(one.cache, flight)
     loads(one, FlightTimeout("late"))
-    assert (one.is_unshared, one.is_overdue) == (True, unseated)
+    assert [(one.is_unshared(flight), one.is_overdue(flight)) for flight in flights] == [(True, unseated)] * 2
     assert counted(one.cache) == (0, 0, 2 if unseated else 1)
 
 
 def test_a_stopped_loader_of_which_one_flight_has_lost_its_key(opened):
     """They are all due together: one is enough."""
     one = opened()
-    joins(one, "b")
+    call = joins(one, "b")
     one.flights[0].due = 0.0
     assert coordinator.unseat(one.cache, one.flights[0])
     loads(one, FlightTimeout("late"))
-    assert one.is_overdue is True
+    assert one.is_overdue(call.flight) is True
+
+
+@pytest.mark.parametrize(
+    ("error", "late", "alone"),
+    [
+        (FlightTimeout("late"), True, True),
+        (FlightDeadlock("circle"), False, True),
+        (KeyboardInterrupt(), False, False),
+    ],
+)
+def test_a_loader_that_was_called_for_a_part_fails(opened, waiting, error, late, alone):
+    """What that says of the part is none of the others' business: for them it was not called."""
+    one = opened()
+    called, other = joins(one, "b"), joins(one, "c")
+    stays = [Stay(one, call) for call in (called, other)]
+    assert one.begin([called.flight]) == ["B"]
+    if late:
+        called.flight.due = 0.0
+        assert coordinator.unseat(one.cache, called.flight)
+    one.fail(error)
+    assert [one.is_unshared(call.flight) for call in (called, other)] == [alone, False]
+    if late:
+        with pytest.raises(FlightTimeout, match=r"^model: 'b' took longer than 5 s$"):
+            stays[0].woken(True)
+    else:
+        assert stays[0].woken(True) is NONE
+    assert stays[1].woken(True) is NONE
+    assert counted(one.cache) == (0, 1, int(late))  # its runner's own; who calls anew is counted then
 
 
 def test_a_loader_that_was_given_up_fails_after_all(make, opened):
@@ -191,17 +223,18 @@ def test_a_loader_that_was_given_up_fails_after_all(make, opened):
         assert coordinator.unseat(one.cache, flight)
     work.dead = False
     loads(one, FlightTimeout("what it needs was late"))
-    assert (one.is_unshared, one.is_overdue) == (True, False)
+    assert (one.is_unshared(call.flight), one.is_overdue(call.flight)) == (True, False)
     assert stay.woken(True) is NONE
 
 
 def test_another_error_of_flights_that_have_lost_their_keys(opened):
     """Nobody has taken too long, as far as it says."""
     one = opened()
-    one.flights[0].due = 0.0
-    assert coordinator.unseat(one.cache, one.flights[0])
+    own = one.own
+    own.due = 0.0
+    assert coordinator.unseat(one.cache, own)
     loads(one, KeyboardInterrupt())
-    assert (one.is_unshared, one.is_overdue) == (False, False)
+    assert (one.is_unshared(own), one.is_overdue(own)) == (False, False)
 
 
 @pytest.mark.parametrize("field", ["deserted", "background"])
@@ -546,8 +579,13 @@ def test_a_member_that_has_its_outcome_though_others_were_late(opened):
     """What is there for it is its own."""
     one = opened()
     call = joins(one, "b")
-    loads(one, {"A": 1, "B": 2})
-    one.is_overdue = True
+    assert one.begin([call.flight]) == ["B"]
+    one.land({"B": 2})
+    one.begin()
+    one.own.due = 0.0
+    assert coordinator.unseat(one.cache, one.own)
+    one.fail(FlightTimeout("late"))
+    assert one.is_overdue(one.own)
     assert Stay(one, call).woken(True) is SHARE
 
 

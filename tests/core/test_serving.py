@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from math import inf
 
 import pytest
+from cachetools import LRUCache
 
 from singleflight.core import coordinator, landing, leaving
 from singleflight.core import renewal as renewals
@@ -56,6 +57,7 @@ def test_a_value_is_fresh_up_to_its_end_and_stale_from_there_on(memo, clock, see
     call = caller()
     assert coordinator.board(memo, call) is HIT
     assert (call.record, call.renewal, call.overdue) == (record, None, None)
+    assert call.served == ("hit" if count == "hits" else "stale_hit")
     assert memo.store.hits() + memo.counts.hits == (count == "hits")
     assert memo.counts.stale_hits == (count == "stale_hits")
     assert seen.kinds() == ["hit" if count == "hits" else "stale_hit"]
@@ -67,6 +69,18 @@ def test_a_stale_hit_is_a_use(memo, hits):
     record = stored(memo, hits=hits, passed=hits)
     coordinator.board(memo, caller())
     assert record.passed not in (0, hits, hits + 1)
+
+
+@pytest.mark.parametrize("landed", [95.0, 85.0])
+def test_the_policy_is_told_of_what_is_served_the_longer_way(make, landed):
+    """Be it fresh or stale: what was not used since goes first."""
+    memo = make(grace=50, policy=LRUCache, maxsize=2)
+    for key in ("k", "other"):
+        memo.store.put(AgeingRecord(key, "old", landed, 10.0, grace=50.0))
+    memo.store.index["k"].deadline = -inf
+    assert coordinator.board(memo, caller()) is HIT
+    memo.store.put(AgeingRecord("third", "new", 100.0, 10.0, grace=50.0))
+    assert set(memo.store.index) == {"k", "third"}
 
 
 def test_a_kept_failure_is_an_error_for_each_caller(memo, seen):

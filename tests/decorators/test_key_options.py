@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import pickle
+import re
 
 import pytest
 
@@ -14,6 +15,10 @@ from singleflight import UnhashableKey, caches, single_flight_ttl
 
 def price(account, symbol, price_type="bid", *args, session=None, **kwargs):
     return symbol
+
+
+async def aprice(*args, **kwargs):
+    return args
 
 
 def decorated(**options):
@@ -48,6 +53,7 @@ def decorated(**options):
             TypeError,
             r"ignore: expected a parameter's name or several, got b'session'",
         ),
+        ({"key": aprice}, TypeError, r"key: expected a plain callable"),
         ({"key": 1}, TypeError, r"key: expected a callable of the arguments, the name .*, got 1"),
         (
             {"key": ["symbol"]},
@@ -69,7 +75,7 @@ def decorated(**options):
         ),
         ({"key": "account.id.__x"}, ValueError, r"key: 'account.id.__x' names an attribute that is private"),
         *(
-            ({option: name}, ValueError, rf"{option}: .* is not the name of a parameter")
+            ({option: name}, ValueError, rf"{option}: {re.escape(repr(name))} is not the name of a parameter")
             for option in ("key", "ignore")
             for name in [
                 *("", ".", "account.", ".id", "account..id", "symbol ", "account .id", "1", "class", "None"),
@@ -229,7 +235,7 @@ def test_an_attribute_that_cannot_be_hashed_is_named():
 
     with pytest.raises(UnhashableKey, match=r"'self\.tags', which key= names, cannot be hashed"):
         Account().price("A")
-    with pytest.raises(UnhashableKey, match="'symbol', which"):
+    with pytest.raises(UnhashableKey, match=r"'symbol', which key= names, cannot be hashed \(list\)"):
         Account().bid([])
 
 
@@ -328,6 +334,161 @@ def test_methods_of_every_kind():
     assert Rates.collected(two, currency="EUR") == (2, "EUR")
 
 
+class Collecting:
+    """Methods whose instance comes with other arguments."""
+
+    def __init__(self, number):
+        self.number = number
+
+    @single_flight_ttl(ttl=60, ignore="args")
+    def ignoring(*args, currency):
+        return (args[0].number, currency)
+
+    @single_flight_ttl(ttl=60, key="args")
+    def named(*args, currency):
+        return (args[0].number, args[1:])
+
+    @single_flight_ttl(ttl=60, ignore="day", typed=True)
+    def counted(*args, currency, day=None):
+        return (args[0].number, args[1:], currency)
+
+
+def test_an_instance_that_is_collected_with_other_arguments_stays():
+    """What collects it may be ignored, or named: the instance is in front of the key all the same."""
+    one, two = Collecting(1), Collecting(2)
+    for each in (one, two):
+        assert each.ignoring(7, currency="EUR") == (each.number, "EUR")
+        assert each.ignoring(8, currency="USD") == (each.number, "USD")
+        assert each.named(7, currency="EUR") == each.named(7, currency="USD") == (each.number, (7,))
+        assert each.named(8, currency="EUR") == (each.number, (8,))
+    assert Collecting.ignoring.stats().calls == Collecting.named.stats().calls == 4
+    one.ignoring(9, currency="EUR")
+    assert Collecting.ignoring.stats().calls == 4
+    (first, currency) = one.ignoring.entry(currency="EUR").key
+    assert (first() is one, currency) == (True, "EUR")
+
+
+def test_calls_that_go_by_their_spelling_keep_their_keys_when_a_function_becomes_a_method():
+    """Below a wrapper: those of its instances are apart, whatever else they are called with."""
+
+    def fetch(symbol, side="bid", other=1):
+        return symbol
+
+    wrapper = functools.wraps(fetch)(lambda *args, **kwargs: (args, kwargs))
+    shared = single_flight_ttl(ttl=60)(wrapper)
+    calls = [(("A", "bid", 1), {}), (("B", "bid", 1), {}), ((), {"side": "A"}), ((None,), {"x": 1})]
+    assert [shared(*args, **kwargs) for args, kwargs in calls] == calls
+    keys = [shared.entry(*args, **kwargs).key for args, kwargs in calls]
+
+    class Account:
+        price = shared
+
+    assert [shared.entry(*args, **kwargs).key for args, kwargs in calls] == keys
+    mine, yours = Account(), Account()
+    for account in (mine, yours):
+        for args, kwargs in [(("bid", 1), {}), (("ask", 1), {}), (("bid", 1), {"x": 1})]:
+            assert account.price(*args, **kwargs) == ((account, *args), kwargs)
+            assert shared(account, *args, **kwargs) == ((account, *args), kwargs)
+    assert shared.stats().calls == len(calls) + 6
+
+
+def test_what_collects_arguments_in_front_may_be_ignored_by_a_function_that_becomes_a_method():
+    """Whatever it is called with in a plain call, what was stored stays."""
+
+    @single_flight_ttl(ttl=60, ignore="args")
+    def fetch(*args, side):
+        return side
+
+    fetch(1, side="bid")
+
+    class Account:
+        price = fetch
+
+    account = Account()
+    assert (account.price(side="bid"), fetch(account, side="bid")) == ("bid", "bid")
+    assert {fetch(2, side="bid"), fetch(side="bid"), fetch(None, side="bid")} == {"bid"}
+    assert (fetch.stats().calls, fetch.entry(side="bid").key) == (2, ("bid",))
+
+
+def test_what_collects_arguments_in_front_may_be_ignored():
+    """In a plain function, too: all others are in the key, in their order."""
+
+    @single_flight_ttl(ttl=60, ignore="args")
+    def fetch(*args, side, symbol="A", **more):
+        return (side, symbol)
+
+    fetch(1, 2, side="bid", day=1)
+    assert fetch.entry(side="bid", day=1).key == ("bid", "A", (("day", 1),))
+    assert fetch.entry(3, side="bid") is None
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore": "unit"}, {"key": ("args", "more")}])
+@pytest.mark.parametrize(
+    ("ones", "others"),
+    [
+        (((1,), {}), ((1.0,), {})),
+        (((), {"day": 1}), ((), {"day": True})),
+        (((1,), {"a": 1}), ((1,), {"a": 1.0})),
+    ],
+)
+def test_the_types_of_collected_arguments_count(options, ones, others):
+    """With `typed` each of those that differ in nothing but the type of one of them is a key of its own."""
+
+    @single_flight_ttl(ttl=60, typed=True, **options)
+    def fetch(unit, *args, **more):
+        return (args, more)
+
+    asked = [ones, others, ones, others]
+    assert repr([fetch("EUR", *args, **more) for args, more in asked]) == repr(asked)
+    assert fetch.stats().calls == 2
+    for args, more in asked:
+        assert repr(fetch.entry("EUR", *args, **more).value) == repr((args, more))
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("options", [{}, {"ignore": "day"}, {"key": "args"}, {"key": ("day", "args")}])
+def test_plain_calls_keep_their_keys_when_a_function_that_collects_its_arguments_becomes_a_method(
+    options, typed, wraps
+):
+    """What was stored for them stays, also for calls with nothing in front, or with None."""
+
+    def collect(*args, day=1):
+        return args
+
+    wrapper = functools.wraps(collect)(lambda *args, **kwargs: collect(*args, **kwargs))
+    fetch = single_flight_ttl(ttl=60, typed=typed, **options)(wrapper if wraps else collect)
+    calls = [(), (None,), (1,), (None, 1), ("A", 2)]
+    assert [fetch(*call) for call in calls] == calls
+    keys = [fetch.entry(*call).key for call in calls]
+
+    class Account:
+        price = fetch
+
+    account = Account()
+    assert (account.price(), account.price(1), fetch(account)) == ((account,), (account, 1), (account,))
+    assert [fetch(*call) for call in calls] == calls
+    assert [fetch.entry(*call).key for call in calls] == keys
+    assert fetch.stats().calls == len(calls) + 2
+    named = "'args', which" if "key" in options else r"argument '\*args\[0\]'"
+    with pytest.raises(UnhashableKey, match=f"{named}.* cannot be hashed"):
+        fetch([])
+
+
+def test_a_key_of_the_users_has_no_instance():
+    """Unless they put it there: so nothing is known of an instance's own entries."""
+
+    class Account:
+        @single_flight_ttl(ttl=60, key=lambda self, symbol: symbol)
+        def price(self, symbol):
+            return self
+
+    one, two = Account(), Account()
+    assert one.price("A") is two.price("A") is one
+    with pytest.raises(TypeError, match=r"clear: the `key` of .* does not tell which instance"):
+        two.price.clear()
+
+
 def test_a_function_that_becomes_a_method():
     """Calls on the class's instances have these in their keys from then on; others do not."""
     runs = []
@@ -380,6 +541,17 @@ def test_a_twin_without_what_is_ignored():
 
     assert (fetch("A", 1), asyncio.run(afetch("A"))) == ("A", "A")
     assert fetch.stats().calls == 1
+
+    @single_flight_ttl(ttl=60, ignore="session")
+    def fetch_all(session=None):
+        return "all"
+
+    @fetch_all.twin
+    def others():
+        raise AssertionError
+
+    assert (fetch_all(1), others()) == ("all", "all")
+    assert fetch_all.entry(2).key == ()
     with pytest.raises(TypeError, match=r"^twin: .* has other parameters"):
 
         @fetch.twin

@@ -58,13 +58,13 @@ PLANTED = {
         "a lost wake-up",
         {
             "landing": {
-                """    try:  # in line: `_finish`
+                """    try:
         with mutex:
-""": """    latch = flight.latch
+            ended = finish(cache, flight, value, None""": """    latch = flight.latch
     try:
         with mutex:
             flight.latch = latch
-"""
+            ended = finish(cache, flight, value, None"""
             }
         },
     ),
@@ -193,9 +193,11 @@ GATHERED = {
         "3 calls were made",
         {
             "window": {
-                "                if not self.is_overdue:  # which all": (
-                    "                if flight.state is not UNSEATED:  # which all"
-                )
+                """                else:
+                    self._spare(flight)
+""": """                if flight.state is not UNSEATED:
+                    self._spare(flight)
+"""
             }
         },
     ),

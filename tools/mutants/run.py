@@ -158,6 +158,7 @@ TESTS = {
     "landing": [
         *(*ENDING, "contract/test_failure.py", "freshness/test_failures.py", "freshness/test_ahead.py"),
         *("freshness/test_grace.py", "bulk/test_joining.py", "contract/test_spoilt_keys.py"),
+        *("freshness/test_judged_failures.py", "freshness/test_judged_grace.py", "contract/test_tags.py"),
     ],
     "coordinator": [
         *(*DECIDING, *MODELS, *CALLS, "core/test_unseating.py"),
@@ -207,7 +208,10 @@ TESTS = {
     "keyforms": KEYS,
     "keyparts": ["decorators/test_key_parts.py"],
     "parameters": ["decorators/test_parameters.py", "decorators/test_calls_made.py"],
-    "binding": ["decorators/test_parameters.py", "decorators/test_calls_made.py", "core/test_keys.py"],
+    "binding": [
+        *("decorators/test_parameters.py", "decorators/test_calls_made.py", "core/test_keys.py"),
+        "decorators/test_key_options.py",
+    ],
     "signatures": ["decorators/test_parameters.py", "decorators/test_twin.py", "core/test_keys.py"],
     "pickles": ["decorators/test_pickling.py"],
     "keys": [*KEYS, "core/test_keys.py", "decorators/test_unweakable.py", "decorators/test_bound.py"],
