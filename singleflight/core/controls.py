@@ -317,7 +317,9 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
         slot = cache.locks.slot(key)
         turn = slot.turn if slot is not None else None
         flying = _flying(turn)
-        busy = turn is not None and turn.leader is not None
+        waits = turn is not None and turn.leader is not None  # as `coordinator.board` decides
+        if isinstance(turn, Flight):
+            waits = flying and not turn.unbegun and not turn.is_due()
     flight = info(turn, cache, now) if flying and isinstance(turn, Flight) else None
     direct = bool(cache.bypassed) or switched_off()
     if record is not None and record.serves_for(now) > 0 and not direct:
@@ -325,7 +327,7 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
         entry = None if record.error is not None else record.snapshot(now)
         would = "hit" if fresh_for else "stale_hit"
         return Explanation(shows, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
-    would = "wait" if busy and not direct else "fetch"
+    would = "wait" if waits and not direct else "fetch"
     return Explanation(shows, would, None, flight, 0.0, 0.0)
 
 
@@ -416,12 +418,11 @@ def _detach(cache: Cache, key: Hashable) -> bool:
 
 def detach_flight(cache: Cache, flight: Flight) -> None:
     """Detach a flight, if it is in progress: another process has dropped its key."""
-    if flight.slot.turn is flight:
-        _detach_slot(cache, flight.slot)
+    _detach_slot(cache, flight.slot, flight=flight)
 
 
-def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
-    """The same for the flight in this slot, or else in that of the key."""
+def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None, flight: Flight | None = None) -> bool:
+    """The same for the flight in this slot, or else in that of the key; if given, for no other flight."""
     after = After()
     reentered = inside()  # by a finaliser or signal handler in the midst of a section
     try:
@@ -429,7 +430,7 @@ def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
             if slot is None:
                 slot = cache.locks.slot(key)
             turn: Any = None if slot is None else slot.turn
-            flying = _flying(turn)
+            flying = _flying(turn) and (flight is None or turn is flight)
             if flying:
                 detach(cache, turn, after, keep=reentered)
     finally:
