@@ -373,34 +373,43 @@ def counted(cache: Cache) -> Stats:
 class bypass:  # noqa: N801  # used as a function
     """Until the block ends, every call of the function, by whomever, runs it directly."""
 
-    __slots__ = ("_block", "_cache")
+    __slots__ = ("_blocks", "_cache")
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self._block = (0, object())
+        self._blocks: list[tuple[int, object]] = []  # several, where it is entered again within, or by others
 
     def __enter__(self) -> None:
+        block = get_ident(), object()
         try:
             with self._cache.switching:
-                self._block = get_ident(), object()
-                self._cache.bypassed.append(self._block)
+                self._blocks.append(block)
+                self._cache.bypassed.append(block)
                 self._cache.shut()
         except BaseException:  # an interrupt: the block is not entered
-            self._end()
+            self._end(block)
             raise
 
     def __exit__(self, *_: object) -> None:
+        block = self._latest()
         try:
-            self._end()
+            self._end(block)
         except BaseException:  # an interrupt: once more, for what it left
-            self._end()
+            self._end(block)
             raise
 
-    def _end(self) -> None:
+    def _latest(self) -> tuple[int, object]:
+        """The last block that this thread has entered; if it has none, as where a task moved, of all."""
+        me = get_ident()
+        mine = [block for block in self._blocks if block[0] == me]
+        return (mine or self._blocks)[-1]
+
+    def _end(self, block: tuple[int, object]) -> None:
         cache = self._cache
         with cache.switching:
-            if self._block in cache.bypassed:
-                cache.bypassed.remove(self._block)
+            for blocks in (self._blocks, cache.bypassed):
+                if block in blocks:
+                    blocks.remove(block)
             if not cache.bypassed:
                 cache.reopen()
 
