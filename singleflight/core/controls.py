@@ -131,7 +131,7 @@ def _oldest_in_flight(cache: Cache, number: int) -> int:
         turns = [slot.turn for slot in cache.locks.live()]
         flights: list[Any] = [turn for turn in turns if _flying(turn)]
         for batch in cache.batches:
-            flights += batch.flights[:1]
+            flights += batch.flights
     return min((flight.number for flight in flights), default=number)
 
 
@@ -162,9 +162,21 @@ def drop_here(cache: Cache, owner: InstanceKey | None = None) -> int:
         idle = [cache.locks.forget(key) for key in dropped]  # let go of after the mutex
     del idle
     if cache.tell.wants("invalidate"):
-        for key in [*detached, *dropped]:
+        for key in _once([*detached, *dropped]):
             cache.tell.tell("invalidate", key)
     return len(dropped)
+
+
+def _once(keys: list[Hashable]) -> list[Hashable]:
+    """Return keys without those that are there twice; a spoilt one may be equal to none, and stays."""
+    told: dict[Hashable, None] = {}
+    spoilt = []
+    for key in keys:
+        try:
+            told[key] = None
+        except Exception:  # the key's own
+            spoilt.append(key)
+    return [*told, *spoilt]
 
 
 def _is_of(key: Any, owner: InstanceKey | None) -> bool:
@@ -272,8 +284,7 @@ def _clear(cache: Cache) -> None:
         for batch in cache.batches:
             batch.sealed = True
     for slot in slots:
-        _detach(cache, slot.key)
-        _detach_slot(cache, slot)  # where its key is spoilt
+        _detach_slot(cache, slot)
     records = cache.store.clear()  # held until here: destroyed under no lock
     del records
     cache.locks.evict_idle()

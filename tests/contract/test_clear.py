@@ -84,6 +84,44 @@ def test_one_instances_flights_are_detached(driver, method):
     assert [event.key[1] for event in fetch.seen.events if event.kind == "invalidate"] == ["A"]
 
 
+def test_a_flight_without_arguments_is_its_instances(driver):
+    """Its key is the instance alone."""
+    executions, gate = Executions(), driver.gate()
+
+    async def fetch(self):
+        number = executions.begin()
+        if number == 0:
+            await gate
+        return number
+
+    made, one = driver.decorate(fetch), Owner()
+    caller = driver.start(made.of(one))
+    executions.wait_for(1)
+    assert made.of(one).clear() == 0
+    assert [flight.detached for flight in made.flights()] == [True]
+    gate.set()
+    assert caller.outcome() == 0
+    assert driver.call(made.of(one)) == 1
+
+
+def test_a_flight_without_any_instance_is_nobodys(driver):
+    """A method that takes what comes may be called with nothing."""
+    executions, gate = Executions(), driver.gate()
+
+    async def fetch(*args):
+        executions.begin()
+        await gate
+        return len(args)
+
+    made, one = driver.decorate(fetch), Owner()
+    caller = driver.start(made)
+    executions.wait_for(1)
+    assert made.of(one).clear() == 0
+    assert [flight.detached for flight in made.flights()] == [False]
+    gate.set()
+    assert caller.outcome() == 0
+
+
 def test_all_flights_are_detached(driver, method):
     """On the function itself."""
     fetch, one, other = method(holds=[0, 1]), Owner(), Owner()
@@ -109,6 +147,7 @@ def test_a_renewal_is_detached(driver, method):
     fetch.gates[1].set()
     assert renewal.outcome() == 1
     assert fetch.of(one).entry() is None
+    assert fetch.seen.count("invalidate") == 1  # of one key, though both were there
 
 
 def test_what_has_run_out_is_not_counted(driver, method):

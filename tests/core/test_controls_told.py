@@ -5,7 +5,7 @@ from cachetools import LRUCache
 
 from singleflight import single_flight_ttl
 from singleflight.core import controls
-from singleflight.testing import FakeClock
+from singleflight.testing import FakeClock, Recorder
 
 
 class Struck(BaseException):
@@ -155,6 +155,18 @@ def test_what_is_dropped_of_one_instance_is_told(accounts):
     assert controls.drop(cache, owner) == 1
     assert cache.tier.seen == [("noted", "all", 2), ("told", "all", 1)]
     assert [each.price.entry("ASML") is None for each in made].count(True) == 1
+
+
+@pytest.mark.parametrize(("age", "dropped"), [(59.5, 1), (60.0, 0)])
+def test_what_is_over_is_not_told_where_a_tag_is_invalidated(age, dropped):
+    """To the moment; what is told has its key."""
+    clock, seen = FakeClock(), Recorder()
+    options = {"timer": clock, "listener": seen, "tags": lambda landing: ["eu"]}
+    price = single_flight_ttl(ttl=60, **options)(lambda symbol: symbol)
+    price("ASML")
+    clock.advance(age)
+    assert price.invalidate_tag("eu") == dropped
+    assert [event.key for event in seen.of("invalidate")] == [("ASML",)] * dropped
 
 
 @pytest.mark.parametrize(("age", "dropped"), [(59.5, 2), (60.0, 0)])

@@ -168,6 +168,7 @@ TESTS = {
         *("contract/test_clear.py", "contract/test_tags.py", "contract/test_callable_ttl.py"),
         *("contract/test_copy.py", "contract/test_used_up.py", "contract/test_policy.py"),
         *("bulk/test_joining.py", "decorators/test_bound.py", "core/test_explained.py"),
+        *("bulk/test_one_call.py", "metrics/test_totals.py"),
     ],
     "bulk_call": BULK,
     "batch": BULK,
