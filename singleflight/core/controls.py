@@ -208,7 +208,7 @@ def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:
     """Detach the flights in these slots and drop these entries, whatever their keys are now; how many."""
     detached = [slot.key for slot in picked if isinstance(slot, Slot) and _detach_slot(cache, slot)]
     records = [of for of in picked if isinstance(of, Record)]
-    stored = cache.store.discard(records) if records else []
+    stored = cache.store.discard(records)
     now = cache.timer()
     dropped = detached + [record.key for record in stored if record.serves_for(now) > 0]
     if cache.tell.wants("invalidate"):

@@ -185,10 +185,8 @@ class Options:
 
     def differing(self) -> dict[str, Any]:
         """The options that are not at their defaults."""
-        defaults = _defaults()
+        defaults = {**_defaults(), "max_idle_locks": usual_idle(self.maxsize, self.weigh)}
         given = {name: getattr(self, name) for name in defaults}
-        if given["max_idle_locks"] == usual_idle(self.maxsize, self.weigh):
-            del given["max_idle_locks"]
         return {name: value for name, value in given.items() if not _is_default(value, defaults[name])}
 
 

@@ -2,16 +2,18 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from singleflight import single_flight_ttl
 from singleflight.core import controls, coordinator, landing
-from singleflight.core.call import HIT, JOIN, LEAD
+from singleflight.core.call import HIT, JOIN, LEAD, Nobody
 from singleflight.core.controls import detach_flight
 from singleflight.core.flight import LANDED, UNCLAIMED
 from singleflight.locks.slots import Hold
 from singleflight.storage.record import AgeingRecord
+from singleflight.telemetry.views import FlightInfo
 from singleflight.testing import FakeClock
 
 from ..drivers import PATIENCE
@@ -161,17 +163,55 @@ def test_a_renewal_that_waits_for_a_thread(make, clock):
 
 
 def test_a_flight_that_ends_while_it_is_to_lose_its_key(memo, monkeypatch):
-    """Another one has the key by then, and keeps it."""
-    first, later = in_flight(memo, due=False), []
+    """Its successor is flying by then, and keeps the key."""
+    first, follower = in_flight(memo, due=False), caller(actor="follower")
+    assert coordinator.board(memo, follower) is JOIN
 
     def ended():
         landing.land(memo, first, None)
-        later.append(in_flight(memo, due=False))
+        assert coordinator.awake(memo, follower) is LEAD
         return False
 
     monkeypatch.setattr(controls, "inside", ended)  # asked before the section begins
     detach_flight(memo, first)
-    assert (later[0].slot.turn, later[0].detached) == (later[0], False)
+    assert follower.flight is first.successor
+    assert (follower.flight.slot.turn, follower.flight.detached) == (follower.flight, False)
+
+
+class Named:
+    """Leads, as a task does."""
+
+    def get_name(self):
+        return "reader"
+
+
+@pytest.mark.parametrize(
+    ("leader", "name"),
+    [
+        (threading.get_ident(), f"thread {threading.current_thread().name!r}"),
+        (-1, "thread -1"),
+        (Named(), "task 'reader'"),
+        (Nobody(), "nobody yet"),
+    ],
+)
+def test_who_leads_a_flight(leader, name):
+    """The thread or task by its name; a thread that has ended by its number."""
+    assert controls.name_of(leader) == name
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_what_is_shown_of_a_flight(memo, clock, queued):
+    """Everything, each in its place; who leads it in another process comes first."""
+    flight = in_flight(memo, due=False)
+    assert coordinator.board(memo, caller(actor="follower")) is JOIN
+    flight.detached = True
+    memo.line = SimpleNamespace(is_queued=lambda asked: asked is flight and queued)
+    memo.tier = SimpleNamespace(leader_of=lambda asked: "other" if asked is flight else None)
+    clock.advance(2)
+    told = ("model", "k", "other", 2.0, 1, "call", True, queued)
+    assert controls.info(flight, memo, memo.timer()) == FlightInfo(*told)
+    memo.tier.leader_of = lambda asked: None
+    assert controls.info(flight, memo, 0.0) == FlightInfo("model", "k", "leader", 0.0, *told[4:])
 
 
 def test_a_flight_and_one_that_has_lost_its_key(source):
