@@ -169,6 +169,7 @@ TESTS = {
         *("contract/test_copy.py", "contract/test_used_up.py", "contract/test_policy.py"),
         *("bulk/test_joining.py", "decorators/test_bound.py", "core/test_explained.py"),
         *("bulk/test_one_call.py", "metrics/test_totals.py", "fork/test_fork.py"),
+        *("core/test_putting.py", "core/test_shown.py"),
     ],
     "bulk_call": BULK,
     "batch": BULK,
