@@ -121,11 +121,11 @@ def test_who_wants_no_hits_slows_none_down(clock):
 
 def test_a_flight_that_began_in_between_is_detached(memo):
     """Nobody is to join it: the store refuses what it brings."""
-    flights = [in_flight(memo)]
+    flights = [in_flight(memo, due=False)]
     put = memo.store.put
 
     def while_another_begins(*arguments):
-        flights.append(in_flight(memo))
+        flights.append(in_flight(memo, due=False))
         return put(*arguments)
 
     with patch.object(memo.store, "put", while_another_begins):
