@@ -140,7 +140,7 @@ class Options:
         )
         return cls(
             ttl=ttl,
-            fixed_ttl=None if callable(ttl) else lifetime(ttl, "ttl"),
+            fixed_ttl=None if callable(ttl) else lifetime(ttl),
             maxsize=maxsize,
             max_idle_locks=max_idle_locks,
             cache_if=cache_if,
@@ -168,7 +168,7 @@ class Options:
         if self.fixed_ttl is not None:
             return self.fixed_ttl
         assert callable(self.ttl)
-        return left(self.ttl(landing), "ttl")
+        return left(self.ttl(landing))
 
     def grace_of(self, landing: Landing) -> float:
         """The grace, in seconds, of what has just landed; callable options alone are asked."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singleflight.common.durations import lifetime, patience, seconds
+from singleflight.core import options
 from singleflight.core.options import Options, is_not_none, switched_off, usual_idle
 from singleflight.storage.freshness import fresh_for
 from singleflight.storage.ttl import Landing
@@ -359,6 +360,13 @@ def test_the_switch_is_set(monkeypatch, on):
     """By any other word."""
     monkeypatch.setenv("SINGLEFLIGHT_DISABLED", on)
     assert switched_off() is True
+
+
+def test_the_switch_is_taken_away_while_it_is_looked_at(monkeypatch):
+    """By another thread, say: then it is not set."""
+    monkeypatch.delenv("SINGLEFLIGHT_DISABLED", raising=False)
+    monkeypatch.setattr(options, "environment", {options.switch: b"1"})
+    assert switched_off() is False
 
 
 @given(st.floats(0, 1e9) | st.integers(0, 10**9))
