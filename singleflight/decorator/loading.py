@@ -12,7 +12,7 @@ from ..drivers import bulk_threads
 from .binding import Binder
 from .callforms import CallForms, can_bind
 from .keyforms import KeyForm
-from .parameters import parameters_of
+from .parameters import names_by_place, parameters_of
 from .signatures import check_loader
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Loading:
         refuse_unfit(function, "bulk")
         called = getattr(function, "__qualname__", type(function).__qualname__)
         parameters = parameters_of(function)
-        self._names = list(parameters.signature.parameters)
+        self._names = names_by_place(parameters.signature)
         self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
         if of_class is not assembly.of_class:
             raise TypeError(f"bulk: only one of {called} and {assembly.called} is a class method")

@@ -305,6 +305,81 @@ def test_loaders_that_do_not_fit_are_refused(loader, message):
         price.bulk(loader)
 
 
+class Swapped:
+    """A loader that is an object, with its parameters in another order."""
+
+    def __call__(self, kind, symbols):
+        raise AssertionError
+
+
+def many(cls, symbols, kind="bid"):
+    raise AssertionError
+
+
+def test_what_a_refusal_says():
+    """Which function is meant, by its name or that of its class, and what is wrong with it."""
+    for getter, loader, text in [
+        (price, classmethod(many), "bulk: only one of many and price is a class method"),
+        (vars(Account)["of_class"], many, "bulk: only one of many and Account.of_class is a class method"),
+        (
+            price,
+            Swapped(),
+            "bulk: Swapped(kind, symbols) has other parameters than price(",
+        ),
+        (price, stream, "bulk: stream: a generator can be consumed once only"),
+        (price, Account, "bulk: Account: decorate a function or a method, not a class"),
+    ]:
+        with pytest.raises(TypeError) as refused:
+            getter.bulk(loader)
+        assert str(refused.value).startswith(text)
+
+
+@pytest.fixture
+def anything():
+    """A getter and a loader that take anything by place, and `kind`; and what the loader was called with."""
+    calls = []
+
+    @single_flight_ttl(ttl=60)
+    def get(*args, kind="bid"):
+        raise AssertionError
+
+    @get.bulk
+    def load(*args, kind="bid"):
+        calls.append((args, kind))
+        return dict.fromkeys(args[-1], "bulk")
+
+    class Owner:
+        pass
+
+    Owner.get, Owner.load = get, load
+    return Owner, calls
+
+
+@pytest.mark.parametrize("bound", [False, True])
+@pytest.mark.parametrize("words", [{}, {"kind": "ask"}, {"kind": ["ask"]}])
+def test_items_that_are_missing(anything, bound, words):
+    """The function is named; what is given by name is not taken for them."""
+    owner, calls = anything
+    load = owner().load if bound else owner.load
+    with pytest.raises(TypeError) as refused:
+        load(**words)
+    assert str(refused.value) == "anything.<locals>.get: bulk: the items are missing"
+    assert calls == []
+
+
+def test_items_that_have_no_name(anything):
+    """They follow the instance, where there is one."""
+    kind, calls = anything
+    owner = kind()
+    for load in (kind.load, owner.load):
+        with pytest.raises(TypeError, match=r"^items: expected several, as in a list, got 'AB'$"):
+            load("AB")
+    assert owner.load(["A", "B"], kind="ask") == {"A": "bulk", "B": "bulk"}
+    assert kind.load(owner, ["B", "C"], kind="ask") == {"B": "bulk", "C": "bulk"}
+    assert calls == [((owner, ["A", "B"]), "ask"), ((owner, ["C"]), "ask")]
+    assert owner.get("A", kind="ask") == "bulk"
+
+
 def test_a_getter_without_an_item_has_no_loader():
     """There must be a parameter that takes the items."""
 
