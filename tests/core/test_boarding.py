@@ -181,7 +181,7 @@ def test_a_flight_in_the_way_that_is_due_loses_the_key_to_the_newcomer(
     assert memo.locks.slot("k").turn is call.flight
 
 
-def test_a_newcomer_is_turned_away_where_too_many_are_still_running(memo, seconds, waiting):
+def test_a_newcomer_is_turned_away_where_too_many_are_still_running(memo, seen, seconds, waiting):
     """It is told so and counted as timed out; whoever flies is left alone."""
     for _ in range(MOST):
         assert coordinator.unseat(memo, in_flight(memo))
@@ -191,5 +191,6 @@ def test_a_newcomer_is_turned_away_where_too_many_are_still_running(memo, second
             coordinator.board(memo, call)
         said = "model: several calls for 'k' took longer than 5 s and are still running"
         assert (str(told.value), controls.stats(memo).timeouts) == (said, number)
+        assert [(event.key, event.waited) for event in seen.of("timeout")] == [("k", 0.0)] * number
     assert (fifth.state, fifth.slot.turn, fifth.followers) == (FLYING, fifth, 0)
     assert waiting == {}

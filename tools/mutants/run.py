@@ -160,8 +160,9 @@ TESTS = {
         *("freshness/test_grace.py", "bulk/test_joining.py", "contract/test_spoilt_keys.py"),
     ],
     "coordinator": [
-        *(*DECIDING, *MODELS, *CALLS, "core/test_unseating.py"),
-        *("threads/test_deadlock.py", "threads/test_cycles.py", "mixed/test_loops.py"),
+        *(*DECIDING, *MODELS, *CALLS, "core/test_unseating.py", "core/test_softly.py"),
+        *("core/test_at_once.py", "threads/test_deadlock.py", "threads/test_cycles.py"),
+        *("mixed/test_loops.py", "freshness/test_soft_timeout.py"),
     ],
     "controls": [
         *(*HITS, "core/test_controls_told.py", "core/test_spoilt_store.py", "contract/test_spoilt_keys.py"),
