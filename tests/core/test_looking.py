@@ -186,8 +186,10 @@ def test_a_follower_gives_up_where_too_many_are_still_running(memo, seconds, see
     flight = flying(memo)
     call = follower(memo)
     flight.due = 0.0
+    seconds.now += 1.5
     with pytest.raises(FlightTimeout) as raised:
         coordinator.look(memo, call, began=1000.0)
+    assert [(event.key, event.waited) for event in seen.of("timeout")] == [("k", 1.5)]
     assert (str(raised.value), call.decision, waitgraph.waiting) == (TOO_MANY, NONE, {})
     assert (flight.state, flight.followers, counted(memo)) == (FLYING, 0, (0, 0, 1))
 

@@ -67,6 +67,7 @@ def test_a_stale_value_has_its_renewal_waited_for(soft, clock, stale):
     call = follower(soft)
     flight = call.renewal.flight
     assert (call.flight, call.latch, flight.followers, flight.previous) == (flight, flight.latch, 1, record)
+    assert call.stood == (flight.latch, soft, flight)
     assert (flight.state, flight.slot.turn, flight.unbegun) == (FLYING, flight, True)
     assert counted(soft) == (0, 0, 0, 0)
 
@@ -218,6 +219,16 @@ def test_what_has_landed_meanwhile_is_shared(soft, clock, seconds):
     stored(soft, clock)
     assert coordinator.look(soft, call, seconds.now - 2) is SHARE
     assert (call.flight.value, counted(soft)) == (7, (0, 1, 0, 0))
+
+
+def test_what_it_leaves_behind_without_a_leader_is_gone(soft, clock, seconds):
+    """Its flight was aborted just now, and nobody else has followed it."""
+    stored(soft, clock, refresh_at=clock() + 9)
+    flight = renewing(soft)
+    call = follower(soft)
+    landing.fail(soft, flight, KeyboardInterrupt())
+    assert served(soft, call, coordinator.look(soft, call, seconds.now - 2))
+    assert soft.locks.slot("k") is None
 
 
 @pytest.mark.parametrize(

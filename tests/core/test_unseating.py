@@ -1,6 +1,7 @@
 """How a flight loses its key: what becomes of it, of its followers, and of what it was to renew."""
 
 import logging
+from unittest.mock import Mock
 
 import pytest
 
@@ -165,12 +166,26 @@ def test_what_is_found_dead_adrift_is_destroyed_outside_the_mutex(memo):
     assert seen == [False]
 
 
+def test_a_tier_is_told_which_flight_has_lost_its_key(memo):
+    """Others may have it from now on."""
+    memo.tier = Mock()
+    flight = in_flight(memo)
+    assert coordinator.unseat(memo, flight) is True
+    memo.tier.unseated.assert_called_once_with(flight)
+
+
+@pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("dead", [False, True])
-def test_a_renewal_that_is_unseated_is_tried_again(memo, caplog, dead):
-    """After a while where it took too long, which is told; at once where its loop is gone."""
+def test_a_renewal_that_is_unseated_is_tried_again(memo, caplog, dead, broken):
+    """After a while where it took too long, which is told; at once where its loop is gone.
+
+    That is counted from when it began, if the function's clock does not say what time it is.
+    """
     flight = in_flight(memo, due=not dead, renews=True, work=Work(dead))
     flight.previous = record = AgeingRecord("k", 1, 95.0, 10.0, grace=60.0)
     memo.store.put(record)
+    if broken:
+        memo.timer = Mock(side_effect=OSError)
     with caplog.at_level(logging.WARNING):
         assert coordinator.unseat(memo, flight) is True
     assert (record.refresh_at, record.failed) == ((100.0, False) if dead else (101.0, True))

@@ -161,7 +161,7 @@ TESTS = {
     ],
     "coordinator": [
         *(*DECIDING, *MODELS, *CALLS, "core/test_unseating.py", "core/test_softly.py"),
-        *("core/test_at_once.py", "threads/test_deadlock.py", "threads/test_cycles.py"),
+        *("core/test_joined_at_once.py", "threads/test_deadlock.py", "threads/test_cycles.py"),
         *("mixed/test_loops.py", "freshness/test_soft_timeout.py"),
     ],
     "controls": [
