@@ -165,12 +165,15 @@ def test_behind_a_plain_lock_all_callers_are_one_flight(memo):
         ({"due": None, "work": Elsewhere(dead=True)}, "another loop", False),
         ({"due": None, "work": Elsewhere()}, None, False),
         ({"due": 1000.1, "work": Elsewhere(dead=True)}, None, True),
+        ({"due": None, "life": lambda: None}, None, True),
+        ({"due": None, "life": lambda: "alive"}, None, False),
+        ({"due": None, "life": None}, None, False),
     ],
 )
 def test_a_flight_in_the_way_that_is_due_loses_the_key_to_the_newcomer(
     memo, seconds, waiting, fields, loop, unseated
 ):
-    """It takes too long, or its loop is gone; otherwise it is followed."""
+    """It takes too long, or its loop is gone, or its thread; otherwise it is followed."""
     before, call = in_flight(memo, due=False), watched(loop=loop)
     for name, value in fields.items():
         setattr(before, name, value)
