@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import functools
 import gc
 import inspect
 import pickle
@@ -360,11 +361,53 @@ def anything():
 def test_items_that_are_missing(anything, bound, words):
     """The function is named; what is given by name is not taken for them."""
     owner, calls = anything
+    assert callable(owner().get)  # from now on a first argument may be an instance
     load = owner().load if bound else owner.load
     with pytest.raises(TypeError) as refused:
         load(**words)
     assert str(refused.value) == "anything.<locals>.get: bulk: the items are missing"
     assert calls == []
+
+
+def test_a_loader_of_a_function_that_was_seen_in_a_class():
+    """An instance of that class comes before the items; a list of them is none, and the class may be gone."""
+    get = single_flight_ttl(ttl=60)(lambda symbol: symbol.lower())
+    load = get.bulk(lambda symbols: {symbol: symbol.lower() for symbol in symbols})
+
+    class Symbols(list):
+        """Has the function, and a loader that is no method."""
+
+        static = get.bulk(staticmethod(lambda symbols: {symbol: symbol.lower() for symbol in symbols}))
+
+    Symbols.get = get
+    assert callable(Symbols().get)
+    assert Symbols.static(Symbols(["A"])) == load(["A"]) == {"A": "a"}
+    gone = weakref.ref(Symbols)
+    del Symbols
+    gc.collect()
+    assert gone() is None
+    assert load(["B"]) == {"B": "b"}
+
+
+def test_a_wrapped_loader_may_name_its_parameters_in_its_own_way():
+    """They are the getter's by their places, also where they are given by name."""
+
+    @single_flight_ttl(ttl=60)
+    def get(symbol, kind="bid"):
+        raise AssertionError
+
+    def load(symbols, price_type="bid"):
+        return {symbol: f"{symbol} {price_type}" for symbol in symbols}
+
+    @get.bulk
+    @functools.wraps(load)
+    def wrapper(*args, **options):
+        return load(*args, **options)
+
+    assert wrapper(["A"], price_type="ask") == {"A": "A ask"}
+    assert wrapper(price_type="ask", symbols=["A", "B"]) == {"A": "A ask", "B": "B ask"}
+    assert get("A", "ask") == "A ask"
+    assert get.stats().calls == 2
 
 
 def test_items_that_have_no_name(anything):

@@ -31,6 +31,14 @@ def test_a_flight_that_is_in_time_keeps_its_key(memo, seen):
     assert (memo.adrift, told(seen), flight.work.stopped) == (set(), [], 0)
 
 
+def test_whoever_sees_to_a_flight_takes_the_key_from_one_that_is_due(memo):
+    """By its own decision maker, which the caller need not know; another one is left alone."""
+    early, late = in_flight(memo, "early", due=False), in_flight(memo, "late")
+    for flight in (early, late):
+        flight.see_to()
+    assert (early.state, late.state) == (FLYING, UNSEATED)
+
+
 @pytest.mark.parametrize("work", [None, Work()])
 def test_an_overdue_flight_without_followers_leaves_its_key_free(memo, seen, work):
     """It is still running, is not to be stored any more, and a task that runs it is told to stop."""
