@@ -410,6 +410,50 @@ def test_a_wrapped_loader_may_name_its_parameters_in_its_own_way():
     assert get.stats().calls == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), {}),
+        ((["A"],), {"other": 1}),
+        ((["A"], "bid", 3), {}),
+        ((["A"],), {"symbols": ["A"]}),
+        ((), {"kind": "bid"}),
+    ],
+)
+def test_a_wrong_call_raises_what_python_says(args, words):
+    """In the words that name the loader and its parameters."""
+    with pytest.raises(TypeError) as theirs:
+        prices.__wrapped__(*args, **words)
+    with pytest.raises(TypeError) as ours:
+        prices(*args, **words)
+    assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize("called", ["self", "cls"])
+def test_a_loader_says_by_its_first_parameter_that_it_is_a_method(called):
+    """The getter need not: its first call may be made on the class, with an instance."""
+
+    class Account:
+        @single_flight_ttl(ttl=60)
+        def price(this, symbol):
+            raise AssertionError
+
+        if called == "self":
+
+            @price.bulk
+            def prices(self, symbols):
+                return {symbol: (self, symbol) for symbol in symbols}
+
+        else:
+
+            @price.bulk
+            def prices(cls, symbols):
+                return {symbol: (cls, symbol) for symbol in symbols}
+
+    account = Account()
+    assert Account.prices(account, ["A"]) == {"A": (account, "A")}
+
+
 def test_items_that_have_no_name(anything):
     """They follow the instance, where there is one."""
     kind, calls = anything

@@ -201,7 +201,7 @@ TESTS = {
     # decorator
     "function": [*DECORATED, "decorators/test_identity.py", "decorators/test_looked_at.py"],
     "loader": [*BULK, "decorators/test_binding.py"],
-    "loading": [*BULK, "decorators/test_binding.py", "decorators/test_calls_made.py"],
+    "loading": [*BULK, *WINDOWS, "decorators/test_binding.py", "decorators/test_calls_made.py"],
     "gathered": WINDOWS,
     "surface": [*HITS, *DECORATED],
     "assembly": DECORATED,
