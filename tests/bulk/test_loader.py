@@ -422,10 +422,11 @@ def test_a_wrapped_loader_may_name_its_parameters_in_its_own_way():
 )
 def test_a_wrong_call_raises_what_python_says(args, words):
     """In the words that name the loader and its parameters."""
+    load = price.bulk(prices.__wrapped__)
     with pytest.raises(TypeError) as theirs:
-        prices.__wrapped__(*args, **words)
+        load.__wrapped__(*args, **words)
     with pytest.raises(TypeError) as ours:
-        prices(*args, **words)
+        load(*args, **words)
     assert str(ours.value) == str(theirs.value)
 
 
