@@ -131,7 +131,7 @@ def _oldest_in_flight(cache: Cache, number: int) -> int:
         turns = [slot.turn for slot in cache.locks.live()]
         flights: list[Any] = [turn for turn in turns if _flying(turn)]
         for batch in cache.batches:
-            flights += batch.flights[:1]
+            flights += batch.flights
     return min((flight.number for flight in flights), default=number)
 
 
@@ -162,9 +162,21 @@ def drop_here(cache: Cache, owner: InstanceKey | None = None) -> int:
         idle = [cache.locks.forget(key) for key in dropped]  # let go of after the mutex
     del idle
     if cache.tell.wants("invalidate"):
-        for key in [*detached, *dropped]:
+        for key in _once([*detached, *dropped]):
             cache.tell.tell("invalidate", key)
     return len(dropped)
+
+
+def _once(keys: list[Hashable]) -> list[Hashable]:
+    """Return keys without those that are there twice; a spoilt one may be equal to none, and stays."""
+    told: dict[Hashable, None] = {}
+    spoilt = []
+    for key in keys:
+        try:
+            told[key] = None
+        except Exception:  # the key's own
+            spoilt.append(key)
+    return [*told, *spoilt]
 
 
 def _is_of(key: Any, owner: InstanceKey | None) -> bool:
@@ -196,7 +208,7 @@ def _drop_spoilt(cache: Cache, picked: list[Slot | Record]) -> int:
     """Detach the flights in these slots and drop these entries, whatever their keys are now; how many."""
     detached = [slot.key for slot in picked if isinstance(slot, Slot) and _detach_slot(cache, slot)]
     records = [of for of in picked if isinstance(of, Record)]
-    stored = cache.store.discard(records) if records else []
+    stored = cache.store.discard(records)
     now = cache.timer()
     dropped = detached + [record.key for record in stored if record.serves_for(now) > 0]
     if cache.tell.wants("invalidate"):
@@ -272,8 +284,7 @@ def _clear(cache: Cache) -> None:
         for batch in cache.batches:
             batch.sealed = True
     for slot in slots:
-        _detach(cache, slot.key)
-        _detach_slot(cache, slot)  # where its key is spoilt
+        _detach_slot(cache, slot)
     records = cache.store.clear()  # held until here: destroyed under no lock
     del records
     cache.locks.evict_idle()
@@ -317,7 +328,9 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
         slot = cache.locks.slot(key)
         turn = slot.turn if slot is not None else None
         flying = _flying(turn)
-        busy = turn is not None and turn.leader is not None
+        waits = turn is not None and turn.leader is not None  # as `coordinator.board` decides
+        if isinstance(turn, Flight):
+            waits = flying and not turn.unbegun and not turn.is_due()
     flight = info(turn, cache, now) if flying and isinstance(turn, Flight) else None
     direct = bool(cache.bypassed) or switched_off()
     if record is not None and record.serves_for(now) > 0 and not direct:
@@ -325,7 +338,7 @@ def explain(cache: Cache, key: Hashable) -> Explanation:
         entry = None if record.error is not None else record.snapshot(now)
         would = "hit" if fresh_for else "stale_hit"
         return Explanation(shows, would, entry, flight, fresh_for, min(record.grace, record.serves_for(now)))
-    would = "wait" if busy and not direct else "fetch"
+    would = "wait" if waits and not direct else "fetch"
     return Explanation(shows, would, None, flight, 0.0, 0.0)
 
 
@@ -371,34 +384,43 @@ def counted(cache: Cache) -> Stats:
 class bypass:  # noqa: N801  # used as a function
     """Until the block ends, every call of the function, by whomever, runs it directly."""
 
-    __slots__ = ("_block", "_cache")
+    __slots__ = ("_blocks", "_cache")
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self._block = (0, object())
+        self._blocks: list[tuple[int, object]] = []  # several, where it is entered again within, or by others
 
     def __enter__(self) -> None:
+        block = get_ident(), object()
         try:
             with self._cache.switching:
-                self._block = get_ident(), object()
-                self._cache.bypassed.append(self._block)
+                self._blocks.append(block)
+                self._cache.bypassed.append(block)
                 self._cache.shut()
         except BaseException:  # an interrupt: the block is not entered
-            self._end()
+            self._end(block)
             raise
 
     def __exit__(self, *_: object) -> None:
+        block = self._latest()
         try:
-            self._end()
+            self._end(block)
         except BaseException:  # an interrupt: once more, for what it left
-            self._end()
+            self._end(block)
             raise
 
-    def _end(self) -> None:
+    def _latest(self) -> tuple[int, object]:
+        """The last block that this thread has entered; if it has none, as where a task moved, of all."""
+        me = get_ident()
+        mine = [block for block in self._blocks if block[0] == me]
+        return (mine or self._blocks)[-1]
+
+    def _end(self, block: tuple[int, object]) -> None:
         cache = self._cache
         with cache.switching:
-            if self._block in cache.bypassed:
-                cache.bypassed.remove(self._block)
+            for blocks in (self._blocks, cache.bypassed):
+                if block in blocks:
+                    blocks.remove(block)
             if not cache.bypassed:
                 cache.reopen()
 
@@ -416,12 +438,11 @@ def _detach(cache: Cache, key: Hashable) -> bool:
 
 def detach_flight(cache: Cache, flight: Flight) -> None:
     """Detach a flight, if it is in progress: another process has dropped its key."""
-    if flight.slot.turn is flight:
-        _detach_slot(cache, flight.slot)
+    _detach_slot(cache, flight.slot, flight=flight)
 
 
-def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
-    """The same for the flight in this slot, or else in that of the key."""
+def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None, flight: Flight | None = None) -> bool:
+    """The same for the flight in this slot, or else in that of the key; if given, for no other flight."""
     after = After()
     reentered = inside()  # by a finaliser or signal handler in the midst of a section
     try:
@@ -429,7 +450,7 @@ def _detach_slot(cache: Cache, slot: Slot | None, key: Hashable = None) -> bool:
             if slot is None:
                 slot = cache.locks.slot(key)
             turn: Any = None if slot is None else slot.turn
-            flying = _flying(turn)
+            flying = _flying(turn) and (flight is None or turn is flight)
             if flying:
                 detach(cache, turn, after, keep=reentered)
     finally:

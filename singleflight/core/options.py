@@ -140,7 +140,7 @@ class Options:
         )
         return cls(
             ttl=ttl,
-            fixed_ttl=None if callable(ttl) else lifetime(ttl, "ttl"),
+            fixed_ttl=None if callable(ttl) else lifetime(ttl),
             maxsize=maxsize,
             max_idle_locks=max_idle_locks,
             cache_if=cache_if,
@@ -168,7 +168,7 @@ class Options:
         if self.fixed_ttl is not None:
             return self.fixed_ttl
         assert callable(self.ttl)
-        return left(self.ttl(landing), "ttl")
+        return left(self.ttl(landing))
 
     def grace_of(self, landing: Landing) -> float:
         """The grace, in seconds, of what has just landed; callable options alone are asked."""
@@ -185,10 +185,8 @@ class Options:
 
     def differing(self) -> dict[str, Any]:
         """The options that are not at their defaults."""
-        defaults = _defaults()
+        defaults = {**_defaults(), "max_idle_locks": usual_idle(self.maxsize, self.weigh)}
         given = {name: getattr(self, name) for name in defaults}
-        if given["max_idle_locks"] == usual_idle(self.maxsize, self.weigh):
-            del given["max_idle_locks"]
         return {name: value for name, value in given.items() if not _is_default(value, defaults[name])}
 
 

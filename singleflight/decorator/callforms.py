@@ -272,9 +272,11 @@ def _text(
         lines += _instance_key(positional[0], of_instance)
         keyed[positional[0]] = "_sf_owner"
     elif meet:  # the instance is the first of `*args`, where there are any
-        lines += ["    _sf_owner = None", f"    if {starred}:"]
-        lines += [f"    {line}" for line in _instance_key(f"{starred}[0]", of_instance)]
-        keyed[str(starred)] = f"{starred}[1:]"
+        lines.append("    _sf_owner = None")
+        if starred:
+            lines.append(f"    if {starred}:")
+            lines += [f"    {line}" for line in _instance_key(f"{starred}[0]", of_instance)]
+            keyed[starred] = f"{starred}[1:]"
     if form.own:
         key = f"_sf_make_key({', '.join(passed)})"
     elif form.names is None:

@@ -12,6 +12,7 @@ from ..core.bulk_call import Request
 from ..core.gathering import Arguments, Gathering, group_of
 from ..core.window import Load
 from .loading import Loading
+from .parameters import names_by_place
 
 if TYPE_CHECKING:
     from .assembly import Assembly
@@ -98,7 +99,7 @@ class Gathered(Loading):
         request.gathers = _group(before, after, words), load
 
     def _item_name(self, place: int) -> str:
-        names = list(self.assembly.parameters.signature.parameters)
+        names = names_by_place(self.assembly.parameters.signature)
         return names[place] if place < len(names) else ""
 
 

@@ -12,7 +12,7 @@ from ..drivers import bulk_threads
 from .binding import Binder
 from .callforms import CallForms, can_bind
 from .keyforms import KeyForm
-from .parameters import parameters_of
+from .parameters import names_by_place, parameters_of
 from .signatures import check_loader
 
 if TYPE_CHECKING:
@@ -36,15 +36,14 @@ class Loading:
         refuse_unfit(function, "bulk")
         called = getattr(function, "__qualname__", type(function).__qualname__)
         parameters = parameters_of(function)
-        self._names = list(parameters.signature.parameters)
+        self._names = names_by_place(parameters.signature)
         self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
         if of_class is not assembly.of_class:
             raise TypeError(f"bulk: only one of {called} and {assembly.called} is a class method")
         # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
         self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
-        self._exact = False
+        self._exact = parameters.exact
         if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
-            self._exact = parameters.exact
             if self._exact:
                 self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
             else:

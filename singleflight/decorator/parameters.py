@@ -18,7 +18,15 @@ from typing import Any, NamedTuple
 
 from ..common.messages import shown
 
-__all__ = ["ANY", "UNKNOWN", "Parameters", "parameters_of", "shown_signature", "signature_of"]
+__all__ = [
+    "ANY",
+    "UNKNOWN",
+    "Parameters",
+    "names_by_place",
+    "parameters_of",
+    "shown_signature",
+    "signature_of",
+]
 
 ANY = inspect.Signature(
     [
@@ -50,6 +58,11 @@ class Parameters(NamedTuple):
 
 
 UNKNOWN = Parameters(ANY, exact=False, certain=False)
+
+
+def names_by_place(signature: inspect.Signature) -> list[str]:
+    """Return the names of the parameters to which arguments go by their place, but for `*args`."""
+    return [parameter.name for parameter in signature.parameters.values() if parameter.kind in _PLACED]
 
 
 def parameters_of(function: Any) -> Parameters:

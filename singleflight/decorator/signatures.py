@@ -10,7 +10,7 @@ from ..common.errors import UnhashableKey
 from ..common.keys import plain
 from ..common.messages import shown
 from .keyforms import KeyForm
-from .parameters import ANY, Parameters, shown_signature, signature_of
+from .parameters import ANY, Parameters, names_by_place, shown_signature, signature_of
 
 __all__ = [
     "check_key_function",
@@ -181,7 +181,7 @@ def _shape(signature: inspect.Signature) -> tuple[list[str], bool, frozenset[str
     """The names of positional parameters; whether there are `*args`; keyword-only names; `**kwargs`."""
     parameters = signature.parameters.values()
     return (
-        [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)],
+        names_by_place(signature),
         any(p.kind is p.VAR_POSITIONAL for p in parameters),
         frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
         any(p.kind is p.VAR_KEYWORD for p in parameters),

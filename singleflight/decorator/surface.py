@@ -291,6 +291,7 @@ class Controls(Generic[P, R]):
         """Return a context manager in which every call, by any caller, runs the function directly.
 
         Inside it nothing is looked up, shared, stored or counted. Stored values are served again afterwards.
+        It may be entered several times, also by other threads meanwhile, and ends when all have left.
         """
         return controls.bypass(self._self_cache)
 

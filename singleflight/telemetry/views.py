@@ -141,14 +141,19 @@ class Explanation(Shown):
                 f"{key} would be a hit: its value is {self.entry.age:.3g} s old and fresh {left}, "
                 f"and has served {self.entry.hits} callers"
             )
-        if self.flight is not None:
+        if self.would == "wait" and self.flight is not None:
             return (
                 f"{key} would wait for the {self.flight.kind} by {self.flight.leader}, in flight for "
                 f"{self.flight.elapsed:.3g} s with {self.flight.followers} waiting"
             )
         if self.would == "wait":
             return f"{key} would wait: somebody holds its lock"
-        return f"{key} would be fetched: there is no value and nobody is fetching it"
+        if self.flight is not None:
+            return (
+                f"{key} would be fetched: it would not join the {self.flight.kind} by {self.flight.leader}, "
+                f"in flight for {self.flight.elapsed:.3g} s"
+            )
+        return f"{key} would be fetched: there is no value to serve, and no flight to join"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import functools
 import gc
 import inspect
 import pickle
@@ -303,6 +304,168 @@ def test_loaders_that_do_not_fit_are_refused(loader, message):
     """At decoration, saying that it is `bulk` and why."""
     with pytest.raises(TypeError, match=rf"bulk: .*{message}"):
         price.bulk(loader)
+
+
+class Swapped:
+    """A loader that is an object, with its parameters in another order."""
+
+    def __call__(self, kind, symbols):
+        raise AssertionError
+
+
+def many(cls, symbols, kind="bid"):
+    raise AssertionError
+
+
+def test_what_a_refusal_says():
+    """Which function is meant, by its name or that of its class, and what is wrong with it."""
+    for getter, loader, text in [
+        (price, classmethod(many), "bulk: only one of many and price is a class method"),
+        (vars(Account)["of_class"], many, "bulk: only one of many and Account.of_class is a class method"),
+        (
+            price,
+            Swapped(),
+            "bulk: Swapped(kind, symbols) has other parameters than price(",
+        ),
+        (price, stream, "bulk: stream: a generator can be consumed once only"),
+        (price, Account, "bulk: Account: decorate a function or a method, not a class"),
+    ]:
+        with pytest.raises(TypeError) as refused:
+            getter.bulk(loader)
+        assert str(refused.value).startswith(text)
+
+
+@pytest.fixture
+def anything():
+    """A getter and a loader that take anything by place, and `kind`; and what the loader was called with."""
+    calls = []
+
+    @single_flight_ttl(ttl=60)
+    def get(*args, kind="bid"):
+        raise AssertionError
+
+    @get.bulk
+    def load(*args, kind="bid"):
+        calls.append((args, kind))
+        return dict.fromkeys(args[-1], "bulk")
+
+    class Owner:
+        pass
+
+    Owner.get, Owner.load = get, load
+    return Owner, calls
+
+
+@pytest.mark.parametrize("bound", [False, True])
+@pytest.mark.parametrize("words", [{}, {"kind": "ask"}, {"kind": ["ask"]}])
+def test_items_that_are_missing(anything, bound, words):
+    """The function is named; what is given by name is not taken for them."""
+    owner, calls = anything
+    assert callable(owner().get)  # from now on a first argument may be an instance
+    load = owner().load if bound else owner.load
+    with pytest.raises(TypeError) as refused:
+        load(**words)
+    assert str(refused.value) == "anything.<locals>.get: bulk: the items are missing"
+    assert calls == []
+
+
+def test_a_loader_of_a_function_that_was_seen_in_a_class():
+    """An instance of that class comes before the items; a list of them is none, and the class may be gone."""
+    get = single_flight_ttl(ttl=60)(lambda symbol: symbol.lower())
+    load = get.bulk(lambda symbols: {symbol: symbol.lower() for symbol in symbols})
+
+    class Symbols(list):
+        """Has the function, and a loader that is no method."""
+
+        static = get.bulk(staticmethod(lambda symbols: {symbol: symbol.lower() for symbol in symbols}))
+
+    Symbols.get = get
+    assert callable(Symbols().get)
+    assert Symbols.static(Symbols(["A"])) == load(["A"]) == {"A": "a"}
+    gone = weakref.ref(Symbols)
+    del Symbols
+    gc.collect()
+    assert gone() is None
+    assert load(["B"]) == {"B": "b"}
+
+
+def test_a_wrapped_loader_may_name_its_parameters_in_its_own_way():
+    """They are the getter's by their places, also where they are given by name."""
+
+    @single_flight_ttl(ttl=60)
+    def get(symbol, kind="bid"):
+        raise AssertionError
+
+    def load(symbols, price_type="bid"):
+        return {symbol: f"{symbol} {price_type}" for symbol in symbols}
+
+    @get.bulk
+    @functools.wraps(load)
+    def wrapper(*args, **options):
+        return load(*args, **options)
+
+    assert wrapper(["A"], price_type="ask") == {"A": "A ask"}
+    assert wrapper(price_type="ask", symbols=["A", "B"]) == {"A": "A ask", "B": "B ask"}
+    assert get("A", "ask") == "A ask"
+    assert get.stats().calls == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), {}),
+        ((["A"],), {"other": 1}),
+        ((["A"], "bid", 3), {}),
+        ((["A"],), {"symbols": ["A"]}),
+        ((), {"kind": "bid"}),
+    ],
+)
+def test_a_wrong_call_raises_what_python_says(args, words):
+    """In the words that name the loader and its parameters."""
+    load = price.bulk(prices.__wrapped__)
+    with pytest.raises(TypeError) as theirs:
+        load.__wrapped__(*args, **words)
+    with pytest.raises(TypeError) as ours:
+        load(*args, **words)
+    assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize("called", ["self", "cls"])
+def test_a_loader_says_by_its_first_parameter_that_it_is_a_method(called):
+    """The getter need not be one: a call of the loader on its class has the instance first."""
+
+    @single_flight_ttl(ttl=60)
+    def price(owner, symbol):
+        raise AssertionError
+
+    class Account:
+        if called == "self":
+
+            @price.bulk
+            def prices(self, symbols):
+                return {symbol: (self, symbol) for symbol in symbols}
+
+        else:
+
+            @price.bulk
+            def prices(cls, symbols):
+                return {symbol: (cls, symbol) for symbol in symbols}
+
+    for instance in (Account(), object()):  # as in Python, it may be anything
+        assert Account.prices(instance, ["A"]) == {"A": (instance, "A")}
+
+
+def test_items_that_have_no_name(anything):
+    """They follow the instance, where there is one."""
+    kind, calls = anything
+    owner = kind()
+    for load in (kind.load, owner.load):
+        with pytest.raises(TypeError, match=r"^items: expected several, as in a list, got 'AB'$"):
+            load("AB")
+    assert owner.load(["A", "B"], kind="ask") == {"A": "bulk", "B": "bulk"}
+    assert kind.load(owner, ["B", "C"], kind="ask") == {"B": "bulk", "C": "bulk"}
+    assert calls == [((owner, ["A", "B"]), "ask"), ((owner, ["C"]), "ask")]
+    assert owner.get("A", kind="ask") == "bulk"
 
 
 def test_a_getter_without_an_item_has_no_loader():

@@ -148,7 +148,7 @@ def test_extra_keys_may_be_those_of_the_next_batch(driver):
     assert broker.loads == [["A", "B"], ["D"]]
 
 
-@pytest.mark.parametrize("act", ["put", "invalidate", "clear", "land"])
+@pytest.mark.parametrize("act", ["put", "invalidate", "clear", "cache_clear", "land"])
 def test_an_extra_key_never_replaces_something_newer(driver, act):
     """What was put, dropped or fetched for a key while the loader ran is not undone by what it brings."""
     gate, begun, fake = driver.gate(), driver.gate(), FakeClock()
@@ -171,12 +171,14 @@ def test_an_extra_key_never_replaces_something_newer(driver, act):
     elif act == "invalidate":
         price.invalidate("X")
     elif act == "clear":
+        assert price.clear() == 1
+    elif act == "cache_clear":
         price.cache_clear()
     else:
         driver.call(price.refresh, "X")
     gate.set()
     assert caller.outcome() == {"A": "new"}
-    wanted = {"put": "put", "invalidate": None, "clear": None, "land": "fetched"}[act]
+    wanted = {"put": "put", "land": "fetched"}.get(act)
     entry = price.entry("X")
     assert (entry and entry.value) == wanted
 

@@ -677,6 +677,30 @@ def test_class_and_static_methods():
     assert together(lambda: Account.name("A"), lambda: Account(1).name("B")) == ["a", "b"]
 
 
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_call_without_an_item_is_not_gathered(bound):
+    """What is given by name to a parameter that is only known so is no item: the function is run."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    def price(*args, kind="bid"):
+        return len(args), kind
+
+    @price.bulk(gather=0.001)
+    def prices(*args, kind="bid"):
+        loads.append((args, kind))
+        return dict.fromkeys(args[-1], "bulk")
+
+    class Owner:
+        pass
+
+    Owner.price = price
+    call = Owner().price if bound else price
+    assert call(kind="ask") == (int(bound), "ask")
+    assert loads == []
+    assert call("A", kind="ask") == "bulk"
+
+
 def test_arguments_that_cannot_be_hashed():
     """What the key leaves out may be anything: calls with the same object are gathered."""
     loads = []

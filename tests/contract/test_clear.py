@@ -1,5 +1,6 @@
 """clear: the entries and flights of one instance, or of all, go; counts stay."""
 
+import functools
 import gc
 import sys
 import weakref
@@ -9,7 +10,7 @@ import pytest
 from singleflight import single_flight_ttl
 from singleflight.testing import FakeClock, Recorder
 
-from ..drivers import Executions
+from ..drivers import Executions, Gate, InThread
 
 
 class Owner:
@@ -84,6 +85,55 @@ def test_one_instances_flights_are_detached(driver, method):
     assert [event.key[1] for event in fetch.seen.events if event.kind == "invalidate"] == ["A"]
 
 
+def test_a_flight_without_arguments_is_its_instances(driver):
+    """Its key is the instance alone."""
+    executions, gate = Executions(), driver.gate()
+
+    async def fetch(self):
+        number = executions.begin()
+        if number == 0:
+            await gate
+        return number
+
+    made, one = driver.decorate(fetch), Owner()
+    caller = driver.start(made.of(one))
+    executions.wait_for(1)
+    assert made.of(one).clear() == 0
+    assert [flight.detached for flight in made.flights()] == [True]
+    gate.set()
+    assert caller.outcome() == 0
+    assert driver.call(made.of(one)) == 1
+
+
+def test_a_flight_without_any_instance_is_nobodys():
+    """A wrapper that takes anything, around what takes nothing, is called without an instance, too."""
+    executions, gate = Executions(), Gate()
+
+    def fetch():
+        executions.begin()
+        gate.pass_()
+        return 0
+
+    @single_flight_ttl(ttl=60)
+    @functools.wraps(fetch)
+    def wrapper(*args, **options):
+        return fetch(*args, **options)
+
+    class Local:
+        pass
+
+    async def call():
+        return wrapper()
+
+    Local.fetch = wrapper
+    caller = InThread(call, ())
+    executions.wait_for(1)
+    assert Local().fetch.clear() == 0
+    assert [flight.detached for flight in wrapper.flights()] == [False]
+    gate.set()
+    assert caller.outcome() == 0
+
+
 def test_all_flights_are_detached(driver, method):
     """On the function itself."""
     fetch, one, other = method(holds=[0, 1]), Owner(), Owner()
@@ -109,6 +159,7 @@ def test_a_renewal_is_detached(driver, method):
     fetch.gates[1].set()
     assert renewal.outcome() == 1
     assert fetch.of(one).entry() is None
+    assert fetch.seen.count("invalidate") == 1  # of one key, though both were there
 
 
 def test_what_has_run_out_is_not_counted(driver, method):
@@ -118,6 +169,26 @@ def test_what_has_run_out_is_not_counted(driver, method):
     driver.call(fetch.of(one))
     clock.advance(11)
     assert fetch.of(one).clear() == 0
+
+
+def test_it_keeps_no_key_alive(driver):
+    """Nor does the lock of a key outlive its entry."""
+
+    class Key:
+        """Something that can be weakly referenced."""
+
+    async def fetch(key):
+        return 1
+
+    made, key = driver.decorate(fetch), Key()
+    gone = weakref.ref(key)
+    driver.call(made, key)
+    del key
+    driver.callers.clear()
+    assert made.stats().idle_locks == 1
+    assert made.clear() == 1
+    gc.collect()
+    assert (made.stats().idle_locks, gone()) == (0, None)
 
 
 def test_it_keeps_no_instance_alive(driver, method):
@@ -219,6 +290,25 @@ def test_values_are_destroyed_under_no_lock():
     assert fetch.clear() == 2
     gc.collect()
     assert seen == [0, 0]
+
+
+def test_a_key_that_raises_is_told():
+    """Though nothing can be looked up by it any more."""
+
+    class Key:
+        raises = False
+
+        def __hash__(self):
+            if self.raises:
+                raise ValueError
+            return 1
+
+    seen, key = Recorder(), Key()
+    fetch = single_flight_ttl(ttl=60, listener=seen)(lambda key: 1)
+    fetch("A"), fetch(key)
+    key.raises = True
+    assert fetch.clear() == 2
+    assert [event.key[0] for event in seen.of("invalidate")] == ["A", key]
 
 
 def test_spoilt_keys_are_cleared_too():

@@ -389,6 +389,39 @@ def test_many_invalidated_tags_are_forgotten():
     assert len(fetch._self_cache.store._cuts) <= 64
 
 
+def invalidate_many(made):
+    """So many that those are forgotten which nothing in progress can land with."""
+    for number in range(1000):
+        made.fetch.invalidate_tag(f"number {number}")
+
+
+def test_a_tag_is_not_forgotten_while_any_flight_is_older(users):
+    """Also where a loader's call has begun since."""
+    made = users()
+    gates = [made.hold(0), made.hold(1)]
+    caller = made.begin("a1")
+    made.fetch.invalidate_tag("tag:a")
+    bulk = made.begin(["b1"], made.load)
+    invalidate_many(made)
+    for gate in gates:
+        gate.set()
+    assert (caller.outcome(), bulk.outcome()) == ("a10", {"b1": "b11"})
+    assert made.stored() == {"b1", "extra"}
+
+
+def test_a_tag_is_not_forgotten_while_a_loader_may_bring_it_unasked(users):
+    """Also where all keys that the loader was called for have been invalidated."""
+    made = users()
+    gate = made.hold(0)
+    bulk = made.begin(["a1"], made.load)
+    made.fetch.invalidate_tag("tag:e")
+    made.fetch.invalidate("a1")
+    invalidate_many(made)
+    gate.set()
+    assert bulk.outcome() == {"a1": "a10"}
+    assert made.stored() == set()
+
+
 def test_tasks_and_their_tags_on_one_loop():
     """An invalidation amid many tasks refuses those that began before it alone."""
 

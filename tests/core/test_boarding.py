@@ -165,12 +165,15 @@ def test_behind_a_plain_lock_all_callers_are_one_flight(memo):
         ({"due": None, "work": Elsewhere(dead=True)}, "another loop", False),
         ({"due": None, "work": Elsewhere()}, None, False),
         ({"due": 1000.1, "work": Elsewhere(dead=True)}, None, True),
+        ({"due": None, "life": lambda: None}, None, True),
+        ({"due": None, "life": lambda: "alive"}, None, False),
+        ({"due": None, "life": None}, None, False),
     ],
 )
 def test_a_flight_in_the_way_that_is_due_loses_the_key_to_the_newcomer(
     memo, seconds, waiting, fields, loop, unseated
 ):
-    """It takes too long, or its loop is gone; otherwise it is followed."""
+    """It takes too long, or its loop is gone, or its thread; otherwise it is followed."""
     before, call = in_flight(memo, due=False), watched(loop=loop)
     for name, value in fields.items():
         setattr(before, name, value)
@@ -181,7 +184,7 @@ def test_a_flight_in_the_way_that_is_due_loses_the_key_to_the_newcomer(
     assert memo.locks.slot("k").turn is call.flight
 
 
-def test_a_newcomer_is_turned_away_where_too_many_are_still_running(memo, seconds, waiting):
+def test_a_newcomer_is_turned_away_where_too_many_are_still_running(memo, seen, seconds, waiting):
     """It is told so and counted as timed out; whoever flies is left alone."""
     for _ in range(MOST):
         assert coordinator.unseat(memo, in_flight(memo))
@@ -191,5 +194,6 @@ def test_a_newcomer_is_turned_away_where_too_many_are_still_running(memo, second
             coordinator.board(memo, call)
         said = "model: several calls for 'k' took longer than 5 s and are still running"
         assert (str(told.value), controls.stats(memo).timeouts) == (said, number)
+        assert [(event.key, event.waited) for event in seen.of("timeout")] == [("k", 0.0)] * number
     assert (fifth.state, fifth.slot.turn, fifth.followers) == (FLYING, fifth, 0)
     assert waiting == {}

@@ -5,7 +5,9 @@ from cachetools import LRUCache
 
 from singleflight import single_flight_ttl
 from singleflight.core import controls
-from singleflight.testing import FakeClock
+from singleflight.testing import FakeClock, Recorder
+
+from ..spoilt import SPOIL, Frail, Key
 
 
 class Struck(BaseException):
@@ -155,6 +157,69 @@ def test_what_is_dropped_of_one_instance_is_told(accounts):
     assert controls.drop(cache, owner) == 1
     assert cache.tier.seen == [("noted", "all", 2), ("told", "all", 1)]
     assert [each.price.entry("ASML") is None for each in made].count(True) == 1
+
+
+@pytest.mark.parametrize(("age", "dropped"), [(59.5, 1), (60.0, 0)])
+def test_an_entry_whose_key_is_spoilt_is_told_as_others_are(age, dropped):
+    """And counted, while it would have been served; it leaves in any case."""
+    clock, seen, key = FakeClock(), Recorder(), Key("A")
+    fetch = single_flight_ttl(ttl=60, timer=clock, listener=seen, key=lambda key: key)(lambda key: 1)
+    fetch(key)
+    SPOIL["raises when hashed"](key)
+    clock.advance(age)
+    assert fetch.invalidate_where(lambda key: True) == dropped
+    assert [event.key for event in seen.of("invalidate")] == [key] * dropped
+    assert fetch.stats().entries == 0
+
+
+@pytest.mark.parametrize("left", range(1, 4))
+def test_a_key_that_raises_once_is_dropped(left):
+    """Whichever look at it that is."""
+    fetch, key = single_flight_ttl(ttl=60, key=lambda key: key)(lambda key: 1), Frail("A")
+    fetch(key)
+    key.left = left
+    assert fetch.invalidate_where(lambda key: True) == 1
+    assert fetch.stats().entries == 0
+
+
+def test_each_key_that_is_dropped_is_asked_once():
+    """Also where it is stored and in flight; no lock keeps it alive."""
+    asked, during = [], []
+
+    def fetch(key):
+        if during:
+            during.pop()()
+        return key
+
+    fetch = single_flight_ttl(ttl=60, key=lambda key: key)(fetch)
+    for key in "ABC":
+        fetch(key)
+    during.append(lambda: asked.append(fetch.invalidate_where(lambda key: asked.append(key) or True)))
+    assert fetch.refresh("B") == "B"
+    assert (sorted(asked[:3]), asked[3:]) == (["A", "B", "C"], [3])
+    assert (fetch.stats().entries, fetch.stats().locks) == (0, 0)
+
+
+def test_what_is_no_predicate_is_refused():
+    """Nothing has changed then."""
+    fetch = single_flight_ttl(ttl=60)(lambda key: key)
+    fetch("A")
+    with pytest.raises(TypeError) as refused:
+        fetch.invalidate_where("A")
+    assert str(refused.value) == "predicate: expected a callable of the key, got 'A'"
+    assert fetch.stats().entries == 1
+
+
+@pytest.mark.parametrize(("age", "dropped"), [(59.5, 1), (60.0, 0)])
+def test_what_is_over_is_not_told_where_a_tag_is_invalidated(age, dropped):
+    """To the moment; what is told has its key."""
+    clock, seen = FakeClock(), Recorder()
+    options = {"timer": clock, "listener": seen, "tags": lambda landing: ["eu"]}
+    price = single_flight_ttl(ttl=60, **options)(lambda symbol: symbol)
+    price("ASML")
+    clock.advance(age)
+    assert price.invalidate_tag("eu") == dropped
+    assert [event.key for event in seen.of("invalidate")] == [("ASML",)] * dropped
 
 
 @pytest.mark.parametrize(("age", "dropped"), [(59.5, 2), (60.0, 0)])

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from unittest.mock import patch
 
 import pytest
 
@@ -181,6 +182,21 @@ def test_a_leader_that_waits_for_somebody_else_does_not(memo, waiting, waits):
     call = watched()
     assert coordinator.board(memo, call) is JOIN
     assert (waiting["caller"], flight.followers, memo.counts.errors) == ((flight,), 1, 0)
+
+
+@pytest.mark.parametrize("limit", [None, 60])
+def test_who_has_patience_for_so_long_only_is_not_refused_in_doubt(make, waiting, limit):
+    """Its wait has an end in any case; without a limit a lock of a job that may be over closes a cycle."""
+    memo, asked = make(wait_timeout=limit), []
+    theirs, flight, call = owned(memo, "theirs", "somebody", 3), flying(memo), watched()
+    begin_waiting("leader", theirs)
+
+    def cycle(*arguments):
+        asked.append(arguments)
+
+    with patch.object(coordinator, "cycle", cycle):
+        assert coordinator.board(memo, call) is JOIN
+    assert asked == [(call, flight, limit is not None)]
 
 
 def test_a_leader_that_waits_outside_for_who_waits_for_the_caller_closes_a_cycle(memo, seen, waiting):

@@ -4,14 +4,16 @@ from unittest.mock import patch
 
 import pytest
 
+from singleflight.common import patches
 from singleflight.common.errors import FlightDeadlock, FlightTimeout
 from singleflight.core import controls, coordinator, landing, leaving
 from singleflight.core.call import JOIN, NONE, SHARE
 from singleflight.core.flight import FLYING, LANDED, UNSEATED
 from singleflight.locks import waitgraph
 from singleflight.locks.slots import Hold
+from singleflight.locks.waiters import current_actor
 
-from .conftest import entangled, in_flight, watched
+from .conftest import caller, entangled, in_flight, watched
 
 pytestmark = pytest.mark.usefixtures("waiting")
 
@@ -184,8 +186,10 @@ def test_a_follower_gives_up_where_too_many_are_still_running(memo, seconds, see
     flight = flying(memo)
     call = follower(memo)
     flight.due = 0.0
+    seconds.now += 1.5
     with pytest.raises(FlightTimeout) as raised:
         coordinator.look(memo, call, began=1000.0)
+    assert [(event.key, event.waited) for event in seen.of("timeout")] == [("k", 1.5)]
     assert (str(raised.value), call.decision, waitgraph.waiting) == (TOO_MANY, NONE, {})
     assert (flight.state, flight.followers, counted(memo)) == (FLYING, 0, (0, 0, 1))
 
@@ -269,6 +273,55 @@ def test_a_leader_that_stands_in_a_cycle_twice(memo, waiting):
     waiting.update(waits)
     with pytest.raises(FlightDeadlock, match=f"^model: waiting would never end: {cycle}$"):
         coordinator.look(memo, call, began=1000.0)
+
+
+@pytest.mark.parametrize("limit", [None, 60])
+def test_who_has_patience_for_so_long_only_is_not_refused_in_doubt(make, seconds, limit):
+    """Its wait has an end in any case; without a limit a lock of a job that may be over closes a cycle."""
+    memo, asked = make(wait_timeout=limit), []
+    flight = flying(memo)
+    call = follower(memo, "child", "parent")
+
+    def cycle(*arguments):
+        asked.append(arguments)
+
+    with patch.object(coordinator, "cycle", cycle):
+        assert coordinator.look(memo, call, began=1000.0) is JOIN
+    assert asked == [(call, flight, limit is not None)]
+
+
+OWN = (
+    "; this very caller is fetching it, further out: what a getter and its bulk loader (or its twin) both "
+    "need to fetch belongs in an undecorated function that both call"
+)
+
+
+@pytest.mark.parametrize(
+    ("leaders", "patched", "hint"),
+    [
+        (["me"], "", OWN),
+        (["me", "me"], "", OWN),
+        (["me", "other"], "", ""),
+        (["other", "me"], "", ""),
+        (["me", "nobody"], "", ""),
+        (["me", "holder"], "", ""),
+        (["me"], "; patched", "; patched"),
+    ],
+)
+def test_who_waits_for_itself_is_told_what_to_do(memo, seen, leaders, patched, hint):
+    """If it leads all that is in the cycle, and is nobody else who looks like it."""
+    keys = [f"key {number}" for number in range(len(leaders))]
+    for key, leader in zip(keys, leaders, strict=True):
+        if leader == "holder":
+            memo.locks.enter(key).turn = Hold((key,), caller(actor=current_actor()), None)
+        elif leader != "nobody":
+            flight = in_flight(memo, key, due=False)
+            flight.leader = current_actor() if leader == "me" else "other"
+    cycle = " -> ".join(map(repr, keys))
+    with patch.object(patches, "hint", lambda: patched), pytest.raises(FlightDeadlock) as raised:
+        coordinator.refuse(memo, "k", keys)
+    assert str(raised.value) == f"model: waiting would never end: {cycle}{hint}"
+    assert [(event.key, event.cycle) for event in seen.of("deadlock")] == [("k", cycle)]
 
 
 def test_who_has_come_to_wait_for_it_is_noted(memo):

@@ -1,6 +1,7 @@
 """How a flight loses its key: what becomes of it, of its followers, and of what it was to renew."""
 
 import logging
+from unittest.mock import Mock
 
 import pytest
 
@@ -28,6 +29,14 @@ def test_a_flight_that_is_in_time_keeps_its_key(memo, seen):
     assert (flight.state, flight.detached, flight.slot.turn, flight.latch) == (FLYING, False, flight, latch)
     assert not latch.wait(0.0)
     assert (memo.adrift, told(seen), flight.work.stopped) == (set(), [], 0)
+
+
+def test_whoever_sees_to_a_flight_takes_the_key_from_one_that_is_due(memo):
+    """By its own decision maker, which the caller need not know; another one is left alone."""
+    early, late = in_flight(memo, "early", due=False), in_flight(memo, "late")
+    for flight in (early, late):
+        flight.see_to()
+    assert (early.state, late.state) == (FLYING, UNSEATED)
 
 
 @pytest.mark.parametrize("work", [None, Work()])
@@ -165,12 +174,26 @@ def test_what_is_found_dead_adrift_is_destroyed_outside_the_mutex(memo):
     assert seen == [False]
 
 
+def test_a_tier_is_told_which_flight_has_lost_its_key(memo):
+    """Others may have it from now on."""
+    memo.tier = Mock()
+    flight = in_flight(memo)
+    assert coordinator.unseat(memo, flight) is True
+    memo.tier.unseated.assert_called_once_with(flight)
+
+
+@pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("dead", [False, True])
-def test_a_renewal_that_is_unseated_is_tried_again(memo, caplog, dead):
-    """After a while where it took too long, which is told; at once where its loop is gone."""
+def test_a_renewal_that_is_unseated_is_tried_again(memo, caplog, dead, broken):
+    """After a while where it took too long, which is told; at once where its loop is gone.
+
+    That is counted from when it began, if the function's clock does not say what time it is.
+    """
     flight = in_flight(memo, due=not dead, renews=True, work=Work(dead))
     flight.previous = record = AgeingRecord("k", 1, 95.0, 10.0, grace=60.0)
     memo.store.put(record)
+    if broken:
+        memo.timer = Mock(side_effect=OSError)
     with caplog.at_level(logging.WARNING):
         assert coordinator.unseat(memo, flight) is True
     assert (record.refresh_at, record.failed) == ((100.0, False) if dead else (101.0, True))

@@ -288,3 +288,27 @@ def test_a_report_tells_of_twins_once():
 
     assert get("A") is later("A")
     assert report().count("told as one: 1 entries, 0 flights") == 1
+
+
+def test_twins_that_take_nothing_are_seen_in_a_class():
+    """The first one takes anything, so it is bound; the keys are equal all the same, and nothing warns."""
+
+    def get(*args, **options):
+        return object()
+
+    get.__signature__ = inspect.Signature()
+    get = single_flight_ttl(ttl=60)(get)
+
+    @get.twin
+    async def aget():
+        return object()
+
+    class Body:
+        pass
+
+    Body.get = get
+    assert callable(Body().get)
+    value = get()
+    assert run(aget()) is value
+    get.invalidate()
+    assert run(aget()) is get() is not value

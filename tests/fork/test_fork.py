@@ -185,6 +185,23 @@ def test_a_bypass_of_another_thread_ends_at_the_fork(crowd, gate):
         assert in_child(lambda: fetch() is fetch()) == "False"
 
 
+def test_a_bypass_that_another_thread_has_entered_too_ends_at_the_fork(crowd, gate):
+    """Also where the thread that forks was inside of that very one before, and has left."""
+    fetch, entered = single_flight_ttl(ttl=60)(lambda: object()), threading.Event()
+    bypass = fetch.bypass()
+
+    def hold():
+        with bypass:
+            entered.set()
+            gate.pass_()
+
+    with bypass:
+        crowd.add(hold)
+        assert entered.wait(10)
+    assert fetch() is not fetch()
+    assert in_child(lambda: fetch() is fetch()) == "True"
+
+
 class Held:
     """Something of the library that another thread has in the midst of a section while this one forks."""
 

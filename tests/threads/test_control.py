@@ -78,6 +78,91 @@ def test_the_switch_keeps_stored_values_back_too(monkeypatch):
     assert fetch.explain(1).would == "fetch"
 
 
+def test_a_bypass_within_a_bypass():
+    """Until the outer one has ended, too, every call runs the function; afterwards none does."""
+    fetch = single_flight_ttl(ttl=60)(lambda: object())
+    stored = fetch()
+    with fetch.bypass():
+        with fetch.bypass():
+            assert fetch() is not stored
+        assert fetch() is not stored
+    assert fetch() is stored
+
+
+def test_one_bypass_may_be_entered_again():
+    """Afterwards and within itself: it ends as often as it was entered."""
+    fetch = single_flight_ttl(ttl=60)(lambda: object())
+    stored, bypass = fetch(), fetch.bypass()
+    for _ in range(2):
+        with bypass:
+            with bypass:
+                assert fetch() is not stored
+            assert fetch() is not stored
+        assert fetch() is stored
+
+
+class Struck(BaseException):
+    """An interrupt."""
+
+
+def test_a_bypass_that_is_interrupted_while_it_is_entered(monkeypatch):
+    """It has not begun: values are served afterwards."""
+    fetch = single_flight_ttl(ttl=60)(lambda: object())
+    stored, cache = fetch(), fetch._self_cache
+
+    def strike():
+        raise Struck
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "shut", strike)
+        with pytest.raises(Struck):
+            fetch.bypass().__enter__()
+    assert (cache.bypassed, fetch() is stored) == ([], True)
+
+
+def test_a_bypass_that_is_interrupted_while_it_is_left(monkeypatch):
+    """It has ended: values are served afterwards."""
+    fetch = single_flight_ttl(ttl=60)(lambda: object())
+    stored, cache, strikes = fetch(), fetch._self_cache, []
+
+    class Switching:
+        """Is struck before the section begins."""
+
+        def __enter__(self):
+            if strikes:
+                raise strikes.pop()
+            lock.acquire()
+
+        def __exit__(self, *_):
+            lock.release()
+
+    lock = cache.switching
+    monkeypatch.setattr(cache, "switching", Switching())
+    with pytest.raises(Struck), fetch.bypass():
+        assert fetch() is not stored
+        strikes.append(Struck)
+    assert (cache.bypassed, fetch() is stored) == ([], True)
+
+
+def test_one_bypass_may_be_entered_by_several_threads(crowd, gate):
+    """It ends when the last of them has left, in whatever order."""
+    fetch, entered = single_flight_ttl(ttl=60)(lambda: object()), threading.Event()
+    stored, bypass = fetch(), fetch.bypass()
+
+    def stay():
+        with bypass:
+            entered.set()
+            gate.pass_()
+
+    with bypass:
+        crowd.add(stay)
+        assert entered.wait(10)
+    assert fetch() is not stored
+    gate.set()
+    crowd.join()
+    assert fetch() is stored
+
+
 def test_put_with_ttl_zero_only_invalidates():
     """A lifetime of nothing stores nothing."""
     ttl = [10]
