@@ -251,7 +251,7 @@ class Batch:
         keys = list((called or self._pending).values())
         rest = uncalled(error)
         endings: list[Ending] = []
-        mine = set(called)
+        mine = tuple(called)  # in the order of the call
         struck = error
         known, judged = self._judged
         self._judged = None, {}  # the error leads here
@@ -261,19 +261,18 @@ class Batch:
             if judged:  # what the tier does not know of is not stored
                 others = Verdict(next(iter(judged.values())).error, 0.0)
             else:
-                first = next(iter(mine))
-                judged[first] = judge(cache, error)
-                others = judged[first]._replace(fault=None)  # which is logged once
+                judged[mine[0]] = judge(cache, error)
+                others = judged[mine[0]]._replace(fault=None)  # which is logged once
             struck = others.error
             judged = dict.fromkeys(mine, others) | judged
-        for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
+        for flight in (*mine, *(flight for flight in self.flights if flight not in called)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, [], None))
             else:
                 fail(
                     cache,
                     flight,
-                    error if flight in mine else rest,
+                    error if flight in called else rest,
                     endings,
                     verdict=judged.pop(flight, None),
                 )
@@ -296,12 +295,6 @@ class Batch:
         for flight in self.flights:
             settle_flight(self.cache, flight, error if flight in mine else rest, after)
         self._close(after)
-
-    def never_began(self, work: Work) -> None:
-        """The task that was to run the loader could not be made: its flights are no executions."""
-        with mutex:
-            for flight in self.flights:
-                flight.work = work
 
     def _say_overdue(self, error: BaseException, keys: list[Hashable]) -> None:
         limit = self.cache.options.flight_timeout

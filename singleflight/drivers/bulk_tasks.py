@@ -146,8 +146,7 @@ def set_off(
     try:
         return work, start_task(work, _fly(batch, work, run, first), batch.name)
     except BaseException as struck:
-        batch.never_began(work)  # the loader was not called
-        batch.fail(struck)
+        batch.fail(struck)  # the loader was not called, and is not counted
         raise
 
 

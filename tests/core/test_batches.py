@@ -1,0 +1,453 @@
+"""The loader calls of one bulk call, step by step: what begins, lands, fails, and is left to others."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from singleflight.core import coordinator
+from singleflight.core.batch import Batch, Item, Uncalled, uncalled
+from singleflight.core.call import JOIN, LEAD, NONE, background
+from singleflight.core.flight import FLYING, LANDED, PASSED
+from singleflight.core.landing import Verdict
+from singleflight.locks.mutex import mutex
+from singleflight.locks.unsettled import After
+from singleflight.storage.record import AgeingRecord
+
+from .conftest import Work, caller, watched
+
+
+def leads(memo, key, **fields):
+    """A call of the one bulk caller that leads the flight of its key."""
+    call = watched("leader", key=key, thread=1, **fields)
+    assert coordinator.board(memo, call) is LEAD
+    return call
+
+
+def renews(memo, key):
+    """A renewal of a stale value, which waits for somebody to run it."""
+    memo.store.put(AgeingRecord(key, "old", 85.0, 10.0, grace=60.0, refresh_at=95.0))
+    call = caller(key)
+    coordinator.board(memo, call)
+    assert call.renewal is not None
+    return call.renewal
+
+
+def loading(memo, led, max_batch=None):
+    """Their batch; items are keys in capitals."""
+    asked = SimpleNamespace(
+        spelt={id(call.key): call.key.upper() for call in led}, max_batch=max_batch, key_of=str.lower
+    )
+    one = Batch(memo, led, asked, {})
+    one.mark()
+    return one
+
+
+@pytest.fixture
+def batch(memo):
+    """Makes batches of these keys."""
+
+    def make(keys, max_batch=None, memo=memo):
+        return loading(memo, [leads(memo, key) for key in keys], max_batch)
+
+    return make
+
+
+def followed(memo, key, count=1):
+    """Callers that have joined the flight of a key."""
+    calls = [caller(key, f"follower {number} of {key}", 5 + number) for number in range(count)]
+    assert {coordinator.board(memo, call) for call in calls} == {JOIN}
+    return calls
+
+
+def states(one):
+    return [call.flight.state for call in one.led]
+
+
+def told(seen, kind, *names):
+    return [(event.key, *(getattr(event, name) for name in names)) for event in seen.of(kind)]
+
+
+# -- the loader is called -----------------------------------------------------------------------------
+
+
+def test_the_loader_is_called_for_so_many_at_once(memo, batch):
+    """In the order of the call, until all is loaded; each call is one execution."""
+    one = batch("abc", max_batch=2)
+    assert one.begin() == ["A", "B"]
+    assert (memo.counts.calls, memo.counts.refreshes, memo.batches) == (1, 0, {one})
+    one.land({"A": 1, "B": 2})
+    assert one.begin() == ["C"]
+    assert memo.counts.calls == 2
+    one.land({"C": 3})
+    assert one.begin() == []
+    assert memo.counts.calls == 2
+    one.close()
+    assert (memo.batches, one.flights) == (set(), [])
+
+
+def test_those_that_are_chosen_are_loaded_next(batch):
+    """The others stay for later."""
+    one = batch("abc", max_batch=2)
+    a, b, c = one.flights
+    assert one.begin([c]) == ["C"]
+    assert one.waiting_for() == {a: "a", b: "b"}
+    one.leave(a)
+    one.leave(a)  # again, it changes nothing
+    assert one.begin() == ["B"]
+    assert one.waiting_for() == {}
+
+
+def test_who_asks_is_given_a_list_of_its_own(batch):
+    """What waits is not changed by it."""
+    one = batch("a")
+    one.waiting_for().clear()
+    assert one.begin() == ["A"]
+
+
+def test_it_says_what_the_loader_runs_for(memo, batch):
+    """Nothing before it is called; then each flight with its item, as the caller spelt it."""
+    one = batch("abc", max_batch=2)
+    a, b, _ = one.flights
+    assert one.called() == []
+    one.begin()
+    assert one.called() == [("A", a), ("B", b)]
+
+
+def test_what_came_unasked_is_nothing_that_the_loader_runs_for(make, batch):
+    """Not even while it lands."""
+    runs_for = {}
+    memo = make(cache_if=lambda value: runs_for.update({value: [item for item, _ in one.called()]}) is None)
+    one = batch("a", memo=memo)
+    one.begin()
+    one.land({"A": 1, "X": 2})
+    assert runs_for == {1: ["A"], 2: ["A"]}
+
+
+# -- what was found elsewhere -------------------------------------------------------------------------
+
+
+def test_what_is_found_elsewhere_is_not_loaded(memo, batch):
+    """It lands, and the loader is called for the rest."""
+    one = batch("abc")
+    a, _, _ = one.flights
+    one.found([Item(a, "a", True, 1)])
+    assert (states(one), list(one.values.values())) == ([LANDED, FLYING, FLYING], [1])
+    assert memo.store.lookup("a").value == 1
+    assert one.begin() == ["B", "C"]
+    assert memo.counts.calls == 1
+
+
+def test_what_is_found_while_the_loader_runs_for_others_leaves_these_alone(memo, batch):
+    """They are still what the loader runs for."""
+    one = batch("abc", max_batch=1)
+    _, b, _ = one.flights
+    one.begin()
+    one.found([Item(b, "b", True, 2)])
+    assert [item for item, _ in one.called()] == ["A"]
+    one.land({"A": 1})
+    assert one.begin() == ["C"]
+    assert states(one) == [LANDED, LANDED, FLYING]
+
+
+def test_what_the_loader_brought_for_those_it_ran_for_may_be_found(memo, batch):
+    """A tier has told others of it meanwhile. Nothing that came unasked is stored then."""
+    one = batch("a")
+    one.begin()
+    items = one.sort({"A": 1, "X": 2})
+    one.found(items)
+    assert (states(one), list(one.values.values()), items) == ([LANDED], [1], [])
+    assert memo.store.lookup("x") is None
+
+
+def test_a_failure_that_is_found_is_raised(memo, batch):
+    """The first one, when all have landed; each flight has its own."""
+    one = batch("abc")
+    a, b, c = one.flights
+    first, second = ValueError("a"), ValueError("b")
+    followers = [followed(memo, key)[0] for key in "abc"]
+    for flight in one.flights:
+        flight.retries = 0
+    items = [Item(a, "a", True, error=first), Item(b, "b", True, error=second), Item(c, "c", True, 3)]
+    with pytest.raises(ValueError, match="a") as caught:
+        one.found(items)
+    assert caught.value is first
+    assert [call.flight.error for call in followers] == [first, second, None]
+    assert states(one) == [LANDED] * 3
+
+
+# -- the loader fails ---------------------------------------------------------------------------------
+
+
+def test_a_failing_loader_ends_those_it_was_called_for(memo, batch, seen):
+    """Their followers share the error; the others' fly anew, for nothing was run for them."""
+    one = batch("abc", max_batch=2)
+    for key in "abc":
+        followed(memo, key)
+    for flight in one.flights:
+        flight.retries = 0
+    one.begin()
+    error = ValueError("x")
+    assert one.fail(error) is None
+    assert [call.flight.error for call in one.led][:2] == [error, error]
+    assert states(one) == [LANDED, LANDED, PASSED]
+    assert told(seen, "land", "error") == [("a", error), ("b", error)]
+    ((key, struck),) = told(seen, "abort", "error")
+    assert (key, type(struck), str(struck)) == ("c", Uncalled, "the loader was not called")
+    assert (memo.counts.calls, memo.counts.failures, memo.counts.errors) == (1, 1, 5)
+    assert one.begin() == []
+
+
+def test_a_call_that_fails_before_its_loader_is_called_is_no_failure(memo, batch):
+    """All its flights end without an outcome to share."""
+    one = batch("ab")
+    followed(memo, "a")
+    assert one.fail(ValueError("x")) is None
+    assert states(one) == [PASSED, LANDED]
+    assert (memo.counts.calls, memo.counts.failures) == (0, 0)
+
+
+def test_an_interrupt_is_an_abort_of_all(memo, batch, seen):
+    """And no failure."""
+    one, error = batch("ab", max_batch=1), KeyboardInterrupt()
+    one.begin()
+    assert one.fail(error) is None
+    assert told(seen, "abort", "error") == [("a", error), ("b", error)]
+    assert (memo.counts.calls, memo.counts.failures) == (1, 0)
+    assert uncalled(error) is error
+
+
+def test_what_a_tier_has_found_about_a_failure_is_what_is_stored(make, batch):
+    """For the keys that it knows of; the others' is not stored, and `failure_ttl` is not asked again."""
+    asked = []
+    memo = make(failure_ttl=lambda error: asked.append(error) or 60)
+    one = batch("abc", memo=memo)
+    a, b, _ = one.flights
+    one.begin()
+    error = ValueError("x")
+    one.judged(error, {a: Verdict(error, 7.0), b: Verdict(error, 0.0)})
+    assert one.fail(error) is None
+    stored = [memo.store.lookup(key) for key in "abc"]
+    assert [record and record.ttl for record in stored] == [7.0, None, None]
+    assert asked == []
+
+
+def test_what_a_tier_found_about_another_error_does_not_count(make, batch):
+    """Nor does it the next time."""
+    asked = []
+    memo = make(failure_ttl=lambda error: asked.append(error) or 60)
+    one = batch("ab", memo=memo)
+    one.begin()
+    error, other = ValueError("x"), ValueError("y")
+    one.judged(other, {flight: Verdict(other, 7.0) for flight in one.flights})
+    assert one.fail(error) is None
+    assert [memo.store.lookup(key).ttl for key in "ab"] == [60, 60]
+    assert asked == [error]
+
+
+def test_an_abort_that_a_tier_has_met_takes_the_place_of_the_error(make, batch, seen):
+    """As one of `failure_ttl` does; it is returned, to be raised."""
+    one = batch("ab", memo=make(failure_ttl=5))
+    a, _ = one.flights
+    one.begin()
+    error, struck = ValueError("x"), KeyboardInterrupt()
+    one.judged(error, {a: Verdict(struck, 0.0)})
+    assert one.fail(error) is struck
+    assert told(seen, "abort", "error") == [("a", struck), ("b", struck)]
+
+
+# -- what could not be ended --------------------------------------------------------------------------
+
+
+def settled(one, error):
+    after = After()
+    with mutex:
+        one.settle(error, after)
+    after.run()
+
+
+def test_what_could_not_fail_is_settled(memo, batch, seen):
+    """Those that the loader ran for end with the error, the rest with none to share; nothing is told."""
+    one = batch("abc", max_batch=2)
+    for key in "abc":
+        followed(memo, key)
+    for flight in one.flights:
+        flight.retries = 0
+    one.begin()
+    before, error = len(seen.kinds()), ValueError("x")
+    for _ in range(2):
+        settled(one, error)
+        assert states(one) == [LANDED, LANDED, PASSED]
+        assert [call.flight.error for call in one.led][:2] == [error, error]
+        assert (memo.batches, one.flights) == (set(), [])
+    assert len(seen.kinds()) == before
+    assert memo.counts.errors == 5
+
+
+def test_what_had_not_begun_is_settled_without_an_outcome(memo, batch):
+    """Its followers fly anew, whatever struck."""
+    one = batch("ab")
+    for key in "ab":
+        followed(memo, key)
+    settled(one, ValueError("x"))
+    assert states(one) == [PASSED, PASSED]
+
+
+@pytest.mark.parametrize("end", [lambda one: settled(one, ValueError()), lambda one: one.close()])
+def test_a_key_that_was_about_to_be_claimed_is_free(memo, batch, end):
+    """An interrupt has struck in the midst of storing what came unasked: whoever queued there is let in."""
+    one = batch("a")
+    one.begin()
+    with mutex:
+        one._extra = "x"
+        slot = memo.locks.enter("x")
+    end(one)
+    assert memo.locks.slot("x") is None
+    assert slot.turn is None
+
+
+# -- run by somebody else than its caller -------------------------------------------------------------
+
+
+def test_the_caller_of_a_task_waits_for_all_that_it_leads(batch, waiting):
+    """And for what it waited for already, on the same thread or task."""
+    one, work, before = batch("ab"), Work(), object()
+    waiting["leader"] = (before,)
+    one.hand_over(work, "task")
+    a, b = one.flights
+    assert waiting["leader"] == (before, a, b)
+    assert [(flight.leader, flight.work) for flight in (a, b)] == [("task", work)] * 2
+    assert [call.decision for call in one.led] == [NONE, NONE]
+    one.end()
+    assert waiting == {"leader": (before,)}
+    assert one.led == []
+
+
+def test_a_caller_that_goes_leaves_its_flights(memo, batch, seen):
+    """It is counted and told for each key; the work goes on as long as anybody wants any of them."""
+    one = batch("ab")
+    one.hand_over(Work(may=False), "task")
+    a, b = one.flights
+    (follower,) = followed(memo, "b")
+    error = KeyboardInterrupt()
+    one.desert(error)
+    assert [(flight.deserted, flight.doomed) for flight in (a, b)] == [(True, False)] * 2
+    assert told(seen, "left", "error", "counted", "flight_id", "leads") == [
+        ("a", error, "errors", a.ident, True),
+        ("b", error, "errors", b.ident, True),
+    ]
+    one.desert(error)  # it has gone
+    assert (memo.counts.errors, len(seen.of("left"))) == (2, 2)
+    assert follower.decision is JOIN
+
+
+def test_a_caller_that_could_not_go_is_settled(memo, batch, seen):
+    """The same, without a word."""
+    one, work = batch("ab"), Work()
+    one.hand_over(work, "task")
+    after = After()
+    with mutex:
+        one.settle_desertion(one.flights, after)
+        one.settle_desertion(one.flights, after)
+    after.run()
+    assert [(flight.deserted, flight.doomed) for flight in one.flights] == [(True, True)] * 2
+    assert (memo.counts.errors, seen.of("left")) == (2, [])
+    assert work.stopped
+
+
+def test_it_says_whether_a_task_runs_it(batch):
+    """Which ends the flights, whatever becomes of the caller."""
+    one = batch("ab")
+    assert one.has_work() is False
+    one.hand_over(Work(), "task")
+    assert one.has_work() is True
+    one.close()
+    assert one.has_work() is False
+
+
+def test_it_may_stop_when_nobody_wants_any_of_it(memo, batch):
+    """Neither its leader nor a follower; all of it is doomed then, but for what has ended."""
+    one = batch("abc", max_batch=1)
+    a, b, c = one.flights
+    one.begin()
+    one.land({"A": 1})
+    with mutex:
+        assert one.may_stop() is False
+    b.deserted = c.deserted = True
+    c.followers = 1
+    with mutex:
+        assert one.may_stop() is False
+    c.followers = 0
+    a.followers = 1  # which has landed
+    with mutex:
+        assert one.may_stop() is True
+    assert [flight.doomed for flight in (a, b, c)] == [False, True, True]
+
+
+def test_one_that_has_lost_its_key_may_stop_too(batch):
+    """What was unseated is doomed as what flies is; while its leader wants it, it goes on."""
+    one = batch("ab")
+    a, b = one.flights
+    a.due = 0.0
+    a.see_to()
+    b.deserted = True
+    with mutex:
+        assert one.may_stop() is False
+        a.deserted = True
+        assert one.may_stop() is True
+    assert (a.doomed, b.doomed) == (True, True)
+
+
+# -- renewals -----------------------------------------------------------------------------------------
+
+
+def test_a_thread_runs_the_renewals_that_are_still_to_be_run(make, clock):
+    """Not those that were taken over or dropped meanwhile; its loader call counts as a refresh."""
+    memo = make(grace=60)
+    led = [renews(memo, key) for key in "abc"]
+    one = loading(memo, led)
+    a, b, c = one.flights
+    b.detached = True
+    clock.advance(1)
+    one.renew_in(7)
+    assert one.flights == [a, c]
+    assert [(flight.leader, flight.thread, flight.unbegun) for flight in (a, c)] == [(7, 7, False)] * 2
+    assert (a.number, a.due) == (c.number, c.due)
+    assert b.has_ended()
+    assert one.begin() == ["A", "C"]
+    assert (memo.counts.calls, memo.counts.refreshes) == (1, 1)
+
+
+def test_renewals_that_were_not_begun_are_called_off(make, clock):
+    """As if they had never been: the values are renewed by whoever reads them next."""
+    memo = make(grace=60)
+    one = loading(memo, [renews(memo, key) for key in "ab"])
+    flights = one.flights
+    one.call_off(KeyboardInterrupt())
+    assert [flight.has_ended() for flight in flights] == [True, True]
+    assert memo.counts.errors == memo.counts.calls == 0
+    assert [memo.store.lookup(key).refresh_at for key in "ab"] == [clock(), clock()]
+    assert memo.locks.live() == []
+
+
+def test_renewals_that_could_not_be_run_end_with_what_struck(make, clock, seen):
+    """Where a thread had begun them."""
+    memo = make(grace=60)
+    one = loading(memo, [renews(memo, key) for key in "ab"])
+    one.renew_in(7)
+    error = KeyboardInterrupt()
+    one.call_off(error)
+    assert [call.flight.has_ended() for call in one.led] == [True, True]
+    assert told(seen, "abort", "error") == [("a", error), ("b", error)]
+
+
+def test_a_task_runs_the_renewals_that_it_was_made_for(make):
+    """It is their leader, and they are due together."""
+    memo, work = make(grace=60), Work()
+    one = loading(memo, [renews(memo, key) for key in "ab"])
+    one.renew_by(work, "task")
+    a, b = one.flights
+    assert [(flight.leader, flight.work) for flight in (a, b)] == [("task", work)] * 2
+    assert (a.number, a.due, a.kind, b.kind) == (b.number, b.due, "bulk", "bulk")
+    assert one.begin() == ["A", "B"]
+    assert memo.counts.refreshes == 1
+    assert isinstance(one.led[0], type(background("a")))
