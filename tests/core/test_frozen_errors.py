@@ -175,6 +175,16 @@ def test_a_member_that_cannot_be_copied_is_shared():
     assert [frames(each) for each in (group, *members)] == [True] * 3
 
 
+def test_a_member_that_the_args_do_not_have_is_copied_with_all_that_it_refers_to():
+    """Whatever a class has made of the args."""
+    group = raised(ExceptionGroup("g", [raised(ValueError("member"))]))
+    group.args = ("g",)
+    (member,) = bare_copy_of(group).exceptions
+    assert member is not group.exceptions[0]
+    assert [frames(each) for each in (member, member.__cause__, member.__context__)] == [False] * 3
+    assert frames(group.exceptions[0].__context__)
+
+
 class Local:
     pass
 

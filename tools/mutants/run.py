@@ -169,7 +169,7 @@ TESTS = {
         *("contract/test_copy.py", "contract/test_used_up.py", "contract/test_policy.py"),
         *("bulk/test_joining.py", "decorators/test_bound.py", "core/test_explained.py"),
     ],
-    "bulk_call": BULK,
+    "bulk_call": ["core/test_bulk_calls.py", *BULK],
     "batch": ["core/test_batches.py", *BULK, "bulk/test_spoilt_keys.py"],
     "window": ["core/test_windows.py", "core/test_members.py", *WINDOWS, "redis/test_gathering.py"],
     "gathering": ["core/test_gathering.py", *WINDOWS],
