@@ -227,7 +227,9 @@ class Batch:
         """Land what was found elsewhere, for which the loader is not called."""
         if self._called is None:
             self._called = {}
-        self._called.update({item.flight: self._pending.pop(item.flight, item.key) for item in items})
+        for item in items:
+            self._pending.pop(item.flight, None)
+            self._called[item.flight] = item.key
         self.land_each(items, extra=False)
 
     def leave(self, flight: Flight) -> None:
@@ -252,7 +254,7 @@ class Batch:
         rest = uncalled(error)
         endings: list[Ending] = []
         mine = tuple(called)  # in the order of the call
-        struck = error
+        struck: BaseException | None = None
         known, judged = self._judged
         self._judged = None, {}  # the error leads here
         if known is not error:

@@ -1,19 +1,43 @@
 """The loader calls of one bulk call, step by step: what begins, lands, fails, and is left to others."""
 
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
+from singleflight.core import batch as batches
 from singleflight.core import coordinator
 from singleflight.core.batch import Batch, Item, Uncalled, uncalled
 from singleflight.core.call import JOIN, LEAD, NONE, background
 from singleflight.core.flight import FLYING, LANDED, PASSED
 from singleflight.core.landing import Verdict
+from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import mutex
+from singleflight.locks.slots import Hold
 from singleflight.locks.unsettled import After
+from singleflight.locks.waiters import Waiter, new_waiter
 from singleflight.storage.record import AgeingRecord
 
 from .conftest import Work, caller, watched
+
+
+class Struck(BaseException):
+    pass
+
+
+class Frail:
+    """A key that raises when hashed, once it is spoilt."""
+
+    def __init__(self, name):
+        self.name, self.spoilt = name, False
+
+    def __hash__(self):
+        if self.spoilt:
+            raise LookupError(self.name)
+        return hash(self.name)
+
+    def upper(self):
+        return self
 
 
 def leads(memo, key, **fields):
@@ -113,6 +137,181 @@ def test_it_says_what_the_loader_runs_for(memo, batch):
     assert one.called() == [("A", a), ("B", b)]
 
 
+def test_what_is_brought_early_is_not_asked_for_again(memo, batch):
+    """Unless only some are to be landed now: the others are loaded in their turn."""
+    one = batch("abcd", max_batch=1)
+    _, b, c, _ = one.flights
+    one.begin()
+    items = one.sort({"A": 1, "B": 2, "C": 3}, among=[c])
+    assert [(item.key, item.present, item.value) for item in items] == [("a", True, 1), ("c", True, 3)]
+    one.land_each(items)
+    assert (states(one), items) == ([LANDED, FLYING, LANDED, FLYING], [])
+    assert memo.store.lookup("b") is None  # somebody is at it
+    assert one.begin([b]) == ["B"]
+    one.land({"B": 2, "D": 4})
+    assert (states(one), one.begin()) == ([LANDED] * 4, [])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_the_loader_returns_is_a_mapping(batch, late):
+    """The error names the function and what came instead."""
+    one = batch("ab", max_batch=1)
+    one.begin()
+    if late:
+        one.land({"A": 1})
+        one.begin()
+    with pytest.raises(TypeError) as caught:
+        one.land([1])
+    assert str(caught.value) == "model: a bulk loader returns a mapping of items to values, not 'list'"
+
+
+def test_a_key_that_is_spoilt_is_not_brought(memo):
+    """It is asked for in its turn, whatever the loader has brought, and is missing then."""
+    spoilt = Frail("b")
+    led = [leads(memo, key) for key in ("a", spoilt)]
+    one = loading(memo, led, max_batch=1)
+    one._call.key_of = lambda item: item if item is spoilt else item.lower()
+    one.begin()
+    spoilt.spoilt = True
+    one.land({"A": 1})
+    assert one.begin() == [spoilt]
+    one.land({"B": 2})
+    assert (states(one), list(one.values.values())) == ([LANDED, LANDED], [1])
+
+
+def test_what_no_key_is_made_of_fails_the_call(memo, batch):
+    """The loader is to spell its items so that `key` takes them: what that raises is raised."""
+    one = batch("a")
+    one.begin()
+    with pytest.raises(TypeError, match="lower"):
+        one.land({"A": 1, 5: 2})
+    assert states(one) == [FLYING]
+
+
+def test_a_spoilt_key_fails_itself_alone(memo):
+    """No key can be made of it: the others land."""
+    spoilt = Frail("b")
+    one = loading(memo, [leads(memo, key) for key in ("a", spoilt)])
+
+    def key_of(item):
+        hash(item)
+        return item if item is spoilt else item.lower()
+
+    one._call.key_of = key_of
+    one.begin()
+    loaded = {"A": 1, spoilt: 2, "X": 3}
+    spoilt.spoilt = True
+    one.land(loaded)
+    assert (states(one), list(one.values.values())) == ([LANDED, LANDED], [1])
+    assert memo.store.lookup("x").value == 3
+
+
+def test_what_came_unasked_lands_on_a_flight_of_its_own(make, batch, waiting):
+    """As old as the loader's call and of its caller, who is not counted for it; others may join it."""
+    names = ("state", "cache", "key", "retries", "leader", "thread", "number", "kind", "missing", "due")
+    names += ("previous", "started", "wants_events")
+    seen, followers = [], []
+
+    def cache_if(value):
+        if value == 2:
+            flight = memo.locks.slot("x").turn
+            seen.append([getattr(flight, name) for name in names])
+            call = caller("x", "follower", 5, renew=True)
+            assert coordinator.board(memo, call) is JOIN
+            followers.append(call)
+        return True
+
+    memo = make(cache_if=cache_if)
+    before = AgeingRecord("x", "old", 95.0, 10.0)
+    memo.store.put(before)
+    one = batch("a", memo=memo)
+    number = one.flights[0].number
+    one.begin()
+    one.land({"A": 1, "X": 2})
+    assert seen == [[FLYING, memo, "x", 3, "leader", 1, number, "bulk", False, None, before, 100.0, True]]
+    flight = followers[0].flight
+    assert (flight.state, flight.value, memo.store.lookup("x").value) == (LANDED, 2, 2)
+    counts = memo.counts
+    assert (counts.calls, counts.fetches, counts.waits, counts.errors) == (1, 1, 1, 0)
+
+
+def test_what_is_raised_for_what_came_unasked_is_shared_with_those_who_joined(make, batch):
+    """And with nobody else."""
+    followers = []
+
+    def cache_if(value):
+        if value == 2:
+            followers.extend(followed(memo, "x"))
+            raise LookupError
+        return True
+
+    memo = make(cache_if=cache_if, follower_retries=0)
+    one = batch("a", memo=memo)
+    one.begin()
+    one.land({"A": 1, "X": 2, "Y": 3})
+    assert type(followers[0].flight.error) is LookupError
+    assert (memo.store.lookup("x"), memo.store.lookup("y").value) == (None, 3)
+    assert memo.locks.live() == []
+    assert one.called() == []
+
+
+@pytest.mark.parametrize("name", ["new_flight", "claim", "occupy"])
+def test_an_interrupt_while_what_came_unasked_is_claimed_leaves_its_key_free(memo, batch, name):
+    """Wherever it strikes."""
+    one = batch("a")
+    one.begin()
+
+    def strike(*_):
+        raise Struck
+
+    with patch.object(batches, name, strike), pytest.raises(Struck) as caught:
+        one.land({"A": 1, "X": 2})
+    one.fail(caught.value)
+    one.close()
+    assert memo.locks.live() == []
+    assert memo.locks.slot("x") is None
+
+
+@pytest.mark.parametrize("how", ["spoiled", "sealed", "lost", "busy"])
+def test_what_came_unasked_and_is_not_to_be_touched_is_dropped(memo, batch, how):
+    """Its key was touched since, or is somebody's, or this is a forked child."""
+    one = batch("a")
+    one.begin()
+    if how == "spoiled":
+        one.spoiled.add("x")
+    elif how == "sealed":
+        one.sealed = True
+    elif how == "busy":
+        leads(memo, "x")
+    else:
+        one.flights[0].lost = True
+    one.land({"A": 1, "X": 2})
+    assert memo.store.lookup("x") is None
+    assert (memo.locks.slot("x") is not None) is (how == "busy")
+
+
+def test_what_came_unasked_takes_a_key_that_nobody_is_at(memo, batch):
+    """Though a flight is there that all have left: it is nobody's."""
+    one = batch("a")
+    one.begin()
+    with mutex:
+        slot = memo.locks.enter("x")
+        slot.turn = new_flight(memo, slot, 0)
+    one.land({"A": 1, "X": 2})
+    assert memo.store.lookup("x").value == 2
+
+
+def test_what_came_unasked_is_of_the_last_loader_call(memo, batch):
+    """What was touched before that is not in its way."""
+    one = batch("ab", max_batch=1)
+    one.begin()
+    one.spoiled.add("x")
+    one.land({"A": 1})
+    one.begin()
+    one.land({"B": 2, "X": 3})
+    assert memo.store.lookup("x").value == 3
+
+
 def test_what_came_unasked_is_nothing_that_the_loader_runs_for(make, batch):
     """Not even while it lands."""
     runs_for = {}
@@ -135,6 +334,32 @@ def test_what_is_found_elsewhere_is_not_loaded(memo, batch):
     assert memo.store.lookup("a").value == 1
     assert one.begin() == ["B", "C"]
     assert memo.counts.calls == 1
+
+
+def test_what_is_found_counts_as_called_for_until_it_has_landed(make, batch):
+    """That is what `cache_if` sees, in whatever order they come."""
+    runs_for = []
+    memo = make(cache_if=lambda value: runs_for.append([item for item, _ in one.called()]) is None)
+    one = batch("ab", memo=memo, max_batch=1)
+    a, b = one.flights
+    one.found([Item(b, one.led[1].key, True, 2)])
+    one.begin()
+    one.found([Item(a, one.led[0].key, True, 1)])
+    assert (runs_for, one.called()) == ([["B"], ["A"]], [])
+
+
+@pytest.mark.parametrize(("kind", "failures"), [("shared", 0), ("bulk", 1)])
+def test_a_failure_that_was_found_is_counted_where_the_loader_was_run(memo, batch, kind, failures):
+    """Not where another process has run it. That it is told again changes nothing."""
+    one, error = batch("ab"), ValueError("x")
+    for flight in one.flights:
+        flight.kind = kind
+    with pytest.raises(ValueError, match="x"):
+        one.found([Item(flight, flight.key, True, error=error) for flight in one.flights])
+    assert one.fail(error) is None
+    assert (memo.counts.failures, memo.counts.errors) == (failures, 2)
+    assert one.fail(error) is None
+    assert (memo.counts.failures, memo.counts.errors) == (failures, 2)
 
 
 def test_what_is_found_while_the_loader_runs_for_others_leaves_these_alone(memo, batch):
@@ -208,7 +433,7 @@ def test_a_call_that_fails_before_its_loader_is_called_is_no_failure(memo, batch
 
 def test_an_interrupt_is_an_abort_of_all(memo, batch, seen):
     """And no failure."""
-    one, error = batch("ab", max_batch=1), KeyboardInterrupt()
+    one, error = batch("ab", max_batch=1), Struck()
     one.begin()
     assert one.fail(error) is None
     assert told(seen, "abort", "error") == [("a", error), ("b", error)]
@@ -249,7 +474,7 @@ def test_an_abort_that_a_tier_has_met_takes_the_place_of_the_error(make, batch, 
     one = batch("ab", memo=make(failure_ttl=5))
     a, _ = one.flights
     one.begin()
-    error, struck = ValueError("x"), KeyboardInterrupt()
+    error, struck = ValueError("x"), Struck()
     one.judged(error, {a: Verdict(struck, 0.0)})
     assert one.fail(error) is struck
     assert told(seen, "abort", "error") == [("a", struck), ("b", struck)]
@@ -300,9 +525,11 @@ def test_a_key_that_was_about_to_be_claimed_is_free(memo, batch, end):
     with mutex:
         one._extra = "x"
         slot = memo.locks.enter("x")
+        slot.turn = new_flight(memo, slot, 0)
+    hold = Hold(("x",), new_waiter(Waiter, 8, 8, 8))
+    memo.locks._queue_for(hold, None)
     end(one)
-    assert memo.locks.slot("x") is None
-    assert slot.turn is None
+    assert (slot.turn, hold.missing) == (hold, 0)
 
 
 # -- run by somebody else than its caller -------------------------------------------------------------
@@ -328,7 +555,7 @@ def test_a_caller_that_goes_leaves_its_flights(memo, batch, seen):
     one.hand_over(Work(may=False), "task")
     a, b = one.flights
     (follower,) = followed(memo, "b")
-    error = KeyboardInterrupt()
+    error = Struck()
     one.desert(error)
     assert [(flight.deserted, flight.doomed) for flight in (a, b)] == [(True, False)] * 2
     assert told(seen, "left", "error", "counted", "flight_id", "leads") == [
@@ -422,7 +649,7 @@ def test_renewals_that_were_not_begun_are_called_off(make, clock):
     memo = make(grace=60)
     one = loading(memo, [renews(memo, key) for key in "ab"])
     flights = one.flights
-    one.call_off(KeyboardInterrupt())
+    one.call_off(Struck())
     assert [flight.has_ended() for flight in flights] == [True, True]
     assert memo.counts.errors == memo.counts.calls == 0
     assert [memo.store.lookup(key).refresh_at for key in "ab"] == [clock(), clock()]
@@ -434,7 +661,7 @@ def test_renewals_that_could_not_be_run_end_with_what_struck(make, clock, seen):
     memo = make(grace=60)
     one = loading(memo, [renews(memo, key) for key in "ab"])
     one.renew_in(7)
-    error = KeyboardInterrupt()
+    error = Struck()
     one.call_off(error)
     assert [call.flight.has_ended() for call in one.led] == [True, True]
     assert told(seen, "abort", "error") == [("a", error), ("b", error)]

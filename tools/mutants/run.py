@@ -170,7 +170,7 @@ TESTS = {
         *("bulk/test_joining.py", "decorators/test_bound.py", "core/test_explained.py"),
     ],
     "bulk_call": ["core/test_bulk_calls.py", *BULK],
-    "batch": ["core/test_batches.py", *BULK, "bulk/test_spoilt_keys.py"],
+    "batch": ["core/test_batches.py", *BULK, "bulk/test_used_up.py", "bulk/test_spoilt_keys.py"],
     "window": ["core/test_windows.py", "core/test_members.py", *WINDOWS, "redis/test_gathering.py"],
     "gathering": ["core/test_gathering.py", *WINDOWS],
     "options": ["core/test_options.py", "decorators/test_slips.py"],
