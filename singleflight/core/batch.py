@@ -430,7 +430,10 @@ class Batch:
     def call_off(self, error: BaseException) -> None:
         """Renewals that an interrupt kept from being begun, or ended, end now."""
         for renewal in self.led:
-            call_off(self.cache, renewal.flight)
+            flight = renewal.flight
+            if flight.kind == "refresh":
+                flight.kind = "bulk"  # the loader was not called: it is no execution
+            call_off(self.cache, flight)
             abandon(self.cache, renewal, error)
 
     def renew_by(self, work: Work, task: Actor) -> None:

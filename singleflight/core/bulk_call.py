@@ -301,7 +301,7 @@ class BulkCall:
         """What it leads and has not begun to load is no execution."""
         for call in self._calls:
             if call.decision is LEAD and call.flight.kind == "call":
-                call.flight.missing, call.flight.kind = False, "bulk"
+                call.flight.kind = "bulk"
 
     def _count_the_rest(self, timed_out: bool) -> None:
         left, self._todo = len(self._todo), []

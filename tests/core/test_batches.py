@@ -11,6 +11,7 @@ from singleflight.core.batch import Batch, Item, Uncalled, uncalled
 from singleflight.core.call import JOIN, LEAD, NONE, background
 from singleflight.core.flight import FLYING, LANDED, PASSED
 from singleflight.core.landing import Verdict
+from singleflight.core.renewal import begin_renewal
 from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import mutex
 from singleflight.locks.slots import Hold
@@ -665,6 +666,25 @@ def test_renewals_that_could_not_be_run_end_with_what_struck(make, clock, seen):
     one.call_off(error)
     assert [call.flight.has_ended() for call in one.led] == [True, True]
     assert told(seen, "abort", "error") == [("a", error), ("b", error)]
+
+
+def test_renewals_that_could_not_all_be_begun_are_no_executions(make):
+    """The clock has failed in between: the loader was not called, and those who joined are told of that."""
+    memo, error = make(grace=60, follower_retries=0), LookupError("clock")
+    one = loading(memo, [renews(memo, key) for key in "ab"])
+
+    def begin(cache, renewal, thread):
+        if renewal.key == "b":
+            raise error
+        return begin_renewal(cache, renewal, thread)
+
+    with patch.object(batches, "begin_renewal", begin), pytest.raises(LookupError):
+        one.renew_in(7)
+    follower = caller("a", "follower", 5, renew=True)
+    assert coordinator.board(memo, follower) is JOIN
+    one.call_off(error)
+    assert [call.flight.has_ended() for call in one.led] == [True, True]
+    assert (memo.counts.calls, memo.counts.failures, follower.flight.error) == (0, 0, error)
 
 
 def test_a_task_runs_the_renewals_that_it_was_made_for(make):
