@@ -298,6 +298,12 @@ class Batch:
             settle_flight(self.cache, flight, error if flight in mine else rest, after)
         self._close(after)
 
+    def never_began(self, work: Work) -> None:
+        """The task that was to run the loader could not be made: its flights are no executions."""
+        with mutex:
+            for flight in self.flights:
+                flight.work = work
+
     def _say_overdue(self, error: BaseException, keys: list[Hashable]) -> None:
         limit = self.cache.options.flight_timeout
         error.args = (f"{self.name}: {listed(keys)} took longer than {limit:g} s: cancelled",)

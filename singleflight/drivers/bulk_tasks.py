@@ -146,7 +146,8 @@ def set_off(
     try:
         return work, start_task(work, _fly(batch, work, run, first), batch.name)
     except BaseException as struck:
-        batch.fail(struck)  # the loader was not called, and is not counted
+        batch.never_began(work)  # the loader was not called
+        batch.fail(struck)
         raise
 
 

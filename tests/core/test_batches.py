@@ -63,7 +63,8 @@ def loading(memo, led, max_batch=None):
         spelt={id(call.key): call.key.upper() for call in led}, max_batch=max_batch, key_of=str.lower
     )
     one = Batch(memo, led, asked, {})
-    one.mark()
+    if not one.renews:  # those are marked when they begin
+        one.mark()
     return one
 
 
@@ -685,6 +686,17 @@ def test_renewals_that_could_not_all_be_begun_are_no_executions(make):
     one.call_off(error)
     assert [call.flight.has_ended() for call in one.led] == [True, True]
     assert (memo.counts.calls, memo.counts.failures, follower.flight.error) == (0, 0, error)
+
+
+def test_renewals_whose_task_could_not_be_made_are_no_executions(make):
+    """The loader was not called for them."""
+    memo, work = make(grace=60), Work()
+    work.began = False
+    one = loading(memo, [renews(memo, key) for key in "ab"])
+    one.never_began(work)
+    one.fail(LookupError())
+    assert [call.flight.has_ended() for call in one.led] == [True, True]
+    assert (memo.counts.calls, memo.counts.refreshes, memo.counts.failures) == (0, 0, 0)
 
 
 def test_a_task_runs_the_renewals_that_it_was_made_for(make):
