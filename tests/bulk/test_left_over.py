@@ -1,0 +1,279 @@
+"""What a bulk call cannot end, for lack of room or for an interrupt, is ended by whoever comes next."""
+
+import asyncio
+import threading
+
+import pytest
+
+from singleflight import configure_renewal, single_flight_ttl
+from singleflight.core.batch import Batch
+from singleflight.core.bulk_call import BulkCall
+from singleflight.drivers import bulk_tasks, bulk_threads
+from singleflight.locks.mutex import mutex
+from singleflight.locks.unsettled import unsettled
+from singleflight.testing import FakeClock, Recorder
+
+from ..drivers import Driver, Executions, until
+
+
+class Struck(BaseException):
+    """What an interrupt raises."""
+
+
+class Failed(Exception):
+    """What a loader raises."""
+
+
+FAULTS = {"no room": RecursionError, "no memory": MemoryError, "an interrupt": Struck}
+
+
+@pytest.fixture(params=FAULTS.values(), ids=FAULTS)
+def fault(request):
+    """What strikes while a call ends."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def nothing_noted():
+    """Each test begins and ends with nothing left to settle."""
+    assert unsettled == {}
+    yield
+    assert unsettled == {}
+
+
+def striking(monkeypatch, owner, name, fault, times=1):
+    """Have a function raise so many times, and do nothing else then."""
+    before, left = getattr(owner, name), [times]
+
+    def strike(*args, **kwargs):
+        if left[0]:
+            left[0] -= 1
+            raise fault
+        return before(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, strike)
+    return left
+
+
+class Failing:
+    """A loader that fails once, and a getter that is not to be called."""
+
+    def __init__(self, driver, **options):
+        self.seen, self.gate, self.begun = Recorder(), driver.gate(), Executions()
+
+        async def price(symbol):
+            raise AssertionError
+
+        async def prices(symbols):
+            number = self.begun.begin()
+            await self.gate
+            if number == 0:
+                raise Failed
+            return {symbol: symbol.lower() for symbol in symbols}
+
+        self.price = driver.decorate(price, key=lambda symbol: symbol, listener=self.seen, **options)
+        self.prices = driver.loader(self.price, prices)
+
+    def settled(self):
+        assert self.price.flights() == ()
+        stats = self.price.stats()
+        assert (stats.in_flight, stats.locks) == (0, stats.idle_locks)
+        assert unsettled == {}
+        return stats
+
+
+@pytest.mark.parametrize(("owner", "name"), [(BulkCall, "give_up"), (Batch, "fail"), (Batch, "close")])
+def test_who_followed_what_could_not_be_ended_is_served(driver, monkeypatch, fault, owner, name):
+    """They receive the loader's error, or load what they need themselves; the keys are free."""
+    failing = Failing(driver, follower_retries=0)
+    caller = driver.start(failing.prices, ["A", "B"])
+    failing.begun.wait_for(1)
+    follower = driver.start(failing.prices, ["B"])
+    failing.seen.wait_for("wait")
+    left = striking(monkeypatch, owner, name, fault)
+    failing.gate.set()
+    outcome, other = caller.outcome(), follower.outcome()
+    assert left == [0]
+    assert type(outcome) in (Failed, Struck)
+    assert other == {"B": "b"} or type(other) in (Failed, Struck)
+    assert driver.call(failing.prices, ["A", "B"]) == {"A": "a", "B": "b"}
+    failing.settled()
+
+
+@pytest.mark.parametrize("fault", [RecursionError, MemoryError])
+@pytest.mark.parametrize("name", ["give_up", "fail", "close"])
+def test_where_there_is_no_room_the_caller_receives_its_own_error(driver, monkeypatch, fault, name):
+    """And the keys are free when it does."""
+    failing = Failing(driver)
+    failing.gate.set()
+    striking(monkeypatch, BulkCall if name == "give_up" else Batch, name, fault)
+    with pytest.raises(Failed):
+        driver.call(failing.prices, ["A", "B"])
+    stats = failing.settled()
+    assert (stats.errors, stats.calls) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["give_up", "fail", "close"])
+def test_an_interrupt_while_a_call_ends_is_its_callers(driver, monkeypatch, name):
+    """And the keys are free when it arrives."""
+    failing = Failing(driver)
+    failing.gate.set()
+    striking(monkeypatch, BulkCall if name == "give_up" else Batch, name, Struck)
+    outcome = driver.start(failing.prices, ["A", "B"]).outcome()
+    assert type(outcome) in (Struck, Failed)
+    until(lambda: not failing.price.flights())
+    stats = failing.settled()
+    assert (stats.errors, stats.calls) == (2, 1)
+
+
+def test_what_there_is_no_room_to_settle_is_settled_by_the_next_call(driver, monkeypatch):
+    """Of any function; its caller receives its own error."""
+    failing = Failing(driver)
+    failing.gate.set()
+    striking(monkeypatch, BulkCall, "give_up", RecursionError)
+    for module in (bulk_threads, bulk_tasks):
+        striking(monkeypatch, module, "settle", RecursionError)
+    with pytest.raises(Failed):
+        driver.call(failing.prices, ["A", "B"])
+    assert len(unsettled) == 1
+    for module in (bulk_threads, bulk_tasks):
+        monkeypatch.undo()
+    assert driver.call(failing.prices, ["A", "B"]) == {"A": "a", "B": "b"}
+    failing.settled()
+
+
+# -- coroutines that are closed amid a section ---------------------------------------------------------
+
+
+class Held:
+    """A coroutine loader that waits at its gate."""
+
+    def __init__(self, driver):
+        self.seen, self.gate, self.begun = Recorder(), driver.gate(), Executions()
+
+        @single_flight_ttl(ttl=60, key=lambda symbol: symbol, listener=self.seen)
+        async def price(symbol):
+            self.begun.begin()
+            await self.gate
+            return symbol
+
+        @price.bulk
+        async def prices(symbols):
+            self.begun.begin()
+            await self.gate
+            return dict.fromkeys(symbols, 1)
+
+        self.price, self.prices = price, prices
+
+
+@pytest.fixture
+def tasks():
+    """Tasks of one loop."""
+    driver = Driver(0)
+    try:
+        yield driver
+    finally:
+        driver.close()
+    assert driver.reports() == []
+
+
+@pytest.mark.parametrize("waits", ["leads", "follows"])
+def test_a_call_that_the_collector_closes_amid_a_section_leaves_as_soon_as_that_is_over(tasks, waits):
+    """It is counted, its work is stopped, and what it followed is left."""
+    held, calls = Held(tasks), []
+    if waits == "follows":
+        tasks.start(held.price, "A")
+        held.begun.wait_for(1)
+
+    async def begin():
+        calls.append(held.prices(["A"]))
+        calls[0].send(None)
+        await asyncio.sleep(0)
+
+    async def close():
+        with mutex:
+            calls.pop().close()
+            assert unsettled
+        assert await held.prices([]) == {}  # whoever comes next settles
+
+    tasks.call(begin)
+    held.begun.wait_for(1)
+    tasks.call(close)
+    assert unsettled == {}
+    assert held.price.stats().errors == 1
+    if waits == "leads":
+        until(lambda: not held.price.flights())
+    else:
+        assert [flight.followers for flight in held.price.flights()] == [0]
+
+
+# -- renewals ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_pool():
+    """Renewals find no thread: a thread that is blocked has the only one."""
+    configure_renewal(threads=1, queued=0)
+    clock, hang, begun = FakeClock(), threading.Event(), threading.Event()
+
+    @single_flight_ttl(ttl=60, grace=60, timer=clock)
+    def blocker():
+        begun.set()
+        assert hang.wait(10)
+
+    blocker.put(1)
+    clock.advance(60)
+    blocker()
+    assert begun.wait(10)
+    yield
+    hang.set()
+    configure_renewal()
+
+
+class Stale:
+    """Two stale values, whose loader fails once."""
+
+    def __init__(self):
+        self.clock, self.loads, self.fails = FakeClock(), [], [Failed]
+
+        @single_flight_ttl(ttl=60, grace=600, timer=self.clock, key=lambda symbol: symbol)
+        def price(symbol):
+            raise AssertionError
+
+        @price.bulk
+        def prices(symbols):
+            self.loads.append(symbols)
+            if self.fails:
+                raise self.fails.pop()
+            return dict.fromkeys(symbols, "new")
+
+        self.price, self.prices = price, prices
+        for symbol in "AB":
+            price.put("old", symbol)
+        self.clock.advance(61)
+
+    def renewed(self):
+        """The values are renewed by whoever reads them a moment later."""
+        assert unsettled == {}
+        assert self.price.flights() == ()
+        self.clock.advance(2)
+        assert self.prices(["A", "B"]) == {"A": "new", "B": "new"}
+
+
+@pytest.mark.parametrize("name", ["fail", "close", "renew_in", "call_off"])
+def test_a_renewal_in_line_that_cannot_be_ended_is_settled(monkeypatch, no_pool, fault, name):
+    """The stale values are served, unless an interrupt strikes, which is its caller's."""
+    stale = Stale()
+    striking(monkeypatch, Batch, name, fault)
+    if name == "call_off":
+        striking(monkeypatch, Batch, "renew_in", Failed)
+    if fault is Struck:
+        with pytest.raises(Struck):
+            stale.prices(["A", "B"])
+    else:
+        assert stale.prices(["A", "B"]) == {"A": "old", "B": "old"}
+        if unsettled:
+            assert stale.price.stats().entries == 2
+    assert stale.price.entry("A").value == "old"
+    stale.fails.clear()
+    stale.renewed()
