@@ -507,8 +507,8 @@ def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:
 def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
     """The value of a key, taken out; nothing where it is not there, or is spoilt and raises."""
     try:
-        return (values.pop(key),) if key in values else ()
-    except Exception as error:  # the key's own
+        return (values.pop(key),)
+    except Exception as error:  # KeyError, or the key's own
         check_room(error)
         return ()
 
@@ -517,5 +517,6 @@ def _is_sound(key: Hashable) -> bool:
     """Return True if a key can still be hashed, and is equal to itself."""
     try:
         return key in {key}
-    except Exception:  # the key's own
+    except Exception as error:  # the key's own
+        check_room(error)
         return False

@@ -1,14 +1,17 @@
 """The loader calls of one bulk call, step by step: what begins, lands, fails, and is left to others."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 
+from singleflight.common.errors import FlightTimeout
 from singleflight.core import batch as batches
 from singleflight.core import coordinator
 from singleflight.core.batch import Batch, Item, Uncalled, uncalled
 from singleflight.core.call import JOIN, LEAD, NONE, background
+from singleflight.core.current import Unchanged
 from singleflight.core.flight import FLYING, LANDED, PASSED
 from singleflight.core.landing import Verdict
 from singleflight.core.renewal import begin_renewal
@@ -29,12 +32,12 @@ class Struck(BaseException):
 class Frail:
     """A key that raises when hashed, once it is spoilt."""
 
-    def __init__(self, name):
-        self.name, self.spoilt = name, False
+    def __init__(self, name, error=LookupError):
+        self.name, self.spoilt, self.error = name, False, error
 
     def __hash__(self):
         if self.spoilt:
-            raise LookupError(self.name)
+            raise self.error(self.name)
         return hash(self.name)
 
     def upper(self):
@@ -206,6 +209,266 @@ def test_a_spoilt_key_fails_itself_alone(memo):
     one.land(loaded)
     assert (states(one), list(one.values.values())) == ([LANDED, LANDED], [1])
     assert memo.store.lookup("x").value == 3
+
+
+@pytest.mark.parametrize("before", ["it is sorted", "its key is made"])
+def test_where_the_stack_ends_no_key_is_spoilt(memo, before):
+    """There no key can be hashed: the call fails, and no value of it is lost without a word."""
+    frail = Frail("b", RecursionError)
+    one = loading(memo, [leads(memo, key) for key in ("a", frail)])
+
+    def key_of(item):
+        frail.spoilt = frail.spoilt or before == "its key is made"
+        hash(item)
+        return item if item is frail else item.lower()
+
+    one._call.key_of = key_of
+    one.begin()
+    loaded = {frail: 2, "A": 1}
+    by_key = one._by_key
+
+    def spoil(values):
+        try:
+            return by_key(values)
+        finally:
+            frail.spoilt = True
+
+    with patch.object(Batch, "_by_key", lambda one, values: spoil(values)):
+        with patch.object(batches, "check_room", check_no_room), pytest.raises(RecursionError):
+            one.land(loaded)
+    assert states(one) == [FLYING, FLYING]
+
+
+def check_no_room(error):
+    if isinstance(error, RecursionError):
+        raise error
+
+
+def test_of_what_came_unasked_the_rest_is_stored(memo, batch):
+    """A key that has been spoilt since is in nobody's way."""
+    one = batch("a")
+    spoilt = Frail("x")
+    one._call.key_of = lambda item: item if item is spoilt else item.lower()
+    one.begin()
+    items = one.sort({"A": 1, spoilt: 2, "Y": 3})
+    spoilt.spoilt = True
+    one.land_each(items)
+    assert memo.store.lookup("y").value == 3
+    assert [slot.key for slot in memo.locks.live()] == []
+
+
+def test_what_came_unasked_may_say_that_nothing_has_changed(memo, batch):
+    """Or what one use spends, which is told with its key."""
+    memo.store.put(AgeingRecord("x", "old", 95.0, 10.0))
+    one = batch("a")
+    one.begin()
+    follower = []
+
+    def note(event):
+        if event.kind == "land":
+            follower.append((event.key, event.value, str(event.error or "")[:46]))
+
+    memo.tell.add(note, False)
+    one.land({"A": 1, "X": Unchanged, "Y": iter_once()})
+    assert follower == [
+        ("a", 1, ""),
+        ("x", "old", ""),
+        ("y", None, "model: its loader's value for 'y' is a generato"[:46]),
+    ]
+
+
+def iter_once():
+    yield 1
+
+
+def test_what_one_use_spends_fails_its_key_alone(memo, batch):
+    """The error names the function and the key."""
+    one = batch("abc")
+    one.begin()
+    with pytest.raises(TypeError, match=r"^model: its loader's value for 'a' is a generator"):
+        one.land({"A": iter_once(), "C": 3})
+    assert states(one) == [LANDED] * 3
+    assert [memo.store.lookup(key) for key in "ab"] == [None, None]
+    assert memo.store.lookup("c").value == 3
+
+
+class Class:
+    """Of no type that was seen before."""
+
+
+@pytest.mark.parametrize("value", [1, None, [], Class()])
+def test_what_can_be_shared_is_not_named(memo, batch, value):
+    """Its key is not shown: that runs its `__repr__`."""
+    one = batch("a")
+    one.begin()
+    with patch.object(batches, "shown", None):
+        one.land({"A": value})
+    assert list(one.values.values()) == [value]
+
+
+def test_observers_are_entered_for_all_that_the_loader_is_called_for(make, clock):
+    """They are told what it runs for, and by which clock."""
+    memo, entered = make(), []
+
+    class Observer:
+        wants = ()
+
+        def __call__(self, event):
+            raise AssertionError
+
+        def executing(self, execution):
+            entered.append((execution.name, execution.keys, execution.kind, execution.timer))
+            return nullcontext()
+
+    one = loading(memo, [leads(memo, key) for key in "abc"], 2)
+    memo.tell.add(Observer(), False)
+    one.begin()
+    with one.running():
+        pass
+    assert entered == [("model", ("a", "b"), "bulk", memo.timer)]
+
+
+def test_all_that_is_loaded_together_is_one_execution(memo, batch, seen):
+    """Its events have one number: that of the first flight."""
+    one = batch("abc", max_batch=2)
+    a, _, c = one.flights
+    one.begin()
+    one.land({})
+    one.begin()
+    assert told(seen, "fetch", "execution_id", "flight") == [
+        ("a", a.ident, "bulk"),
+        ("b", a.ident, "bulk"),
+        ("c", c.ident, "bulk"),
+    ]
+
+
+def test_flights_that_are_loaded_together_are_due_together(make, clock, seconds):
+    """The first ones from when the last was claimed, later ones from when they are loaded."""
+    memo = make(flight_timeout=5)
+    led = []
+    for key in "abcd":
+        led.append(leads(memo, key))
+        seconds.now += 1
+    one = loading(memo, led, 2)
+    a, b, c, d = one.flights
+    assert [flight.due for flight in one.flights] == [1008.0] * 4
+    assert {flight.number for flight in one.flights} == {a.ident}
+    assert [flight.missing for flight in one.flights] == [False] * 4
+    one.begin()
+    assert [flight.due for flight in one.flights] == [1008.0] * 4
+    d.due, seconds.now = 0.0, 1010.0
+    d.see_to()
+    clock.advance(3)
+    one.begin()
+    assert [flight.due for flight in (a, b, c, d)] == [1008.0, 1008.0, 1015.0, 0.0]
+    assert [flight.started for flight in (a, b, c, d)] == [100.0, 100.0, 103.0, 100.0]
+
+
+def test_without_a_limit_none_is_due(make):
+    """Also those that are loaded later."""
+    memo = make(flight_timeout=None)
+    one = loading(memo, [leads(memo, key) for key in "ab"], 1)
+    one.begin()
+    one.begin()
+    assert [flight.due for flight in one.flights] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("arrival", "background", "answered"),
+    [
+        ((True, 0.0, 100.0, None), False, True),
+        ((False, 0.0, 100.0, None), False, True),
+        ((True, 0.0, 100.0, None), True, True),
+        ((False, 0.0, 100.0, None), True, False),
+    ],
+)
+def test_what_is_known_of_a_value_is_not_asked_again(make, arrival, background, answered):
+    """A renewal of which nothing may be stored leaves the value that is served."""
+
+    def refuse(value):
+        raise AssertionError
+
+    memo = make(cache_if=refuse)
+    one = loading(memo, [leads(memo, "a")])
+    (flight,) = one.flights
+    flight.background = background
+    one.found([Item(flight, "a", True, 7, arrival=arrival)])
+    assert list(one.values.values()) == [7] * answered
+    assert flight.state is LANDED
+
+
+def test_what_is_known_of_a_failure_is_not_asked_again(make):
+    """It is stored for as long as that says."""
+
+    def refuse(error):
+        raise AssertionError
+
+    memo = make(failure_ttl=refuse)
+    one = loading(memo, [leads(memo, "a")])
+    error = ValueError("a")
+    with pytest.raises(ValueError, match="a"):
+        one.found([Item(one.flights[0], "a", True, error=error, verdict=Verdict(error, 7.0))])
+    assert memo.store.lookup("a").ttl == 7.0
+
+
+def test_what_a_key_keeps_from_being_stored_is_logged(memo, caplog):
+    """Once its flight has ended, with the key and what it raised."""
+    spoilt = Frail("b", ValueError)
+    one = loading(memo, [leads(memo, key) for key in ("a", spoilt)])
+    flight = one.led[1].flight
+    one.begin()
+    spoilt.spoilt = True
+    one.found([Item(flight, spoilt, True, 7)])
+    (record,) = caplog.records
+    assert record.getMessage().startswith("model: what ")
+    assert "could not be stored: ValueError('b')" in record.getMessage()
+    assert flight.state is LANDED
+
+
+def test_counts_add_up(make):
+    """Over all loader calls of all batches."""
+    memo = make(grace=60)
+    for round_ in (1, 2):
+        one = loading(memo, [renews(memo, key) for key in "ab"], 1)
+        one.renew_in(7)
+        one.begin()
+        one.land({"A": 1})
+        one.begin()
+        one.fail(ValueError())
+        counts = memo.counts
+        assert (counts.calls, counts.refreshes, counts.failures) == (2 * round_, 2 * round_, round_)
+        memo.store.clear()
+
+
+def test_a_loader_that_took_too_long_is_named_with_its_keys(memo, batch):
+    """Those that it was called for."""
+    one = batch("abc", max_batch=2)
+    assert one.name == "model"
+    one.begin()
+    error = FlightTimeout()
+    one.fail(error, overdue=True)
+    assert str(error) == "model: 'a', 'b' took longer than 5 s: cancelled"
+
+
+def test_whoever_runs_it_may_be_spared_what_its_values_end_with(memo):
+    """And see what is about to end, in the section in which it does."""
+    seen = []
+
+    class Sparing(Batch):
+        def _note(self, endings, after):
+            seen.append((len(endings), type(after)))
+
+        def _raises(self, struck):
+            seen.append(struck)
+            return False
+
+    led = [leads(memo, key) for key in "ab"]
+    one = Sparing(memo, led, SimpleNamespace(spelt={}, max_batch=None, key_of=str.lower), {})
+    one.mark()
+    error = ValueError("a")
+    a, b = one.flights
+    one.found([Item(a, "a", True, error=error), Item(b, "b", True, 2)])
+    assert seen == [(2, After), error]
 
 
 def test_what_came_unasked_lands_on_a_flight_of_its_own(make, batch, waiting):
