@@ -57,6 +57,7 @@ BULK = [
     *("bulk/test_one_call.py", "bulk/test_joining.py", "bulk/test_missing.py", "bulk/test_waiting.py"),
     *("bulk/test_told.py", "bulk/test_loader.py", "bulk/test_renewing.py", "bulk/test_cancelling.py"),
 ]
+GATHERED = ["bulk/test_gathering.py", "bulk/test_used_up.py"]
 WINDOWS = ["bulk/test_gathering.py", "bulk/test_windows.py", "conformance/test_gathering.py"]
 DECORATED = [
     *("decorators/test_decorated.py", "decorators/test_bound.py", "decorators/test_binding.py"),
@@ -180,8 +181,8 @@ TESTS = {
     # drivers
     "threads": [*CALLS, *GRACE, "threads/test_one_call.py", "threads/test_failure.py", "endings"],
     "tasks": [*CALLS, *GRACE, *TASKS, "endings"],
-    "bulk_threads": [*BULK, "endings"],
-    "bulk_tasks": [*BULK, "endings"],
+    "bulk_threads": ["bulk/test_left_over.py", *BULK, *GATHERED, "endings"],
+    "bulk_tasks": ["bulk/test_left_over.py", *BULK, *GATHERED, "endings"],
     "gather_threads": ["threads/test_gathered.py", *WINDOWS],
     "gather_tasks": ["asyncio/test_gathered.py", *WINDOWS],
     "wait": [*CALLS, "bulk/test_waiting.py", "bulk/test_told.py"],
