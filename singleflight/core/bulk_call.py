@@ -294,7 +294,7 @@ class BulkCall:
         if self.loading is not None and not self.loading.has_work():
             self.loading.settle(error, after)
         for call in self._calls:
-            settle_call(self.cache, call, uncalled(error), after)
+            settle_call(self.cache, call, None, after)  # its loader was not called for what it still leads
         self._forget()
 
     def _mark_uncalled(self) -> None:

@@ -1,17 +1,21 @@
 """What a bulk caller does next, step by step, and what becomes of what it holds when it goes."""
 
+import cachetools
 import pytest
 
 from singleflight.common.errors import FlightDeadlock, FlightTimeout
-from singleflight.core import coordinator, landing
+from singleflight.core import bulk_call, coordinator, landing, leaving
 from singleflight.core.batch import Uncalled
 from singleflight.core.bulk_call import BulkCall
-from singleflight.core.call import JOIN, LEAD, NONE, SHARE, new_call
+from singleflight.core.call import HIT, JOIN, LEAD, NONE, SHARE, new_call
+from singleflight.core.coordinator import new_cache
 from singleflight.core.flight import FLYING, LANDED, PASSED
+from singleflight.core.options import Options
 from singleflight.locks import waitgraph
 from singleflight.locks.mutex import mutex
 from singleflight.locks.unsettled import After
 from singleflight.storage.record import AgeingRecord, TaggedRecord, record_of
+from singleflight.telemetry.counters import ThreadedHits
 
 from .conftest import Watched, Work, caller, in_flight
 
@@ -84,6 +88,46 @@ def test_what_is_stored_is_found_at_the_first_look(make, seen, listened):
     assert list(one.answer().items()) == [("C", "cc"), ("a", "aa"), ("A", "aa"), ("B", "bb")]
     assert [memo.store.lookup(key).hits for key in "abc"] == [1, 1, 1]
     assert [event.key for event in seen.of("hit")] == ["c", "a", "b"] * listened
+    assert seen.count("share") == 0
+    asks(memo, "A").look() or boarded(memo, "A")
+    assert memo.store.lookup("a").hits == 2
+
+
+def test_what_has_just_expired_is_no_hit(memo, clock):
+    """A value lives for less than its ttl."""
+    stored(memo, "a")
+    clock.advance(55.0)
+    assert asks(memo, "A").look() is False
+
+
+def test_hits_are_counted_where_threads_count_their_own(clock):
+    """In builds without a global lock."""
+    counts = ThreadedHits()
+    memo = new_cache("model", Options.checked(ttl=60, timer=clock), counts)
+    stored(memo, "a")
+    stored(memo, "b")
+    assert asks(memo, "AB").look() is True
+    assert counts.all_hits(memo.store) == 2
+
+
+def test_a_policy_is_told_of_hits(make):
+    """What a bulk call has used stays when others come."""
+    memo = make(maxsize=2, policy=cachetools.LRUCache, listener=None)
+    for key in "abc":
+        landing.land(memo, flown(memo, key), key)
+        if key == "b":
+            assert asks(memo, "A").look() is True
+    assert [memo.store.lookup(key) is not None for key in "abc"] == [True, False, True]
+
+
+def test_an_answer_has_copies(make):
+    """Each item one of its own, also those of one key; what is missing has none."""
+    memo = make(copy=list)
+    stored(memo, "a", [1])
+    one = boarded(memo, ["A", "a", "B"])
+    answer = one.answer()
+    assert answer == {"A": [1], "a": [1]}
+    assert len({id(each) for each in (*answer.values(), memo.store.lookup("a").value)}) == 3
 
 
 @pytest.mark.parametrize("listened", [True, False])
@@ -208,6 +252,83 @@ def test_what_was_put_while_it_waited_is_told_as_shared(memo, seen):
     assert one.sweep() is None
 
 
+def test_what_was_shared_without_a_wait_is_told_so(memo, seen):
+    """While it was busy with others; and later with how long it has waited in all."""
+    flights = [flown(memo, key) for key in "abc"]
+    one = boarded(memo, "ABC")
+    landing.land(memo, flights[0], 1)
+    assert one.sweep() is of(one, "b")
+    assert one.waited == 0.0
+    assert one.begin(of(one, "b")) is True
+    landing.land(memo, flights[1], 2)
+    landing.land(memo, flights[2], 3)
+    one.has_waited(of(one, "b"), coordinator.awake(memo, of(one, "b")), 2.5)
+    assert one.sweep() is None
+    assert told(seen, "share", "waited") == [("a", 0.0), ("b", 2.5), ("c", 2.5)]
+
+
+@pytest.fixture
+def softly(make):
+    """Stale values are waited for a little, and then served."""
+    memo = make(grace=60, soft_timeout=1)
+
+    def stale(key):
+        memo.store.put(AgeingRecord(key, key * 2, 85.0, 10.0, grace=60.0, refresh_at=95.0))
+
+    return memo, stale
+
+
+def test_a_renewal_that_it_follows_it_has_run(softly):
+    """In one batch with the others, once."""
+    memo, stale = softly
+    stale("a"), stale("b")
+    one = boarded(memo, "AB")
+    assert [call.decision for call in one._calls] == [JOIN, JOIN]
+    assert [call.key for call in one.renewal().led] == ["a", "b"]
+    one.handed_over()
+    assert one.sweep() is of(one, "a")
+    assert one.renewal() is None
+
+
+@pytest.mark.parametrize("how", ["gathered", "taken"])
+def test_what_boards_anew_waits_for_no_renewal(softly, how):
+    """It has waited already: a stale value is served at once."""
+    memo, stale = softly
+    flight = flown(memo, "a")
+    one = boarded(memo, "A") if how == "taken" else asks(memo, "A")
+    if how == "taken":
+        call = of(one, "a")
+        flight.slot.turn = None
+        landing.fail(memo, flight, Struck())
+    else:
+        landing.fail(memo, flight, Struck())
+        one.look()
+        one.board()
+        call = one.led[0]
+        landing.fail(memo, call.flight, Struck())
+        call.decision = NONE
+    stale("a")
+    if how == "gathered":
+        one.gathered(call, NONE, None)
+    else:
+        assert one.sweep() is None  # its flight was detached, and has no outcome
+    assert (call.decision, one.answer()) == (HIT, {"A": "aa"})
+
+
+def test_what_it_renews_lands_with_values_of_its_own(make):
+    """The loader is asked for the items as they were spelt."""
+    memo = make(grace=60)
+    memo.store.put(AgeingRecord("a", "aa", 85.0, 10.0, grace=60.0, refresh_at=95.0))
+    one = boarded(memo, ["A"])
+    renewal = one.renewal()
+    one.handed_over()
+    renewal.renew_in(7)
+    assert renewal.begin() == ["A"]
+    renewal.land({"A": "new"})
+    assert list(renewal.values.values()) == ["new"]
+    assert one.answer() == {"A": "aa"}
+
+
 def test_what_it_is_served_stale_it_has_renewed(make):
     """In one batch, until somebody sees to that."""
     memo = make(grace=60)
@@ -326,9 +447,35 @@ def test_a_wait_that_would_never_end_is_refused(memo, seen, waiting):
         one.begin(call)
     assert str(caught.value) == "model: waiting would never end: 'mine' -> 'k' -> 'mine'"
     assert (call.decision, flight.followers, counted(memo)) == (NONE, 0, {"errors": 1})
-    assert (dict(waiting), len(seen.of("deadlock"))) == (before, 1)
+    assert (dict(waiting), [event.key for event in seen.of("deadlock")]) == (before, ["k"])
     one.give_up(caught.value)
     assert counted(memo) == {"errors": 1}
+
+
+def test_what_has_landed_meanwhile_is_not_refused(memo, seen, waiting, monkeypatch):
+    """Between the look for a cycle and the leaving: the next sweep takes it."""
+    flight = entangle(memo, waiting)
+    one = boarded(memo, "K")
+    leave = leaving.leave
+
+    def late(*args, **kwargs):
+        landing.land(memo, flight, 7)
+        return leave(*args, **kwargs)
+
+    monkeypatch.setattr(bulk_call, "leave", late)
+    assert one.begin(of(one, "k")) is False
+    assert (one.sweep(), one.answer(), seen.count("deadlock")) == (None, {"K": 7}, 0)
+
+
+@pytest.mark.parametrize("wait_timeout", [None, 1])
+def test_a_wait_that_ends_by_itself_is_not_refused_where_a_cycle_is_in_doubt(make, monkeypatch, wait_timeout):
+    """As for single calls."""
+    memo, bounded = make(wait_timeout=wait_timeout), []
+    flown(memo, "a")
+    one = boarded(memo, "A")
+    monkeypatch.setattr(bulk_call, "cycle", lambda call, flight, in_time: bounded.append(in_time))
+    assert one.begin(of(one, "a")) is True
+    assert bounded == [wait_timeout is not None]
 
 
 def test_a_stale_value_ends_a_cycle(make, waiting):
@@ -410,6 +557,28 @@ def test_what_it_has_just_come_to_lead_is_no_execution(memo, monkeypatch, end):
     end(one, caught.value)
     assert counted(memo) == {"errors": 1}
     assert memo.locks.live() == []
+
+
+@pytest.mark.parametrize(
+    "end", [lambda one, error: one.give_up(error), lambda one, error: settled(one, error)]
+)
+def test_what_it_has_just_come_to_lead_has_no_outcome(memo, monkeypatch, end):
+    """Another error than an interrupt, too, is its own: a follower loads what it needs itself."""
+
+    def fail(one, call, decision):
+        follower = caller("a", "follower", 7)
+        assert coordinator.board(memo, follower) is JOIN
+        follower.flight.retries = 0
+        raise ValueError
+
+    monkeypatch.setattr(BulkCall, "take", fail)
+    one = asks(memo, "A")
+    one.look()
+    with pytest.raises(ValueError) as caught:
+        one.board()
+    flight = one._calls[0].flight
+    end(one, caught.value)
+    assert (flight.state, flight.error) == (PASSED, None)
 
 
 def test_its_renewals_are_called_off_when_it_goes(make):
