@@ -157,6 +157,24 @@ def test_what_is_brought_early_is_not_asked_for_again(memo, batch):
     assert (states(one), one.begin()) == ([LANDED] * 4, [])
 
 
+def test_what_the_loader_has_brought_is_sorted_by_flight(memo, batch):
+    """A value, nothing, the value that is there already, or what one use spends: each with its key."""
+    memo.store.put(AgeingRecord("d", "old", 85.0, 10.0, grace=60.0))
+    led = [leads(memo, key, renew=True) for key in "abcd"]
+    one = loading(memo, led)
+    a, b, c, d = one.flights
+    one.begin()
+    items = one.sort({"C": iter_once(), "A": 1, "D": Unchanged})
+    error = items[2].error
+    assert type(error) is TypeError
+    assert items == [
+        Item(a, "a", True, 1),
+        Item(b, "b", False),
+        Item(c, "c", True, error=error),
+        Item(d, "d", True, "old"),
+    ]
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_what_the_loader_returns_is_a_mapping(batch, late):
     """The error names the function and what came instead."""
