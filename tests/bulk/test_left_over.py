@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from singleflight import configure_renewal, single_flight_ttl
+from singleflight.core import batch
 from singleflight.core.batch import Batch
 from singleflight.core.bulk_call import BulkCall
 from singleflight.drivers import bulk_tasks, bulk_threads
@@ -233,10 +234,10 @@ def no_pool():
 class Stale:
     """Two stale values, whose loader fails once."""
 
-    def __init__(self):
+    def __init__(self, **options):
         self.clock, self.loads, self.fails = FakeClock(), [], [Failed]
 
-        @single_flight_ttl(ttl=60, grace=600, timer=self.clock, key=lambda symbol: symbol)
+        @single_flight_ttl(ttl=60, grace=600, timer=self.clock, key=lambda symbol: symbol, **options)
         def price(symbol):
             raise AssertionError
 
@@ -275,5 +276,27 @@ def test_a_renewal_in_line_that_cannot_be_ended_is_settled(monkeypatch, no_pool,
         if unsettled:
             assert stale.price.stats().entries == 2
     assert stale.price.entry("A").value == "old"
+    stale.fails.clear()
+    stale.renewed()
+
+
+def test_renewals_that_could_not_all_be_begun_fail_with_what_struck(monkeypatch, no_pool):
+    """The stale values are served, no call is counted, and listeners are told the error."""
+    seen = Recorder()
+    stale, left = Stale(listener=seen), [1]
+    begin = batch.begin_renewal
+
+    def begin_one(*args):
+        if not left:
+            raise Failed
+        left.pop()
+        return begin(*args)
+
+    monkeypatch.setattr(batch, "begin_renewal", begin_one)
+    assert stale.prices(["A", "B"]) == {"A": "old", "B": "old"}
+    assert [(event.key, type(event.error)) for event in seen.of("land")] == [("A", Failed)]
+    stats = stale.price.stats()
+    assert (stats.calls, stats.refreshes, stats.failures, stale.loads) == (0, 0, 0, [])
+    monkeypatch.undo()
     stale.fails.clear()
     stale.renewed()
