@@ -57,7 +57,6 @@ BULK = [
     *("bulk/test_one_call.py", "bulk/test_joining.py", "bulk/test_missing.py", "bulk/test_waiting.py"),
     *("bulk/test_told.py", "bulk/test_loader.py", "bulk/test_renewing.py", "bulk/test_cancelling.py"),
 ]
-GATHERED = ["bulk/test_gathering.py", "bulk/test_used_up.py"]
 WINDOWS = ["bulk/test_gathering.py", "bulk/test_windows.py", "conformance/test_gathering.py"]
 DECORATED = [
     *("decorators/test_decorated.py", "decorators/test_bound.py", "decorators/test_binding.py"),
@@ -171,7 +170,7 @@ TESTS = {
         *("bulk/test_joining.py", "decorators/test_bound.py", "core/test_explained.py"),
     ],
     "bulk_call": ["core/test_bulk_calls.py", *BULK],
-    "batch": ["core/test_batches.py", *BULK, "bulk/test_used_up.py", "bulk/test_spoilt_keys.py"],
+    "batch": ["core/test_batches.py", *BULK, "bulk/test_spoilt_keys.py"],
     "window": ["core/test_windows.py", "core/test_members.py", *WINDOWS, "redis/test_gathering.py"],
     "gathering": ["core/test_gathering.py", *WINDOWS],
     "options": ["core/test_options.py", "decorators/test_slips.py"],
@@ -181,8 +180,8 @@ TESTS = {
     # drivers
     "threads": [*CALLS, *GRACE, "threads/test_one_call.py", "threads/test_failure.py", "endings"],
     "tasks": [*CALLS, *GRACE, *TASKS, "endings"],
-    "bulk_threads": ["bulk/test_left_over.py", *BULK, *GATHERED, "endings"],
-    "bulk_tasks": ["bulk/test_left_over.py", *BULK, *GATHERED, "endings"],
+    "bulk_threads": ["bulk/test_left_over.py", *BULK, "bulk/test_gathering.py", "endings"],
+    "bulk_tasks": ["bulk/test_left_over.py", *BULK, "bulk/test_gathering.py", "endings"],
     "gather_threads": ["threads/test_gathered.py", *WINDOWS],
     "gather_tasks": ["asyncio/test_gathered.py", *WINDOWS],
     "wait": [*CALLS, "bulk/test_waiting.py", "bulk/test_told.py"],
