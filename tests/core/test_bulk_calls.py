@@ -300,6 +300,7 @@ def test_what_boards_anew_waits_for_no_renewal(softly, how):
         call = of(one, "a")
         flight.slot.turn = None
         landing.fail(memo, flight, Struck())
+        assert coordinator.awake(memo, call) is NONE
     else:
         landing.fail(memo, flight, Struck())
         one.look()
@@ -311,7 +312,7 @@ def test_what_boards_anew_waits_for_no_renewal(softly, how):
     if how == "gathered":
         one.gathered(call, NONE, None)
     else:
-        assert one.sweep() is None  # its flight was detached, and has no outcome
+        one.take(call, NONE)  # its flight was detached, and had no outcome
     assert (call.decision, one.answer()) == (HIT, {"A": "aa"})
 
 
