@@ -10,11 +10,12 @@ from singleflight.core import batch
 from singleflight.core.batch import Batch
 from singleflight.core.bulk_call import BulkCall
 from singleflight.drivers import bulk_tasks, bulk_threads
+from singleflight.drivers.tasks import Work
 from singleflight.locks.mutex import mutex
 from singleflight.locks.unsettled import unsettled
 from singleflight.testing import FakeClock, Recorder
 
-from ..drivers import Driver, Executions, until
+from ..drivers import Driver, Executions, InThread, until
 
 
 class Struck(BaseException):
@@ -208,7 +209,181 @@ def test_a_call_that_the_collector_closes_amid_a_section_leaves_as_soon_as_that_
         assert [flight.followers for flight in held.price.flights()] == [0]
 
 
+def test_work_that_is_cancelled_before_it_began_ends_its_call(tasks):
+    """By somebody who cancels all tasks of the loop: the caller is told, and the keys are free."""
+    held = Held(tasks)
+
+    async def strike():
+        caller = asyncio.ensure_future(held.prices(["A", "B"]))
+        await asyncio.sleep(0)
+        work = [
+            task for task in asyncio.all_tasks() if task.get_name() == held.price.cache_parameters()["name"]
+        ]
+        assert (len(work), held.begun.begun) == (1, 0)
+        work[0].cancel()
+        return (await asyncio.gather(caller, return_exceptions=True))[0]
+
+    assert type(tasks.start(strike).outcome()) is asyncio.CancelledError
+    assert held.price.flights() == ()
+    stats = held.price.stats()
+    assert (stats.errors, stats.calls, stats.locks) == (2, 0, stats.idle_locks)
+
+
+def test_a_call_that_is_closed_before_its_work_began_runs_nothing(tasks):
+    """Its work is stopped, and the keys are free."""
+    held = Held(tasks)
+
+    async def begin_and_close():
+        coroutine = held.prices(["A", "B"])
+        coroutine.send(None)
+        coroutine.close()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    tasks.call(begin_and_close)
+    assert held.price.flights() == ()
+    stats = held.price.stats()
+    assert (held.begun.begun, stats.errors, stats.calls, stats.locks) == (0, 2, 0, stats.idle_locks)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_caller_whose_work_was_struck_on_its_way_home_is_told(monkeypatch, times):
+    """Its task sees to that when it is done; what was loaded is stored."""
+    driver = Driver(0)
+    held = Held(driver)
+    held.gate.set()
+    left = striking(monkeypatch, Work, "bring_home", Struck, times)
+    outcome = driver.start(held.prices, ["A"]).outcome()
+    assert (type(outcome), left) == (Struck if times == 1 else asyncio.CancelledError, [0])
+    assert held.price.flights() == ()
+    assert held.price.entry("A").value == 1
+    driver.close()
+
+
+def test_an_abort_of_failure_ttl_takes_the_place_of_the_loaders_error(driver):
+    """It is its caller's."""
+
+    def strike(error):
+        raise Struck
+
+    failing = Failing(driver, failure_ttl=strike)
+    failing.gate.set()
+    assert type(driver.start(failing.prices, ["A", "B"]).outcome()) is Struck
+    failing.settled()
+
+
+class Tier:
+    """Has the loader run for all that is led, as a store does."""
+
+    def load(self, batch, execute):
+        while items := batch.begin():
+            batch.land(execute(items))
+
+    def leader_of(self, flight):
+        return None
+
+    async def load_in_task(self, batch, execute):
+        while items := batch.begin():
+            batch.land(await execute(items))
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_loader_that_a_tier_has_run_stands_in_line_too(driver, limit):
+    """With `max_flights` the second one begins when the first has ended."""
+    gates, begun, seen = [driver.gate(), driver.gate()], Executions(), Recorder()
+
+    async def price(symbol):
+        raise AssertionError
+
+    async def prices(symbols):
+        await gates[begun.begin()]
+        return dict.fromkeys(symbols, 1)
+
+    price = driver.decorate(price, key=lambda symbol: symbol, max_flights=limit, listener=seen)
+    prices = driver.loader(price, prices)
+    price._self_cache.tier = Tier()
+    first = driver.start(prices, ["A"])
+    begun.wait_for(1)
+    second = driver.start(prices, ["B"])
+    if limit is None:
+        begun.wait_for(2)
+    else:
+        until(lambda: [flight.queued for flight in price.flights()] == [False, True])
+        assert begun.begun == 1
+    gates[1].set()
+    gates[0].set()
+    assert (first.outcome(), second.outcome()) == ({"A": 1}, {"B": 1})
+    assert begun.begun == 2
+
+
 # -- renewals ------------------------------------------------------------------------------------------
+
+
+def stale_in_tasks(**options):
+    """A value that is stale, a coroutine loader and a plain one, and what they were asked for."""
+    clock, loads = FakeClock(), []
+
+    @single_flight_ttl(ttl=60, grace=60, timer=clock, key=lambda symbol: symbol, **options)
+    async def price(symbol):
+        raise AssertionError
+
+    @price.bulk
+    async def prices(symbols):
+        loads.append("".join(symbols))
+        await asyncio.sleep(0)
+        return dict.fromkeys(symbols, "new")
+
+    @price.bulk
+    def plain(symbols):
+        loads.append("plain")
+        return dict.fromkeys(symbols, "plain")
+
+    price.put("old", "A")
+    clock.advance(61)
+    return price, prices, plain, clock, loads
+
+
+def test_a_renewal_in_a_task_begins_as_soon_as_its_loop_goes_on():
+    """Its leader is that task."""
+    price, prices, _, _, loads = stale_in_tasks()
+    leaders = []
+
+    async def main():
+        assert await prices(["A"]) == {"A": "old"}
+        leaders.extend(flight.leader for flight in price.flights())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert loads == ["A"]
+        while price.flights():
+            await asyncio.sleep(0)
+        return await prices(["A"])
+
+    assert asyncio.run(main()) == {"A": "new"}
+    (leader,) = leaders
+    assert price.cache_parameters()["name"] in leader
+
+
+def test_a_renewal_on_a_loop_that_has_stopped_is_not_waited_for():
+    """Nobody keeps that loop running to see it end: who needs the value loads it."""
+    price, prices, plain, clock, loads = stale_in_tasks()
+    loop = asyncio.new_event_loop()
+    try:
+        assert loop.run_until_complete(prices(["A"])) == {"A": "old"}
+        assert len(price.flights()) == 1
+        clock.advance(60)
+        caller = InThread(as_coroutine(plain), (["A"],))
+        assert caller.outcome() == {"A": "plain"}
+        assert loads == ["plain"]
+    finally:
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+
+
+def as_coroutine(run):
+    async def call(*args):
+        return run(*args)
+
+    return call
 
 
 @pytest.fixture
