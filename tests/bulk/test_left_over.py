@@ -12,7 +12,7 @@ from singleflight.core.bulk_call import BulkCall
 from singleflight.drivers import bulk_tasks, bulk_threads
 from singleflight.drivers.tasks import Work
 from singleflight.locks.mutex import mutex
-from singleflight.locks.unsettled import unsettled
+from singleflight.locks.unsettled import settle, unsettled
 from singleflight.testing import FakeClock, Recorder
 
 from ..drivers import Driver, Executions, InThread, until
@@ -207,6 +207,33 @@ def test_a_call_that_the_collector_closes_amid_a_section_leaves_as_soon_as_that_
         until(lambda: not held.price.flights())
     else:
         assert [flight.followers for flight in held.price.flights()] == [0]
+
+
+class Loading:
+    """A batch and its work, which note how they end."""
+
+    def __init__(self):
+        self.settled, self.home = [], []
+
+    def settle(self, error, after):
+        self.settled.append(error)
+
+    def error_to_raise(self, error):
+        return error
+
+    def bring_home(self, value, error):
+        self.home.append((value, error))
+        return True
+
+
+def test_work_that_is_destroyed_amid_a_section_is_settled_after_it():
+    """Its caller is told at once; nothing else is done there."""
+    loading, error = Loading(), Failed()
+    with mutex:
+        assert bulk_tasks._end(loading, loading, error) is True
+        assert (loading.settled, loading.home) == ([], [(None, error)])
+    settle()
+    assert loading.settled == [error]
 
 
 def test_work_that_is_cancelled_before_it_began_ends_its_call(tasks):
