@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from singleflight import configure_renewal, single_flight_ttl
 from singleflight.core import batch
 from singleflight.core.batch import Batch
 from singleflight.core.bulk_call import BulkCall
+from singleflight.core.call import NONE, SHARE
 from singleflight.drivers import bulk_tasks, bulk_threads
 from singleflight.drivers.tasks import Work
 from singleflight.locks.mutex import mutex
@@ -341,6 +343,49 @@ def test_a_loader_that_a_tier_has_run_stands_in_line_too(driver, limit):
     gates[0].set()
     assert (first.outcome(), second.outcome()) == ({"A": 1}, {"B": 1})
     assert begun.begun == 2
+
+
+# -- windows -------------------------------------------------------------------------------------------
+
+
+class Gathering:
+    """A bulk call for one key, and its window, which ends like this."""
+
+    def __init__(self, decision, value):
+        self.ends, self.asked, self.came = (decision, value), [], None
+        self.cache = SimpleNamespace(gathering=self)
+
+    def driver(self, coroutine):
+        async def join(*asked):
+            return self.join(*asked)
+
+        return SimpleNamespace(join=join if coroutine else self.join)
+
+    def join(self, *asked):
+        self.asked.append(asked)
+        return self.ends
+
+    def gathered(self, call, decision, value):
+        self.came = call, decision, value
+
+
+@pytest.mark.parametrize("module", [bulk_threads, bulk_tasks])
+@pytest.mark.parametrize(
+    ("decision", "value", "alone", "then"),
+    [
+        (SHARE, "value", False, False),
+        (SHARE, None, True, True),
+        (NONE, True, False, True),
+        (NONE, False, True, False),
+    ],
+)
+def test_who_calls_anew_is_alone_if_its_window_says_so(module, decision, value, alone, then):
+    """Else it is as it was; the bulk call takes what came."""
+    gathering = Gathering(decision, value)
+    result = module._gather(gathering, "group", lambda: "load", "call", "item", alone)
+    assert (asyncio.run(result) if module is bulk_tasks else result) is then
+    assert gathering.asked == [(gathering.cache, "call", ("group", "item"), "load", alone)]
+    assert gathering.came == ("call", decision, value)
 
 
 # -- renewals ------------------------------------------------------------------------------------------
