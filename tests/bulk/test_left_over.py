@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from singleflight import configure_renewal, single_flight_ttl
+from singleflight import FlightDeadlock, configure_renewal, single_flight_ttl
 from singleflight.core import batch
 from singleflight.core.batch import Batch
 from singleflight.core.bulk_call import BulkCall
@@ -209,6 +209,61 @@ def test_a_call_that_the_collector_closes_amid_a_section_leaves_as_soon_as_that_
         until(lambda: not held.price.flights())
     else:
         assert [flight.followers for flight in held.price.flights()] == [0]
+
+
+def test_a_caller_that_cannot_leave_its_work_is_settled(tasks, monkeypatch, fault):
+    """It is cancelled all the same, unless an interrupt strikes; its work is stopped, and it is counted."""
+    held = Held(tasks)
+    caller = tasks.start(held.prices, ["A", "B"])
+    held.begun.wait_for(1)
+    left = striking(monkeypatch, Batch, "desert", fault)
+    caller.cancel()
+    assert type(caller.outcome()) is (Struck if fault is Struck else asyncio.CancelledError)
+    until(lambda: not held.price.flights())
+    assert (left, unsettled, held.price.stats().errors) == ([0], {}, 2)
+
+
+def test_who_leaves_its_work_is_told_with_what_struck(tasks):
+    """For each key that it leads."""
+    held = Held(tasks)
+    caller = tasks.start(held.prices, ["A", "B"])
+    held.begun.wait_for(1)
+    caller.cancel()
+    assert type(caller.outcome()) is asyncio.CancelledError
+    until(lambda: held.seen.count("left") == 2)
+    told = [(event.key, type(event.error), event.leads) for event in held.seen.of("left")]
+    assert told == [("A", asyncio.CancelledError, True), ("B", asyncio.CancelledError, True)]
+
+
+def test_a_plain_call_on_the_loop_that_loads_its_key_is_refused():
+    """It would keep the loop from ever bringing the value; the load goes on."""
+
+    @single_flight_ttl(ttl=60, wait_timeout=1, key=lambda symbol: symbol)
+    async def price(symbol):
+        raise AssertionError
+
+    @price.bulk
+    async def prices(symbols):
+        await gates[0].wait()
+        return dict.fromkeys(symbols, 1)
+
+    @price.bulk
+    def plain(symbols):
+        raise AssertionError
+
+    gates = []
+
+    async def main():
+        gates.append(asyncio.Event())
+        caller = asyncio.create_task(prices(["A"]))
+        while not price.flights():
+            await asyncio.sleep(0)
+        with pytest.raises(FlightDeadlock):
+            plain(["A"])
+        gates[0].set()
+        return await caller
+
+    assert asyncio.run(main()) == {"A": 1}
 
 
 class Loading:
