@@ -235,6 +235,27 @@ def test_who_leaves_its_work_is_told_with_what_struck(tasks):
     assert told == [("A", asyncio.CancelledError, True), ("B", asyncio.CancelledError, True)]
 
 
+def test_a_bulk_call_outside_of_a_task_is_refused_by_name(tasks):
+    """A callback of the loop has no task that could wait: nothing has begun."""
+    held, errors = Held(tasks), []
+
+    def step():
+        try:
+            held.prices(["A"]).send(None)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    async def main():
+        asyncio.get_running_loop().call_soon(step)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    tasks.call(main)
+    (said,) = errors
+    assert held.price.cache_parameters()["name"] in said
+    assert (held.begun.begun, held.price.flights()) == (0, ())
+
+
 def test_a_plain_call_on_the_loop_that_loads_its_key_is_refused():
     """It would keep the loop from ever bringing the value; the load goes on."""
 
