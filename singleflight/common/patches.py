@@ -44,5 +44,6 @@ def tell(when: str) -> None:
 
 def _is_ours(frame: FrameType) -> bool:
     """Return True if a frame is of this package's modules or of its compiled calls."""
-    module: str = frame.f_globals.get("__name__", "")
-    return module.startswith(_PACKAGE) or frame.f_code.co_filename.startswith("<singleflight ")
+    module = frame.f_globals.get("__name__")  # in a user's module it may be anything
+    ours = type(module) is str and module.startswith(_PACKAGE)
+    return ours or frame.f_code.co_filename.startswith("<singleflight ")

@@ -227,7 +227,9 @@ class Batch:
         """Land what was found elsewhere, for which the loader is not called."""
         if self._called is None:
             self._called = {}
-        self._called.update({item.flight: self._pending.pop(item.flight, item.key) for item in items})
+        for item in items:
+            self._pending.pop(item.flight, None)
+            self._called[item.flight] = item.key
         self.land_each(items, extra=False)
 
     def leave(self, flight: Flight) -> None:
@@ -251,8 +253,8 @@ class Batch:
         keys = list((called or self._pending).values())
         rest = uncalled(error)
         endings: list[Ending] = []
-        mine = set(called)
-        struck = error
+        mine = tuple(called)  # in the order of the call
+        struck: BaseException | None = None
         known, judged = self._judged
         self._judged = None, {}  # the error leads here
         if known is not error:
@@ -261,19 +263,18 @@ class Batch:
             if judged:  # what the tier does not know of is not stored
                 others = Verdict(next(iter(judged.values())).error, 0.0)
             else:
-                first = next(iter(mine))
-                judged[first] = judge(cache, error)
-                others = judged[first]._replace(fault=None)  # which is logged once
+                judged[mine[0]] = judge(cache, error)
+                others = judged[mine[0]]._replace(fault=None)  # which is logged once
             struck = others.error
             judged = dict.fromkeys(mine, others) | judged
-        for flight in (*mine, *(flight for flight in self.flights if flight not in mine)):
+        for flight in (*mine, *(flight for flight in self.flights if flight not in called)):
             if flight.has_ended():  # but perhaps an interrupt struck before its key was free
                 endings.append((flight, None, error, flight.started, False, None, [], None))
             else:
                 fail(
                     cache,
                     flight,
-                    error if flight in mine else rest,
+                    error if flight in called else rest,
                     endings,
                     verdict=judged.pop(flight, None),
                 )
@@ -435,7 +436,10 @@ class Batch:
     def call_off(self, error: BaseException) -> None:
         """Renewals that an interrupt kept from being begun, or ended, end now."""
         for renewal in self.led:
-            call_off(self.cache, renewal.flight)
+            flight = renewal.flight
+            if flight.kind == "refresh":
+                flight.kind = "bulk"  # the loader was not called: it is no execution
+            call_off(self.cache, flight)
             abandon(self.cache, renewal, error)
 
     def renew_by(self, work: Work, task: Actor) -> None:
@@ -503,8 +507,8 @@ def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:
 def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
     """The value of a key, taken out; nothing where it is not there, or is spoilt and raises."""
     try:
-        return (values.pop(key),) if key in values else ()
-    except Exception as error:  # the key's own
+        return (values.pop(key),)
+    except Exception as error:  # KeyError, or the key's own
         check_room(error)
         return ()
 
@@ -513,5 +517,6 @@ def _is_sound(key: Hashable) -> bool:
     """Return True if a key can still be hashed, and is equal to itself."""
     try:
         return key in {key}
-    except Exception:  # the key's own
+    except Exception as error:  # the key's own
+        check_room(error)
         return False

@@ -272,6 +272,7 @@ class BulkCall:
         cache = self.cache
         timed_out = isinstance(error, FlightTimeout)
         ends_with = uncalled(error)
+        self._mark_uncalled()
         todo, counted = self._todo, "timeouts" if timed_out else "errors"
         if todo:
             with mutex:
@@ -289,11 +290,18 @@ class BulkCall:
     def settle(self, error: BaseException, after: After) -> None:
         """The same where there was no room for it. Call under the mutex; may be repeated."""
         self._count_the_rest(isinstance(error, FlightTimeout))
+        self._mark_uncalled()
         if self.loading is not None and not self.loading.has_work():
             self.loading.settle(error, after)
         for call in self._calls:
-            settle_call(self.cache, call, uncalled(error), after)
+            settle_call(self.cache, call, None, after)  # its loader was not called for what it still leads
         self._forget()
+
+    def _mark_uncalled(self) -> None:
+        """What it leads and has not begun to load is no execution."""
+        for call in self._calls:
+            if call.decision is LEAD and call.flight.kind == "call":
+                call.flight.kind = "bulk"
 
     def _count_the_rest(self, timed_out: bool) -> None:
         left, self._todo = len(self._todo), []

@@ -26,6 +26,7 @@ _args, _cause, _context, _suppress, _traceback, _attributes = (
 )
 _group: Any = vars(BaseExceptionGroup)
 _message, _members = _group["message"], _group["exceptions"]
+_NO_FIELDS = ("__dict__", "__weakref__")  # which classes beside exceptions may bring in
 _UNSET = object()
 _DRIVERS = tuple(f"{__name__.partition('.')[0]}.{room}." for room in ("drivers", "redis"))  # modules' names
 
@@ -63,7 +64,7 @@ def bare_copy_of(error: BaseException) -> BaseException:
 def without_drivers(traceback: types.TracebackType) -> types.TracebackType:
     """Return the part below the frames that ran the function: a follower should see where that failed."""
     below = traceback.tb_next or traceback
-    while below.tb_next is not None and below.tb_frame.f_globals.get("__name__", "").startswith(_DRIVERS):
+    while below.tb_next is not None and _is_driver(below.tb_frame):
         below = below.tb_next
     return below
 
@@ -81,6 +82,11 @@ def raise_shared(error: BaseException, traceback: types.TracebackType | None = N
         del copy, context, traceback
 
 
+def _is_driver(frame: types.FrameType) -> bool:
+    name = dict.get(frame.f_globals, "__name__")  # in a user's module it may be anything, and missing
+    return type(name) is str and name.startswith(_DRIVERS)
+
+
 def _copy(error: BaseException, members: tuple[BaseException, ...] | None) -> BaseException:
     """A copy of one exception; with `members` in place of a group's own."""
     kind = type(error)
@@ -93,7 +99,9 @@ def _copy(error: BaseException, members: tuple[BaseException, ...] | None) -> Ba
     copy: BaseException = built_in.__new__(kind, *given)
     _args.__set__(copy, args)
     for field in _fields(kind):
-        _copy_field(field, error, copy, unless=members is not None)
+        value = _read(field, error)
+        if value is not _UNSET and value is not _read(field, copy):
+            field.__set__(copy, value)
     attributes = dict(_attributes.__get__(error))
     if type(attributes.get("__notes__")) is list:  # add_note on one must not show on the others
         attributes["__notes__"] = list(attributes["__notes__"])
@@ -105,20 +113,15 @@ def _copy(error: BaseException, members: tuple[BaseException, ...] | None) -> Ba
 
 
 def _fields(kind: type[BaseException]) -> Iterator[Any]:
-    """The slots of its classes and the built-in ones' fields, but for what all exceptions have."""
+    """The slots of its classes and the built-in ones' fields, but for what all exceptions have.
+
+    Without a group's members, which nobody can write.
+    """
     for base in kind.__mro__:
         if base is not BaseException and base is not object:
             for name, field in vars(base).items():
-                if isinstance(field, _FIELDS) and name not in ("__dict__", "__weakref__"):
+                if isinstance(field, _FIELDS) and name not in _NO_FIELDS and field is not _members:
                     yield field
-
-
-def _copy_field(field: Any, error: BaseException, copy: BaseException, unless: bool) -> None:
-    """Write a field that has another value; `unless` it says who a group's members are."""
-    value, already = _read(field, error), _read(field, copy)
-    same_members = field is _members and (unless or already == value)  # a tuple of the same ones; read-only
-    if value is not _UNSET and value is not already and not same_members:
-        field.__set__(copy, value)
 
 
 def _read(field: Any, error: BaseException) -> Any:
@@ -181,6 +184,7 @@ def _linked(error: BaseException) -> Iterator[BaseException]:
     values = [_cause.__get__(error), _context.__get__(error), *_args.__get__(error)]
     values += _attributes.__get__(error).values()
     values += [_read(field, error) for field in _fields(type(error))]
+    values += _members_of(error)
     for value in values:
         if _is_error(value):
             yield value

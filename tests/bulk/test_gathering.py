@@ -131,6 +131,15 @@ def test_every_way_to_ask_for_one_key(desk):
     assert one.price.stats().refreshes == 1
 
 
+def test_a_bulk_call_for_one_key_opens_a_window(desk):
+    """As a single call does; who comes for another key meanwhile is loaded with it."""
+    one = desk(max_batch=2)
+    first = one.start(one.prices, ["a"])
+    assert one.driver.call(one.price, "b") == "B"
+    assert first.outcome() == {"a": "A"}
+    assert one.loads == ["ab"]
+
+
 def test_a_bulk_call_for_several_keys_is_sent_at_once(desk):
     """Only calls for one key wait for others."""
     one = desk()

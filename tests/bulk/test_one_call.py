@@ -1,9 +1,13 @@
 """What a bulk call asks the loader for, what it answers, and what it stores."""
 
+import itertools
+
 import pytest
 
 from singleflight import UnhashableKey
 from singleflight.testing import FakeClock, Recorder
+
+NAME = "prices of the day"
 
 
 class Broker:
@@ -278,16 +282,40 @@ def test_each_key_has_its_own_ttl(driver):
 def test_items_are_an_iterable_and_no_string(driver, items):
     """A string in place of a list of strings is a slip, and raises; so does what cannot be iterated."""
     broker = Broker(driver)
-    with pytest.raises(TypeError, match="symbols"):
+    with pytest.raises(TypeError) as caught:
         driver.call(broker.prices, items)
+    assert str(caught.value) == f"symbols: expected several, as in a list, got {items!r}"
     assert broker.loads == []
+
+
+def test_equal_items_of_different_types_have_one_place(driver):
+    """With `typed=True` they have two values: that raises, and nothing was fetched. Others are answered."""
+    broker = Broker(driver, typed=True, name=NAME)
+    assert driver.call(broker.prices, [1, "1", 1]) == {1: "1 bid", "1": "1 bid"}
+    with pytest.raises(TypeError) as caught:
+        driver.call(broker.prices, [2, 3, 2.0])
+    assert str(caught.value) == (
+        f"{NAME}: symbols: equal items of different types have one place in the answer, and with typed=True "
+        f"a value each; ask for them in separate calls"
+    )
+    assert broker.loads == [[1, "1"]]
+    assert received(broker.price.stats()) == 2
+
+
+def test_a_key_may_change_between_two_equal_items(driver):
+    """As one does that has the minute in it: the answer is the value of the later one."""
+    minutes = itertools.chain([59], itertools.repeat(60))
+    broker = Broker(driver, key=lambda symbol, kind: (symbol, next(minutes)))
+    assert driver.call(broker.prices, ["A", "A"]) == {"A": "A bid"}
 
 
 def test_an_item_that_cannot_be_hashed_changes_nothing(driver):
     """UnhashableKey names the argument and the place; nothing was fetched, counted or left behind."""
-    broker = Broker(driver)
-    with pytest.raises(UnhashableKey, match=r"symbols\[1\]"):
+    broker = Broker(driver, name=NAME)
+    with pytest.raises(UnhashableKey) as caught:
         driver.call(broker.prices, ["A", ["B"]])
+    said = f"{NAME}: argument 'symbols[1]' cannot be hashed (list), so it cannot have a place in the answer"
+    assert str(caught.value) == said
     with pytest.raises(UnhashableKey, match="kind"):
         driver.call(broker.prices, ["A"], [])
     assert broker.loads == []

@@ -439,6 +439,27 @@ def test_a_plain_loader_that_is_none_is_refused():
     assert price.stats().errors == 2
 
 
+def test_a_coroutine_is_no_answer_of_a_loader(driver):
+    """The error says what came and what to do; whoever else has the coroutine may still await it."""
+    kept = []
+
+    async def fetch_all():
+        raise AssertionError
+
+    async def prices(symbols):
+        kept.append(fetch_all())
+        return kept[0]
+
+    async def price(symbol):
+        return symbol
+
+    price = driver.decorate(price, name="price")
+    with pytest.raises(TypeError, match=r"^price: its loader returned a coroutine.* await"):
+        driver.call(driver.loader(price, prices), ["A", "B"])
+    assert price.flights() == ()
+    kept.pop().close()
+
+
 def test_a_bytearray_is_no_collection_of_items():
     """As a string is none."""
 

@@ -89,6 +89,34 @@ def test_what_an_exception_holds_in_args_and_attributes_is_copied_too():
     assert frames(reason)
 
 
+@pytest.mark.parametrize("place", ["inner", "reason"])
+@pytest.mark.parametrize("kind", [lambda error: error, lambda error: [error], lambda error: ("x", error)])
+def test_what_an_exception_refers_to_in_one_place_alone_is_copied_too(place, kind):
+    """In a slot or an attribute, by itself or in a list or tuple."""
+    error, reason = raised(Wrapping("x")), raised(OSError("refused"))
+    setattr(error, place, kind(reason))
+    copy = bare_copy_of(error)
+    held = getattr(copy, place)
+    assert type(held) is type(kind(reason))
+    copied = held if type(held) is OSError else held[-1]
+    assert (type(copied), copied.args, frames(copied)) == (OSError, ("refused",), False)
+    assert (copied is reason, frames(reason)) == (False, True)
+
+
+class SlottedGroup(ExceptionGroup):
+    __slots__ = ("place",)
+
+
+@pytest.mark.parametrize("copy_of", [lambda error: copy_of(error, None), bare_copy_of])
+def test_a_group_keeps_its_slots(copy_of):
+    """Whatever becomes of its members."""
+    error = raised(SlottedGroup("g", [raised(ValueError(1))]))
+    error.place = "here"
+    copy = copy_of(error)
+    assert copy is not error
+    assert copy.place == "here"
+
+
 def test_a_long_chain_is_copied():
     """Longer than the stack is deep."""
     error = ValueError(0)
@@ -133,6 +161,28 @@ def test_a_cause_that_cannot_be_copied_is_shared():
     alone = raised(Uncopyable("alone"))
     assert bare_copy_of(alone) is alone
     assert frames(alone)
+
+
+def test_a_member_that_cannot_be_copied_is_shared():
+    """With its traceback; the group and its other members are copied."""
+    members = [raised(Uncopyable("member")), raised(KeyError("member"))]
+    group = raised(ExceptionGroup("g", members))
+    copy = bare_copy_of(group)
+    assert copy is not group
+    assert copy.exceptions[0] is members[0]
+    assert (type(copy.exceptions[1]), copy.exceptions[1] is members[1]) == (KeyError, False)
+    assert [frames(each) for each in (copy, *copy.exceptions)] == [False, True, False]
+    assert [frames(each) for each in (group, *members)] == [True] * 3
+
+
+def test_a_member_that_the_args_do_not_have_is_copied_with_all_that_it_refers_to():
+    """Whatever a class has made of the args."""
+    group = raised(ExceptionGroup("g", [raised(ValueError("member"))]))
+    group.args = ("g",)
+    (member,) = bare_copy_of(group).exceptions
+    assert member is not group.exceptions[0]
+    assert [frames(each) for each in (member, member.__cause__, member.__context__)] == [False] * 3
+    assert frames(group.exceptions[0].__context__)
 
 
 class Local:

@@ -5,10 +5,11 @@ import json
 import subprocess
 import sys
 import urllib.error
+import weakref
 
 import pytest
 
-from singleflight.core.outcome import copy_of
+from singleflight.core.outcome import copy_of, raise_shared, without_drivers
 
 
 class KeywordOnly(Exception):
@@ -64,6 +65,14 @@ class TwoBases(KeyError, AttributeError):
     pass
 
 
+class Mixin:
+    pass
+
+
+class Mixed(Mixin, ValueError):
+    pass
+
+
 def noted():
     error = ValueError("x")
     error.add_note("one")
@@ -101,6 +110,7 @@ KINDS = {
     "syntax": lambda: SyntaxError("bad", ("f", 1, 2, "text", 1, 4)),
     "stop": lambda: StopIteration(4),
     "two bases": lambda: TwoBases("k"),
+    "mixed": lambda: Mixed("m"),
     "json": lambda: json.JSONDecodeError("m", "doc", 1),
     "process": lambda: subprocess.CalledProcessError(1, ["cmd"], b"out"),
     "http": lambda: urllib.error.HTTPError("http://u", 404, "m", {}, io.BytesIO()),
@@ -218,6 +228,15 @@ def test_private_slots_are_copied():
     assert copy_of(Slotted("x"), None).private() == "p"
 
 
+def test_what_is_watched_is_copied():
+    """A weak reference to the original is none to the copy."""
+    error = Counted()
+    watched = weakref.ref(error)
+    copy = copy_of(error, None)
+    assert copy is not error
+    assert (weakref.getweakrefcount(copy), watched()) == (0, error)
+
+
 def test_no_code_of_the_exception_runs():
     """Copying does not call the constructor."""
     error = Counted()
@@ -233,9 +252,10 @@ def test_a_note_on_a_copy_stays_there():
     assert error.__notes__ == ["one"]
 
 
-def test_an_attribute_set_on_a_copy_stays_there():
+@pytest.mark.parametrize("kind", [ValueError, Counted, Mixed])
+def test_an_attribute_set_on_a_copy_stays_there(kind):
     """Each copy has its own attributes."""
-    error = ValueError("x")
+    error = kind()
     copy_of(error, None).mine = 1
     assert not hasattr(error, "mine")
 
@@ -252,3 +272,77 @@ def test_name_from_is_copied():
     """A field of later versions."""
     error = ImportError("x", name_from="y")
     assert copy_of(error, None).name_from == "y"
+
+
+def test_what_an_attribute_was_set_to_is_that_object():
+    """Also where what the args make of it is equal to it."""
+    error = OSError(2, "gone")
+    error.errno = 2.0
+    assert type(copy_of(error, None).errno) is float
+
+
+def failed_through(*modules):
+    """A traceback through one frame each in modules of these names; `MISSING`: in one without a name."""
+    called = None
+    for number, module in reversed(list(enumerate(modules))):
+        line = "raise LookupError" if called is None else "called()"
+        namespace = {"called": called} if module is MISSING else {"called": called, "__name__": module}
+        exec(f"def frame_{number}():\n    {line}\n", namespace)
+        called = namespace[f"frame_{number}"]
+    try:
+        called()
+    except LookupError as error:
+        return error.__traceback__.tb_next  # without the frame of this function
+
+
+def numbers(traceback):
+    """Which of the frames a traceback has."""
+    found = []
+    while traceback is not None:
+        found.append(int(traceback.tb_frame.f_code.co_name.removeprefix("frame_")))
+        traceback = traceback.tb_next
+    return found
+
+
+THREADS, SHARED = "singleflight.drivers.threads", "singleflight.redis.shared"
+
+
+@pytest.mark.parametrize(
+    ("modules", "left"),
+    [
+        ([THREADS, "prices"], [1]),
+        ([THREADS, "prices", "urllib.error"], [1, 2]),
+        ([THREADS, THREADS, SHARED, THREADS, "prices", "urllib.error"], [4, 5]),
+        ([THREADS, "prices", THREADS, "prices"], [1, 2, 3]),
+        (["prices", "prices"], [1]),
+        (["prices"], [0]),
+        ([THREADS, THREADS], [1]),
+        ([THREADS, "singleflight.accounts.gate", "prices"], [1, 2]),
+    ],
+)
+def test_a_shared_traceback_begins_with_the_function(modules, left):
+    """Who caught the exception, and who ran the function, is left out; what the function called is not."""
+    assert numbers(without_drivers(failed_through(*modules))) == left
+
+
+class Text(str):
+    def startswith(self, *_):
+        raise AssertionError("not to be called")
+
+
+@pytest.mark.parametrize("name", [MISSING, None, 5, Text(THREADS)], ids=["none", "None", "a number", "own"])
+def test_a_module_without_a_name_is_a_users(name):
+    """What its globals have for a name, if that is no plain text, is not looked at."""
+    assert numbers(without_drivers(failed_through(THREADS, name, "prices"))) == [1, 2]
+
+
+def test_a_shared_error_has_the_traceback_that_it_is_given():
+    """It leads from who is told to where the function failed."""
+    error, traceback = ValueError("x"), failed_through("prices", "prices")
+    with pytest.raises(ValueError, match="x") as caught:
+        raise_shared(error, traceback)
+    told = caught.value.__traceback__
+    while told is not traceback:
+        assert told is not None
+        told = told.tb_next
+    assert error.__traceback__ is None

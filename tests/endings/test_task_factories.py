@@ -127,7 +127,7 @@ def test_a_factory_that_makes_no_task(loop, functions, broken, bulk):
 
 @pytest.mark.parametrize("bulk", [False, True], ids=["single", "bulk"])
 def test_a_renewal_for_which_no_task_is_made(loop, functions, bulk):
-    """The stale value is served all the same, and the renewal is tried again after a while."""
+    """The stale value is served, no execution is counted, and the renewal is tried again after a while."""
     load, load_all, clock, _ = functions
     refusing = []
 
@@ -150,4 +150,6 @@ def test_a_renewal_for_which_no_task_is_made(loop, functions, bulk):
 
     loop.loop.set_task_factory(factory)
     assert loop.run(main) == ({"a": 1} if bulk else 1, 2)
+    stats = load.stats()
+    assert (stats.calls, stats.refreshes, stats.failures) == (2, 1, 0)
     assert_quiet(load)

@@ -352,6 +352,9 @@ def test_a_claim_that_lost_its_lease_lands_nothing(withdraw):
     claim = claim_in("leading")
     getattr(claim, withdraw)()
     assert claim.lost() is False
+    assert claim.ran(VALUE_RAN) == Land(False)
+    claim = claim_in("leading")
+    getattr(claim, withdraw)()
     assert claim.told_off() is None
     assert claim.ran(VALUE_RAN) == Land(False)
 

@@ -62,6 +62,24 @@ def test_each_follower_has_a_traceback_of_its_own(crowd, gate):
         assert len(names) < 9
 
 
+@pytest.mark.parametrize("names", [{}, {"__name__": None}], ids=["no name", "None"])
+def test_a_function_of_a_module_without_a_name_fails_like_any_other(crowd, gate, names):
+    """Leader and followers get its error, whatever its globals have for their module's name."""
+    namespace = dict(names)
+    exec("def check():\n    raise LookupError\ndef run():\n    check()\n", namespace)
+    namespace["gate"] = gate
+    exec("def fetch():\n    gate.pass_()\n    run()\n", namespace)
+    seen = Recorder(wants={"fetch", "wait"})
+    fetch = single_flight_ttl(ttl=60, listener=seen, follower_retries=0)(namespace["fetch"])
+    crowd.add(fetch)
+    seen.wait_for("fetch")
+    crowd.add(fetch, count=3)
+    seen.wait_for("wait", 3)
+    gate.set()
+    assert [type(outcome) for outcome in crowd.join()] == [LookupError] * 4
+    assert fetch.stats().errors == 4
+
+
 def test_a_shared_failure_leaves_no_reference_cycle(crowd, gate):
     """When callers have dropped a failure, its frames are gone without the collector's help."""
 

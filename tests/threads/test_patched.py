@@ -112,6 +112,11 @@ def test_patching_after_the_import_is_told(tmp_path, what, told):
     assert outcome(tmp_path, "", PATCH + what if what[0] == "\n" else f"{PATCH}\n{what}") == told
 
 
+def test_it_is_told_to_a_module_without_a_name(tmp_path):
+    """Whatever its globals have for it."""
+    assert outcome(tmp_path, "", f"{PATCH}\n__name__ = 5\n{DECORATING}") == [WARNED, []]
+
+
 def test_patching_before_the_import_is_right(tmp_path):
     """Whom the patch tells apart the library tells apart, and it says nothing."""
     told = outcome(tmp_path, PATCH, DECORATING + REFUSING + TAKING)
