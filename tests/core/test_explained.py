@@ -193,6 +193,7 @@ class Named:
         (Named(), "task 'reader'"),
         (Nobody(), "nobody yet"),
     ],
+    ids=["this thread", "a thread that has gone", "a task", "nobody"],
 )
 def test_who_leads_a_flight(leader, name):
     """The thread or task by its name; a thread that has ended by its number."""
