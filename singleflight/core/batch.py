@@ -506,9 +506,9 @@ def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:
 
 def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
     """The value of a key, taken out; nothing where it is not there, or is spoilt and raises."""
-    try:
-        return (values.pop(key),)
-    except Exception as error:  # KeyError, or the key's own
+    try:  # usually without an exception: an interrupt while one is caught may leave it "being handled" for good
+        return (values.pop(key),) if key in values else ()
+    except Exception as error:  # the key's own
         check_room(error)
         return ()
 
