@@ -21,7 +21,7 @@ class Windows:
     def __init__(self, opener=None):
         self.opener, self.steps, self.full = opener, [], Latch()
         self.window, self.opened, self.begins = self, True, True
-        self.outcomes, self.fails = {}, None
+        self.outcomes, self.skipped, self.fails = {}, [], None
 
     def part(self, arguments):
         assert arguments is HOW
@@ -62,6 +62,9 @@ class Windows:
 
     def error_of(self, flight):
         return self.outcomes.get(flight)
+
+    def skips(self, call):
+        return call.flight in self.skipped
 
     def is_unshared(self, flight):
         return "alone", flight

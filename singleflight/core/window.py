@@ -114,6 +114,7 @@ class Window(Batch):
             "_outcomes",
             "_overdue",
             "_registry",
+            "_skips_own",
             "closes_at",
             "depth",
             "full",
@@ -136,6 +137,7 @@ class Window(Batch):
         # for taking too long. That need not be all: the loader may be called for a part at a time.
         self._alone: set[Flight] = set()
         self._overdue: set[Flight] = set()
+        self._skips_own: bool = False  # whether the loader failed for others, before it came to its opener's
         self.closes_at: float = time.monotonic() + (0.0 if alone else load.gather)
         self.full: Latch = Latch()  # opens early where it is full; its runner waits there
         self.latch: Latch = Latch()  # opens when some or all of its flights end; its members wait there
@@ -324,11 +326,14 @@ class Window(Batch):
         # Without a limit they were given up because nobody seemed to be left to end them.
         limited = self.cache.options.flight_timeout is not None
         unseated = limited and any(flight.state is UNSEATED for flight, *_ in endings)
+        # The loader was called for some of them, and failed.
+        failing = any(not flight.has_ended() for flight in self._called or ())
         for flight, value, error, *_ in endings:
             if flight.has_ended():
                 continue
             if error is not None and is_unshared(error):
-                if isinstance(error, Exception):
+                self._skips_own |= flight is self.own and failing and isinstance(error, Uncalled)
+                if isinstance(error, Exception) or (flight is self.own and self._skips_own):
                     self._alone.add(flight)
                 if unseated and isinstance(error, FlightTimeout):
                     self._overdue.add(flight)
@@ -343,7 +348,7 @@ class Window(Batch):
 
     def _spare(self, flight: Flight) -> None:
         """It ends without an outcome: its caller calls anew, and is counted then."""
-        if flight is not self.own:
+        if flight is not self.own or self._skips_own:
             spare(self.cache, flight)
 
     def _raises(self, struck: BaseException) -> bool:
@@ -376,6 +381,13 @@ class Window(Batch):
     def is_overdue(self, flight: Flight) -> bool:
         """Return True if it was stopped for taking too long: its callers receive that, and are counted."""
         return flight in self._overdue
+
+    def skips(self, call: Call) -> bool:
+        """Return True if its opener calls anew: the loader has failed for what others asked for."""
+        if self._skips_own:
+            end_wait(call)
+            call.decision = NONE
+        return self._skips_own
 
     def error_of(self, flight: Flight) -> BaseException | None:
         """Return what a flight failed with, if it did."""

@@ -34,9 +34,8 @@ async def join(
         window = cache.gathering.enter(call, part, how, True, alone)
         if window is None:
             return LEAD, None
-        if window.opener is call:
-            await _run(window, call)
-        elif await _stay(window, call) is NONE:
+        decision = await (_run if window.opener is call else _stay)(window, call)
+        if decision is NONE:
             return NONE, window.is_unshared(flight)
         return SHARE, window.take(flight)
     except BaseException as error:
@@ -92,8 +91,8 @@ async def _wait_out(window: Window) -> None:
     window.send_off()
 
 
-async def _run(window: Window, call: Any) -> None:
-    """Have it run, and wait until that is home."""
+async def _run(window: Window, call: Any) -> Decision:
+    """Have it run, and wait until that is home. SHARE: take what there is; NONE: call anew."""
     own = call.flight
     work = _set_off(window)
     window.wait_as_opener(call)
@@ -106,10 +105,13 @@ async def _run(window: Window, call: Any) -> None:
     error, work.error = work.error, None
     if error is not None:
         try:
+            if isinstance(error, Exception) and window.skips(call):
+                return NONE
             if not window.has_outcome(own) or window.error_of(own) is error:
                 raise error
         finally:
             del error  # or this frame and the exception would keep each other
+    return SHARE
 
 
 async def _stay(window: Window, call: Any) -> Decision:

@@ -44,12 +44,9 @@ def join(
         window = cache.gathering.enter(call, part, how, False, alone)
         if window is None:
             return LEAD, None
-        if window.opener is call:
-            _run(window, flight)
-        else:
-            decision = stand(cache, call, Stay(window, call))
-            if decision is NONE:
-                return NONE, window.is_unshared(flight)
+        decision = _run(window, call) if window.opener is call else stand(cache, call, Stay(window, call))
+        if decision is NONE:
+            return NONE, window.is_unshared(flight)
         return SHARE, window.take(flight)
     except BaseException as error:
         _leave(cache, call, window, error)
@@ -92,16 +89,20 @@ def _run_renewals(cache: Cache, window: Window) -> None:
 
 
 @looked_through
-def _run(window: Window, own: Any) -> None:
-    """Wait until a window closes, and run its loader."""
+def _run(window: Window, call: Call | None) -> Decision:
+    """Wait until a window closes, and run its loader. SHARE: take what there is; NONE: call anew."""
+    own = None if call is None else call.flight
     window.full.wait(window.left())
     window.send_off()
     try:
         fly(window, window.run)
     except Exception as error:
+        if call is not None and window.skips(call):
+            return NONE
         if own is None or window.error_of(own) is error or not window.has_outcome(own):
             window.forget(own)
             raise
+    return SHARE
 
 
 def _leave(cache: Cache, call: Call, window: Window | None, error: BaseException) -> None:

@@ -87,16 +87,18 @@ def test_a_call_that_nobody_gathers():
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_who_opens_a_window_has_it_run(monkeypatch, alone):
+@pytest.mark.parametrize("decision", [SHARE, NONE])
+def test_who_opens_a_window_has_it_run(monkeypatch, alone, decision):
     """And takes what there is for it."""
     windows = Windows(call := Caller())
 
     async def noted(*given):
         windows.steps.append(("run", *given))
+        return decision
 
     monkeypatch.setattr(gather_tasks, "_run", noted)
     got = run(gather_tasks.gather(cache_of(windows), call, HOW, alone))
-    assert got == (SHARE, ("taken", "flight"))
+    assert got == ((SHARE, ("taken", "flight")) if decision is SHARE else (NONE, ("alone", "flight")))
     assert windows.steps == [("enter", call, PART, HOW, True, alone), ("run", windows, call)]
 
 
@@ -296,7 +298,7 @@ def test_the_opener_waits_for_its_task(steps):
     """It runs whatever becomes of its caller."""
     windows, work = opener(steps)
     call = Caller()
-    run(gather_tasks._run(windows, call))
+    assert run(gather_tasks._run(windows, call)) is SHARE
     assert windows.steps == [("set_off", windows), ("wait", call)]
     assert work.cancelled is False
 
@@ -328,13 +330,29 @@ def test_a_loader_that_raises(steps, brought, raises):
 
     async def scene():
         try:
-            await gather_tasks._run(windows, Caller())
+            return await gather_tasks._run(windows, Caller())
         except Refused as raised:
             return raised
-        return None
 
-    assert run(scene()) is (error if raises else None)
+    assert run(scene()) is (error if raises else SHARE)
     assert work.error is None
+
+
+def test_a_loader_that_raises_for_others(steps):
+    """Its opener calls anew, but is not kept from an abort."""
+    windows, work = opener(steps)
+    windows.skipped = ["flight"]
+    work.error = Refused()
+    assert run(gather_tasks._run(windows, Caller())) is NONE
+    windows, work = opener(steps)
+    windows.skipped = ["flight"]
+    work.error = asyncio.CancelledError()
+
+    async def scene():
+        with pytest.raises(asyncio.CancelledError):
+            await gather_tasks._run(windows, Caller())
+
+    run(scene())
 
 
 # -- renewals -----------------------------------------------------------------------------------------

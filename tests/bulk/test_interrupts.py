@@ -20,7 +20,6 @@ WATCHED = {
     "batch",
     "bulk_threads",
     "wait",
-    "requested",
     "coordinator",
     "leaving",
     "transitions",

@@ -193,8 +193,12 @@ def test_a_stopped_loader_of_which_one_flight_has_lost_its_key(opened):
     ],
 )
 def test_a_loader_that_was_called_for_a_part_fails(opened, waiting, error, late, alone):
-    """What that says of the part is none of the others' business: for them it was not called."""
+    """What that says of the part is none of the others' business: for them it was not called.
+
+    Nor is it its opener's, who calls anew, alone, and is counted then.
+    """
     one = opened()
+    opener = one.opener
     called, other = joins(one, "b"), joins(one, "c")
     stays = [Stay(one, call) for call in (called, other)]
     assert one.begin([called.flight]) == ["B"]
@@ -209,7 +213,8 @@ def test_a_loader_that_was_called_for_a_part_fails(opened, waiting, error, late,
     else:
         assert stays[0].woken(True) is NONE
     assert stays[1].woken(True) is NONE
-    assert counted(one.cache) == (0, 1, int(late))  # its runner's own; who calls anew is counted then
+    assert counted(one.cache) == (0, int(not alone), int(late))  # an abort is its opener's
+    assert (one.skips(opener), one.is_unshared(opener.flight)) == (alone, alone)
 
 
 def test_a_loader_that_was_given_up_fails_after_all(make, opened):

@@ -97,6 +97,26 @@ def test_each_caller_goes_on_with_its_own_key(fleet):
     assert [sorted(call) for call in second.calls] == [["C"]]
 
 
+def test_a_loader_that_fails_for_a_part_fails_its_callers_alone(fleet):
+    """Whoever opened the window and asked for what another process is loading receives that."""
+    first, second = Loader({"A": 1, "B": 2}), Loader(ValueError("no C"))
+    (one, _), (two, price) = fleet(first, 2), fleet(second, 2)
+    first.gate.clear()
+    held = one("A", "B")
+    assert first.entered.acquire(timeout=PATIENCE)
+    opener = two("B")
+    until(lambda: len(price.flights()) == 1)
+    (failed,) = two("C")
+    error = failed.exception(PATIENCE) or failed.result(PATIENCE)[0]
+    assert (type(error), str(error)) == (ValueError, "no C")
+    first.gate.set()
+    assert results(held) == [1, 2]
+    assert results(opener) == [2]
+    assert second.calls == [["C"]]
+    stats = price.stats()
+    assert (stats.errors, stats.failures, stats.locks) == (1, 1, stats.idle_locks)
+
+
 def test_a_failing_loader_fails_each_of_its_callers(fleet):
     """And nothing is stored, here or at the server."""
     load = Loader(ValueError("no prices"))

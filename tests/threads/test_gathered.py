@@ -39,15 +39,14 @@ def test_a_call_that_nobody_gathers():
 
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("amid", [False, True])
-def test_who_opens_a_window_runs_it(steps, alone, amid):
+@pytest.mark.parametrize("decision", [SHARE, NONE])
+def test_who_opens_a_window_runs_it(steps, alone, amid, decision):
     """Alone, too, in a finaliser or signal handler, where waiting could hang others."""
     windows = Windows(call := caller())
-    steps(windows, _run=None, inside_other=amid)
-    assert gather_threads.gather(cache_of(windows), call, HOW, alone) == (SHARE, ("taken", "flight"))
-    assert windows.steps[-2:] == [
-        ("enter", call, PART, HOW, False, alone or amid),
-        ("run", windows, "flight"),
-    ]
+    steps(windows, _run=decision, inside_other=amid)
+    got = gather_threads.gather(cache_of(windows), call, HOW, alone)
+    assert got == ((SHARE, ("taken", "flight")) if decision is SHARE else (NONE, ("alone", "flight")))
+    assert windows.steps[-2:] == [("enter", call, PART, HOW, False, alone or amid), ("run", windows, call)]
 
 
 @pytest.mark.parametrize("decision", [SHARE, NONE])
@@ -114,7 +113,7 @@ def test_a_window_is_run(steps):
     windows = Windows()
     windows.full = SimpleNamespace(wait=lambda seconds: windows.steps.append(("wait", seconds)))
     steps(windows, fly=None)
-    gather_threads._run(windows, "own")
+    assert gather_threads._run(windows, caller()) is SHARE
     assert windows.steps == [("wait", 7.5), "send off", ("fly", windows, "run")]
 
 
@@ -122,10 +121,10 @@ def test_a_window_is_run(steps):
     ("own", "brought", "raises"),
     [
         (None, "nothing", True),
-        ("own", "nothing", True),
-        ("own", "the error", True),
-        ("own", "another", False),
-        ("own", "a value", False),
+        ("flight", "nothing", True),
+        ("flight", "the error", True),
+        ("flight", "another", False),
+        ("flight", "a value", False),
     ],
 )
 def test_a_loader_that_raises(steps, own, brought, raises):
@@ -134,16 +133,29 @@ def test_a_loader_that_raises(steps, own, brought, raises):
     windows.full.open()
     windows.outcomes = {"another": Refused()}
     if brought != "nothing":
-        windows.outcomes["own"] = {"the error": error, "another": Refused(), "a value": None}[brought]
+        windows.outcomes["flight"] = {"the error": error, "another": Refused(), "a value": None}[brought]
     steps(windows, fly=error)
+    call = own and caller()
     if not raises:
-        gather_threads._run(windows, own)
+        assert gather_threads._run(windows, call) is SHARE
         assert ("forget", own) not in windows.steps
         return
     with pytest.raises(Refused) as raised:
-        gather_threads._run(windows, own)
+        gather_threads._run(windows, call)
     assert raised.value is error
     assert windows.steps[-1] == ("forget", own)
+
+
+def test_a_loader_that_raises_for_others(steps):
+    """Its runner calls anew, but is not kept from an interrupt."""
+    windows, call = Windows(), caller()
+    windows.full.open()
+    windows.skipped = ["flight"]
+    steps(windows, fly=Refused())
+    assert gather_threads._run(windows, call) is NONE
+    steps(windows, fly=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        gather_threads._run(windows, call)
 
 
 # -- renewals -----------------------------------------------------------------------------------------
