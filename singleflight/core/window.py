@@ -17,8 +17,8 @@ Why it is built like this:
    error that the followers do not share but try again after.
 4. Where the runner ends before the loader does (an interrupt, a cancellation, a loop or thread that is
    gone), the flights end without an outcome and the members call anew: none hangs because another one went.
-5. The loader may be called for a part, where another process loads the rest. If it fails, the others call anew;
-   the runner, if it is one of them, alone: so it is not in the window of a failing loader for ever.
+5. The loader may be called for a part, where another process loads the rest. If it fails, the others call
+   anew. The runner, if it is one of them, does so alone: a window may not fail it for ever.
 """
 
 from __future__ import annotations
