@@ -21,6 +21,7 @@ from ..telemetry.counters import has_global_lock
 from .keyforms import KeyForm
 from .keyparts import KeyParts, parts_of
 from .parameters import Parameters
+from .wrapt_types import wrapt_was_built
 
 __all__ = ["Accelerator", "accelerated", "is_simple"]
 
@@ -31,6 +32,8 @@ def _built() -> Any:
         return None
     if not has_global_lock():
         return None
+    if not wrapt_was_built:
+        return None  # classes that C makes would lack what wrapt's metaclass puts into them
     try:
         from . import _hits  # type: ignore[attr-defined]
     except ImportError:  # not built, not for this interpreter, or a subinterpreter with a lock of its own

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.messages import cut, shown
 from ..common.slips import Slip
+from .wrapt_types import wrapt_was_built
 
 if TYPE_CHECKING:
     from ..core.cache import Cache
@@ -58,6 +59,10 @@ class Documented:
 
     def __init__(self, own: str | None) -> None:
         self.own = own
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        if not wrapt_was_built:  # its metaclass keeps a class's own one elsewhere
+            owner.__doc__ = self.own
 
     def __get__(self, instance: Any, owner: Any = None) -> str | None:
         if instance is None:

@@ -72,6 +72,7 @@ class BoundBulkLoader(BoundFunctionWrapper, Generic[P, R]):
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     else:
+        __doc__ = Documented(__doc__)
 
         @property
         def max_batch(self):
@@ -156,6 +157,8 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     else:
+        __doc__ = Documented(__doc__)
+
         __bound_function_wrapper__ = BoundBulkLoader
 
         @property
@@ -198,7 +201,6 @@ class BulkLoader(FunctionWrapper, Generic[P, R]):
 if not TYPE_CHECKING:
     for _class in (BoundBulkLoader, BulkLoader):
         _class.__annotations__ = Annotations()
-        _class.__doc__ = Documented(_class.__doc__)
 
 
 def _empty_loader(identity: str) -> Any:

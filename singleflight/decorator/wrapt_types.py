@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import pickles
 
-__all__ = ["Annotations", "BoundFunctionWrapper", "FunctionWrapper"]
+__all__ = ["Annotations", "BoundFunctionWrapper", "FunctionWrapper", "wrapt_was_built"]
 
 
 class Annotations(dict[str, Any]):
@@ -81,10 +81,15 @@ if TYPE_CHECKING:
     class BoundFunctionWrapper:
         """The same, bound."""
 
+    wrapt_was_built: bool
+    """Whether wrapt has its C extension; for some builds, such as free-threaded ones, it has no wheel."""
+
 else:
     _prepare()
     from wrapt.__wrapt__ import BoundFunctionWrapper as _BoundWrapper
     from wrapt.__wrapt__ import FunctionWrapper as _Wrapper
+
+    wrapt_was_built = type(_Wrapper) is type  # else its classes are made by a metaclass in Python
 
     class FunctionWrapper(_Wrapper):
         """Compares by identity, copies as itself, is pickled by reference or taken apart."""
@@ -120,6 +125,13 @@ else:
 
         def __deepcopy__(self, cache):
             return self
+
+        if not wrapt_was_built:
+
+            def __get__(self, instance, owner=None):
+                # A bound method is no descriptor; the `__get__` that it shows is its function's.
+                binds = hasattr(type(self.__wrapped__), "__get__")
+                return super().__get__(instance, owner) if binds else self
 
     class BoundFunctionWrapper(_BoundWrapper):
         """Compares by function and instance."""

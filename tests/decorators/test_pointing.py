@@ -6,15 +6,14 @@ import linecache
 import traceback
 import warnings
 from functools import partial
-from types import FunctionType
 
 import pytest
-import wrapt
 
 from singleflight import single_flight_ttl
 from singleflight.common.frames import MARK, looked_through
 from singleflight.drivers import threads
 
+from ..builds import wrapt_built
 from ..drivers import until
 
 
@@ -78,14 +77,10 @@ def disabled():
     return loader(["C", "D"])  # the line
 
 
-WRAPT_IN_PYTHON = isinstance(wrapt.FunctionWrapper.__call__, FunctionType)
-
-
 def beyond_wrapt(how):
     """A way to call; those that go through wrapt's own call need its C extension (see docs/limits.md)."""
-    through_wrapt = WRAPT_IN_PYTHON and how in ("loader", "loader of an instance", "disabled")
-    skip = pytest.mark.skipif(through_wrapt, reason="wrapt has no C extension here")
-    return pytest.param(how, marks=skip, id=how)
+    through_wrapt = how in ("loader", "loader of an instance", "disabled")
+    return pytest.param(how, marks=[wrapt_built] if through_wrapt else [], id=how)
 
 
 CALLS = {
