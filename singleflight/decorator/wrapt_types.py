@@ -129,7 +129,7 @@ else:
         if not wrapt_was_built:
 
             def __get__(self, instance, owner=None):
-                # A bound method is no descriptor; the `__get__` that it shows is its function's.
+                # On Python 3.11 and 3.12 the `__get__` that a bound method shows is its function's.
                 binds = hasattr(type(self.__wrapped__), "__get__")
                 return super().__get__(instance, owner) if binds else self
 
