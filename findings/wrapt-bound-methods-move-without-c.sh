@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CPython 3.11 and 3.12 with wrapt 2.5.2 without its C extension: a decorated bound method runs on another object, if put into its class.
+# CPython 3.11 and 3.12, wrapt 2.5.2 without its C extension: a decorated bound method in a class runs on that class's instances.
 #
 # Python leaves a bound method as it is, wherever it is put, and so does wrapt where its C extension is there. Its classes in
 # Python (where it has no wheel, or with `WRAPT_DISABLE_EXTENSIONS=1`) look for `__get__` on the bound method itself. In these
