@@ -506,7 +506,7 @@ def _has(values: Mapping[Hashable, Any], key: Hashable) -> bool:
 
 def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
     """The value of a key, taken out; nothing where it is not there, or is spoilt and raises."""
-    try:  # usually without an exception: an interrupt while one is caught may leave it "being handled" for good
+    try:  # usually without an exception: an interrupt while one is caught may leave it "being handled"
         return (values.pop(key),) if key in values else ()
     except Exception as error:  # the key's own
         check_room(error)

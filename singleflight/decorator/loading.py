@@ -49,7 +49,7 @@ class Loading:
             else:
                 self._canonical = _fitting(Binder(parameters, True).bind)
         self.coroutine: bool = is_coroutine_function(function)
-        self._binds = of_class or (can_bind(function, parameters) and not self._static)
+        self._binds = of_class or can_bind(function, parameters)
         self.called = called
         if self.coroutine:
             from ..drivers import bulk_tasks  # with its asyncio only where it is needed

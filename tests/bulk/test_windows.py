@@ -1,6 +1,7 @@
 """Windows whose callers are cancelled, interrupted, late or gone; nobody else may notice."""
 
 import asyncio
+import functools
 import os
 import pickle
 import threading
@@ -675,6 +676,60 @@ def test_class_and_static_methods():
     assert got == [("Account", "EUR"), ("Other", "EUR"), ("Account", "USD"), ("Other", "USD")]
     assert (Account.asked, Other.asked) == ([["EUR", "USD"]], [["EUR", "USD"]])
     assert together(lambda: Account.name("A"), lambda: Account(1).name("B")) == ["a", "b"]
+
+
+class Binding:
+    """A decorator of one's own: its function is called once it is bound, and not otherwise."""
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance, owner=None):
+        return functools.partial(self.__wrapped__, instance)
+
+    def __call__(self, *args):
+        raise AssertionError("it is not bound")
+
+
+class Called:
+    """An object that is called, which no class binds."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, owner, items):
+        return self.function(owner, items)
+
+
+def of_class(function):
+    """An object that is called with the class."""
+    return classmethod(Called(function))
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_of_class"),
+    [(lambda load: load, False), (Binding, False), (Called, False), (classmethod, True), (of_class, True)],
+    ids=["function", "decorator", "object", "class method", "object of the class"],
+)
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_loader_is_bound_for_single_calls_as_its_class_would_bind_it(kind, is_of_class, bound):
+    """Through a decorator that has to be bound, too; what no class binds gets the instance first."""
+
+    def load(owner, symbols):
+        return {symbol: (owner, symbol) for symbol in symbols}
+
+    def get(self, symbol):
+        raise AssertionError
+
+    class Account:
+        price = single_flight_ttl(ttl=60)(classmethod(get) if is_of_class else get)
+        prices = price.bulk(kind(load), gather=0.001)
+
+    account = Account()
+    if is_of_class:
+        assert (account if bound else Account).price("A") == (Account, "A")
+    else:
+        assert (account.price("A") if bound else Account.price(account, "A")) == (account, "A")
 
 
 @pytest.mark.parametrize("bound", [False, True])
