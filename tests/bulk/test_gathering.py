@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from singleflight import FlightTimeout, Unchanged, current_flight, single_flight_ttl
+from singleflight import FlightDeadlock, FlightTimeout, Unchanged, current_flight, single_flight_ttl
 from singleflight.core.call import JOIN
 from singleflight.core.window import Stay
 from singleflight.testing import FakeClock, Recorder
@@ -242,6 +242,25 @@ def test_the_first_caller_fails_alone(desk):
     callers = [one.start(one.price, "a"), one.driver.start(one.price, "b")]
     first, second = outcomes(callers)
     assert (type(first), second) == (Refused, "B")
+
+
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_who_is_told_nothing_of_its_key_does_not_wait_for_others_again(desk, in_bulk):
+    """A refused loader says nothing about a member's key: that is loaded at once, and alone."""
+    fails = [True]
+
+    def respond(items):
+        if fails:
+            fails.clear()
+            raise FlightDeadlock("it waits for itself")
+        return {item: item.upper() for item in items}
+
+    one = desk(respond, max_batch=2)
+    first = one.start(one.price, "a")
+    member = one.driver.start(one.prices, ["b"]) if in_bulk else one.driver.start(one.price, "b")
+    assert type(first.outcome()) is FlightDeadlock
+    assert member.outcome() == ({"b": "B"} if in_bulk else "B")
+    assert one.loads == ["ab", "b"]
 
 
 def test_stored_failures(desk):
