@@ -57,25 +57,23 @@ class Gathered(Loading):
 
     def part(self, arguments: Arguments) -> tuple[Hashable, Any] | None:
         """Return what all calls of one window have in common, and a call's item; None if it has none."""
-        args, words = arguments
-        for each in self.assembly.twins.assemblies:
-            if not each.parameters.exact:  # then a call may leave out a default that another one shows
-                args, words = self._canonical(*args, **words) or arguments
-        place = 1 if self._has_instance(args) else 0
-        if len(args) > place:
-            return _group(args[:place], args[place + 1 :], words), args[place]
-        name = self._item_name(place)
-        if name not in words or len(args) < place:
+        args, words = self._by_place(arguments)
+        place = self._place(args)
+        if len(args) <= place:
             return None
-        return _group(args, (), _without(words, name)), words[name]
+        if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
+            # A call may leave out a default that another one shows, or give by name what that gives by place.
+            own_words = self._renamed(args, words, self._names)
+            args, words = self._canonical(*args, **own_words) or (args, words)
+        return _group(args[:place], args[place + 1 :], words), args[place]
 
     def load(self, arguments: Arguments) -> Load:
         """Return how the loader is called for those that have the same in common with this call."""
-        args, words = arguments
-        place = 1 if self._has_instance(args) else 0
+        args, words = self._by_place(arguments)
+        place = self._place(args)
         before, after = args[:place], args[place + 1 :]
-        if len(args) <= place:
-            words = _without(words, self._item_name(place))
+        own_words = self._renamed(args, words, self._names)
+        words = self._renamed(args, words, names_by_place(self.assembly.parameters.signature))
         split, wrapped = self.assembly.split(place == 1), self._wrapped
 
         def key_of(item: Any) -> Hashable:
@@ -88,7 +86,7 @@ class Gathered(Loading):
             function, leading = wrapped.__get__(*whose), ()
 
         def run(items: list[Any]) -> Any:
-            return function(*leading, items, *after, **words)
+            return function(*leading, items, *after, **own_words)
 
         return Load(key_of, run, self._open_for, self.max_batch)
 
@@ -98,9 +96,36 @@ class Gathered(Loading):
         load = partial(Load, request.key_of, request.run, self._open_for, self.max_batch)
         request.gathers = _group(before, after, words), load
 
-    def _item_name(self, place: int) -> str:
-        names = names_by_place(self.assembly.parameters.signature)
-        return names[place] if place < len(names) else ""
+    def _place(self, args: tuple[Any, ...]) -> int:
+        """Where the item of a call stands."""
+        return 1 if self._has_instance(args) else 0
+
+    def _by_place(self, arguments: Arguments) -> Arguments:
+        """Return them with the instance and the item by place: a wrapper may have been given them by name."""
+        args, words = arguments
+        while words and len(args) <= self._place(args):
+            here = slice(len(args), len(args) + 1)
+            name = next(
+                (name for names in self._names_asked() for name in names[here] if name in words), None
+            )
+            if name is None:
+                break
+            args, words = (*args, words[name]), _without(words, name)
+        return args, words
+
+    def _renamed(self, args: tuple[Any, ...], words: dict[str, Any], names: list[str]) -> dict[str, Any]:
+        """Return what is given by name, beside these, under the names that the parameters have elsewhere."""
+        if not words:
+            return words
+        called: dict[str, str] = {}
+        for own_names in self._names_asked():
+            called.update(zip(own_names[len(args) :], names[len(args) :], strict=False))
+        renamed = {called[name]: value for name, value in words.items() if name in called}
+        return dict(**renamed, **{name: value for name, value in words.items() if name not in called})
+
+    def _names_asked(self) -> list[list[str]]:
+        """What the function and its twins call their parameters."""
+        return [names_by_place(each.parameters.signature) for each in self.assembly.twins.assemblies]
 
 
 def _group(before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]) -> Hashable:

@@ -756,6 +756,119 @@ def test_a_call_without_an_item_is_not_gathered(bound):
     assert call("A", kind="ask") == "bulk"
 
 
+def passing_on(function):
+    """A decorator whose wrapper takes anything, and shows the function's parameters."""
+    if asyncio.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run(*args, **kwargs):
+            return await function(*args, **kwargs)
+
+    else:
+
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function(*args, **kwargs)
+
+    return run
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_wrapper_is_given_by_name_is_gathered(wrapped):
+    """The loader may have other names for the same parameters, as for what is given by place."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    def load(symbols, sort="bid"):
+        loads.append((sorted(symbols), sort))
+        return {symbol: (symbol, sort) for symbol in symbols}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=LONG, max_batch=3)
+    got = together(
+        lambda: price("A", "ask"),
+        lambda: price(symbol="B", kind="ask"),
+        lambda: price("C", kind="ask"),
+    )
+    assert got == [("A", "ask"), ("B", "ask"), ("C", "ask")]
+    assert together(lambda: price("A"), lambda: price(symbol="B"), lambda: price("C", "bid")) == [
+        ("A", "bid"),
+        ("B", "bid"),
+        ("C", "bid"),
+    ]
+    assert loads == [(["A", "B", "C"], "ask"), (["A", "B", "C"], "bid")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_wrapped_twin_may_have_names_of_its_own(wrapped):
+    """A call of it is gathered whatever it calls its parameters, and what comes unasked is stored."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    @price.twin
+    @passing_on
+    async def aprice(ticker, side="bid"):
+        raise AssertionError
+
+    async def load(symbols, sort="bid"):
+        loads.append((symbols, sort))
+        return {symbol: (symbol, sort) for symbol in [*symbols, "X"]}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+    assert asyncio.run(aprice(ticker="A", side="ask")) == ("A", "ask")
+    assert loads == [(["A"], "ask")]
+    assert asyncio.run(aprice(ticker="X", side="ask")) == price(symbol="X", kind="ask") == ("X", "ask")
+    assert len(loads) == 1
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_instance_that_is_given_by_name_is_not_the_item(wrapped):
+    """A wrapper takes it so; the loader receives it as it always does."""
+
+    def load(self, symbols, sort="bid"):
+        return {symbol: (self, symbol, sort) for symbol in symbols}
+
+    class Account:
+        @single_flight_ttl(ttl=60)
+        @passing_on
+        def price(self, symbol, kind="bid"):
+            raise AssertionError
+
+        prices = price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+
+    account = Account()
+    assert Account.price(self=account, symbol="A", kind="ask") == (account, "A", "ask")
+    assert Account.price(account, symbol="B") == (account, "B", "bid")
+    assert account.price(symbol="C") == (account, "C", "bid")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_the_loader_would_be_given_twice_is_refused(wrapped):
+    """By the name that the function has for it, and by its own: the error is Python's."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid", **more):
+        raise AssertionError
+
+    def load(symbols, sort="bid", **more):
+        loads.append(symbols)
+        return {}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'sort'"):
+        price("A", kind="ask", sort="bid")
+    assert (loads, price.flights()) == ([], ())
+
+
 def test_arguments_that_cannot_be_hashed():
     """What the key leaves out may be anything: calls with the same object are gathered."""
     loads = []
