@@ -74,7 +74,8 @@ class Gathered(Loading):
         before, after = args[:place], args[place + 1 :]
         own_words = self._renamed(args, words, self._names)
         words = self._renamed(args, words, names_by_place(self.assembly.parameters.signature))
-        split, wrapped = self.assembly.split(place == 1), self._wrapped
+        is_met = bool(before) and self.assembly.twins.has_met(before[0])
+        split, wrapped = self.assembly.split(is_met), self._wrapped
 
         def key_of(item: Any) -> Hashable:
             key: Hashable = split(*before, item, *after, **words)[0]

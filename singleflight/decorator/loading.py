@@ -107,7 +107,7 @@ class Loading:
         if self._static or not args:
             return False
         twins = self.assembly.twins
-        if self._of_instance or twins.of_methods:
+        if self._of_instance or twins.of_methods or twins.has_met(args[0]):
             return True
         return any(owner is not None and isinstance(args[0], owner) for owner in twins.owners())
 

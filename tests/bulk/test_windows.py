@@ -849,6 +849,39 @@ def test_an_instance_that_is_given_by_name_is_not_the_item(wrapped):
     assert account.price(symbol="C") == (account, "C", "bid")
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_instance_that_no_class_has_shown_is_not_the_item(hidden):
+    """A decorator above has bound the function to it, or the loader says so; what comes unasked is found."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    def price(account, symbol):
+        raise AssertionError
+
+    def load(account, symbols):
+        loads.append((account, symbols))
+        return {symbol: (account, symbol) for symbol in [*symbols, "X"]}
+
+    def load_of(self, symbols):
+        return load(self, symbols)
+
+    price.bulk(load if hidden else load_of, gather=0.001)
+
+    class Other:
+        pass
+
+    class Account:
+        pass
+
+    if hidden:
+        Other.price = Account.price = functools.partialmethod(price)
+        assert callable(Other().price)  # the first class that it is found on is known
+    account = Account()
+    call = account.price if hidden else functools.partial(price, account)
+    assert (call("A"), call("X")) == ((account, "A"), (account, "X"))
+    assert loads == [(account, ["A"])]
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_the_loader_would_be_given_twice_is_refused(wrapped):
     """By the name that the function has for it, and by its own: the error is Python's."""
