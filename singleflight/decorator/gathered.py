@@ -75,16 +75,15 @@ class Gathered(Loading):
         own_words = self._renamed(args, words, self._names)
         words = self._renamed(args, words, names_by_place(self.assembly.parameters.signature))
         is_met = bool(before) and self.assembly.twins.has_met(before[0])
-        split, wrapped = self.assembly.split(is_met), self._wrapped
+        split, function, leading = self.assembly.split(is_met), self._wrapped, before
 
         def key_of(item: Any) -> Hashable:
             key: Hashable = split(*before, item, *after, **words)[0]
             return key
 
-        function, leading = (wrapped.__func__ if self._static else wrapped), before
         if before and self._binds and not self._is_bound:
-            whose = (None, before[0]) if isinstance(wrapped, classmethod) else (before[0], type(before[0]))
-            function, leading = wrapped.__get__(*whose), ()
+            whose = (None, before[0]) if self.assembly.of_class else (before[0], type(before[0]))
+            function, leading = function.__get__(*whose), ()
 
         def run(items: list[Any]) -> Any:
             return function(*leading, items, *after, **own_words)
@@ -104,19 +103,18 @@ class Gathered(Loading):
     def _by_place(self, arguments: Arguments) -> Arguments:
         """Return them with the instance and the item by place: a wrapper may have been given them by name."""
         args, words = arguments
-        while words and len(args) <= self._place(args):
-            here = slice(len(args), len(args) + 1)
-            name = next(
-                (name for names in self._names_asked() for name in names[here] if name in words), None
-            )
-            if name is None:
+        while len(args) <= self._place(args):
+            given = [
+                name for names in self._names_asked() for name in names[len(args) :][:1] if name in words
+            ]
+            if not given:
                 break
-            args, words = (*args, words[name]), _without(words, name)
+            args, words = (*args, words[given[0]]), _without(words, given[0])
         return args, words
 
     def _renamed(self, args: tuple[Any, ...], words: dict[str, Any], names: list[str]) -> dict[str, Any]:
         """Return what is given by name, beside these, under the names that the parameters have elsewhere."""
-        if not words:
+        if not self._fits:  # what stands where is not known
             return words
         called: dict[str, str] = {}
         for own_names in self._names_asked():
@@ -131,7 +129,7 @@ class Gathered(Loading):
 
 def _group(before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]) -> Hashable:
     """What stands for all that a call is made with but its item. An instance stands for itself alone."""
-    return group_of((*map(id, before), *after, *(sorted(words.items()) if words else ())))
+    return group_of((*map(id, before), *after, *sorted(words.items())))
 
 
 def _without(words: dict[str, Any], name: str) -> dict[str, Any]:

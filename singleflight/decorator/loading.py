@@ -43,7 +43,8 @@ class Loading:
         # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
         self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
         self._exact = parameters.exact
-        if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
+        self._fits = check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance)
+        if self._fits:
             if self._exact:
                 self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
             else:

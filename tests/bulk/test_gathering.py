@@ -499,6 +499,68 @@ def test_bad_windows_are_refused_at_decoration(options, error, said):
     assert price("a") == "a"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gather": 0}, "must be more than 0 seconds; leave it out to gather nothing"),
+        ({"gather": float("inf")}, "must be finite: the first call waits for so long"),
+        (
+            {"gather": 1, "max_batch": 1},
+            "with max_batch=1 there is nothing to gather; raise it, or leave one out",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_window_is_said_in_full(options, said):
+    """And what to do instead."""
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol):
+        return symbol
+
+    with pytest.raises(ValueError, match="gather") as refused:
+        price.bulk(**options)
+    assert str(refused.value) == f"gather: {said}"
+
+
+def test_a_loader_of_the_wrong_colour_is_told_what_to_do():
+    """A twin, or a loader of the other colour."""
+
+    def plain(symbol):
+        return symbol
+
+    async def coroutine(symbol):
+        return symbol
+
+    def plain_many(symbols):
+        return {}
+
+    async def coroutine_many(symbols):
+        return {}
+
+    here = test_a_loader_of_the_wrong_colour_is_told_what_to_do.__qualname__ + ".<locals>"
+    for getter, loader, colours in [
+        (plain, coroutine_many, ("coroutine", "plain")),
+        (coroutine, plain_many, ("plain", "coroutine")),
+    ]:
+        first, second = colours
+        with pytest.raises(TypeError) as refused:
+            single_flight_ttl(ttl=60)(getter).bulk(loader, gather=1)
+        name, many = f"{here}.{getter.__name__}", f"{here}.{loader.__name__}"
+        assert str(refused.value) == (
+            f"gather: {many} is a {first} function and {name} a {second} one, so no call of {name} can run "
+            f"it; give {name} a {first} twin first, or make {many} {second}"
+        )
+    price = single_flight_ttl(ttl=60)(plain)
+    price.bulk(plain_many, gather=1)
+    with pytest.raises(ValueError, match="another") as refused:
+        price.bulk(plain_many, gather=1)
+    assert str(refused.value) == (f"gather: another plain loader of {here}.plain gathers its calls already")
+    price = single_flight_ttl(ttl=60)(coroutine)
+    price.bulk(coroutine_many, gather=1)
+    with pytest.raises(ValueError, match=r"gather: another coroutine loader of .*coroutine gathers"):
+        price.bulk(coroutine_many, gather=1)
+
+
 def test_loaders_that_cannot_gather_are_refused():
     """At most one loader of each colour gathers, and none that no call of the function could run."""
 

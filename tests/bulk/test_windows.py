@@ -706,10 +706,22 @@ def of_class(function):
     return classmethod(Called(function))
 
 
+def of_another(function):
+    """A method that has its instance already."""
+    return Called(function).__call__
+
+
 @pytest.mark.parametrize(
     ("kind", "is_of_class"),
-    [(lambda load: load, False), (Binding, False), (Called, False), (classmethod, True), (of_class, True)],
-    ids=["function", "decorator", "object", "class method", "object of the class"],
+    [
+        (lambda load: load, False),
+        (Binding, False),
+        (Called, False),
+        (of_another, False),
+        (classmethod, True),
+        (of_class, True),
+    ],
+    ids=["function", "decorator", "object", "method of another", "class method", "object of the class"],
 )
 @pytest.mark.parametrize("bound", [False, True])
 def test_a_loader_is_bound_for_single_calls_as_its_class_would_bind_it(kind, is_of_class, bound):
@@ -754,6 +766,7 @@ def test_a_call_without_an_item_is_not_gathered(bound):
     assert call(kind="ask") == (int(bound), "ask")
     assert loads == []
     assert call("A", kind="ask") == "bulk"
+    assert loads == [((*loads[0][0][:-1], ["A"]), "ask")]
 
 
 def passing_on(function):
@@ -826,6 +839,100 @@ def test_a_wrapped_twin_may_have_names_of_its_own(wrapped):
     assert loads == [(["A"], "ask")]
     assert asyncio.run(aprice(ticker="X", side="ask")) == price(symbol="X", kind="ask") == ("X", "ask")
     assert len(loads) == 1
+
+
+def test_a_wrapped_twin_may_have_more_parameters():
+    """With a `key` that leaves them out; the loader receives what both have."""
+    loads = []
+
+    @single_flight_ttl(ttl=60, key=lambda symbol, kind="bid", session=None: (symbol, kind))
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    @price.twin
+    @passing_on
+    def other(ticker, side="bid", session=None):
+        raise AssertionError
+
+    @price.bulk(gather=0.001)
+    def prices(symbols, sort="bid"):
+        loads.append((symbols, sort))
+        return dict.fromkeys(symbols, sort)
+
+    assert other(ticker="A", side="ask") == "ask"
+    assert other("B", side="ask") == "ask"
+    assert loads == [(["A"], "ask"), (["B"], "ask")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_is_given_by_name_is_not_the_item_that_is_missing(wrapped):
+    """The function is run, and raises."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    def load(symbols, kind="bid"):
+        loads.append(symbols)
+        return {}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+    with pytest.raises(TypeError, match=r"price\(\) missing 1 required positional argument: 'symbol'"):
+        price(kind="ask")
+    assert loads == []
+
+
+def test_a_loader_that_stands_in_no_order_gets_the_words_as_they_came():
+    """Where a wrapper shows other parameters than it takes, no names are compared by place."""
+    loads = []
+
+    def with_session(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function("session", *args, **kwargs)
+
+        return run
+
+    @single_flight_ttl(ttl=60)
+    @with_session
+    def price(session, symbol, side="bid"):
+        raise AssertionError
+
+    @price.bulk(gather=0.001)
+    def prices(symbols, side="bid", kind="all"):
+        loads.append((symbols, side, kind))
+        return dict.fromkeys(symbols, side)
+
+    assert price("A", side="ask") == "ask"
+    assert loads == [(["A"], "ask", "all")]
+
+
+@pytest.mark.parametrize("kind", ["bid", "ask"])
+def test_what_can_only_be_given_by_name_tells_windows_apart(kind):
+    """In single calls and in bulk calls for one key."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol, *, kind):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols, *, kind):
+        loads.append((sorted(symbols), kind))
+        return dict.fromkeys(symbols, kind)
+
+    other = {"bid": "ask", "ask": "bid"}[kind]
+    got = together(
+        lambda: price("A", kind=kind),
+        lambda: prices(["A"], kind=other),
+        lambda: prices(["B"], kind=kind),
+        lambda: price("B", kind=other),
+    )
+    assert got == [kind, {"A": other}, {"B": kind}, other]
+    assert sorted(loads) == [(["A", "B"], "ask"), (["A", "B"], "bid")]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
