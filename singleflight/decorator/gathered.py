@@ -63,7 +63,7 @@ class Gathered(Loading):
             return None
         if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
             # A call may leave out a default that another one shows, or give by name what that gives by place.
-            own_words = self._renamed(args, words, self._names)
+            own_words = self._renamed(args, words, self._names_asked(), self._names)
             args, words = self._canonical(*args, **own_words) or (args, words)
         return _group(args[:place], args[place + 1 :], words), args[place]
 
@@ -72,8 +72,9 @@ class Gathered(Loading):
         args, words = self._by_place(arguments)
         place = self._place(args)
         before, after = args[:place], args[place + 1 :]
-        own_words = self._renamed(args, words, self._names)
-        words = self._renamed(args, words, names_by_place(self.assembly.parameters.signature))
+        asked = self._names_asked()
+        own_words = self._renamed(args, words, asked, self._names)
+        words = self._renamed(args, words, asked, names_by_place(self.assembly.parameters.signature))
         is_met = bool(before) and self.assembly.twins.has_met(before[0])
         split, function, leading = self.assembly.split(is_met), self._wrapped, before
 
@@ -111,16 +112,6 @@ class Gathered(Loading):
                 break
             args, words = (*args, words[given[0]]), _without(words, given[0])
         return args, words
-
-    def _renamed(self, args: tuple[Any, ...], words: dict[str, Any], names: list[str]) -> dict[str, Any]:
-        """Return what is given by name, beside these, under the names that the parameters have elsewhere."""
-        if not self._fits:  # what stands where is not known
-            return words
-        called: dict[str, str] = {}
-        for own_names in self._names_asked():
-            called.update(zip(own_names[len(args) :], names[len(args) :], strict=False))
-        renamed = {called[name]: value for name, value in words.items() if name in called}
-        return dict(**renamed, **{name: value for name, value in words.items() if name not in called})
 
     def _names_asked(self) -> list[list[str]]:
         """What the function and its twins call their parameters."""

@@ -79,6 +79,8 @@ class Loading:
             words = {word: value for word, value in words.items() if word != name}
         else:
             raise TypeError(f"{self.assembly.called}: bulk: the items are missing")
+        # Keys are made from them by the names that the function has for them.
+        words = self._renamed(args, words, [self._names], names_by_place(self.assembly.parameters.signature))
         split = self.assembly.split(bound)
 
         def key_of(item: Any) -> Hashable:
@@ -102,6 +104,21 @@ class Loading:
         self, request: Request, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]
     ) -> None:
         """A call is about to be served, in which these stand before, after and beside the items."""
+
+    def _renamed(
+        self, args: tuple[Any, ...], words: dict[str, Any], before: list[list[str]], names: list[str]
+    ) -> dict[str, Any]:
+        """Return what is given by name, beside these, under these names: parameters had others before.
+
+        The names are those of parameters that stand in the same places.
+        """
+        if not self._fits:  # what stands where is not known
+            return words
+        called: dict[str, str] = {}
+        for known_as in before:
+            called.update(zip(known_as[len(args) :], names[len(args) :], strict=False))
+        renamed = {called[name]: value for name, value in words.items() if name in called}
+        return dict(**renamed, **{name: value for name, value in words.items() if name not in called})
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
         """Return True if the first argument of a plain call is the instance or class of the method."""
