@@ -684,7 +684,8 @@ class Binding:
     def __init__(self, function):
         functools.update_wrapper(self, function)
 
-    def __get__(self, instance, owner=None):
+    def __get__(self, instance, owner):
+        assert owner is type(instance)
         return functools.partial(self.__wrapped__, instance)
 
     def __call__(self, *args):
