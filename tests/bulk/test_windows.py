@@ -957,8 +957,8 @@ def test_an_instance_that_is_given_by_name_is_not_the_item(wrapped):
     assert account.price(symbol="C") == (account, "C", "bid")
 
 
-@pytest.mark.parametrize("hidden", [False, True])
-def test_an_instance_that_no_class_has_shown_is_not_the_item(hidden):
+@pytest.mark.parametrize("known", ["from the loader", "bound for another class", "bound by hand"])
+def test_an_instance_that_no_class_has_shown_is_not_the_item(known):
     """A decorator above has bound the function to it, or the loader says so; what comes unasked is found."""
     loads = []
 
@@ -973,7 +973,7 @@ def test_an_instance_that_no_class_has_shown_is_not_the_item(hidden):
     def load_of(self, symbols):
         return load(self, symbols)
 
-    price.bulk(load if hidden else load_of, gather=0.001)
+    price.bulk(load_of if known == "from the loader" else load, gather=0.001)
 
     class Other:
         pass
@@ -981,11 +981,15 @@ def test_an_instance_that_no_class_has_shown_is_not_the_item(hidden):
     class Account:
         pass
 
-    if hidden:
+    account = Account()
+    if known == "from the loader":
+        call = functools.partial(price, account)
+    elif known == "bound by hand":
+        call = price.__get__(account)
+    else:
         Other.price = Account.price = functools.partialmethod(price)
         assert callable(Other().price)  # the first class that it is found on is known
-    account = Account()
-    call = account.price if hidden else functools.partial(price, account)
+        call = account.price
     assert (call("A"), call("X")) == ((account, "A"), (account, "X"))
     assert loads == [(account, ["A"])]
 
