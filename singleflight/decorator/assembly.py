@@ -53,6 +53,10 @@ class TwinGroup:
             return self.instances.meet(value)
         return None
 
+    def has_met(self, value: Any) -> bool:
+        """Return True if a call was bound to this instance, or given it where instances are known."""
+        return id(value) in self.instances.known
+
     def owners(self) -> list[type[Any] | None]:
         """The classes that it was seen on; None for those that are gone."""
         return [owner() for owner in self._owners]

@@ -57,38 +57,37 @@ class Gathered(Loading):
 
     def part(self, arguments: Arguments) -> tuple[Hashable, Any] | None:
         """Return what all calls of one window have in common, and a call's item; None if it has none."""
-        args, words = arguments
-        for each in self.assembly.twins.assemblies:
-            if not each.parameters.exact:  # then a call may leave out a default that another one shows
-                args, words = self._canonical(*args, **words) or arguments
-        place = 1 if self._has_instance(args) else 0
-        if len(args) > place:
-            return _group(args[:place], args[place + 1 :], words), args[place]
-        name = self._item_name(place)
-        if name not in words or len(args) < place:
+        args, words = self._by_place(arguments)
+        place = self._place(args)
+        if len(args) <= place:
             return None
-        return _group(args, (), _without(words, name)), words[name]
+        if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
+            # A call may leave out a default that another one shows, or give by name what that gives by place.
+            own_words = self._renamed(args, words, self._names_asked(), self._names)
+            args, words = self._canonical(*args, **own_words) or (args, words)
+        return _group(args[:place], args[place + 1 :], words), args[place]
 
     def load(self, arguments: Arguments) -> Load:
         """Return how the loader is called for those that have the same in common with this call."""
-        args, words = arguments
-        place = 1 if self._has_instance(args) else 0
+        args, words = self._by_place(arguments)
+        place = self._place(args)
         before, after = args[:place], args[place + 1 :]
-        if len(args) <= place:
-            words = _without(words, self._item_name(place))
-        split, wrapped = self.assembly.split(place == 1), self._wrapped
+        asked = self._names_asked()
+        own_words = self._renamed(args, words, asked, self._names)
+        words = self._renamed(args, words, asked, names_by_place(self.assembly.parameters.signature))
+        is_met = bool(before) and self.assembly.twins.has_met(before[0])
+        split, function, leading = self.assembly.split(is_met), self._wrapped, before
 
         def key_of(item: Any) -> Hashable:
             key: Hashable = split(*before, item, *after, **words)[0]
             return key
 
-        function, leading = (wrapped.__func__ if self._static else wrapped), before
         if before and self._binds and not self._is_bound:
-            whose = (None, before[0]) if isinstance(wrapped, classmethod) else (before[0], type(before[0]))
-            function, leading = wrapped.__get__(*whose), ()
+            whose = (None, before[0]) if self.assembly.of_class else (before[0], type(before[0]))
+            function, leading = function.__get__(*whose), ()
 
         def run(items: list[Any]) -> Any:
-            return function(*leading, items, *after, **words)
+            return function(*leading, items, *after, **own_words)
 
         return Load(key_of, run, self._open_for, self.max_batch)
 
@@ -98,14 +97,30 @@ class Gathered(Loading):
         load = partial(Load, request.key_of, request.run, self._open_for, self.max_batch)
         request.gathers = _group(before, after, words), load
 
-    def _item_name(self, place: int) -> str:
-        names = names_by_place(self.assembly.parameters.signature)
-        return names[place] if place < len(names) else ""
+    def _place(self, args: tuple[Any, ...]) -> int:
+        """Where the item of a call stands."""
+        return 1 if self._has_instance(args) else 0
+
+    def _by_place(self, arguments: Arguments) -> Arguments:
+        """Return them with the instance and the item by place: a wrapper may have been given them by name."""
+        args, words = arguments
+        while len(args) <= self._place(args):
+            given = [
+                name for names in self._names_asked() for name in names[len(args) :][:1] if name in words
+            ]
+            if not given:
+                break
+            args, words = (*args, words[given[0]]), _without(words, given[0])
+        return args, words
+
+    def _names_asked(self) -> list[list[str]]:
+        """What the function and its twins call their parameters."""
+        return [names_by_place(each.parameters.signature) for each in self.assembly.twins.assemblies]
 
 
 def _group(before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]) -> Hashable:
     """What stands for all that a call is made with but its item. An instance stands for itself alone."""
-    return group_of((*map(id, before), *after, *(sorted(words.items()) if words else ())))
+    return group_of((*map(id, before), *after, *sorted(words.items())))
 
 
 def _without(words: dict[str, Any], name: str) -> dict[str, Any]:

@@ -43,13 +43,14 @@ class Loading:
         # What the arguments of a call stand for: its args and kwargs in canonical form, or None.
         self._canonical: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None] = _unknown
         self._exact = parameters.exact
-        if check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance):
+        self._fits = check_loader(called, parameters, assembly.called, assembly.parameters, self._of_instance)
+        if self._fits:
             if self._exact:
                 self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
             else:
                 self._canonical = _fitting(Binder(parameters, True).bind)
         self.coroutine: bool = is_coroutine_function(function)
-        self._binds = of_class or (can_bind(function, parameters) and not self._static)
+        self._binds = of_class or can_bind(function, parameters)
         self.called = called
         if self.coroutine:
             from ..drivers import bulk_tasks  # with its asyncio only where it is needed
@@ -78,6 +79,8 @@ class Loading:
             words = {word: value for word, value in words.items() if word != name}
         else:
             raise TypeError(f"{self.assembly.called}: bulk: the items are missing")
+        # Keys are made from them by the names that the function has for them.
+        words = self._renamed(args, words, [self._names], names_by_place(self.assembly.parameters.signature))
         split = self.assembly.split(bound)
 
         def key_of(item: Any) -> Hashable:
@@ -102,12 +105,27 @@ class Loading:
     ) -> None:
         """A call is about to be served, in which these stand before, after and beside the items."""
 
+    def _renamed(
+        self, args: tuple[Any, ...], words: dict[str, Any], before: list[list[str]], names: list[str]
+    ) -> dict[str, Any]:
+        """Return what is given by name, beside these, under these names: parameters had others before.
+
+        The names are those of parameters that stand in the same places.
+        """
+        if not self._fits:  # what stands where is not known
+            return words
+        called: dict[str, str] = {}
+        for known_as in before:
+            called.update(zip(known_as[len(args) :], names[len(args) :], strict=False))
+        renamed = {called[name]: value for name, value in words.items() if name in called}
+        return dict(**renamed, **{name: value for name, value in words.items() if name not in called})
+
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
         """Return True if the first argument of a plain call is the instance or class of the method."""
         if self._static or not args:
             return False
         twins = self.assembly.twins
-        if self._of_instance or twins.of_methods:
+        if self._of_instance or twins.of_methods or twins.has_met(args[0]):
             return True
         return any(owner is not None and isinstance(args[0], owner) for owner in twins.owners())
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from singleflight import FlightTimeout, Unchanged, current_flight, single_flight_ttl
+from singleflight import FlightDeadlock, FlightTimeout, Unchanged, current_flight, single_flight_ttl
 from singleflight.core.call import JOIN
 from singleflight.core.window import Stay
 from singleflight.testing import FakeClock, Recorder
@@ -244,6 +244,25 @@ def test_the_first_caller_fails_alone(desk):
     assert (type(first), second) == (Refused, "B")
 
 
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_who_is_told_nothing_of_its_key_does_not_wait_for_others_again(desk, in_bulk):
+    """A refused loader says nothing about a member's key: that is loaded at once, and alone."""
+    fails = [True]
+
+    def respond(items):
+        if fails:
+            fails.clear()
+            raise FlightDeadlock("it waits for itself")
+        return {item: item.upper() for item in items}
+
+    one = desk(respond, max_batch=2)
+    first = one.start(one.price, "a")
+    member = one.driver.start(one.prices, ["b"]) if in_bulk else one.driver.start(one.price, "b")
+    assert type(first.outcome()) is FlightDeadlock
+    assert member.outcome() == ({"b": "B"} if in_bulk else "B")
+    assert one.loads == ["ab", "b"]
+
+
 def test_stored_failures(desk):
     """With `failure_ttl` the error is stored for each key."""
 
@@ -478,6 +497,68 @@ def test_bad_windows_are_refused_at_decoration(options, error, said):
     with pytest.raises(error, match=f"gather: .*{said}"):
         price.bulk(lambda symbols: {}, **options)
     assert price("a") == "a"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gather": 0}, "must be more than 0 seconds; leave it out to gather nothing"),
+        ({"gather": float("inf")}, "must be finite: the first call waits for so long"),
+        (
+            {"gather": 1, "max_batch": 1},
+            "with max_batch=1 there is nothing to gather; raise it, or leave one out",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_window_is_said_in_full(options, said):
+    """And what to do instead."""
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol):
+        return symbol
+
+    with pytest.raises(ValueError, match="gather") as refused:
+        price.bulk(**options)
+    assert str(refused.value) == f"gather: {said}"
+
+
+def test_a_loader_of_the_wrong_colour_is_told_what_to_do():
+    """A twin, or a loader of the other colour."""
+
+    def plain(symbol):
+        return symbol
+
+    async def coroutine(symbol):
+        return symbol
+
+    def plain_many(symbols):
+        return {}
+
+    async def coroutine_many(symbols):
+        return {}
+
+    here = test_a_loader_of_the_wrong_colour_is_told_what_to_do.__qualname__ + ".<locals>"
+    for getter, loader, colours in [
+        (plain, coroutine_many, ("coroutine", "plain")),
+        (coroutine, plain_many, ("plain", "coroutine")),
+    ]:
+        first, second = colours
+        with pytest.raises(TypeError) as refused:
+            single_flight_ttl(ttl=60)(getter).bulk(loader, gather=1)
+        name, many = f"{here}.{getter.__name__}", f"{here}.{loader.__name__}"
+        assert str(refused.value) == (
+            f"gather: {many} is a {first} function and {name} a {second} one, so no call of {name} can run "
+            f"it; give {name} a {first} twin first, or make {many} {second}"
+        )
+    price = single_flight_ttl(ttl=60)(plain)
+    price.bulk(plain_many, gather=1)
+    with pytest.raises(ValueError, match="another") as refused:
+        price.bulk(plain_many, gather=1)
+    assert str(refused.value) == (f"gather: another plain loader of {here}.plain gathers its calls already")
+    price = single_flight_ttl(ttl=60)(coroutine)
+    price.bulk(coroutine_many, gather=1)
+    with pytest.raises(ValueError, match=r"gather: another coroutine loader of .*coroutine gathers"):
+        price.bulk(coroutine_many, gather=1)
 
 
 def test_loaders_that_cannot_gather_are_refused():

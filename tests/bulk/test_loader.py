@@ -369,6 +369,34 @@ def test_items_that_are_missing(anything, bound, words):
     assert calls == []
 
 
+@pytest.mark.parametrize("word", ["sort", "kind"])
+def test_a_loader_below_a_wrapper_may_have_names_of_its_own(word):
+    """Also where the wrapper takes others than it shows: single calls find what was loaded."""
+
+    def with_session(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function("session", *args, **kwargs)
+
+        return run
+
+    @single_flight_ttl(ttl=60)
+    @with_session
+    def get(session, symbol, kind="bid", **more):
+        raise AssertionError
+
+    def load(session, symbols, sort="bid", **more):
+        return {symbol: (session, symbol, sort, more) for symbol in symbols}
+
+    def load_alike(session, symbols, kind="bid", **more):
+        return load(session, symbols, kind, **more)
+
+    many = get.bulk(with_session(load if word == "sort" else load_alike))
+    expected = ("session", "A", "ask", {"more": 1})
+    assert many(["A"], **{word: "ask"}, more=1) == {"A": expected}
+    assert get("A", kind="ask", more=1) == expected
+
+
 def test_a_loader_of_a_function_that_was_seen_in_a_class():
     """An instance of that class comes before the items; a list of them is none, and the class may be gone."""
     get = single_flight_ttl(ttl=60)(lambda symbol: symbol.lower())

@@ -1,6 +1,7 @@
 """Windows whose callers are cancelled, interrupted, late or gone; nobody else may notice."""
 
 import asyncio
+import functools
 import os
 import pickle
 import threading
@@ -677,6 +678,73 @@ def test_class_and_static_methods():
     assert together(lambda: Account.name("A"), lambda: Account(1).name("B")) == ["a", "b"]
 
 
+class Binding:
+    """A decorator of one's own: its function is called once it is bound, and not otherwise."""
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance, owner):
+        assert owner is type(instance)
+        return functools.partial(self.__wrapped__, instance)
+
+    def __call__(self, *args):
+        raise AssertionError("it is not bound")
+
+
+class Called:
+    """An object that is called, which no class binds."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, owner, items):
+        return self.function(owner, items)
+
+
+def of_class(function):
+    """An object that is called with the class."""
+    return classmethod(Called(function))
+
+
+def of_another(function):
+    """A method that has its instance already."""
+    return Called(function).__call__
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_of_class"),
+    [
+        (lambda load: load, False),
+        (Binding, False),
+        (Called, False),
+        (of_another, False),
+        (classmethod, True),
+        (of_class, True),
+    ],
+    ids=["function", "decorator", "object", "method of another", "class method", "object of the class"],
+)
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_loader_is_bound_for_single_calls_as_its_class_would_bind_it(kind, is_of_class, bound):
+    """Through a decorator that has to be bound, too; what no class binds gets the instance first."""
+
+    def load(owner, symbols):
+        return {symbol: (owner, symbol) for symbol in symbols}
+
+    def get(self, symbol):
+        raise AssertionError
+
+    class Account:
+        price = single_flight_ttl(ttl=60)(classmethod(get) if is_of_class else get)
+        prices = price.bulk(kind(load), gather=0.001)
+
+    account = Account()
+    if is_of_class:
+        assert (account if bound else Account).price("A") == (Account, "A")
+    else:
+        assert (account.price("A") if bound else Account.price(account, "A")) == (account, "A")
+
+
 @pytest.mark.parametrize("bound", [False, True])
 def test_a_call_without_an_item_is_not_gathered(bound):
     """What is given by name to a parameter that is only known so is no item: the function is run."""
@@ -699,6 +767,251 @@ def test_a_call_without_an_item_is_not_gathered(bound):
     assert call(kind="ask") == (int(bound), "ask")
     assert loads == []
     assert call("A", kind="ask") == "bulk"
+    assert loads == [((*loads[0][0][:-1], ["A"]), "ask")]
+
+
+def passing_on(function):
+    """A decorator whose wrapper takes anything, and shows the function's parameters."""
+    if asyncio.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run(*args, **kwargs):
+            return await function(*args, **kwargs)
+
+    else:
+
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function(*args, **kwargs)
+
+    return run
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_wrapper_is_given_by_name_is_gathered(wrapped):
+    """The loader may have other names for the same parameters, as for what is given by place."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    def load(symbols, sort="bid"):
+        loads.append((sorted(symbols), sort))
+        return {symbol: (symbol, sort) for symbol in symbols}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=LONG, max_batch=3)
+    got = together(
+        lambda: price("A", "ask"),
+        lambda: price(symbol="B", kind="ask"),
+        lambda: price("C", kind="ask"),
+    )
+    assert got == [("A", "ask"), ("B", "ask"), ("C", "ask")]
+    assert together(lambda: price("A"), lambda: price(symbol="B"), lambda: price("C", "bid")) == [
+        ("A", "bid"),
+        ("B", "bid"),
+        ("C", "bid"),
+    ]
+    assert loads == [(["A", "B", "C"], "ask"), (["A", "B", "C"], "bid")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_wrapped_twin_may_have_names_of_its_own(wrapped):
+    """A call of it is gathered whatever it calls its parameters, and what comes unasked is stored."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    @price.twin
+    @passing_on
+    async def aprice(ticker, side="bid"):
+        raise AssertionError
+
+    async def load(symbols, sort="bid"):
+        loads.append((symbols, sort))
+        return {symbol: (symbol, sort) for symbol in [*symbols, "X"]}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+    assert asyncio.run(aprice(ticker="A", side="ask")) == ("A", "ask")
+    assert loads == [(["A"], "ask")]
+    assert asyncio.run(aprice(ticker="X", side="ask")) == price(symbol="X", kind="ask") == ("X", "ask")
+    assert len(loads) == 1
+
+
+def test_a_wrapped_twin_may_have_more_parameters():
+    """With a `key` that leaves them out; the loader receives what both have."""
+    loads = []
+
+    @single_flight_ttl(ttl=60, key=lambda symbol, kind="bid", session=None: (symbol, kind))
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    @price.twin
+    @passing_on
+    def other(ticker, side="bid", session=None):
+        raise AssertionError
+
+    @price.bulk(gather=0.001)
+    def prices(symbols, sort="bid"):
+        loads.append((symbols, sort))
+        return dict.fromkeys(symbols, sort)
+
+    assert other(ticker="A", side="ask") == "ask"
+    assert other("B", side="ask") == "ask"
+    assert loads == [(["A"], "ask"), (["B"], "ask")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_is_given_by_name_is_not_the_item_that_is_missing(wrapped):
+    """The function is run, and raises."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    def load(symbols, kind="bid"):
+        loads.append(symbols)
+        return {}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+    with pytest.raises(TypeError, match=r"price\(\) missing 1 required positional argument: 'symbol'"):
+        price(kind="ask")
+    assert loads == []
+
+
+def test_a_loader_that_stands_in_no_order_gets_the_words_as_they_came():
+    """Where a wrapper shows other parameters than it takes, no names are compared by place."""
+    loads = []
+
+    def with_session(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function("session", *args, **kwargs)
+
+        return run
+
+    @single_flight_ttl(ttl=60)
+    @with_session
+    def price(session, symbol, side="bid"):
+        raise AssertionError
+
+    @price.bulk(gather=0.001)
+    def prices(symbols, side="bid", kind="all"):
+        loads.append((symbols, side, kind))
+        return dict.fromkeys(symbols, side)
+
+    assert price("A", side="ask") == "ask"
+    assert loads == [(["A"], "ask", "all")]
+
+
+@pytest.mark.parametrize("kind", ["bid", "ask"])
+def test_what_can_only_be_given_by_name_tells_windows_apart(kind):
+    """In single calls and in bulk calls for one key."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    def price(symbol, *, kind):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols, *, kind):
+        loads.append((sorted(symbols), kind))
+        return dict.fromkeys(symbols, kind)
+
+    other = {"bid": "ask", "ask": "bid"}[kind]
+    got = together(
+        lambda: price("A", kind=kind),
+        lambda: prices(["A"], kind=other),
+        lambda: prices(["B"], kind=kind),
+        lambda: price("B", kind=other),
+    )
+    assert got == [kind, {"A": other}, {"B": kind}, other]
+    assert sorted(loads) == [(["A", "B"], "ask"), (["A", "B"], "bid")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_instance_that_is_given_by_name_is_not_the_item(wrapped):
+    """A wrapper takes it so; the loader receives it as it always does."""
+
+    def load(self, symbols, sort="bid"):
+        return {symbol: (self, symbol, sort) for symbol in symbols}
+
+    class Account:
+        @single_flight_ttl(ttl=60)
+        @passing_on
+        def price(self, symbol, kind="bid"):
+            raise AssertionError
+
+        prices = price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+
+    account = Account()
+    assert Account.price(self=account, symbol="A", kind="ask") == (account, "A", "ask")
+    assert Account.price(account, symbol="B") == (account, "B", "bid")
+    assert account.price(symbol="C") == (account, "C", "bid")
+
+
+@pytest.mark.parametrize("known", ["from the loader", "bound for another class", "bound by hand"])
+def test_an_instance_that_no_class_has_shown_is_not_the_item(known):
+    """A decorator above has bound the function to it, or the loader says so; what comes unasked is found."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    def price(account, symbol):
+        raise AssertionError
+
+    def load(account, symbols):
+        loads.append((account, symbols))
+        return {symbol: (account, symbol) for symbol in [*symbols, "X"]}
+
+    def load_of(self, symbols):
+        return load(self, symbols)
+
+    price.bulk(load_of if known == "from the loader" else load, gather=0.001)
+
+    class Other:
+        pass
+
+    class Account:
+        pass
+
+    account = Account()
+    if known == "from the loader":
+        call = functools.partial(price, account)
+    elif known == "bound by hand":
+        call = price.__get__(account)
+    else:
+        Other.price = Account.price = functools.partialmethod(price)
+        assert callable(Other().price)  # the first class that it is found on is known
+        call = account.price
+    assert (call("A"), call("X")) == ((account, "A"), (account, "X"))
+    assert loads == [(account, ["A"])]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_the_loader_would_be_given_twice_is_refused(wrapped):
+    """By the name that the function has for it, and by its own: the error is Python's."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid", **more):
+        raise AssertionError
+
+    def load(symbols, sort="bid", **more):
+        loads.append(symbols)
+        return {}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'sort'"):
+        price("A", kind="ask", sort="bid")
+    assert (loads, price.flights()) == ([], ())
 
 
 def test_arguments_that_cannot_be_hashed():
