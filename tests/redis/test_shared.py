@@ -15,7 +15,7 @@ from singleflight.redis.scripts import News
 from singleflight.redis.shared import SharedFunction
 from singleflight.storage.record import WeighedRecord
 
-from .passages import AWAY, PERIOD, Codec, Link
+from .passages import AWAY, PERIOD, Codec, Link, Struck
 
 OTHER = b"o" * 8
 
@@ -120,6 +120,46 @@ def test_nobody_waits_where_others_would(tier, where, monkeypatch):
     tell()
     assert tier.link.keeper.orders == [drop]
     assert tier.link.told == []
+
+
+def test_a_change_that_this_thread_is_sending_further_up_is_left_to_the_keeper(tier):
+    """A signal handler or finaliser has interrupted that, and would wait for itself."""
+    tell = tier.cut(("blue", "red"))
+    _, red = tier.link.noted
+    tier.link.taken.append(red)
+    tell()
+    assert tier.link.keeper.orders == [*tier.link.noted]
+    assert tier.link.told == []
+
+
+def test_what_an_interrupt_has_kept_from_being_told_is_left_to_the_keeper(tier):
+    """All of it, and the interrupt goes on to whoever invalidated."""
+    tell = tier.cut(("blue", "red"))
+
+    def strike(calls):
+        raise Struck
+
+    tier.link.clients.call_all = strike
+    with pytest.raises(Struck):
+        tell()
+    assert tier.link.keeper.orders[-2:] == [*tier.link.noted]
+    assert tier.link.taken == []
+
+
+def test_a_thread_waits_for_another_one_that_sends_the_same_change(tier, monkeypatch):
+    """And finds then that nothing is left to be told."""
+    slept, (drop,) = [], [tier.link.note("drop", tier, known_as(tier, "a"), key_bytes(("a",)))]
+    monkeypatch.setattr(tier.link, "takes", lambda *_: None)
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            tier.link.confirm(drop, 0)
+
+    monkeypatch.setattr(shared, "time", SimpleNamespace(sleep=sleep))
+    tier._send(drop)
+    assert slept == [0.002] * 3
+    assert (tier.link.told, tier.link.keeper.orders) == ([], [])
 
 
 def test_while_the_server_is_not_asked_it_is_not_told(tier):
