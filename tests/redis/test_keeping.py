@@ -251,6 +251,24 @@ def test_a_lease_wakes_a_thread_that_waits_for_what_comes_later(kept, monkeypatc
     assert kept.clients.sent == [[renewal(lease)]]
 
 
+def test_a_lease_does_not_wake_a_thread_that_wakes_in_time(kept, monkeypatch):
+    """It looks again for the lease that it has, and sees this one then."""
+    sleeps, wait, notified = queue.Queue(), kept.keeper._changed.wait, []
+
+    def sleep(seconds):
+        sleeps.put(len(kept.keeper._leases))  # under the lock, as above
+        return wait(seconds)
+
+    monkeypatch.setattr(kept.keeper._changed, "wait", sleep)
+    kept.lease()
+    while sleeps.get(timeout=PATIENCE) == 0:
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.keeper._changed, "notify", lambda: notified.append("notified"))
+        kept.lease()
+    assert notified == []
+
+
 def test_no_lease_is_due(kept):
     """Then nothing is sent, though some soon would be."""
     kept.lease(0.9)
