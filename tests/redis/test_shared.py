@@ -1,10 +1,12 @@
 """What the tier of one function does where something was changed here or elsewhere: no server is asked."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
 
 from singleflight import single_flight_ttl
+from singleflight.common.keys import plain
 from singleflight.fleet.claims import Claim
 from singleflight.fleet.cuts import Numbers
 from singleflight.fleet.drops import Drop
@@ -15,7 +17,7 @@ from singleflight.redis.scripts import News
 from singleflight.redis.shared import SharedFunction
 from singleflight.storage.record import WeighedRecord
 
-from .passages import AWAY, PERIOD, Codec, Link, Struck
+from .passages import AWAY, PERIOD, REFUSED, Codec, Link, Struck
 
 OTHER = b"o" * 8
 
@@ -160,6 +162,34 @@ def test_a_thread_waits_for_another_one_that_sends_the_same_change(tier, monkeyp
     tier._send(drop)
     assert slept == [0.002] * 3
     assert (tier.link.told, tier.link.keeper.orders) == ([], [])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["numbers known", "numbers unknown"])
+@pytest.mark.parametrize("where", ["thread", "task"])
+@pytest.mark.parametrize("refused", [AWAY, REFUSED], ids=["lost", "refused"])
+def test_a_server_that_does_not_say_explains_nothing(tier, where, known, refused):
+    """Whichever question it refuses: that is noted as the trouble it is."""
+    asked = []
+
+    def call_all(calls):
+        asked.append(calls)
+        if refused is AWAY:
+            raise refused
+        return [refused] * len(calls)
+
+    async def acall_all(calls):
+        return call_all(calls)
+
+    async def main():
+        return await tier.explain(("a",))
+
+    tier.link.clients = SimpleNamespace(call_all=call_all, acall_all=acall_all)
+    if not known:
+        tier.numbers.forget()
+    explained = tier.explain(("a",)) if where == "thread" else asyncio.run(main())
+    assert (explained.key, explained.would) == (plain(("a",)), "degraded")
+    assert tier.link.troubles == [(refused, PERIOD)]
+    assert (asked == [[tier.ask_numbers()]]) is not known
 
 
 def test_while_the_server_is_not_asked_it_is_not_told(tier):
