@@ -75,6 +75,12 @@ def news(kind, key=b"", number=0):
     return News(kind, b"f" * 16, key, OTHER, number)
 
 
+def test_a_function_that_is_defined_again_is_known_by_what_it_is(tier):
+    """Not by the object that stands for it: a reload and a notebook's cell make another one."""
+    assert tier.is_again(SimpleNamespace(identity="prices")) is True
+    assert tier.is_again(SimpleNamespace(identity="other")) is False
+
+
 def test_a_record_that_is_put_is_no_older_than_any(tier):
     """Nobody knows when the server was told of it: a renewal takes any value that is there."""
     record, tell = tier.put(("a",), a_record(("a",)))
