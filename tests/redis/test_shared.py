@@ -7,7 +7,7 @@ import pytest
 
 from singleflight import single_flight_ttl
 from singleflight.common.keys import plain
-from singleflight.fleet.claims import Claim
+from singleflight.fleet.claims import Claim, Release
 from singleflight.fleet.cuts import Numbers
 from singleflight.fleet.drops import Drop
 from singleflight.fleet.keybytes import key_bytes
@@ -242,6 +242,21 @@ def test_a_drop_detaches_the_flights_of_its_key(tier, monkeypatch):
     assert detached == []
     tier.heard(news("drop", ours))
     assert detached == [(tier.cache, 1), (tier.cache, 3)]
+
+
+def test_the_lease_of_a_flight_that_lost_its_key_is_released(tier):
+    """If it has one: whoever waits for it elsewhere is to go on."""
+    handed, release = [], Release(None)
+
+    def passage(renews, step):
+        claim = SimpleNamespace(renews=renews, told_off=lambda: step)
+        return SimpleNamespace(claim=claim, hand_over=handed.append)
+
+    tier.flying = {1: passage(True, release), 2: passage(False, release), 3: passage(True, None)}
+    for flight in (1, 2, 3, 4):
+        tier.unseated(flight)
+    assert handed == [release]
+    assert handed[0] is release
 
 
 def test_after_a_gap_nothing_near_is_served(tier, monkeypatch):
