@@ -237,7 +237,7 @@ class Clients:
             raise trouble_of(error) from None
 
     def identity(self) -> str | None:
-        """Return what tells this run of the server, and its role, from another; None if the user may not ask.
+        """Return what tells this run of the server, and its role, from another; None if it does not say.
 
         Raises `Trouble` if it does not answer.
         """
@@ -251,7 +251,11 @@ class Clients:
                 raise trouble from None
             return None
         runs = [info] if "run_id" in info else info.values()
-        return " ".join(sorted(f"{each['run_id']} {each['role']}" for each in runs))
+        try:
+            said = sorted(f"{each['run_id']} {each['role']}" for each in runs)
+        except (KeyError, TypeError):  # a server that only speaks as Redis does
+            return None
+        return " ".join(said) or None
 
     def missing(self, prefix: str, channels: Sequence[bytes]) -> list[str]:
         """Return the rights that the user lacks, each as an ACL rule would grant it. Raises `Trouble`."""

@@ -115,7 +115,7 @@ class Keeper:
         self._flushes: list[Callable[[], object]] = []  # called when nothing is left
         self._nudged = False
         self._held_at = -math.inf  # when the last lease was given to `hold`; not guarded
-        self._asleep = False  # the thread has no time at which it wakes by itself
+        self._asleep = False  # the thread does not wake by itself within a third of a lease
         self._thread: threading.Thread | None = None
         self._stopped = False
         self._identity: str | None = ""  # of the server; None: it does not say. The thread's alone
@@ -131,7 +131,7 @@ class Keeper:
         lease.renewed = self._held_at = time.monotonic()
         with self._changed:
             self._leases[lease] = None
-            self._wake(self._asleep)  # else it sees this one in time: it wakes at least once a third
+            self._wake(self._asleep)  # else it sees this one in time: it wakes within a third
 
     def let_go(self, lease: Lease) -> None:
         """Renew it no more; harmless if it was not held. Call it before the flight's end is told."""
@@ -171,8 +171,7 @@ class Keeper:
             self._changed.notify()
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout)
-        for order in orders:
-            order.done(Trouble(Kind.AWAY, "the store is closed"))
+        _not_sent(orders, Trouble(Kind.AWAY, "the store is closed"))
 
     def after_fork(self) -> None:
         """Forget thread, leases and orders, in a forked child: they are its parent's."""
@@ -222,7 +221,7 @@ class Keeper:
                 if end <= now or self._orders or self._nudged:
                     orders, self._orders, self._nudged = self._orders, [], False
                     return probe_at, self._due(now), orders
-                self._asleep = end == math.inf
+                self._asleep = end - now > self._third
                 self._changed.wait(min(end - now, _LONGEST_SLEEP))
                 self._asleep = False
 
@@ -243,14 +242,17 @@ class Keeper:
     def _work(self, probe_at: float | None, leases: list[Lease], orders: list[Order]) -> None:
         if probe_at is None:
             if leases:
-                self._renew(leases)
+                try:
+                    self._renew(leases)
+                except Exception as error:
+                    _not_sent(orders, trouble_of(error))
+                    raise
             self._send(orders)
             again_at = self._duties.again_at()
             if again_at is not None and again_at <= time.monotonic():
                 self._send(self._duties.again())
             return
-        for order in orders:  # what must arrive is owed
-            order.done(Trouble(Kind.AWAY, "the server was lost"))
+        _not_sent(orders, Trouble(Kind.AWAY, "the server was lost"))  # what must arrive is owed
         if probe_at <= time.monotonic():
             self._probe()
 
@@ -324,3 +326,9 @@ class Keeper:
         if rings and not self._duties.pending():
             for ring in rings:
                 ring()
+
+
+def _not_sent(orders: Sequence[Order], trouble: Trouble) -> None:
+    """Tell the owners of some orders why they are not sent."""
+    for order in orders:
+        order.done(trouble)

@@ -257,6 +257,14 @@ def test_one_of_several_calls_that_is_one():
     assert caught.value.kind is Kind.AWAY
 
 
+def test_whether_it_is_asked_inside_of_a_section():
+    """A handler that interrupts a section waits for nobody."""
+    clients, _ = made(Server)
+    assert clients.is_owned() is False
+    with clients._lock:
+        assert clients.is_owned() is True
+
+
 # -- tasks ---------------------------------------------------------------------------------------------
 
 
@@ -417,6 +425,22 @@ def test_which_runs_of_a_cluster_answer():
     clients, told = made(Cluster, runs)
     assert clients.identity() == "r1 master r2 master"
     assert told.done == [(("INFO", "server", "replication"), {"target_nodes": "primaries"})]
+
+
+@pytest.mark.parametrize(
+    ("kind", "info"),
+    [
+        (Server, {"redis_version": "7.4.0", "role": "master"}),
+        (Server, {"run_id": "r1"}),
+        (Server, {"redis_version": "7.4.0", "db0": {"keys": 1}}),
+        (Server, {}),
+        (Cluster, {"a": {"run_id": "r1", "role": "master"}, "b": {"role": "master"}}),
+    ],
+)
+def test_a_server_that_has_no_runs(kind, info):
+    """One that only speaks as Redis does may say nothing of them: that is no trouble."""
+    clients, _ = made(kind, info)
+    assert clients.identity() is None
 
 
 def test_a_server_that_does_not_say():

@@ -177,6 +177,17 @@ def test_a_batch_that_is_lost(kept):
     assert kept.duties.told == [AWAY]
 
 
+def test_orders_that_come_with_a_renewal_that_fails(kept):
+    """They are told that they are not sent: nobody else would tell them."""
+    with kept.keeper._changed:
+        lease, (order, reply) = kept.lease(2.0), kept.order()
+        kept.clients.replies = [AWAY]
+        kept.keeper.hand_over(order)
+    assert reply() is AWAY
+    kept.round()
+    assert (kept.clients.sent, kept.duties.told) == ([[renewal(lease)]], [AWAY])
+
+
 def test_what_is_to_be_told_again(kept):
     """When its time has come, and after what was ordered."""
     again, again_reply = kept.order("again")
@@ -220,6 +231,42 @@ def test_a_lease_wakes_a_thread_that_waits_for_nothing(kept):
     lease = kept.lease(2.0)
     wait_until(lambda: kept.clients.sent, PATIENCE)  # less than what it sleeps at most
     assert kept.clients.sent == [[renewal(lease)]]
+
+
+def test_a_lease_wakes_a_thread_that_waits_for_what_comes_later(kept, monkeypatch):
+    """What is to be told again, or a probe, may be due when the lease has long ended."""
+    sleeps, wait = threading.Event(), kept.keeper._changed.wait
+
+    def sleep(seconds):
+        if kept.duties.at_again is not None:
+            sleeps.set()  # under the lock: whoever takes it next finds the thread waiting
+        return wait(seconds)
+
+    monkeypatch.setattr(kept.keeper._changed, "wait", sleep)
+    kept.duties.at_again = time.monotonic() + 10_000
+    kept.keeper.nudge()
+    assert sleeps.wait(PATIENCE)
+    lease = kept.lease(2.0)
+    wait_until(lambda: kept.clients.sent, PATIENCE)
+    assert kept.clients.sent == [[renewal(lease)]]
+
+
+def test_a_lease_does_not_wake_a_thread_that_wakes_in_time(kept, monkeypatch):
+    """It looks again for the lease that it has, and sees this one then."""
+    sleeps, wait, notified = queue.Queue(), kept.keeper._changed.wait, []
+
+    def sleep(seconds):
+        sleeps.put(len(kept.keeper._leases))  # under the lock, as above
+        return wait(seconds)
+
+    monkeypatch.setattr(kept.keeper._changed, "wait", sleep)
+    kept.lease()
+    while sleeps.get(timeout=PATIENCE) == 0:
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.keeper._changed, "notify", lambda: notified.append("notified"))
+        kept.lease()
+    assert notified == []
 
 
 def test_no_lease_is_due(kept):
@@ -476,3 +523,10 @@ def test_a_flush_waits_for_what_is_not_yet_sent(kept):
     kept.keeper._orders.clear()
     kept.keeper._tell_flushes()
     assert rung == [1]
+
+
+def test_whether_it_is_asked_inside_of_a_section(kept):
+    """A handler that interrupts a section waits for nobody."""
+    assert kept.keeper.is_owned() is False
+    with kept.keeper._changed:
+        assert kept.keeper.is_owned() is True

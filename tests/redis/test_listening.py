@@ -166,6 +166,30 @@ def test_a_thread_that_cannot_start(listening, monkeypatch):
     assert here.bus.ready(PATIENCE)
 
 
+def test_a_thread_waits_no_longer_than_it_is_told(listening):
+    """The first attempt to connect goes on meanwhile, and may take much longer."""
+    here, may = listening(), threading.Event()
+
+    def subscribe(channels):
+        assert may.wait(PATIENCE)
+        here.attempts.append(CONFIRMED)
+        return Listening.subscribe(here, channels)
+
+    here.subscribe = subscribe
+    assert not here.bus.ready(0.0)
+    assert not here.bus._tried.is_set()
+    may.set()
+    assert here.bus.ready(PATIENCE)
+
+
+def test_whether_it_is_asked_inside_of_a_section(listening):
+    """A handler that interrupts a section waits for nobody."""
+    here = listening()
+    assert here.bus.is_owned() is False
+    with here.bus._starting:
+        assert here.bus.is_owned() is True
+
+
 def test_on_its_own_thread_nothing_is_heard(listening):
     """Whoever waits there would wait in vain."""
     here, heard = listening([*CONFIRMED, ("message", ALL, NEWS)]), []

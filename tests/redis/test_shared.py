@@ -1,11 +1,13 @@
 """What the tier of one function does where something was changed here or elsewhere: no server is asked."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
 
 from singleflight import single_flight_ttl
-from singleflight.fleet.claims import Claim
+from singleflight.common.keys import plain
+from singleflight.fleet.claims import Claim, Release
 from singleflight.fleet.cuts import Numbers
 from singleflight.fleet.drops import Drop
 from singleflight.fleet.keybytes import key_bytes
@@ -15,7 +17,7 @@ from singleflight.redis.scripts import News
 from singleflight.redis.shared import SharedFunction
 from singleflight.storage.record import WeighedRecord
 
-from .passages import AWAY, PERIOD, Codec, Link
+from .passages import AWAY, PERIOD, REFUSED, Codec, Link, Struck
 
 OTHER = b"o" * 8
 
@@ -73,6 +75,12 @@ def news(kind, key=b"", number=0):
     return News(kind, b"f" * 16, key, OTHER, number)
 
 
+def test_a_function_that_is_defined_again_is_known_by_what_it_is(tier):
+    """Not by the object that stands for it: a reload and a notebook's cell make another one."""
+    assert tier.is_again(SimpleNamespace(identity="prices")) is True
+    assert tier.is_again(SimpleNamespace(identity="other")) is False
+
+
 def test_a_record_that_is_put_is_no_older_than_any(tier):
     """Nobody knows when the server was told of it: a renewal takes any value that is there."""
     record, tell = tier.put(("a",), a_record(("a",)))
@@ -122,6 +130,74 @@ def test_nobody_waits_where_others_would(tier, where, monkeypatch):
     assert tier.link.told == []
 
 
+def test_a_change_that_this_thread_is_sending_further_up_is_left_to_the_keeper(tier):
+    """A signal handler or finaliser has interrupted that, and would wait for itself."""
+    tell = tier.cut(("blue", "red"))
+    _, red = tier.link.noted
+    tier.link.taken.append(red)
+    tell()
+    assert tier.link.keeper.orders == [*tier.link.noted]
+    assert tier.link.told == []
+
+
+def test_what_an_interrupt_has_kept_from_being_told_is_left_to_the_keeper(tier):
+    """All of it, and the interrupt goes on to whoever invalidated."""
+    tell = tier.cut(("blue", "red"))
+
+    def strike(calls):
+        raise Struck
+
+    tier.link.clients.call_all = strike
+    with pytest.raises(Struck):
+        tell()
+    assert tier.link.keeper.orders[-2:] == [*tier.link.noted]
+    assert tier.link.taken == []
+
+
+def test_a_thread_waits_for_another_one_that_sends_the_same_change(tier, monkeypatch):
+    """And finds then that nothing is left to be told."""
+    slept, (drop,) = [], [tier.link.note("drop", tier, known_as(tier, "a"), key_bytes(("a",)))]
+    monkeypatch.setattr(tier.link, "takes", lambda *_: None)
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            tier.link.confirm(drop, 0)
+
+    monkeypatch.setattr(shared, "time", SimpleNamespace(sleep=sleep))
+    tier._send(drop)
+    assert slept == [0.002] * 3
+    assert (tier.link.told, tier.link.keeper.orders) == ([], [])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["numbers known", "numbers unknown"])
+@pytest.mark.parametrize("where", ["thread", "task"])
+@pytest.mark.parametrize("refused", [AWAY, REFUSED], ids=["lost", "refused"])
+def test_a_server_that_does_not_say_explains_nothing(tier, where, known, refused):
+    """Whichever question it refuses: that is noted as the trouble it is."""
+    asked = []
+
+    def call_all(calls):
+        asked.append(calls)
+        if refused is AWAY:
+            raise refused
+        return [refused] * len(calls)
+
+    async def acall_all(calls):
+        return call_all(calls)
+
+    async def main():
+        return await tier.explain(("a",))
+
+    tier.link.clients = SimpleNamespace(call_all=call_all, acall_all=acall_all)
+    if not known:
+        tier.numbers.forget()
+    explained = tier.explain(("a",)) if where == "thread" else asyncio.run(main())
+    assert (explained.key, explained.would) == (plain(("a",)), "degraded")
+    assert tier.link.troubles == [(refused, PERIOD)]
+    assert (asked == [[tier.ask_numbers()]]) is not known
+
+
 def test_while_the_server_is_not_asked_it_is_not_told(tier):
     """Nor where it is lost: what is noted is told when it is back."""
     tier.link.connected = None
@@ -166,6 +242,21 @@ def test_a_drop_detaches_the_flights_of_its_key(tier, monkeypatch):
     assert detached == []
     tier.heard(news("drop", ours))
     assert detached == [(tier.cache, 1), (tier.cache, 3)]
+
+
+def test_the_lease_of_a_flight_that_lost_its_key_is_released(tier):
+    """If it has one: whoever waits for it elsewhere is to go on."""
+    handed, release = [], Release(None)
+
+    def passage(renews, step):
+        claim = SimpleNamespace(renews=renews, told_off=lambda: step)
+        return SimpleNamespace(claim=claim, hand_over=handed.append)
+
+    tier.flying = {1: passage(True, release), 2: passage(False, release), 3: passage(True, None)}
+    for flight in (1, 2, 3, 4):
+        tier.unseated(flight)
+    assert handed == [release]
+    assert handed[0] is release
 
 
 def test_after_a_gap_nothing_near_is_served(tier, monkeypatch):
