@@ -417,6 +417,32 @@ def test_calls_on_an_instance_that_go_by_their_spelling_are_the_instances():
     assert Account.price_of.cache_info().currsize == 0
 
 
+@pytest.mark.parametrize("typed", [False, True])
+def test_calls_that_name_the_instance_and_go_by_their_spelling_are_the_instances(typed):
+    """`Account.price_of(self=account)` with an argument that a wrapper shows nothing of."""
+
+    def price(self, symbol="A"):
+        raise AssertionError
+
+    class Account:
+        price_of = single_flight_ttl(ttl=60, typed=typed)(
+            functools.wraps(price)(lambda *args, **kwargs: (len(args), *kwargs))
+        )
+
+    mine, yours = Account(), Account()
+    for account in (mine, yours):
+        assert Account.price_of(self=account, day=1) == (0, "self", "day")
+        assert Account.price_of(day=1, self=account) == (0, "self", "day")
+        assert Account.price_of(account, day=1) == account.price_of(day=1) == (1, "day")
+    assert Account.price_of.stats().calls == 4
+    mine.price_of.clear()
+    assert Account.price_of.entry(self=mine, day=1) is None
+    assert Account.price_of.entry(self=yours, day=1).value == (0, "self", "day")
+    del account, yours
+    gc.collect()
+    assert Account.price_of.cache_info().currsize == 0
+
+
 def test_named_arguments_count_where_the_instance_is_collected_below_a_wrapper():
     """They have their place in the key, and their defaults are filled in."""
 
