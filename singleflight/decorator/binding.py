@@ -83,8 +83,9 @@ class Binder:
         place = len(args) - 1
         if place >= len(self._defaults):
             return False
+        defaults = self._defaults[place]
         try:
-            return args[place] in self._defaults[place]
+            return args[place] in defaults
         except Exception as error:  # it cannot be hashed, so it cannot be part of a key either
             check_room(error)
             return False
