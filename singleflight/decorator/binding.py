@@ -96,12 +96,10 @@ class Binder:
 
     def spell_owned(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         """The same where the first argument may stand for an instance, which is to come first then."""
-        if _has_instance(args):
-            return _spelt((args[0], args[1:]), kwargs, self._owned_length)
-        named = kwargs.get(self.first)  # type: ignore[arg-type]
-        if type(named) is InstanceKey:
-            return _spelt((named, args), kwargs, self._owned_length)
-        return self.spell(args, kwargs)
+        owner = args[0] if args else kwargs.get(self.first)  # type: ignore[arg-type]
+        if type(owner) is not InstanceKey:
+            return self.spell(args, kwargs)
+        return _spelt((owner, args[1:]), kwargs, self._owned_length)
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call under the names that an error tells."""
