@@ -227,6 +227,17 @@ def test_binding_by_hand_changes_no_plain_call():
     assert function.entry("a").key == ("a",)
 
 
+def test_the_controls_of_what_is_bound_by_hand_know_its_instance():
+    """`function.__get__(instance)` has the entries of its own calls, which no plain call has."""
+    function, instance = make(), Owner()
+    bound = function.__get__(instance)
+    value = bound()
+    assert bound.entry().value is value
+    assert function.entry(instance) is None
+    assert bound.invalidate()
+    assert bound() is not value
+
+
 def test_functions_decorated_twice_are_bound_throughout():
     """Two of ours, one above the other: each with its own entries, neither keeping the instance."""
 
