@@ -234,6 +234,7 @@ def test_the_controls_of_what_is_bound_by_hand_know_its_instance():
     value = bound()
     assert bound.entry().value is value
     assert function.entry(instance) is None
+    assert function(instance) is not value
     assert bound.invalidate()
     assert bound() is not value
 
@@ -267,6 +268,31 @@ def test_what_python_does_not_bind_is_not_bound():
 
     assert Body().length("abc") == 3
     assert Body().adder(1) == Body.adder(1) == [1]
+
+
+def test_a_function_without_a_parameter_for_an_instance_is_given_none():
+    """It is called on the instance as on the class, wrapped or not."""
+
+    def named(*, number=1):
+        return number
+
+    class Body:
+        plain = single_flight_ttl(ttl=60)(named)
+        wrapped = single_flight_ttl(ttl=60)(functools.wraps(named)(lambda **kwargs: sorted(kwargs)))
+
+    assert Body().plain() == Body.plain() == 1
+    assert Body().wrapped(number=2) == Body.wrapped(number=2) == ["number"]
+
+
+def test_what_wraps_a_function_without_parameters_is_given_the_instance():
+    """It may take another call than it shows: it is called as it is undecorated."""
+
+    class Body:
+        cached = single_flight_ttl(ttl=60)(functools.lru_cache(lambda: 1))
+
+    assert Body.cached() == 1
+    with pytest.raises(TypeError, match="1 was given"):
+        Body().cached()
 
 
 def test_builtins_without_a_signature_take_a_key():

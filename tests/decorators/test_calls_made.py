@@ -451,6 +451,14 @@ def test_a_call_that_does_not_fit_is_none_of_those_that_do():
         assert fetch(*spelling[0]) == spelling[0]
 
 
+@pytest.mark.parametrize("typed", [False, True])
+def test_the_types_of_arguments_that_do_not_fit_count_only_if_asked_for(typed):
+    """`1` and `1.0` are one key by its spelling, too, unless keys are typed."""
+    get = single_flight_ttl(ttl=60, typed=typed)(functools.wraps(lambda a: a)(lambda *args: args))
+    assert get(1, 2) == get(1.0, 2)
+    assert get.stats().calls == (2 if typed else 1)
+
+
 def test_a_call_on_an_instance_that_does_not_fit_is_none_of_those_that_do():
     """Nor is it one of those that look like its spelling with the instance in front."""
 
