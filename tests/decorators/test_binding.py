@@ -295,6 +295,31 @@ def test_what_wraps_a_function_without_parameters_is_given_the_instance():
         Body().cached()
 
 
+def test_a_callable_object_that_binds_itself_is_given_the_instance_if_it_takes_one():
+    """Its `__get__` is asked, as Python asks it."""
+
+    class Binding:
+        def __get__(self, instance, owner=None):
+            return self if instance is None else functools.partial(self, instance)
+
+    class Symbol(Binding):
+        def __call__(self, account, symbol="A"):
+            return [account, symbol]
+
+    class Nothing(Binding):
+        def __call__(self):
+            return 1
+
+    class Body:
+        symbol = single_flight_ttl(ttl=60)(Symbol())
+        nothing = single_flight_ttl(ttl=60)(Nothing())
+
+    one, two = Body(), Body()
+    assert (one.symbol("B"), two.symbol("B")) == ([one, "B"], [two, "B"])
+    assert Body.symbol(one, "B") is one.symbol(symbol="B") is one.symbol("B")
+    assert one.nothing() == Body.nothing() == 1
+
+
 def test_builtins_without_a_signature_take_a_key():
     """A key is not held against parameters that nobody knows."""
     largest = single_flight_ttl(ttl=60, key=lambda *values: values)(max)
