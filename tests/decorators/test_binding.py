@@ -227,9 +227,11 @@ def test_binding_by_hand_changes_no_plain_call():
     assert function.entry("a").key == ("a",)
 
 
-def test_the_controls_of_what_is_bound_by_hand_know_its_instance():
+@pytest.mark.parametrize("starred", [False, True])
+def test_the_controls_of_what_is_bound_by_hand_know_its_instance(starred):
     """`function.__get__(instance)` has the entries of its own calls, which no plain call has."""
-    function, instance = make(), Owner()
+    instance = Owner()
+    function = single_flight_ttl(ttl=60)(lambda owner, *rest: Value()) if starred else make()
     bound = function.__get__(instance)
     value = bound()
     assert bound.entry().value is value
