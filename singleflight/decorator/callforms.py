@@ -199,7 +199,7 @@ class CallForms:
 
     def _compiled(self, text: str) -> types.FunctionType:
         code = code_of(text).replace(co_name=self._name, co_qualname=self._qualname)
-        return types.FunctionType(code, self.namespace, self._name)
+        return types.FunctionType(code, self.namespace)
 
     def _exact(self, text: str) -> types.FunctionType:
         made = self._compiled(text)
