@@ -10,13 +10,13 @@ import inspect
 import linecache
 import types
 import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import lru_cache
 from itertools import count
 from typing import Any
 
 from ..common.frames import MARK
-from ..common.keys import InstanceKey
+from ..common.keys import InstanceKey, check_room
 from .parameters import Parameters
 
 __all__ = ["Binder", "Shape", "code_of", "header", "shapes_of", "with_defaults"]
@@ -25,14 +25,7 @@ Shape = tuple[str, Any, bool]  # a parameter's name and kind, and whether it has
 _PLACED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class _LeftOut:
-    """Stands in a compiled parameter list for what has no default."""
-
-    def __repr__(self) -> str:
-        return "<left out>"
-
-
-_LEFT_OUT = _LeftOut()
+_LEFT_OUT = object()  # stands in a compiled parameter list for what has no default
 
 
 class Binder:
@@ -53,18 +46,16 @@ class Binder:
         shown = signature.parameters.values()
         shapes = shapes_of(signature)
         placed = [p for p in shown if p.kind in _PLACED]
-        self.first: str | None = None  # the name under which the first argument may be given
-        if placed and placed[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            self.first = placed[0].name
+        by_name = bool(placed) and placed[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        self.first: str | None = placed[0].name if by_name else None  # if the first may be given so
         self.bind: Callable[..., Any] = _compiled(signature, shapes, own_key)
         self._length = self._owned_length = len(shapes)
         self.bind_owned: Callable[..., Any] = self.bind
-        self._bind_instance: Callable[..., Any] = self.bind
         if not placed:  # the instance is the first of `*args`, and has a place of its own in the key
-            owner = inspect.Parameter("_sf_owner", inspect.Parameter.POSITIONAL_ONLY, default=None)
+            owner = inspect.Parameter("_sf_owner", inspect.Parameter.POSITIONAL_ONLY)
             owned = inspect.Signature([owner, *shown])
             self.bind_owned = self._bind_collected
-            self._bind_instance = _compiled(owned, shapes_of(owned), own_key)
+            self._bind_instance: Callable[..., Any] = _compiled(owned, shapes_of(owned))
             self._owned_length += 1
         starred = any(p.kind is p.VAR_POSITIONAL for p in shown)
         optional = [p for p in placed if p.default is not p.empty]
@@ -92,9 +83,11 @@ class Binder:
         place = len(args) - 1
         if place >= len(self._defaults):
             return False
+        defaults = self._defaults[place]
         try:
-            return args[place] in self._defaults[place]
-        except TypeError:  # it cannot be hashed, so it cannot be part of a key either
+            return args[place] in defaults
+        except Exception as error:  # it cannot be hashed, so it cannot be part of a key either
+            check_room(error)
             return False
 
     def spell(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
@@ -103,9 +96,10 @@ class Binder:
 
     def spell_owned(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         """The same where the first argument may stand for an instance, which is to come first then."""
-        if not _has_instance(args):
+        owner = args[0] if args else kwargs.get(self.first)  # type: ignore[arg-type]
+        if type(owner) is not InstanceKey:
             return self.spell(args, kwargs)
-        return _spelt((args[0], args[1:]), kwargs, self._owned_length)
+        return _spelt((owner, args[1:]), kwargs, self._owned_length)
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call under the names that an error tells."""
@@ -129,18 +123,18 @@ def shapes_of(signature: inspect.Signature) -> tuple[Shape, ...]:
     return tuple((p.name, p.kind, p.default is not p.empty) for p in signature.parameters.values())
 
 
-def header(shapes: tuple[Shape, ...]) -> str:
-    """The parameter list; a default is written as None and filled in by the function object."""
+def header(shapes: Collection[Shape]) -> str:
+    """The parameter list, without the defaults, which the function object fills in."""
     kinds = inspect.Parameter
     parts = []
     slash = sum(kind is kinds.POSITIONAL_ONLY for _, kind, _ in shapes)
     star = any(kind is kinds.VAR_POSITIONAL for _, kind, _ in shapes)
-    for name, kind, has_default in shapes:
+    for name, kind, _ in shapes:
         if kind is kinds.KEYWORD_ONLY and not star:
             parts.append("*")
             star = True
         stars = {kinds.VAR_POSITIONAL: "*", kinds.VAR_KEYWORD: "**"}.get(kind, "")
-        parts.append(f"{stars}{name}{'=None' if has_default else ''}")
+        parts.append(stars + name)
     if slash:
         parts.insert(slash, "/")
     return ", ".join(parts)
@@ -177,7 +171,7 @@ _numbers = count(1)
 
 
 def _spelt(parts: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> Hashable:
-    key = (*parts, tuple(sorted(kwargs.items())) if kwargs else ())
+    key = (*parts, tuple(sorted(kwargs.items())))
     return (*key, ()) if len(key) == length else key
 
 
@@ -189,15 +183,16 @@ def _has_instance(args: tuple[Any, ...]) -> bool:
 def _alone(default: Any) -> frozenset[Any]:
     """What equals a default; nothing does where it cannot be hashed."""
     try:
-        return frozenset() if default is inspect.Parameter.empty else frozenset((default,))
-    except TypeError:
+        return frozenset((default,))
+    except Exception:  # of whatever kind: a writable memoryview raises ValueError
         return frozenset()
 
 
-def _compiled(signature: inspect.Signature, shapes: tuple[Shape, ...], own_key: bool) -> types.FunctionType:
-    code = code_of(_text(shapes, own_key)).replace(co_name="bind")  # a copy: the first goes with its lines
-    namespace = {"__builtins__": {}, "_sf_left_out": _LEFT_OUT, "_sf_tuple": tuple, "_sf_sorted": sorted}
-    made = types.FunctionType(code, namespace, "bind")
+def _compiled(
+    signature: inspect.Signature, shapes: tuple[Shape, ...], own_key: bool = False
+) -> types.FunctionType:
+    code = code_of(_text(shapes, own_key)).replace()  # a copy: the first goes with its lines
+    made = types.FunctionType(code, {"_sf_left_out": _LEFT_OUT, "_sf_tuple": tuple, "_sf_sorted": sorted})
     with_defaults(made, signature.parameters.values(), _LEFT_OUT)
     return made
 
@@ -219,7 +214,7 @@ def _text(shapes: tuple[Shape, ...], own_key: bool) -> str:
         for name, kind, given in shapes
         if not given and kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
     ]
-    taken = [(name, kind, kind in _PLACED or kind is kinds.KEYWORD_ONLY) for name, kind, _ in shapes]
+    taken = list(shapes)
     if starred is None:
         taken.insert(len(placed), ("_sf_rest", kinds.VAR_POSITIONAL, False))
         unfit.append("_sf_rest")
@@ -235,7 +230,7 @@ def _text(shapes: tuple[Shape, ...], own_key: bool) -> str:
         if extra:
             parts.append(f"_sf_tuple(_sf_sorted({extra}.items())) if {extra} else ()")
         answer = _tuple(parts)
-    lines = [f"def bind({header(tuple(taken))}):"]
+    lines = [f"def bind({header(taken)}):"]
     if unfit:
         lines += [f"    if {' or '.join(unfit)}:", "        return None"]
     return "\n".join([*lines, f"    return {answer}"]) + "\n"

@@ -174,7 +174,7 @@ class CallForms:
 
     def function(self, by_instance: bool, seeks: bool = False) -> types.FunctionType:
         """For plain calls; by instance: the first argument may be one; seeks: `seek` is asked first."""
-        return self._make(self._hit, "first" if by_instance else "", bound=False, seeks=seeks)
+        return self._make(self._hit, "first" if by_instance else "", seeks=seeks)
 
     def method(self) -> types.FunctionType:
         """For calls on a bound object, which is the first argument and whose `__self__` replaces it."""
@@ -182,13 +182,15 @@ class CallForms:
 
     def split(self, by_instance: bool, bound: bool) -> types.FunctionType:
         """For the control surface: returns key, args and kwargs of a plain or bound call."""
-        return self._make(_SPLIT, "meet" if bound else "first" if by_instance else "", bound=False)
+        return self._make(_SPLIT, "meet" if bound else "first" if by_instance else "")
 
     def arguments(self) -> types.FunctionType:
         """For bulk loaders: returns args and kwargs of a call, in their canonical form."""
-        return self._make(_ARGUMENTS, "", bound=False)
+        return self._make(_ARGUMENTS)
 
-    def _make(self, body: str, meet: str, bound: bool, seeks: bool = False) -> types.FunctionType:
+    def _make(
+        self, body: str, meet: str = "", bound: bool = False, seeks: bool = False
+    ) -> types.FunctionType:
         waits = self._coroutine and body is self._hit
         meet = meet if self._form.owned else ""
         if self._binder is not None:
@@ -197,7 +199,7 @@ class CallForms:
 
     def _compiled(self, text: str) -> types.FunctionType:
         code = code_of(text).replace(co_name=self._name, co_qualname=self._qualname)
-        return types.FunctionType(code, self.namespace, self._name)
+        return types.FunctionType(code, self.namespace)
 
     def _exact(self, text: str) -> types.FunctionType:
         made = self._compiled(text)
@@ -209,7 +211,7 @@ class CallForms:
         guard, form, make = "", self._form, "_sf_make_key"
         if form.by_name:  # a function makes the key that has the parameters shown
             make += f"_{meet}"
-            self.namespace[make] = self._exact(_text(self._shapes, _KEY, meet, form, False, False))
+            self.namespace[make] = self._exact(_text(self._shapes, _KEY, meet, form))
             meet = ""
         if binder.guarded:
             spelt = "_sf_spelt" if meet else "args"
@@ -240,8 +242,8 @@ def _text(
     body: str,
     meet: str,
     form: KeyForm,
-    bound: bool,
-    waits: bool,
+    bound: bool = False,
+    waits: bool = False,
     seeks: bool = False,
 ) -> str:
     """The source of one call form for parameters of these names and kinds."""

@@ -243,6 +243,20 @@ def test_the_environment_switches_off(driver, monkeypatch):
     assert fetch.stats().entries == 0
 
 
+@pytest.mark.parametrize("word", ["", "0", "False"])
+def test_the_environment_may_say_no(driver, monkeypatch, word):
+    """SINGLEFLIGHT_DISABLED=0 is as if it was not set."""
+    monkeypatch.setenv("SINGLEFLIGHT_DISABLED", word)
+    calls = itertools.count(1)
+
+    async def fetch():
+        return next(calls)
+
+    fetch = driver.decorate(fetch)
+    assert [driver.call(fetch) for _ in range(4)] == [1] * 4
+    assert fetch.stats().calls == 1
+
+
 def test_events_tell_the_story_in_order(driver):
     """fetch, then the waits, then land and the shares; later a hit; the numbers have no gap."""
     seen, gate = Recorder(), driver.gate()

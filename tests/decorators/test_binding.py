@@ -227,6 +227,20 @@ def test_binding_by_hand_changes_no_plain_call():
     assert function.entry("a").key == ("a",)
 
 
+@pytest.mark.parametrize("starred", [False, True])
+def test_the_controls_of_what_is_bound_by_hand_know_its_instance(starred):
+    """`function.__get__(instance)` has the entries of its own calls, which no plain call has."""
+    instance = Owner()
+    function = single_flight_ttl(ttl=60)(lambda owner, *rest: Value()) if starred else make()
+    bound = function.__get__(instance)
+    value = bound()
+    assert bound.entry().value is value
+    assert function.entry(instance) is None
+    assert function(instance) is not value
+    assert bound.invalidate()
+    assert bound() is not value
+
+
 def test_functions_decorated_twice_are_bound_throughout():
     """Two of ours, one above the other: each with its own entries, neither keeping the instance."""
 
@@ -256,6 +270,56 @@ def test_what_python_does_not_bind_is_not_bound():
 
     assert Body().length("abc") == 3
     assert Body().adder(1) == Body.adder(1) == [1]
+
+
+def test_a_function_without_a_parameter_for_an_instance_is_given_none():
+    """It is called on the instance as on the class, wrapped or not."""
+
+    def named(*, number=1):
+        return number
+
+    class Body:
+        plain = single_flight_ttl(ttl=60)(named)
+        wrapped = single_flight_ttl(ttl=60)(functools.wraps(named)(lambda **kwargs: sorted(kwargs)))
+
+    assert Body().plain() == Body.plain() == 1
+    assert Body().wrapped(number=2) == Body.wrapped(number=2) == ["number"]
+
+
+def test_what_wraps_a_function_without_parameters_is_given_the_instance():
+    """It may take another call than it shows: it is called as it is undecorated."""
+
+    class Body:
+        cached = single_flight_ttl(ttl=60)(functools.lru_cache(lambda: 1))
+
+    assert Body.cached() == 1
+    with pytest.raises(TypeError, match="1 was given"):
+        Body().cached()
+
+
+def test_a_callable_object_that_binds_itself_is_given_the_instance_if_it_takes_one():
+    """Its `__get__` is asked, as Python asks it."""
+
+    class Binding:
+        def __get__(self, instance, owner=None):
+            return self if instance is None else functools.partial(self, instance)
+
+    class Symbol(Binding):
+        def __call__(self, account, symbol="A"):
+            return [account, symbol]
+
+    class Nothing(Binding):
+        def __call__(self):
+            return 1
+
+    class Body:
+        symbol = single_flight_ttl(ttl=60)(Symbol())
+        nothing = single_flight_ttl(ttl=60)(Nothing())
+
+    one, two = Body(), Body()
+    assert (one.symbol("B"), two.symbol("B")) == ([one, "B"], [two, "B"])
+    assert Body.symbol(one, "B") is one.symbol(symbol="B") is one.symbol("B")
+    assert one.nothing() == Body.nothing() == 1
 
 
 def test_builtins_without_a_signature_take_a_key():

@@ -11,6 +11,7 @@ import pytest
 import wrapt
 
 from singleflight import single_flight_ttl
+from singleflight.decorator import binding
 from singleflight.testing import FakeClock
 
 
@@ -358,6 +359,20 @@ def test_moved_defaults_never_make_two_calls_one(injector, key):
         assert page(*args, **kwargs) == plain(*args, **kwargs)
 
 
+@pytest.mark.parametrize("injector", INJECTORS)
+def test_a_default_moved_into_what_is_collected_never_makes_two_calls_one(injector):
+    """Behind an argument that is put in front the one default's value is the first of `*args`."""
+
+    @single_flight_ttl(ttl=60)
+    @injector
+    def load(session="none", *rest):
+        return session, rest
+
+    assert load() == ("session", ())
+    assert load("none") == ("session", ("none",))
+    assert load.stats().calls == 2
+
+
 def test_an_argument_may_be_dropped():
     """A wrapper that takes one more than it hands on, told or not."""
 
@@ -424,13 +439,125 @@ def test_a_call_that_does_not_fit_is_none_of_those_that_do():
     def pair(first, second=5):
         return first, second
 
-    @functools.wraps(pair)
+    def triple(first, second=5, third=6):
+        return first, second, third
+
     def anything(*args, **kwargs):
         return args
 
-    fetch = single_flight_ttl(ttl=60)(anything)
-    assert fetch((1, 2, 3), ()) == ((1, 2, 3), ())
-    assert fetch(1, 2, 3) == (1, 2, 3)
+    for shown, spelling in ((pair, ((1, 2, 3), ())), (triple, ((1, 2, 3, 4), (), ()))):
+        fetch = single_flight_ttl(ttl=60)(functools.wraps(shown)(anything))
+        assert fetch(*spelling) == spelling
+        assert fetch(*spelling[0]) == spelling[0]
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_the_types_of_arguments_that_do_not_fit_count_only_if_asked_for(typed):
+    """`1` and `1.0` are one key by its spelling, too, unless keys are typed."""
+    get = single_flight_ttl(ttl=60, typed=typed)(functools.wraps(lambda a: a)(lambda *args: args))
+    assert get(1, 2) == get(1.0, 2)
+    assert get.stats().calls == (2 if typed else 1)
+
+
+def test_a_call_on_an_instance_that_does_not_fit_is_none_of_those_that_do():
+    """Nor is it one of those that look like its spelling with the instance in front."""
+
+    def pair(self, first, second=5):
+        return first, second
+
+    class Owner:
+        fetch = single_flight_ttl(ttl=60)(functools.wraps(pair)(lambda *args, **kwargs: args[1:]))
+
+    owner = Owner()
+    assert owner.fetch((1, 2, 3), ()) == ((1, 2, 3), ())
+    assert owner.fetch(1, 2, 3) == (1, 2, 3)
+
+
+def test_what_is_collected_behind_a_default_that_is_given_goes_by_the_parameters():
+    """Only the last argument given by place can have been moved onto a default: here it is none."""
+
+    def fetch(first, second=2, *rest, day=1):
+        return [first, second, rest, day]
+
+    calls = []
+    get = single_flight_ttl(ttl=60)(noting(calls)(fetch))
+    value = get(1, 2, 3)
+    assert get(1, 2, 3, day=1) is value
+    assert get(1, 2, 3, day=2) == [1, 2, (3,), 2]
+    assert calls == [((1, 2, 3), {}), ((1, 2, 3), {"day": 2})]
+
+
+def test_a_key_gets_the_defaults_beside_an_argument_that_cannot_be_hashed():
+    """Such an argument is no default that was given, so the call goes by the parameters shown."""
+
+    def fetch(symbol, options=None, depth=1):
+        return [symbol, options, depth]
+
+    get = single_flight_ttl(ttl=60, key=lambda symbol, options, depth: (symbol, depth))(noting([])(fetch))
+    value = get("A", ["option"])
+    assert value == ["A", ["option"], 1]
+    assert get("A", depth=1) is value
+    assert get.entry("A").key == ("A", 1)
+
+
+def test_what_raises_any_error_when_it_is_hashed_is_no_default_that_was_given():
+    """A writable memoryview raises ValueError; a key that leaves it out works, also if it is the default."""
+    view = memoryview(bytearray(b"abc"))
+
+    def fetch(name, data=None, level=1):
+        return [name, data, level]
+
+    get = single_flight_ttl(ttl=60, key=lambda *args: (args[0], args[2]))(noting([])(fetch))
+    value = get("A", view)
+    assert value == ["A", view, 1]
+    assert get("A", data=view) is value
+    assert get.entry("A").key == ("A", 1)
+    with_default = noting([])(lambda name, data=view, level=1: [name, data, level])
+    for key in (lambda *args: (args[0], args[2]), ("name", "level")):
+        get = single_flight_ttl(ttl=60, key=key)(with_default)
+        value = get("A")
+        assert value == ["A", view, 1]
+        assert get("A", view) is get("A", b"abc", 1) is value
+
+
+def test_where_the_stack_is_used_up_no_argument_is_taken_for_unhashable(monkeypatch):
+    """It may be a default that was given: the caller receives the RecursionError."""
+
+    class Deep:
+        def __hash__(self):
+            raise RecursionError
+
+    def find_no_room(error):
+        raise error
+
+    get = single_flight_ttl(ttl=60, key=lambda *args: args[0])(noting([])(lambda a, b=None, c=1: a))
+    assert get(1, Deep()) == 1
+    monkeypatch.setattr(binding, "check_room", find_no_room)
+    with pytest.raises(RecursionError):
+        get(1, Deep())
+
+
+def test_what_is_collected_by_name_has_its_place_where_there_is_none():
+    """A call by place and the same by name have one key."""
+    get = single_flight_ttl(ttl=60)(noting([])(lambda symbol, **more: [symbol, more]))
+    assert get("A") is get(symbol="A")
+    assert get("A", day=1) is get(day=1, symbol="A")
+    assert get.stats().calls == 2
+
+
+def test_an_argument_that_a_wrapper_provides_is_none_that_is_given():
+    """A call without it does not fit the parameters shown, and is none of those that do."""
+
+    def fetch(symbol, *, session):
+        return symbol, session
+
+    @functools.wraps(fetch)
+    def wrapper(*args, **kwargs):
+        return fetch(*args, **{"session": "a session", **kwargs})
+
+    get = single_flight_ttl(ttl=60)(wrapper)
+    assert get("A") == ("A", "a session")
+    assert get("A", session=inspect.Parameter.empty) == ("A", inspect.Parameter.empty)
 
 
 def test_a_declared_signature_that_was_copied_is_not_the_wrappers_own():

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import copy
 import functools
+import gc
 import inspect
 import pickle
 import re
@@ -390,6 +391,88 @@ def test_calls_that_go_by_their_spelling_keep_their_keys_when_a_function_becomes
             assert account.price(*args, **kwargs) == ((account, *args), kwargs)
             assert shared(account, *args, **kwargs) == ((account, *args), kwargs)
     assert shared.stats().calls == len(calls) + 6
+
+
+def test_calls_on_an_instance_that_go_by_their_spelling_are_the_instances():
+    """They are cleared with its others, and dropped when it is gone."""
+
+    def price(self, symbol, side="bid", depth=1):
+        return symbol
+
+    class Account:
+        price_of = single_flight_ttl(ttl=60)(
+            functools.wraps(price)(lambda *args, **kwargs: price(*args, **kwargs))
+        )
+
+    mine, yours = Account(), Account()
+    for account in (mine, yours):
+        assert account.price_of("A", "ask", 1) == "A"
+        assert account.price_of.entry("A", "ask", 1).key[0]() is account
+    mine.price_of.clear()
+    assert mine.price_of.entry("A", "ask", 1) is None
+    assert yours.price_of.entry("A", "ask", 1).value == "A"
+    assert Account.price_of.cache_info().currsize == 1
+    del account, yours
+    gc.collect()
+    assert Account.price_of.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_calls_that_name_the_instance_and_go_by_their_spelling_are_the_instances(typed):
+    """`Account.price_of(self=account)` with an argument that a wrapper shows nothing of."""
+
+    def price(self, symbol="A"):
+        raise AssertionError
+
+    class Account:
+        price_of = single_flight_ttl(ttl=60, typed=typed)(
+            functools.wraps(price)(lambda *args, **kwargs: (len(args), *kwargs))
+        )
+
+    mine, yours = Account(), Account()
+    for account in (mine, yours):
+        assert Account.price_of(self=account, day=1) == (0, "self", "day")
+        assert Account.price_of(day=1, self=account) == (0, "self", "day")
+        assert Account.price_of(account, day=1) == account.price_of(day=1) == (1, "day")
+    assert Account.price_of.stats().calls == 4
+    mine.price_of.clear()
+    assert Account.price_of.entry(self=mine, day=1) is None
+    assert Account.price_of.entry(self=yours, day=1).value == (0, "self", "day")
+    del account, yours
+    gc.collect()
+    assert Account.price_of.cache_info().currsize == 0
+
+
+def test_named_arguments_count_where_the_instance_is_collected_below_a_wrapper():
+    """They have their place in the key, and their defaults are filled in."""
+
+    def price(*args, day=1):
+        return [*args[1:], day]
+
+    class Account:
+        price_of = single_flight_ttl(ttl=60)(
+            functools.wraps(price)(lambda *args, **kwargs: price(*args, **kwargs))
+        )
+
+    account = Account()
+    assert account.price_of("A", day=2) == ["A", 2]
+    assert account.price_of("A") == ["A", 1]
+    assert account.price_of("A", day=1) is account.price_of("A") is Account.price_of(account, "A")
+    assert Account.price_of.stats().calls == 2
+
+
+def test_a_call_that_does_not_fit_is_none_that_does_where_the_instance_is_collected():
+    """Its key by spelling is no key of arguments that look like it."""
+
+    def price(*args, day=1):
+        raise AssertionError
+
+    class Account:
+        price_of = single_flight_ttl(ttl=60)(functools.wraps(price)(lambda *args, **kwargs: kwargs))
+
+    account = Account()
+    assert account.price_of("A", unit=1) == {"unit": 1}
+    assert account.price_of("A", day=(("unit", 1),)) == {"day": (("unit", 1),)}
 
 
 def test_what_collects_arguments_in_front_may_be_ignored_by_a_function_that_becomes_a_method():

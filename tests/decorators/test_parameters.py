@@ -409,6 +409,19 @@ def test_a_key_may_import_at_its_first_use():
     assert time.strptime("2026", "%Y")
 
 
+def test_tracebacks_name_what_was_called():
+    """A function by its name, and a callable without one by its class."""
+
+    def fail(*args):
+        raise LookupError
+
+    for function, name in ((fail, "fail"), (functools.partial(fail, 1), "partial")):
+        with pytest.raises(LookupError) as raised:
+            single_flight_ttl(ttl=60)(function)(2)
+        frames = traceback.extract_tb(raised.value.__traceback__)
+        assert [each.name for each in frames if each.filename.startswith("<singleflight call")] == [name]
+
+
 @collects_classes
 def test_ever_new_parameters_do_not_fill_the_line_cache():
     """A compiled call's lines leave with the text that is kept for other functions of its shape."""

@@ -182,7 +182,12 @@ TESTS = {
     "shareable": ["contract/test_used_up.py", "bulk/test_used_up.py"],
     "functions": ["contract/test_used_up.py", "decorators/test_coroutines.py"],
     # drivers
-    "threads": [*CALLS, *GRACE, "threads/test_one_call.py", "threads/test_failure.py", "endings"],
+    "threads": [
+        *(*CALLS, *GRACE, "threads/test_one_call.py", "threads/test_failure.py", "endings"),
+        *("threads/test_led.py", "threads/test_gathered.py", "threads/test_found_once.py"),
+        *("contract/test_answer.py", "contract/test_copy.py", "contract/test_max_flights.py"),
+        *("contract/test_executing.py", "contract/test_used_up.py", "freshness/test_unchanged.py"),
+    ],
     "tasks": [*CALLS, *GRACE, *TASKS, "endings"],
     "bulk_threads": ["bulk/test_left_over.py", *BULK, "bulk/test_gathering.py", "endings"],
     "bulk_tasks": ["bulk/test_left_over.py", *BULK, "bulk/test_gathering.py", "endings"],
@@ -207,7 +212,10 @@ TESTS = {
     "surface": [*HITS, *DECORATED],
     "assembly": DECORATED,
     "accelerate": [*DECORATED, *KEYS, "threads/test_hits.py"],
-    "callforms": [*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"],
+    "callforms": [
+        *(*DECORATED, *KEYS, "decorators/test_parameters.py", "threads/test_hits.py"),
+        *("contract/test_copy.py", "contract/test_policy.py"),
+    ],
     "keyforms": KEYS,
     "keyparts": ["decorators/test_key_parts.py"],
     "parameters": ["decorators/test_parameters.py", "decorators/test_calls_made.py"],
