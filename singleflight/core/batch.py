@@ -227,9 +227,10 @@ class Batch:
         """Land what was found elsewhere, for which the loader is not called."""
         if self._called is None:
             self._called = {}
-        for item in items:
-            self._pending.pop(item.flight, None)
-            self._called[item.flight] = item.key
+        called = {item.flight: item.key for item in items}  # no item in a variable: one may hold an error
+        for flight in called:
+            self._pending.pop(flight, None)
+        self._called.update(called)
         self.land_each(items, extra=False)
 
     def leave(self, flight: Flight) -> None:

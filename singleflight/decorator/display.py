@@ -60,8 +60,9 @@ class Documented:
     def __init__(self, own: str | None) -> None:
         self.own = own
 
-    def __set_name__(self, owner: Any, name: str) -> None:
-        if not wrapt_was_built:  # its metaclass keeps a class's own one elsewhere
+    if not wrapt_was_built:  # its metaclass keeps a class's own one elsewhere
+
+        def __set_name__(self, owner: Any, name: str) -> None:
             owner.__doc__ = self.own
 
     def __get__(self, instance: Any, owner: Any = None) -> str | None:
