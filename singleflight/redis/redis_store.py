@@ -89,7 +89,7 @@ class RedisStore:
         self._link = Link(
             source,
             prefix=checked_prefix(prefix),
-            lease=_positive(lease, "lease"),
+            lease=_checked_lease(lease),
             timeout=_positive(timeout, "timeout"),
         )
 
@@ -159,6 +159,13 @@ def _positive(value: object, option: str) -> float:
     if not 0 < number < inf:
         raise ValueError(f"{option}: must be positive and finite, got {shown(value)}")
     return number
+
+
+def _checked_lease(value: Any) -> float:
+    lease = _positive(value, "lease")
+    if lease < 0.001:  # which is what the server counts in
+        raise ValueError(f"lease: must be at least a millisecond, got {shown(value)}")
+    return lease
 
 
 def _checked_size(value: object) -> int:

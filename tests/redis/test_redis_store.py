@@ -40,6 +40,7 @@ OF_THE_STORE = [
     ("prefix", 7),
     ("lease", 0),
     ("lease", nan),
+    ("lease", 0.0004),
     ("timeout", -1),
     ("timeout", None),
     ("signing_key", "a text of sixteen letters"),
@@ -100,6 +101,7 @@ def test_what_is_said_of_a_bad_option():
     """What was expected, and what came."""
     for options, text in (
         ({"lease": 0}, "lease: must be positive and finite, got 0"),
+        ({"lease": 0.0009}, "lease: must be at least a millisecond, got 0.0009"),
         ({"max_value": "1"}, "max_value: expected a whole number of bytes, got '1'"),
         ({"version": 1.5}, "version: expected a string, a whole number or None, got 1.5"),
     ):
