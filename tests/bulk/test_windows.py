@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import inspect
 import os
 import pickle
 import threading
@@ -772,7 +773,7 @@ def test_a_call_without_an_item_is_not_gathered(bound):
 
 def passing_on(function):
     """A decorator whose wrapper takes anything, and shows the function's parameters."""
-    if asyncio.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def run(*args, **kwargs):
