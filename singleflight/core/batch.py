@@ -438,8 +438,9 @@ class Batch:
         """Renewals that an interrupt kept from being begun, or ended, end now."""
         for renewal in self.led:
             flight = renewal.flight
-            if flight.kind == "refresh":
-                flight.kind = "bulk"  # the loader was not called: it is no execution
+            with mutex:
+                if flight.leader == renewal.actor and flight.kind == "refresh":  # nobody has taken it over
+                    flight.kind = "bulk"  # the loader was not called: it is no execution
             call_off(self.cache, flight)
             abandon(self.cache, renewal, error)
 

@@ -13,7 +13,7 @@ from singleflight.core.batch import Batch, Item, Uncalled, uncalled
 from singleflight.core.call import JOIN, LEAD, NONE, background
 from singleflight.core.current import Unchanged
 from singleflight.core.flight import FLYING, LANDED, PASSED
-from singleflight.core.landing import Verdict
+from singleflight.core.landing import Verdict, land
 from singleflight.core.renewal import begin_renewal
 from singleflight.core.transitions import new_flight
 from singleflight.locks.mutex import mutex
@@ -937,6 +937,20 @@ def test_renewals_that_were_not_begun_are_called_off(make, clock):
     assert memo.counts.errors == memo.counts.calls == 0
     assert [memo.store.lookup(key).refresh_at for key in "ab"] == [clock(), clock()]
     assert memo.locks.live() == []
+
+
+def test_a_renewal_that_somebody_has_taken_over_is_not_called_off(make):
+    """An interrupt of whoever was to run it neither ends it nor changes what it counts as."""
+    memo = make(grace=60)
+    one = loading(memo, [renews(memo, key) for key in "ab"])
+    taken, other = one.flights
+    call = caller("a", "somebody", 5, renew=True)
+    assert (coordinator.board(memo, call), call.flight) == (LEAD, taken)
+    one.call_off(Struck())
+    assert (taken.has_ended(), taken.kind, taken.leader) == (False, "refresh", "somebody")
+    assert other.has_ended()
+    land(memo, taken, "new")
+    assert (memo.counts.calls, memo.counts.refreshes, memo.store.lookup("a").value) == (1, 1, "new")
 
 
 def test_renewals_that_could_not_be_run_end_with_what_struck(make, clock, seen):
