@@ -102,7 +102,6 @@ def test_a_thread_that_holds_up_its_loop_says_so_once(crowd, make_gate, debug):
         "prices waits for another caller on the thread of an event loop, which stands still meanwhile; await "
         "a coroutine function there (see .twin), or call it in asyncio.to_thread"
     ] * debug
-    assert all(each.filename == __file__ for each in caught)
     crowd.join()
 
 

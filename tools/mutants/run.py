@@ -6,8 +6,9 @@ survives is to be named in `equivalent.txt`, with the reason why no test can tel
 Each module has a folder of its own below `build/mutants`, for each has tests of its own. What was found is
 kept there: the next time only what survived and what has changed is tested. `--afresh` begins anew.
 
-mutmut changes nothing outside of functions, nor in properties. Each call in the module goes through one
-of its own, so tests that count lines, frames or steps are not among those that are run here.
+mutmut changes nothing outside of functions, nor below decorators but our own marks (see `marked.py`). Each
+call in the module goes through one of its own, so tests that count lines, frames or steps are not among those
+that are run here.
 
 Run nothing beside it: mutmut sends SIGXCPU to a mutant's process when its time is over, and by then that
 number may be another process's.
@@ -322,9 +323,8 @@ def mutate(work: Path) -> None:
     """Have mutmut test what is not tested yet."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     environment.pop("PYTHONPATH", None)
-    mutmut = Path(sys.executable).with_name("mutmut")
     with (work / "mutmut.log").open("w") as log:
-        command = [mutmut, "run", "--max-children", "1"]
+        command = [sys.executable, HERE / "marked.py", "run", "--max-children", "1"]
         ended = subprocess.run(command, cwd=work, env=environment, stdout=log, stderr=log, check=False)
     if ended.returncode:
         sys.exit(f"mutmut failed; it said:\n{(work / 'mutmut.log').read_text()[-5000:]}")
