@@ -18,17 +18,11 @@ from singleflight.locks.unsettled import settle, unsettled
 from singleflight.testing import FakeClock, Recorder
 
 from ..drivers import Driver, Executions, InThread, until
-
-
-class Struck(BaseException):
-    """What an interrupt raises."""
+from ..striking import FAULTS, Struck, striking
 
 
 class Failed(Exception):
     """What a loader raises."""
-
-
-FAULTS = {"no room": RecursionError, "no memory": MemoryError, "an interrupt": Struck}
 
 
 @pytest.fixture(params=FAULTS.values(), ids=FAULTS)
@@ -43,20 +37,6 @@ def nothing_noted():
     assert unsettled == {}
     yield
     assert unsettled == {}
-
-
-def striking(monkeypatch, owner, name, fault, times=1):
-    """Have a function raise so many times, and do nothing else then."""
-    before, left = getattr(owner, name), [times]
-
-    def strike(*args, **kwargs):
-        if left[0]:
-            left[0] -= 1
-            raise fault
-        return before(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, strike)
-    return left
 
 
 class Failing:

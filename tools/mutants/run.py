@@ -54,6 +54,12 @@ DECIDING = [
 ENDING = ["core/test_landing.py", "core/test_failing.py", "core/test_ending.py", "core/test_unseating.py"]
 MODELS = ["core/test_memo_machine.py", "core/test_memo_model.py"]
 TASKS = ["asyncio/test_tasks.py", "asyncio/test_cancellation.py", "asyncio/test_without_a_task.py"]
+DRIVEN = [
+    *(*CALLS, *GRACE, "contract/test_left_over.py", "contract/test_led_elsewhere.py"),
+    *("contract/test_answer.py", "contract/test_copy.py", "contract/test_max_flights.py"),
+    *("contract/test_executing.py", "contract/test_used_up.py", "freshness/test_unchanged.py"),
+    "endings/test_garbage.py",
+]
 BULK = [
     *("bulk/test_one_call.py", "bulk/test_joining.py", "bulk/test_missing.py", "bulk/test_waiting.py"),
     *("bulk/test_told.py", "bulk/test_loader.py", "bulk/test_renewing.py", "bulk/test_cancelling.py"),
@@ -184,12 +190,13 @@ TESTS = {
     "functions": ["contract/test_used_up.py", "decorators/test_coroutines.py"],
     # drivers
     "threads": [
-        *(*CALLS, *GRACE, "threads/test_one_call.py", "threads/test_failure.py", "endings"),
-        *("threads/test_led.py", "threads/test_gathered.py", "threads/test_found_once.py"),
-        *("contract/test_answer.py", "contract/test_copy.py", "contract/test_max_flights.py"),
-        *("contract/test_executing.py", "contract/test_used_up.py", "freshness/test_unchanged.py"),
+        *(*DRIVEN, "threads/test_failure.py", "threads/test_blocked_loop.py", "threads/test_found_once.py"),
+        "endings/test_nobody_left.py",
     ],
-    "tasks": [*CALLS, *GRACE, *TASKS, "endings"],
+    "tasks": [
+        *(*DRIVEN, *TASKS, "asyncio/test_leftovers.py", "mixed/test_dead_loops.py"),
+        *("endings/test_nobody_left.py", "endings/test_task_factories.py", "reentry/test_coroutines.py"),
+    ],
     "bulk_threads": ["bulk/test_left_over.py", *BULK, "bulk/test_gathering.py", "endings"],
     "bulk_tasks": ["bulk/test_left_over.py", *BULK, "bulk/test_gathering.py", "endings"],
     "gather_threads": ["threads/test_gathered.py", *WINDOWS],
@@ -197,7 +204,7 @@ TESTS = {
     "wait": [*CALLS, "bulk/test_waiting.py", "bulk/test_told.py"],
     "seats": ["contract/test_max_flights.py"],
     "delays": ["contract/test_max_flights.py", *SHARED],
-    "pool": ["freshness/test_pool.py", "fork"],
+    "pool": ["freshness/test_pool.py", "freshness/test_exit.py", "fork"],
     # process
     "registry": ["threads/test_control.py", "threads/test_told.py", "decorators/test_decorated.py", "fork"],
     "totals": ["metrics/test_totals.py", "metrics/test_prometheus.py", "metrics/test_beginning.py"],
