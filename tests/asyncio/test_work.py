@@ -139,6 +139,32 @@ def test_when_work_is_given_up():
     assert work.is_dead()
 
 
+def test_work_whose_loop_has_moved_to_another_thread_goes_on():
+    """Whatever runs on the thread that it was begun on."""
+    loop = asyncio.new_event_loop()
+
+    async def main():
+        return new_work(Work, None, None)
+
+    async def elsewhere():
+        return work.is_dead()
+
+    work = loop.run_until_complete(main())
+    running = threading.Event()
+    loop.call_soon(running.set)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        assert running.wait(TIMEOUT)
+        assert run(elsewhere) is False
+        work.homeless = True
+        assert run(elsewhere) is False
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(TIMEOUT)
+        loop.close()
+
+
 def elsewhere_in_thread(work):
     """Whether a loop of another thread takes it for dead."""
 

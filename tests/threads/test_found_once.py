@@ -9,6 +9,7 @@ import pytest
 from singleflight import FlightDeadlock, KeyedLocks, single_flight_ttl
 from singleflight.core import controls, coordinator, landing
 from singleflight.core.call import Call, new_call
+from singleflight.drivers import threads
 from singleflight.locks import slots, waitgraph
 from singleflight.locks.mutex import inside, mutex
 from singleflight.locks.waiters import new_waiter
@@ -283,23 +284,49 @@ def test_a_call_is_made_directly_inside_a_store(crowd, gate):
     begun, runs = threading.Event(), []
 
     @single_flight_ttl(ttl=60)
-    def fetch():
-        runs.append(1)
+    def fetch(key, *, side):
+        runs.append((key, side))
         if len(runs) == 1:
             begun.set()
             gate.pass_()
         return len(runs)
 
-    crowd.add(fetch)
+    crowd.add(lambda: fetch("k", side="bid"))
     assert begun.wait(10)
     other = single_flight_ttl(ttl=60)(lambda: 1)
-    assert amid(other._self_cache.store._lock, fetch) == 2
+    assert amid(other._self_cache.store._lock, lambda: fetch("k", side="bid")) == 2
     (flight,) = fetch.flights()
     assert flight.followers == 0
     gate.set()
     assert crowd.join() == [2]
+    assert runs == [("k", "bid")] * 2
     stats = fetch.stats()
     assert (stats.calls, stats.fetches, stats.waits, stats.errors, stats.timeouts) == (1, 1, 0, 0, 0)
+
+
+def test_a_key_that_falls_to_a_call_that_may_not_wait_for_it_is_free(crowd, gate, monkeypatch):
+    """It has queued behind a hold, which ends just before it leaves: nobody is left to claim its flight."""
+    fetch = single_flight_ttl(ttl=60, key=lambda key: key)(lambda key: key)
+    held = threading.Event()
+
+    def hold():
+        with fetch.locks("k"):
+            held.set()
+            gate.pass_()
+
+    def let_go():
+        gate.set()
+        crowd.join()
+        return True
+
+    crowd.add(hold)
+    assert held.wait(10)
+    monkeypatch.setattr(threads, "inside_other", let_go)
+    assert fetch("k") == "k"
+    stats = fetch.stats()
+    assert (stats.calls, stats.in_flight, stats.locks) == (0, 0, stats.idle_locks)
+    monkeypatch.undo()
+    assert (fetch("k"), fetch.stats().calls) == ("k", 1)
 
 
 def test_a_bypass_within_a_bypass_of_a_handler(monkeypatch):
