@@ -119,6 +119,40 @@ def test_a_retry_sees_the_context_of_who_leads_it(play):
     play(main)
 
 
+@pytest.mark.parametrize("end", ["it fails", "it is aborted", "a value"])
+def test_who_waits_for_a_flight_that_nobody_listens_to(play, end):
+    """Followers without timeouts share what comes, and fly again together where there is nothing to share."""
+
+    class Aborted(BaseException):
+        pass
+
+    async def main():
+        numbers, open_ = itertools.count(1), asyncio.Event()
+
+        @single_flight_ttl(ttl=60)
+        async def fetch():
+            number = next(numbers)
+            await open_.wait()
+            if number == 1 and end != "a value":
+                raise ValueError if end == "it fails" else Aborted
+            return number
+
+        callers = [asyncio.create_task(fetch()) for _ in range(3)]
+        await eventually(lambda: [flight.followers for flight in fetch.flights()] == [2])
+        open_.set()
+        first, *others = await asyncio.gather(*callers, return_exceptions=True)
+        if end == "a value":
+            assert [first, *others] == [1, 1, 1]
+        else:
+            assert type(first) is (ValueError if end == "it fails" else Aborted)
+            assert others == [2, 2]
+        stats = fetch.stats()
+        assert (stats.fetches, stats.errors) == (1, 0 if end == "a value" else 1)
+        assert stats.waits == (2 if end == "a value" else 1)
+
+    play(main)
+
+
 def test_a_sync_caller_on_the_loops_own_thread_is_refused(play):
     """Waiting there for a flight of this loop would freeze both, so it raises; the flight goes on."""
 

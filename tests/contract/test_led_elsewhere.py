@@ -114,6 +114,14 @@ class Prices:
 HOW = ("A",), {"side": "ask"}
 
 
+def test_a_call_of_its_own(driver):
+    """Where nobody leads it elsewhere its function receives the arguments, each in its way."""
+    prices = Prices(driver)
+    assert prices.call("A", side="ask") == "A ask"
+    assert (prices.refresh("A", side="ask"), prices.call("B")) == ("A ask", "B bid")
+    assert prices.runs == [("A", "ask"), ("A", "ask"), ("B", "bid")]
+
+
 def test_who_is_not_gathered_runs_the_function(driver):
     """With its own arguments; its answer says that it fetched."""
     gathering = Gathers(leads)
