@@ -120,7 +120,8 @@ class Gathered(Loading):
 
 def _group(before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]) -> Hashable:
     """What stands for all that a call is made with but its item. An instance stands for itself alone."""
-    return group_of((*map(id, before), *after, *sorted(words.items())))
+    names = sorted(words)
+    return tuple(map(id, before)), tuple(names), group_of((*after, *map(words.get, names)))
 
 
 def _without(words: dict[str, Any], name: str) -> dict[str, Any]:

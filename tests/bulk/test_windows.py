@@ -937,6 +937,34 @@ def test_what_can_only_be_given_by_name_tells_windows_apart(kind):
     assert sorted(loads) == [(["A", "B"], "ask"), (["A", "B"], "bid")]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (([("kind", "bid")], {}), ([], {"kind": "bid"})),
+        (([], {"kind": 1}), ([], {"kind": True})),
+        (([(1,)], {}), ([(True,)], {})),
+    ],
+    ids=["by place and by name", "types by name", "types in a tuple"],
+)
+def test_calls_whose_other_arguments_make_other_keys_are_not_gathered(one, other):
+    """A pair that is given by place is nothing given by name; what is equal may be of another type."""
+    loads = []
+
+    @single_flight_ttl(ttl=60, key=lambda *args, **words: repr((args, words)))
+    def price(symbol, *rest, **more):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols, *rest, **more):
+        loads.append(sorted(symbols))
+        return {symbol: repr((symbol, rest, more)) for symbol in symbols}
+
+    calls = [(symbol, args, words) for symbol in "AB" for args, words in (one, other)]
+    got = together(*(lambda c=each: price(c[0], *c[1], **c[2]) for each in calls))
+    assert got == [repr((symbol, tuple(args), words)) for symbol, args, words in calls]
+    assert loads == [["A", "B"]] * 2
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_an_instance_that_is_given_by_name_is_not_the_item(wrapped):
     """A wrapper takes it so; the loader receives it as it always does."""
