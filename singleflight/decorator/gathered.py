@@ -12,7 +12,7 @@ from ..core.bulk_call import Request
 from ..core.gathering import Arguments, Gathering, group_of
 from ..core.window import Load
 from .loading import Loading
-from .parameters import names_by_place
+from .parameters import names_by_place, places_by_name
 
 if TYPE_CHECKING:
     from .assembly import Assembly
@@ -63,7 +63,7 @@ class Gathered(Loading):
             return None
         if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
             # A call may leave out a default that another one shows, or give by name what that gives by place.
-            own_words = self._renamed(args, words, self._names_asked(), self._names)
+            own_words = self._renamed(args, words, self._places_asked(), self._names)
             args, words = self._canonical(*args, **own_words) or (args, words)
         return _group(args[:place], args[place + 1 :], words), args[place]
 
@@ -72,9 +72,9 @@ class Gathered(Loading):
         args, words = self._by_place(arguments)
         place = self._place(args)
         before, after = args[:place], args[place + 1 :]
-        asked = self._names_asked()
-        own_words = self._renamed(args, words, asked, self._names)
-        words = self._renamed(args, words, asked, names_by_place(self.assembly.parameters.signature))
+        places = self._places_asked()
+        own_words = self._renamed(args, words, places, self._names)
+        words = self._renamed(args, words, places, names_by_place(self.assembly.parameters.signature))
         is_met = bool(before) and self.assembly.twins.has_met(before[0])
         split, function, leading = self.assembly.split(is_met), self._wrapped, before
 
@@ -104,28 +104,25 @@ class Gathered(Loading):
     def _by_place(self, arguments: Arguments) -> Arguments:
         """Return them with the instance and the item by place: a wrapper may have been given them by name."""
         args, words = arguments
-        while len(args) <= self._place(args):
-            given = [
-                name for names in self._names_asked() for name in names[len(args) :][:1] if name in words
-            ]
-            if not given:
-                break
-            args, words = (*args, words[given[0]]), _without(words, given[0])
-        return args, words
+        if len(args) > self._place(args):
+            return arguments
+        places = self._places_asked()
+        for name, value in words.items():
+            if places.get(name) == len(args):
+                others = {other: words[other] for other in words if other != name}
+                return self._by_place(((*args, value), others))
+        return arguments
 
-    def _names_asked(self) -> list[list[str]]:
-        """What the function and its twins call their parameters."""
-        return [names_by_place(each.parameters.signature) for each in self.assembly.twins.assemblies]
+    def _places_asked(self) -> dict[str, int]:
+        """Where what has a name may stand in calls of the function and of its twins."""
+        signatures = [each.parameters.signature for each in self.assembly.twins.assemblies]
+        return {name: place for each in signatures for name, place in places_by_name(each).items()}
 
 
 def _group(before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]) -> Hashable:
     """What stands for all that a call is made with but its item. An instance stands for itself alone."""
     names = sorted(words)
     return tuple(map(id, before)), tuple(names), group_of((*after, *map(words.get, names)))
-
-
-def _without(words: dict[str, Any], name: str) -> dict[str, Any]:
-    return {word: value for word, value in words.items() if word != name}
 
 
 @cache

@@ -12,7 +12,7 @@ from ..drivers import bulk_threads
 from .binding import Binder
 from .callforms import CallForms, can_bind
 from .keyforms import KeyForm
-from .parameters import names_by_place, parameters_of
+from .parameters import names_by_place, parameters_of, places_by_name
 from .signatures import check_loader
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Loading:
         called = getattr(function, "__qualname__", type(function).__qualname__)
         parameters = parameters_of(function)
         self._names = names_by_place(parameters.signature)
+        self._places = places_by_name(parameters.signature)
         self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
         if of_class is not assembly.of_class:
             raise TypeError(f"bulk: only one of {called} and {assembly.called} is a class method")
@@ -80,7 +81,7 @@ class Loading:
         else:
             raise TypeError(f"{self.assembly.called}: bulk: the items are missing")
         # Keys are made from them by the names that the function has for them.
-        words = self._renamed(args, words, [self._names], names_by_place(self.assembly.parameters.signature))
+        words = self._renamed(args, words, self._places, names_by_place(self.assembly.parameters.signature))
         split = self.assembly.split(bound)
 
         def key_of(item: Any) -> Hashable:
@@ -106,19 +107,16 @@ class Loading:
         """A call is about to be served, in which these stand before, after and beside the items."""
 
     def _renamed(
-        self, args: tuple[Any, ...], words: dict[str, Any], before: list[list[str]], names: list[str]
+        self, args: tuple[Any, ...], words: dict[str, Any], places: dict[str, int], names: list[str]
     ) -> dict[str, Any]:
-        """Return what is given by name, beside these, under these names: parameters had others before.
-
-        The names are those of parameters that stand in the same places.
-        """
+        """Return what is given by name, beside these, under the names of the parameters in those places."""
         if not self._fits:  # what stands where is not known
             return words
-        called: dict[str, str] = {}
-        for known_as in before:
-            called.update(zip(known_as[len(args) :], names[len(args) :], strict=False))
-        renamed = {called[name]: value for name, value in words.items() if name in called}
-        return dict(**renamed, **{name: value for name, value in words.items() if name not in called})
+        known_as = {name: names[place] for name, place in places.items() if len(args) <= place < len(names)}
+        renamed: dict[str, Any] = {}
+        for name, value in words.items():
+            renamed = dict(**renamed, **{known_as.get(name, name): value})  # no name comes twice
+        return renamed
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
         """Return True if the first argument of a plain call is the instance or class of the method."""

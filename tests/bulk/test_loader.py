@@ -397,6 +397,31 @@ def test_a_loader_below_a_wrapper_may_have_names_of_its_own(word):
     assert get("A", kind="ask", more=1) == expected
 
 
+def test_what_only_has_the_name_of_a_parameter_keeps_it_in_a_key():
+    """A parameter that can be given by place alone leaves its name to what `**more` collects."""
+
+    def with_session(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function("session", *args, **kwargs)
+
+        return run
+
+    @single_flight_ttl(ttl=60)
+    @with_session
+    def get(session, symbol, kind="bid", /, **more):
+        return "own", symbol, more
+
+    @get.bulk
+    @with_session
+    def load(session, symbols, sort="bid", /, **more):
+        return {symbol: ("loaded", symbol, more) for symbol in symbols}
+
+    assert load(["A"], sort="ask") == {"A": ("loaded", "A", {"sort": "ask"})}
+    assert get("A", sort="ask") == ("loaded", "A", {"sort": "ask"})
+    assert get("A", kind="ask") == ("own", "A", {"kind": "ask"})
+
+
 def test_a_loader_of_a_function_that_was_seen_in_a_class():
     """An instance of that class comes before the items; a list of them is none, and the class may be gone."""
     get = single_flight_ttl(ttl=60)(lambda symbol: symbol.lower())

@@ -868,6 +868,27 @@ def test_a_wrapped_twin_may_have_more_parameters():
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
+def test_what_only_has_the_name_of_a_parameter_is_neither_the_item_nor_renamed(wrapped):
+    """A parameter that can be given by place alone leaves its name to what `**more` collects."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol="all", kind="bid", /, **more):
+        return symbol, kind, more
+
+    def load(symbols, sort="bid", /, **more):
+        loads.append(symbols)
+        return {symbol: (symbol, sort, more) for symbol in [*symbols, "X"]}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+    assert price("A", kind="ask") == ("A", "bid", {"kind": "ask"})
+    assert price("X", kind="ask") == ("X", "bid", {"kind": "ask"})
+    assert price(symbol="A") == ("all", "bid", {"symbol": "A"})
+    assert loads == [["A"]]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
 def test_what_is_given_by_name_is_not_the_item_that_is_missing(wrapped):
     """The function is run, and raises."""
     loads = []
