@@ -262,6 +262,31 @@ def check_no_room(error):
         raise error
 
 
+def test_what_was_asked_for_is_brought_though_its_item_has_another_key_by_now(memo, batch):
+    """As where the key has the minute in it; what has the other key is stored with that, too."""
+    one = batch("ab")
+    assert one.begin() == ["A", "B"]
+    one._call.key_of = lambda item: f"{item.lower()} later"
+    one.land({"A": 1, "X": 3})
+    assert (states(one), list(one.values.values())) == ([LANDED, LANDED], [1])
+    found = [memo.store.lookup(key).value for key in ("a", "a later", "x later")]
+    assert (found, memo.store.lookup("b")) == ([1, 1, 3], None)
+
+
+@pytest.mark.parametrize("error", [LookupError, RecursionError])
+def test_an_item_that_raises_is_not_brought(memo, error):
+    """Where it raises for want of stack the call fails: then no item could be found."""
+    frail = Frail("b", error)
+    one = loading(memo, [leads(memo, "b")])
+    one._call.spelt = dict.fromkeys(one._call.spelt, frail)
+    one.begin()
+    frail.spoilt = True
+    with patch.object(batches, "check_room", check_no_room):
+        with nullcontext() if error is LookupError else pytest.raises(RecursionError):
+            one.land({"A": 1})
+    assert (states(one), one.values) == ([LANDED if error is LookupError else FLYING], {})
+
+
 def test_of_what_came_unasked_the_rest_is_stored(memo, batch):
     """A key that has been spoilt since is in nobody's way."""
     one = batch("a")
