@@ -65,7 +65,7 @@ class Gathered(Loading):
             # A call may leave out a default that another one shows, or give by name what that gives by place.
             own_words = self._renamed(args, words, self._places_asked(), self._names)
             args, words = self._canonical(*args, **own_words) or (args, words)
-        return _group(args[:place], args[place + 1 :], words), args[place]
+        return _part(args[:place], args[place + 1 :], words, args[place])
 
     def load(self, arguments: Arguments) -> Load:
         """Return how the loader is called for those that have the same in common with this call."""
@@ -95,7 +95,7 @@ class Gathered(Loading):
         self, request: Request, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]
     ) -> None:
         load = partial(Load, request.key_of, request.run, self._open_for, self.max_batch)
-        request.gathers = _group(before, after, words), load
+        request.gathers = partial(_part, before, after, words), load
 
     def _place(self, args: tuple[Any, ...]) -> int:
         """Where the item of a call stands."""
@@ -119,10 +119,16 @@ class Gathered(Loading):
         return {name: place for each in signatures for name, place in places_by_name(each).items()}
 
 
-def _group(before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]) -> Hashable:
-    """What stands for all that a call is made with but its item. An instance stands for itself alone."""
+def _part(
+    before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any], item: Any
+) -> tuple[Hashable, Any]:
+    """What stands for all that a call is made with but its item, and that. An instance is itself alone.
+
+    Of equal items of different types a mapping has only one, so these have windows of their own.
+    """
     names = sorted(words)
-    return tuple(map(id, before)), tuple(names), group_of((*after, *map(words.get, names)))
+    common = group_of((*after, *map(words.get, names)))
+    return (tuple(map(id, before)), tuple(names), common, type(item)), item
 
 
 @cache

@@ -986,6 +986,47 @@ def test_calls_whose_other_arguments_make_other_keys_are_not_gathered(one, other
     assert loads == [["A", "B"]] * 2
 
 
+def test_a_default_that_a_wrapped_loader_has_otherwise_costs_no_value():
+    """What is left out is the loader's default then, whichever call of a window opens it."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols, sort="all"):
+        loads.append(sorted(symbols))
+        return {symbol: (symbol, sort) for symbol in symbols}
+
+    assert together(lambda: price("A"), lambda: price("B", "all")) == [("A", "all"), ("B", "all")]
+    assert loads == [["A", "B"]]
+
+
+@pytest.mark.parametrize("options", [{"typed": True}, {"key": repr}], ids=["typed", "own key"])
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_equal_items_of_different_types_are_not_gathered(options, in_bulk):
+    """The loader could answer for one of them alone, as a mapping has one place for both."""
+    loads = []
+
+    @single_flight_ttl(ttl=60, **options)
+    def price(symbol):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols):
+        loads.append(sorted(map(repr, symbols)))
+        return {symbol: repr(symbol) for symbol in symbols}
+
+    def ask(symbol):
+        return prices([symbol])[symbol] if in_bulk else price(symbol)
+
+    symbols = 1, True, 2, False
+    assert together(*(functools.partial(ask, symbol) for symbol in symbols)) == ["1", "True", "2", "False"]
+    assert sorted(loads) == [["1", "2"], ["False", "True"]]
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_an_instance_that_is_given_by_name_is_not_the_item(wrapped):
     """A wrapper takes it so; the loader receives it as it always does."""
