@@ -57,22 +57,18 @@ class Gathered(Loading):
 
     def part(self, arguments: Arguments) -> tuple[Hashable, Any] | None:
         """Return what all calls of one window have in common, and a call's item; None if it has none."""
-        args, words = self._by_place(arguments)
-        place = self._place(args)
+        places = self._places_asked()
+        place, args, words = self._placed(arguments, places)
         if len(args) <= place:
             return None
-        if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
-            # A call may leave out a default that another one shows, or give by name what that gives by place.
-            own_words = self._renamed(args, words, self._places_asked(), self._names)
-            args, words = self._canonical(*args, **own_words) or (args, words)
-        return _part(args[:place], args[place + 1 :], words, args[place])
+        own_words = self._renamed(args, words, places, self._names)
+        return self._part(args[:place], args[place + 1 :], own_words, args[place])
 
     def load(self, arguments: Arguments) -> Load:
         """Return how the loader is called for those that have the same in common with this call."""
-        args, words = self._by_place(arguments)
-        place = self._place(args)
-        before, after = args[:place], args[place + 1 :]
         places = self._places_asked()
+        place, args, words = self._placed(arguments, places)
+        before, after = args[:place], args[place + 1 :]
         own_words = self._renamed(args, words, places, self._names)
         words = self._renamed(args, words, places, names_by_place(self.assembly.parameters.signature))
         is_met = bool(before) and self.assembly.twins.has_met(before[0])
@@ -95,40 +91,29 @@ class Gathered(Loading):
         self, request: Request, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]
     ) -> None:
         load = partial(Load, request.key_of, request.run, self._open_for, self.max_batch)
-        request.gathers = partial(_part, before, after, words), load
+        request.gathers = partial(self._part, before, after, words), load
 
-    def _place(self, args: tuple[Any, ...]) -> int:
-        """Where the item of a call stands."""
-        return 1 if self._has_instance(args) else 0
+    def _part(
+        self, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any], item: Any
+    ) -> tuple[Hashable, Any]:
+        """Return what stands for all that the loader is called with but the item, and this.
 
-    def _by_place(self, arguments: Arguments) -> Arguments:
-        """Return them with the instance and the item by place: a wrapper may have been given them by name."""
-        args, words = arguments
-        if len(args) > self._place(args):
-            return arguments
-        places = self._places_asked()
-        for name, value in words.items():
-            if places.get(name) == len(args):
-                others = {other: words[other] for other in words if other != name}
-                return self._by_place(((*args, value), others))
-        return arguments
+        An instance is itself alone. Of equal items of different types a mapping has only one, so these have
+        windows of their own.
+        """
+        if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
+            # A call may leave out a default that another one shows, or give by name what that gives by place.
+            meant = self._canonical(*before, item, *after, **words)
+            if meant is not None:
+                after, words = meant[0][len(before) + 1 :], meant[1]
+        names = sorted(words)
+        common = group_of((*after, *map(words.get, names)))
+        return (tuple(map(id, before)), tuple(names), common, type(item)), item
 
     def _places_asked(self) -> dict[str, int]:
         """Where what has a name may stand in calls of the function and of its twins."""
         signatures = [each.parameters.signature for each in self.assembly.twins.assemblies]
         return {name: place for each in signatures for name, place in places_by_name(each).items()}
-
-
-def _part(
-    before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any], item: Any
-) -> tuple[Hashable, Any]:
-    """What stands for all that a call is made with but its item, and that. An instance is itself alone.
-
-    Of equal items of different types a mapping has only one, so these have windows of their own.
-    """
-    names = sorted(words)
-    common = group_of((*after, *map(words.get, names)))
-    return (tuple(map(id, before)), tuple(names), common, type(item)), item
 
 
 @cache

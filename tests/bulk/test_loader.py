@@ -463,6 +463,36 @@ def test_a_wrapped_loader_may_name_its_parameters_in_its_own_way():
     assert get.stats().calls == 2
 
 
+@pytest.mark.parametrize("wrapped", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("args", "words"), [((), {}), (("ask",), {}), ((), {"kind": "ask"}), ((), {"depth": 2}), (("ask", 2), {})]
+)
+def test_single_calls_find_what_a_bulk_call_loaded_whatever_is_wrapped(wrapped, args, words):
+    """And the other way round, also where several defaults are left out."""
+
+    def passing_on(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function(*args, **kwargs)
+
+        return run
+
+    def get(symbol, kind="bid", depth=1):
+        return symbol, kind, depth
+
+    def load(symbols, kind="bid", depth=1):
+        return {symbol: [symbol, kind, depth] for symbol in symbols}
+
+    getter_is_wrapped, loader_is_wrapped = wrapped
+    one = single_flight_ttl(ttl=60)(passing_on(get) if getter_is_wrapped else get)
+    many = one.bulk(passing_on(load) if loader_is_wrapped else load)
+    assert one("A", *args, **words) is many(["A", "B"], *args, **words)["A"]
+    assert many(["A", "B"], *args, **words)["B"] is one("B", *args, **words)
+    value = one("C", *args, **words)
+    assert many(["C"], *args, **words)["C"] is value
+    assert one.stats().calls == 3
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -933,6 +933,38 @@ def test_a_loader_that_stands_in_no_order_gets_the_words_as_they_came():
     assert loads == [(["A"], "ask", "all")]
 
 
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_a_default_that_a_wrapper_may_have_moved_tells_windows_apart(in_bulk):
+    """Behind an argument that is put in front the same value may be that of another parameter."""
+    loads = []
+
+    def with_session(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function("session", *args, **kwargs)
+
+        return run
+
+    @single_flight_ttl(ttl=60)
+    @with_session
+    def page(session, symbol, limit=10, offset=0):
+        raise AssertionError
+
+    @page.bulk(gather=LONG, max_batch=2)
+    @with_session
+    def pages(session, symbols, limit=10, offset=0):
+        loads.append((sorted(symbols), limit, offset))
+        return {symbol: (symbol, limit, offset) for symbol in symbols}
+
+    def ask(symbol, *args):
+        return pages([symbol], *args)[symbol] if in_bulk else page(symbol, *args)
+
+    calls = [("A", 10), ("A", 10, 10), ("B", 10), ("B", 10, 10)]
+    got = together(*(functools.partial(ask, *each) for each in calls))
+    assert got == [("A", 10, 0), ("A", 10, 10), ("B", 10, 0), ("B", 10, 10)]
+    assert sorted(loads) == [(["A", "B"], 10, 0), (["A", "B"], 10, 10)]
+
+
 @pytest.mark.parametrize("kind", ["bid", "ask"])
 def test_what_can_only_be_given_by_name_tells_windows_apart(kind):
     """In single calls and in bulk calls for one key."""
