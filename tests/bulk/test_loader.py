@@ -442,6 +442,23 @@ def test_a_loader_of_a_function_that_was_seen_in_a_class():
     assert load(["B"]) == {"B": "b"}
 
 
+def test_a_wrapped_loader_that_is_bound_by_hand_may_be_given_its_items_by_name():
+    """They follow what it is bound to, of which no class and no call before has told."""
+
+    def load(owner, symbols):
+        return {symbol: (owner, symbol) for symbol in symbols}
+
+    @functools.wraps(load)
+    def wrapper(*args, **words):
+        return load(*args, **words)
+
+    get = single_flight_ttl(ttl=60)(functools.wraps(wrapper)(lambda *args: wrapper(*args)))
+    many, owner = get.bulk(wrapper), Account()
+    assert many.__get__(owner)(symbols=["A"]) == {"A": (owner, "A")}
+    assert many.__get__(owner)(["A"]) == {"A": (owner, "A")}
+    assert get.stats().calls == 1
+
+
 def test_a_wrapped_loader_may_name_its_parameters_in_its_own_way():
     """They are the getter's by their places, also where they are given by name."""
 

@@ -818,6 +818,31 @@ def test_what_a_wrapper_is_given_by_name_is_gathered(wrapped):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_wrapper_is_not_given_is_the_default(wrapped):
+    """Given by place, by name or left out it is the same, also where another one is left out."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid", *, depth=1):
+        raise AssertionError
+
+    def load(symbols, kind="bid", *, depth=1):
+        loads.append(sorted(symbols))
+        return {symbol: (symbol, kind, depth) for symbol in symbols}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=LONG, max_batch=4)
+    got = together(
+        lambda: price("A"),
+        lambda: price("B", "bid"),
+        lambda: price("C", kind="bid", depth=1),
+        lambda: price(symbol="D", depth=1),
+    )
+    assert got == [(symbol, "bid", 1) for symbol in "ABCD"]
+    assert loads == [["A", "B", "C", "D"]]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
 def test_a_wrapped_twin_may_have_names_of_its_own(wrapped):
     """A call of it is gathered whatever it calls its parameters, and what comes unasked is stored."""
     loads = []
