@@ -1,5 +1,6 @@
 """The loader calls of one bulk call, step by step: what begins, lands, fails, and is left to others."""
 
+from collections import defaultdict
 from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -271,6 +272,15 @@ def test_what_was_asked_for_is_brought_though_its_item_has_another_key_by_now(me
     assert (states(one), list(one.values.values())) == ([LANDED, LANDED], [1])
     found = [memo.store.lookup(key).value for key in ("a", "a later", "x later")]
     assert (found, memo.store.lookup("b")) == ([1, 1, 3], None)
+
+
+def test_what_is_not_brought_is_not_made(batch):
+    """By a mapping that makes what it does not have."""
+    one = batch("ab")
+    one.begin()
+    loaded = defaultdict(int, A=1)
+    one.land(loaded)
+    assert (list(one.values.values()), dict(loaded)) == ([1], {"A": 1})
 
 
 @pytest.mark.parametrize("error", [LookupError, RecursionError])
