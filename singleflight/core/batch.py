@@ -174,7 +174,7 @@ class Batch:
         items: list[Item] = []
         try:
             for flight, key in called.items():
-                brought = _taken(values, key)
+                brought = _taken(values, key) or _found(loaded, self._call.spelt[id(key)])
                 items.append(_item(cache.name, flight, key, brought))
             return items
         finally:
@@ -511,6 +511,15 @@ def _taken(values: dict[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
     try:  # usually nothing is raised: an interrupt as it is caught may leave an exception in `sys.exc_info`
         return (values.pop(key),) if key in values else ()
     except Exception as error:  # the key's own
+        check_room(error)
+        return ()
+
+
+def _found(loaded: Mapping[Any, Any], item: Any) -> tuple[Any, ...]:
+    """The value of an item, of which another key is made by now; nothing where it is not there, or raises."""
+    try:
+        return (loaded[item],) if item in loaded else ()
+    except Exception as error:  # the item's own
         check_room(error)
         return ()
 

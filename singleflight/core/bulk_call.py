@@ -348,8 +348,8 @@ class Request:
     ) -> None:
         self.cache, self.items, self.run = cache, items, run
         self._name, self._key_of, self._max_batch = name, key_of, max_batch
-        # Where calls for one key are gathered: what those of one window have in common, and its `Load`.
-        self.gathers: tuple[Hashable, Callable[[], Any]] | None = None
+        # Where calls for one key are gathered: what an item's is part of (see `gathering`), and its `Load`.
+        self.gathers: tuple[Callable[[Any], Any], Callable[[], Any]] | None = None
 
     @property
     def key_of(self) -> Callable[[Any], Hashable]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
+from ..common.keys import typed_throughout
 from ..locks.mutex import mutex
 from ..locks.unsettled import After
 from .cache import Cache
@@ -200,10 +201,10 @@ class Gathering:
 def group_of(parts: tuple[Any, ...]) -> Hashable:
     """Return what stands for the arguments that calls of one window have in common.
 
-    Those are equal and of the same types; what cannot be hashed is itself alone.
+    Those are equal and of the same types, in tuples too; what cannot be hashed is itself alone.
     """
     try:
         hash(parts)
+        return typed_throughout(parts)
     except Exception:  # the arguments' own
         return tuple(map(id, parts))
-    return tuple(map(type, parts)), parts

@@ -12,7 +12,7 @@ from ..core.bulk_call import Request
 from ..core.gathering import Arguments, Gathering, group_of
 from ..core.window import Load
 from .loading import Loading
-from .parameters import names_by_place
+from .parameters import names_by_place, places_by_name
 
 if TYPE_CHECKING:
     from .assembly import Assembly
@@ -57,24 +57,20 @@ class Gathered(Loading):
 
     def part(self, arguments: Arguments) -> tuple[Hashable, Any] | None:
         """Return what all calls of one window have in common, and a call's item; None if it has none."""
-        args, words = self._by_place(arguments)
-        place = self._place(args)
+        places = self._places_asked()
+        place, args, words = self._placed(arguments, places)
         if len(args) <= place:
             return None
-        if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
-            # A call may leave out a default that another one shows, or give by name what that gives by place.
-            own_words = self._renamed(args, words, self._names_asked(), self._names)
-            args, words = self._canonical(*args, **own_words) or (args, words)
-        return _group(args[:place], args[place + 1 :], words), args[place]
+        own_words = self._renamed(args, words, places, self._names)
+        return self._part(args[:place], args[place + 1 :], own_words, args[place])
 
     def load(self, arguments: Arguments) -> Load:
         """Return how the loader is called for those that have the same in common with this call."""
-        args, words = self._by_place(arguments)
-        place = self._place(args)
+        places = self._places_asked()
+        place, args, words = self._placed(arguments, places)
         before, after = args[:place], args[place + 1 :]
-        asked = self._names_asked()
-        own_words = self._renamed(args, words, asked, self._names)
-        words = self._renamed(args, words, asked, names_by_place(self.assembly.parameters.signature))
+        own_words = self._renamed(args, words, places, self._names)
+        words = self._renamed(args, words, places, names_by_place(self.assembly.parameters.signature))
         is_met = bool(before) and self.assembly.twins.has_met(before[0])
         split, function, leading = self.assembly.split(is_met), self._wrapped, before
 
@@ -95,36 +91,29 @@ class Gathered(Loading):
         self, request: Request, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]
     ) -> None:
         load = partial(Load, request.key_of, request.run, self._open_for, self.max_batch)
-        request.gathers = _group(before, after, words), load
+        request.gathers = partial(self._part, before, after, words), load
 
-    def _place(self, args: tuple[Any, ...]) -> int:
-        """Where the item of a call stands."""
-        return 1 if self._has_instance(args) else 0
+    def _part(
+        self, before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any], item: Any
+    ) -> tuple[Hashable, Any]:
+        """Return what stands for all that the loader is called with but the item, and this.
 
-    def _by_place(self, arguments: Arguments) -> Arguments:
-        """Return them with the instance and the item by place: a wrapper may have been given them by name."""
-        args, words = arguments
-        while len(args) <= self._place(args):
-            given = [
-                name for names in self._names_asked() for name in names[len(args) :][:1] if name in words
-            ]
-            if not given:
-                break
-            args, words = (*args, words[given[0]]), _without(words, given[0])
-        return args, words
+        An instance is itself alone. Of equal items of different types a mapping has only one, so these have
+        windows of their own.
+        """
+        if not all(each.parameters.exact for each in self.assembly.twins.assemblies):
+            # A call may leave out a default that another one shows, or give by name what that gives by place.
+            meant = self._canonical(*before, item, *after, **words)
+            if meant is not None:
+                after, words = meant[0][len(before) + 1 :], meant[1]
+        names = sorted(words)
+        common = group_of((*after, *map(words.get, names)))
+        return (tuple(map(id, before)), tuple(names), common, type(item)), item
 
-    def _names_asked(self) -> list[list[str]]:
-        """What the function and its twins call their parameters."""
-        return [names_by_place(each.parameters.signature) for each in self.assembly.twins.assemblies]
-
-
-def _group(before: tuple[Any, ...], after: tuple[Any, ...], words: dict[str, Any]) -> Hashable:
-    """What stands for all that a call is made with but its item. An instance stands for itself alone."""
-    return group_of((*map(id, before), *after, *sorted(words.items())))
-
-
-def _without(words: dict[str, Any], name: str) -> dict[str, Any]:
-    return {word: value for word, value in words.items() if word != name}
+    def _places_asked(self) -> dict[str, int]:
+        """Where what has a name may stand in calls of the function and of its twins."""
+        signatures = [each.parameters.signature for each in self.assembly.twins.assemblies]
+        return {name: place for each in signatures for name, place in places_by_name(each).items()}
 
 
 @cache

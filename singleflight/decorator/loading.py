@@ -12,10 +12,11 @@ from ..drivers import bulk_threads
 from .binding import Binder
 from .callforms import CallForms, can_bind
 from .keyforms import KeyForm
-from .parameters import names_by_place, parameters_of
+from .parameters import names_by_place, parameters_of, places_by_name
 from .signatures import check_loader
 
 if TYPE_CHECKING:
+    from ..core.gathering import Arguments
     from .assembly import Assembly
 
 __all__ = ["Loading"]
@@ -37,6 +38,7 @@ class Loading:
         called = getattr(function, "__qualname__", type(function).__qualname__)
         parameters = parameters_of(function)
         self._names = names_by_place(parameters.signature)
+        self._places = places_by_name(parameters.signature)
         self._of_instance = of_class or (not self._static and self._names[:1] in (["self"], ["cls"]))
         if of_class is not assembly.of_class:
             raise TypeError(f"bulk: only one of {called} and {assembly.called} is a class method")
@@ -48,7 +50,7 @@ class Loading:
             if self._exact:
                 self._canonical = CallForms(function, parameters, KeyForm(), False).arguments()
             else:
-                self._canonical = _fitting(Binder(parameters, True).bind)
+                self._canonical = _fitting(Binder(parameters, True))
         self.coroutine: bool = is_coroutine_function(function)
         self._binds = of_class or can_bind(function, parameters)
         self.called = called
@@ -65,36 +67,31 @@ class Loading:
     ) -> Any:
         """Serve a call, as wrapt passes it on."""
         bound = instance is not None and not self._is_bound
-        given = (instance, *args) if bound else args
-        meant = self._canonical(*given, **kwargs)
-        if meant is not None and self._exact:
-            given, kwargs = meant
-        args, words = (given, kwargs) if meant is None else meant
-        place = 1 if bound or self._has_instance(args) else 0
+        came = ((instance, *args) if bound else args), kwargs
+        meant = self._canonical(*came[0], **kwargs) or came
+        # Where single calls' parameters are a guess their keys are made of what came, and so are these.
+        known = meant if self.assembly.parameters.exact else came
+        place, args, words = self._placed(known, self._places, bound)
         name = self._names[place] if place < len(self._names) else "items"
-        if len(args) > place:
-            before, items, after = args[:place], args[place], args[place + 1 :]
-        elif name in words and len(args) == place:
-            before, items, after = args, words[name], ()
-            words = {word: value for word, value in words.items() if word != name}
-        else:
+        if len(args) <= place:
             raise TypeError(f"{self.assembly.called}: bulk: the items are missing")
-        # Keys are made from them by the names that the function has for them.
-        words = self._renamed(args, words, [self._names], names_by_place(self.assembly.parameters.signature))
+        before, items, after = args[:place], args[place], args[place + 1 :]
+        # They go by the names that the function has for them.
+        named = self._renamed(args, words, self._places, names_by_place(self.assembly.parameters.signature))
         split = self.assembly.split(bound)
 
         def key_of(item: Any) -> Hashable:
-            key: Hashable = split(*before, item, *after, **words)[0]
+            key: Hashable = split(*before, item, *after, **named)[0]
             return key
 
         # The loader itself gets its other arguments as they came.
-        leading = given[1:place] if bound else given[:place]
-        trailing = given[place + 1 :]
+        placed, others = meant if self._exact else came
+        leading, trailing = placed[1 if bound else 0 : place], placed[place + 1 :]
 
         def run(some: Any) -> Any:
-            if len(given) > place:
-                return wrapped(*leading, some, *trailing, **kwargs)
-            return wrapped(*leading, **{**kwargs, name: some})
+            if len(placed) > place:
+                return wrapped(*leading, some, *trailing, **others)
+            return wrapped(*leading, **{**others, name: some})
 
         request = Request(self.assembly.cache, items, name, key_of, run, self.max_batch)
         self._prepare(request, before, after, words)
@@ -105,20 +102,30 @@ class Loading:
     ) -> None:
         """A call is about to be served, in which these stand before, after and beside the items."""
 
-    def _renamed(
-        self, args: tuple[Any, ...], words: dict[str, Any], before: list[list[str]], names: list[str]
-    ) -> dict[str, Any]:
-        """Return what is given by name, beside these, under these names: parameters had others before.
+    def _placed(
+        self, arguments: Arguments, places: dict[str, int], bound: bool = False
+    ) -> tuple[int, tuple[Any, ...], dict[str, Any]]:
+        """Return where the item stands, and them with that, if there is one, and the instance by place."""
+        args, words = arguments
+        place = 1 if bound or self._has_instance(args) else 0
+        if len(args) <= place:
+            for name, value in words.items():
+                if places.get(name) == len(args):
+                    others = {other: words[other] for other in words if other != name}
+                    return self._placed(((*args, value), others), places, bound)
+        return place, args, words
 
-        The names are those of parameters that stand in the same places.
-        """
+    def _renamed(
+        self, args: tuple[Any, ...], words: dict[str, Any], places: dict[str, int], names: list[str]
+    ) -> dict[str, Any]:
+        """Return what is given by name, beside these, under the names of the parameters in those places."""
         if not self._fits:  # what stands where is not known
             return words
-        called: dict[str, str] = {}
-        for known_as in before:
-            called.update(zip(known_as[len(args) :], names[len(args) :], strict=False))
-        renamed = {called[name]: value for name, value in words.items() if name in called}
-        return dict(**renamed, **{name: value for name, value in words.items() if name not in called})
+        known_as = {name: names[place] for name, place in places.items() if len(args) <= place < len(names)}
+        renamed: dict[str, Any] = {}
+        for name, value in words.items():
+            renamed = dict(**renamed, **{known_as.get(name, name): value})  # no name comes twice
+        return renamed
 
     def _has_instance(self, args: tuple[Any, ...]) -> bool:
         """Return True if the first argument of a plain call is the instance or class of the method."""
@@ -134,12 +141,14 @@ def _unknown(*_args: Any, **_kwargs: Any) -> None:
     """Return None: the parameters of the loader are unknown, so its calls are taken as written."""
 
 
-def _fitting(bind: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a binder that also returns None if an argument is given twice."""
+def _fitting(binder: Binder) -> Callable[..., Any]:
+    """Return what binds a call; None if an argument is given twice, or may be another one (see `Binder`)."""
 
     def canonical(*args: Any, **kwargs: Any) -> Any:
+        if args and binder.guarded and binder.repeats(args):
+            return None
         try:
-            return bind(*args, **kwargs)
+            return binder.bind(*args, **kwargs)
         except TypeError:
             return None
 

@@ -24,6 +24,7 @@ __all__ = [
     "Parameters",
     "names_by_place",
     "parameters_of",
+    "places_by_name",
     "shown_signature",
     "signature_of",
 ]
@@ -63,6 +64,12 @@ UNKNOWN = Parameters(ANY, exact=False, certain=False)
 def names_by_place(signature: inspect.Signature) -> list[str]:
     """Return the names of the parameters to which arguments go by their place, but for `*args`."""
     return [parameter.name for parameter in signature.parameters.values() if parameter.kind in _PLACED]
+
+
+def places_by_name(signature: inspect.Signature) -> dict[str, int]:
+    """Return the places of the parameters that may be given by name as well."""
+    shown = enumerate(signature.parameters.values())
+    return {p.name: place for place, p in shown if p.kind is p.POSITIONAL_OR_KEYWORD}
 
 
 def parameters_of(function: Any) -> Parameters:

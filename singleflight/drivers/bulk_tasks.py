@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext, suppress
 from functools import partial
 from sys import getrefcount
@@ -128,11 +128,11 @@ async def _direct(request: Request) -> Any:
 
 
 async def _gather(
-    bulk: BulkCall, group: Hashable, load: Callable[[], Any], call: Call, item: Any, alone: bool
+    bulk: BulkCall, part: Callable[[Any], Any], load: Callable[[], Any], call: Call, item: Any, alone: bool
 ) -> bool:
     """Have its only key loaded together with others. Returns whether it is `alone` if called anew."""
     join = bulk.cache.gathering.driver(True).join
-    decision, value = await join(bulk.cache, call, (group, item), load(), alone)
+    decision, value = await join(bulk.cache, call, part(item), load(), alone)
     bulk.gathered(call, decision, value)
     return bool(value) if decision is NONE else alone
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from sys import getrefcount
@@ -135,11 +135,11 @@ def fly(batch: Batch, run: Callable[[list[Any]], Any]) -> None:
 
 @looked_through
 def _gather(
-    bulk: BulkCall, group: Hashable, load: Callable[[], Any], call: Call, item: Any, alone: bool
+    bulk: BulkCall, part: Callable[[Any], Any], load: Callable[[], Any], call: Call, item: Any, alone: bool
 ) -> bool:
     """Have its only key loaded together with others. Returns whether it is `alone` if called anew."""
     join = bulk.cache.gathering.driver(False).join
-    decision, value = join(bulk.cache, call, (group, item), load(), alone)
+    decision, value = join(bulk.cache, call, part(item), load(), alone)
     bulk.gathered(call, decision, value)
     return bool(value) if decision is NONE else alone
 

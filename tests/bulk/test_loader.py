@@ -397,6 +397,31 @@ def test_a_loader_below_a_wrapper_may_have_names_of_its_own(word):
     assert get("A", kind="ask", more=1) == expected
 
 
+def test_what_only_has_the_name_of_a_parameter_keeps_it_in_a_key():
+    """A parameter that can be given by place alone leaves its name to what `**more` collects."""
+
+    def with_session(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function("session", *args, **kwargs)
+
+        return run
+
+    @single_flight_ttl(ttl=60)
+    @with_session
+    def get(session, symbol, kind="bid", /, **more):
+        return "own", symbol, more
+
+    @get.bulk
+    @with_session
+    def load(session, symbols, sort="bid", /, **more):
+        return {symbol: ("loaded", symbol, more) for symbol in symbols}
+
+    assert load(["A"], sort="ask") == {"A": ("loaded", "A", {"sort": "ask"})}
+    assert get("A", sort="ask") == ("loaded", "A", {"sort": "ask"})
+    assert get("A", kind="ask") == ("own", "A", {"kind": "ask"})
+
+
 def test_a_loader_of_a_function_that_was_seen_in_a_class():
     """An instance of that class comes before the items; a list of them is none, and the class may be gone."""
     get = single_flight_ttl(ttl=60)(lambda symbol: symbol.lower())
@@ -415,6 +440,23 @@ def test_a_loader_of_a_function_that_was_seen_in_a_class():
     gc.collect()
     assert gone() is None
     assert load(["B"]) == {"B": "b"}
+
+
+def test_a_wrapped_loader_that_is_bound_by_hand_may_be_given_its_items_by_name():
+    """They follow what it is bound to, of which no class and no call before has told."""
+
+    def load(owner, symbols):
+        return {symbol: (owner, symbol) for symbol in symbols}
+
+    @functools.wraps(load)
+    def wrapper(*args, **words):
+        return load(*args, **words)
+
+    get = single_flight_ttl(ttl=60)(functools.wraps(wrapper)(lambda *args: wrapper(*args)))
+    many, owner = get.bulk(wrapper), Account()
+    assert many.__get__(owner)(symbols=["A"]) == {"A": (owner, "A")}
+    assert many.__get__(owner)(["A"]) == {"A": (owner, "A")}
+    assert get.stats().calls == 1
 
 
 def test_a_wrapped_loader_may_name_its_parameters_in_its_own_way():
@@ -436,6 +478,36 @@ def test_a_wrapped_loader_may_name_its_parameters_in_its_own_way():
     assert wrapper(price_type="ask", symbols=["A", "B"]) == {"A": "A ask", "B": "B ask"}
     assert get("A", "ask") == "A ask"
     assert get.stats().calls == 2
+
+
+@pytest.mark.parametrize("wrapped", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("args", "words"), [((), {}), (("ask",), {}), ((), {"kind": "ask"}), ((), {"depth": 2}), (("ask", 2), {})]
+)
+def test_single_calls_find_what_a_bulk_call_loaded_whatever_is_wrapped(wrapped, args, words):
+    """And the other way round, also where several defaults are left out."""
+
+    def passing_on(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function(*args, **kwargs)
+
+        return run
+
+    def get(symbol, kind="bid", depth=1):
+        return symbol, kind, depth
+
+    def load(symbols, kind="bid", depth=1):
+        return {symbol: [symbol, kind, depth] for symbol in symbols}
+
+    getter_is_wrapped, loader_is_wrapped = wrapped
+    one = single_flight_ttl(ttl=60)(passing_on(get) if getter_is_wrapped else get)
+    many = one.bulk(passing_on(load) if loader_is_wrapped else load)
+    assert one("A", *args, **words) is many(["A", "B"], *args, **words)["A"]
+    assert many(["A", "B"], *args, **words)["B"] is one("B", *args, **words)
+    value = one("C", *args, **words)
+    assert many(["C"], *args, **words)["C"] is value
+    assert one.stats().calls == 3
 
 
 @pytest.mark.parametrize(

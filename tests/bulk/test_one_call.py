@@ -309,6 +309,28 @@ def test_a_key_may_change_between_two_equal_items(driver):
     assert driver.call(broker.prices, ["A", "A"]) == {"A": "A bid"}
 
 
+@pytest.mark.parametrize(
+    "spell", [lambda symbol: symbol, lambda symbol: "".join(list(symbol))], ids=["itself", "an equal one"]
+)
+def test_a_key_may_change_while_the_loader_runs(driver, spell):
+    """The value has the key that it was asked for with, and what comes unasked has that of its item now."""
+    minute = [59]
+
+    async def price(symbol):
+        raise AssertionError
+
+    async def prices(symbols):
+        minute[0] += 1
+        return {spell(symbol): symbol.lower() for symbol in [*symbols, "XX"]}
+
+    price = driver.decorate(price, key=lambda symbol: (symbol, minute[0]))
+    prices = driver.loader(price, prices)
+    assert driver.call(prices, ["AA", "BB"]) == {"AA": "aa", "BB": "bb"}
+    assert driver.call(price, "XX") == "xx"
+    minute[0] -= 1
+    assert driver.call(price, "BB") == "bb"
+
+
 def test_an_item_that_cannot_be_hashed_changes_nothing(driver):
     """UnhashableKey names the argument and the place; nothing was fetched, counted or left behind."""
     broker = Broker(driver, name=NAME)

@@ -818,6 +818,31 @@ def test_what_a_wrapper_is_given_by_name_is_gathered(wrapped):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_wrapper_is_not_given_is_the_default(wrapped):
+    """Given by place, by name or left out it is the same, also where another one is left out."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid", *, depth=1):
+        raise AssertionError
+
+    def load(symbols, kind="bid", *, depth=1):
+        loads.append(sorted(symbols))
+        return {symbol: (symbol, kind, depth) for symbol in symbols}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=LONG, max_batch=4)
+    got = together(
+        lambda: price("A"),
+        lambda: price("B", "bid"),
+        lambda: price("C", kind="bid", depth=1),
+        lambda: price(symbol="D", depth=1),
+    )
+    assert got == [(symbol, "bid", 1) for symbol in "ABCD"]
+    assert loads == [["A", "B", "C", "D"]]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
 def test_a_wrapped_twin_may_have_names_of_its_own(wrapped):
     """A call of it is gathered whatever it calls its parameters, and what comes unasked is stored."""
     loads = []
@@ -868,6 +893,27 @@ def test_a_wrapped_twin_may_have_more_parameters():
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
+def test_what_only_has_the_name_of_a_parameter_is_neither_the_item_nor_renamed(wrapped):
+    """A parameter that can be given by place alone leaves its name to what `**more` collects."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol="all", kind="bid", /, **more):
+        return symbol, kind, more
+
+    def load(symbols, sort="bid", /, **more):
+        loads.append(symbols)
+        return {symbol: (symbol, sort, more) for symbol in [*symbols, "X"]}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=0.001)
+    assert price("A", kind="ask") == ("A", "bid", {"kind": "ask"})
+    assert price("X", kind="ask") == ("X", "bid", {"kind": "ask"})
+    assert price(symbol="A") == ("all", "bid", {"symbol": "A"})
+    assert loads == [["A"]]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
 def test_what_is_given_by_name_is_not_the_item_that_is_missing(wrapped):
     """The function is run, and raises."""
     loads = []
@@ -912,6 +958,38 @@ def test_a_loader_that_stands_in_no_order_gets_the_words_as_they_came():
     assert loads == [(["A"], "ask", "all")]
 
 
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_a_default_that_a_wrapper_may_have_moved_tells_windows_apart(in_bulk):
+    """Behind an argument that is put in front the same value may be that of another parameter."""
+    loads = []
+
+    def with_session(function):
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            return function("session", *args, **kwargs)
+
+        return run
+
+    @single_flight_ttl(ttl=60)
+    @with_session
+    def page(session, symbol, limit=10, offset=0):
+        raise AssertionError
+
+    @page.bulk(gather=LONG, max_batch=2)
+    @with_session
+    def pages(session, symbols, limit=10, offset=0):
+        loads.append((sorted(symbols), limit, offset))
+        return {symbol: (symbol, limit, offset) for symbol in symbols}
+
+    def ask(symbol, *args):
+        return pages([symbol], *args)[symbol] if in_bulk else page(symbol, *args)
+
+    calls = [("A", 10), ("A", 10, 10), ("B", 10), ("B", 10, 10)]
+    got = together(*(functools.partial(ask, *each) for each in calls))
+    assert got == [("A", 10, 0), ("A", 10, 10), ("B", 10, 0), ("B", 10, 10)]
+    assert sorted(loads) == [(["A", "B"], 10, 0), (["A", "B"], 10, 10)]
+
+
 @pytest.mark.parametrize("kind", ["bid", "ask"])
 def test_what_can_only_be_given_by_name_tells_windows_apart(kind):
     """In single calls and in bulk calls for one key."""
@@ -935,6 +1013,75 @@ def test_what_can_only_be_given_by_name_tells_windows_apart(kind):
     )
     assert got == [kind, {"A": other}, {"B": kind}, other]
     assert sorted(loads) == [(["A", "B"], "ask"), (["A", "B"], "bid")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (([("kind", "bid")], {}), ([], {"kind": "bid"})),
+        (([], {"kind": 1}), ([], {"kind": True})),
+        (([(1,)], {}), ([(True,)], {})),
+    ],
+    ids=["by place and by name", "types by name", "types in a tuple"],
+)
+def test_calls_whose_other_arguments_make_other_keys_are_not_gathered(one, other):
+    """A pair that is given by place is nothing given by name; what is equal may be of another type."""
+    loads = []
+
+    @single_flight_ttl(ttl=60, key=lambda *args, **words: repr((args, words)))
+    def price(symbol, *rest, **more):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols, *rest, **more):
+        loads.append(sorted(symbols))
+        return {symbol: repr((symbol, rest, more)) for symbol in symbols}
+
+    calls = [(symbol, args, words) for symbol in "AB" for args, words in (one, other)]
+    got = together(*(lambda c=each: price(c[0], *c[1], **c[2]) for each in calls))
+    assert got == [repr((symbol, tuple(args), words)) for symbol, args, words in calls]
+    assert loads == [["A", "B"]] * 2
+
+
+def test_a_default_that_a_wrapped_loader_has_otherwise_costs_no_value():
+    """What is left out is the loader's default then, whichever call of a window opens it."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol, kind="bid"):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols, sort="all"):
+        loads.append(sorted(symbols))
+        return {symbol: (symbol, sort) for symbol in symbols}
+
+    assert together(lambda: price("A"), lambda: price("B", "all")) == [("A", "all"), ("B", "all")]
+    assert loads == [["A", "B"]]
+
+
+@pytest.mark.parametrize("options", [{"typed": True}, {"key": repr}], ids=["typed", "own key"])
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_equal_items_of_different_types_are_not_gathered(options, in_bulk):
+    """The loader could answer for one of them alone, as a mapping has one place for both."""
+    loads = []
+
+    @single_flight_ttl(ttl=60, **options)
+    def price(symbol):
+        raise AssertionError
+
+    @price.bulk(gather=LONG, max_batch=2)
+    def prices(symbols):
+        loads.append(sorted(map(repr, symbols)))
+        return {symbol: repr(symbol) for symbol in symbols}
+
+    def ask(symbol):
+        return prices([symbol])[symbol] if in_bulk else price(symbol)
+
+    symbols = 1, True, 2, False
+    assert together(*(functools.partial(ask, symbol) for symbol in symbols)) == ["1", "True", "2", "False"]
+    assert sorted(loads) == [["1", "2"], ["False", "True"]]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

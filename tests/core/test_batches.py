@@ -1,5 +1,6 @@
 """The loader calls of one bulk call, step by step: what begins, lands, fails, and is left to others."""
 
+from collections import defaultdict
 from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -260,6 +261,40 @@ def test_where_the_stack_ends_no_key_is_spoilt(memo, before):
 def check_no_room(error):
     if isinstance(error, RecursionError):
         raise error
+
+
+def test_what_was_asked_for_is_brought_though_its_item_has_another_key_by_now(memo, batch):
+    """As where the key has the minute in it; what has the other key is stored with that, too."""
+    one = batch("ab")
+    assert one.begin() == ["A", "B"]
+    one._call.key_of = lambda item: f"{item.lower()} later"
+    one.land({"A": 1, "X": 3})
+    assert (states(one), list(one.values.values())) == ([LANDED, LANDED], [1])
+    found = [memo.store.lookup(key).value for key in ("a", "a later", "x later")]
+    assert (found, memo.store.lookup("b")) == ([1, 1, 3], None)
+
+
+def test_what_is_not_brought_is_not_made(batch):
+    """By a mapping that makes what it does not have."""
+    one = batch("ab")
+    one.begin()
+    loaded = defaultdict(int, A=1)
+    one.land(loaded)
+    assert (list(one.values.values()), dict(loaded)) == ([1], {"A": 1})
+
+
+@pytest.mark.parametrize("error", [LookupError, RecursionError])
+def test_an_item_that_raises_is_not_brought(memo, error):
+    """Where it raises for want of stack the call fails: then no item could be found."""
+    frail = Frail("b", error)
+    one = loading(memo, [leads(memo, "b")])
+    one._call.spelt = dict.fromkeys(one._call.spelt, frail)
+    one.begin()
+    frail.spoilt = True
+    with patch.object(batches, "check_room", check_no_room):
+        with nullcontext() if error is LookupError else pytest.raises(RecursionError):
+            one.land({"A": 1})
+    assert (states(one), one.values) == ([LANDED if error is LookupError else FLYING], {})
 
 
 def test_of_what_came_unasked_the_rest_is_stored(memo, batch):

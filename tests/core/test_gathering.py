@@ -80,6 +80,8 @@ def test_loaders_of_each_colour(gathers):
         ((1, "a"), (1, "b"), False),
         ((1,), (1.0,), False),
         ((1,), (True,), False),
+        (((1,),), ((True,),), False),
+        ((("a", (1,)),), (("a", (1,)),), True),
         (([1],), ([1],), False),
         ((), (), True),
     ],

@@ -787,6 +787,39 @@ def test_a_loader_may_be_a_wrapper_that_injects():
     assert plain(["B"])["B"] is first("B")
 
 
+@pytest.mark.parametrize("gather", [None, 0.001])
+@pytest.mark.parametrize("injector", INJECTORS)
+def test_moved_defaults_never_make_two_calls_of_a_loader_one(injector, gather):
+    """Its keys are those of single calls that are written alike, so each finds what the other one fetched."""
+    fetched = []
+
+    @single_flight_ttl(ttl=60)
+    @injector
+    def page(session, k, limit=100, offset=0):
+        fetched.append("one")
+        return k, limit, offset
+
+    @page.bulk(gather=gather)
+    @injector
+    def pages(session, ks, limit=100, offset=0):
+        fetched.append("many")
+        return {k: (k, limit, offset) for k in ks}
+
+    plain = injector(lambda session, k, limit=100, offset=0: (k, limit, offset))
+    calls = [(rest, {}) for rest in ((), (0,), (100,), (0, 100), (100, 100), (100, 0))]
+    calls += [((), {"limit": 100}), ((), {"offset": 100}), ((100,), {"offset": 100})]
+    for args, kwargs in calls:
+        expected = {k: plain(k, *args, **kwargs) for k in "AB"}
+        assert pages(["A", "B"], *args, **kwargs) == expected
+        assert page("A", *args, **kwargs) == expected["A"]
+    assert set(fetched) == {"many"}
+    page.clear()
+    for args, kwargs in calls:
+        value = page("A", *args, **kwargs)
+        assert pages(["A", "A"], *args, **kwargs) == {"A": value}
+    assert page.stats().calls == len(fetched)
+
+
 def test_what_cannot_be_hashed_is_named_there_too():
     """By the name that is shown, or by its place where it fits none."""
     fetch = single_flight_ttl(ttl=60)(noting([])(lambda a, b=2: a))
