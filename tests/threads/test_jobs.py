@@ -6,7 +6,7 @@ import gc
 import queue
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -115,6 +115,62 @@ def test_the_same_job_is_refused(pools, timeout):
 
     pools[0].submit(job).result(PATIENCE)
     assert not locks.held("a")
+
+
+def called_back(pool, function):
+    """Run it in a callback of a pool's job, on the thread that ran it; the outcome, as a future."""
+    go, outcome = threading.Event(), Future()
+
+    def run(_):
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    pool.submit(go.wait, PATIENCE).add_done_callback(run)
+    go.set()
+    return outcome
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_a_callback_of_a_job_is_refused_what_it_has(pools, timeout):
+    """It goes on for longer than the job, whose thread it runs on."""
+    locks = KeyedLocks()
+
+    def twice():
+        with locks("a", timeout=timeout):
+            with pytest.raises(FlightDeadlock, match="'a' -> 'a'"):
+                locks("a", timeout=timeout).__enter__()
+            return "refused"
+
+    assert called_back(pools[0], twice).result(PATIENCE) == "refused"
+    assert not locks.held("a")
+
+
+def test_a_cycle_over_a_callback_of_a_job_is_refused(pools, crowd):
+    """Whoever waits for it sees whose the lock is, and that it waits."""
+    locks, begun, has_b = KeyedLocks(), threading.Event(), threading.Event()
+
+    def take_both():
+        with locks("a"):
+            begun.set()
+            assert has_b.wait(PATIENCE)
+            with locks("b"):
+                return "both"
+
+    def take_the_other_way():
+        with locks("b"):
+            has_b.set()
+            until(lambda: locks.waiting("b"))
+            with pytest.raises(FlightDeadlock):
+                locks("a").__enter__()
+            return "refused"
+
+    first = called_back(pools[0], take_both)
+    assert begun.wait(PATIENCE)
+    crowd.add(take_the_other_way)
+    assert first.result(PATIENCE) == "both"
+    assert crowd.join() == ["refused"]
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
