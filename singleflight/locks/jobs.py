@@ -127,11 +127,11 @@ def _own_job() -> Job:
     return job
 
 
-def job_of_thread(depth: int) -> Job | None:
+def job_of_thread(block: Any) -> Job | None:
     """What this thread is doing; None on the main thread, which serves no pool and never ends.
 
     Args:
-        depth: how many frames above this one is the block that takes the lock.
+        block: the frame that takes the lock.
     """
     if get_ident() == main:
         return None
@@ -139,7 +139,7 @@ def job_of_thread(depth: int) -> Job | None:
     future = future_of_this_thread() if _local.is_pooled else None
     if future is not None and not _has_ended(future):  # else a callback of that job runs here, after it
         return Job(life_of_this_thread(), future)
-    entered = _entered(sys._getframe(depth))
+    entered = _entered(block)
     return job if entered is None else Job(life_of_this_thread(), None, entered)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import queue
+import sys
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -589,5 +590,5 @@ def test_a_lock_of_a_whole_thread(pools):
 
 def test_the_main_thread_has_one_job():
     """It serves no pool, so nothing is looked for there."""
-    assert jobs.job_of_thread(1) is None
+    assert jobs.job_of_thread(sys._getframe()) is None
     assert jobs.job_of_loop() is None
