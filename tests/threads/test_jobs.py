@@ -9,11 +9,13 @@ import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, drain_sync, report, single_flight_ttl
 from singleflight.locks import jobs
+from singleflight.locks.lives import life_of_this_thread
 from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, until
@@ -258,9 +260,10 @@ def test_a_drain_with_a_timeout_is_in_no_cycle_by_a_doubt(worker, crowd):
     assert crowd.join() == [1]
 
 
-def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd):
+@pytest.mark.parametrize("kept", [False, True], ids=["future let go of", "future kept"])
+def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd, kept):
     """The pooled thread waits for B, which wants A, which an earlier job has: no cycle, for nobody."""
-    locks, (one, another) = KeyedLocks(), pools
+    locks, (one, another), futures = KeyedLocks(), pools, []
     has_b, go = threading.Event(), threading.Event()
 
     def other():
@@ -271,7 +274,10 @@ def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd):
                 return "both"
 
     first = exclusive(locks, "A")
-    one.submit(first.__enter__).result(PATIENCE)
+    futures.append(one.submit(first.__enter__))
+    futures[0].result(PATIENCE)
+    if not kept:
+        futures.clear()
     crowd.add(other)
     assert has_b.wait(PATIENCE)
     second = exclusive(locks, "B", timeout=PATIENCE)
@@ -451,7 +457,9 @@ def test_it_is_shown_whose_it_is(pools):
     assert "lock 'a': held by thread 'ThreadPoolExecutor" in report()
     with pytest.raises(FlightTimeout):
         pools[0].submit(exclusive(fetch.locks, "a", timeout=0).__enter__).result(PATIENCE)
-    assert "that is over, 0 queued" in next(line for line in report().splitlines() if "lock 'a'" in line)
+    thread = pools[0].submit(threading.get_ident).result(PATIENCE)
+    line = next(line for line in report().splitlines() if "lock 'a'" in line)
+    assert f"a job of thread {thread} that is over, 0 queued" in line
     assert fetch.locks.held("a")
     leave(block)
     assert not fetch.locks.held("a")
@@ -592,3 +600,26 @@ def test_the_main_thread_has_one_job():
     """It serves no pool, so nothing is looked for there."""
     assert jobs.job_of_thread(sys._getframe()) is None
     assert jobs.job_of_loop() is None
+
+
+def test_a_future_that_does_not_say_how_it_stands_is_not_done(crowd):
+    """It may be another library's; on its own thread the frames tell."""
+
+    class Unknown:
+        pass
+
+    future = Unknown()
+    job = jobs.Job(life_of_this_thread(), future)
+    crowd.add(job.is_over)
+    assert crowd.join() == [False]
+    assert job.is_over()
+
+
+def test_the_job_is_found_below_what_a_pool_runs_it_in():
+    """The pools of Python 3.14 have a `run` inside of the job's, which knows no future."""
+    pool = {"__name__": "concurrent.futures.thread"}
+    exec("def run(self, function): return function()", pool)
+    run = pool["run"]
+    item, context = SimpleNamespace(future=object()), SimpleNamespace()
+    assert run(item, lambda: run(context, jobs.future_of_this_thread)) is item.future
+    assert run(context, jobs.future_of_this_thread) is None
