@@ -77,8 +77,7 @@ class Job:
             return True
         if self._future is not None:
             future = self._future()
-            # `done()` would take the future's lock. A cancelled one may go on in its thread.
-            if future is None or getattr(future, "_state", None) == "FINISHED":
+            if future is None or _has_ended(future):
                 return True
             return self._thread == get_ident() and not _is_running(future)
         return False
@@ -97,6 +96,11 @@ class Job:
                 return False  # whoever entered has gone on, and has not returned
             frame = frame.f_back
         return True
+
+
+def _has_ended(future: Any) -> bool:
+    """Return True if that job has ended. A cancelled one may go on in its thread."""
+    return getattr(future, "_state", None) == "FINISHED"  # `done()` would take the future's lock
 
 
 def _is_pooled() -> bool:
@@ -123,19 +127,19 @@ def _own_job() -> Job:
     return job
 
 
-def job_of_thread(depth: int) -> Job | None:
+def job_of_thread(block: Any) -> Job | None:
     """What this thread is doing; None on the main thread, which serves no pool and never ends.
 
     Args:
-        depth: how many frames above this one is the block that takes the lock.
+        block: the frame that takes the lock.
     """
     if get_ident() == main:
         return None
     job = _own_job()
     future = future_of_this_thread() if _local.is_pooled else None
-    if future is not None:
+    if future is not None and not _has_ended(future):  # else a callback of that job runs here, after it
         return Job(life_of_this_thread(), future)
-    entered = _entered(sys._getframe(depth))
+    entered = _entered(block)
     return job if entered is None else Job(life_of_this_thread(), None, entered)
 
 

@@ -7,6 +7,7 @@ evicted nor doubled. What is evicted is let go of after the mutex is free.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -327,7 +328,7 @@ class Held:
     def __enter__(self) -> None:
         hold = Hold(self._keys, thread_waiter(), self._locks.release)
         if hold.thread != jobs.main:
-            hold.job = job_of_thread(2)  # whose frame is above this one
+            hold.job = job_of_thread(sys._getframe(1))
         self._locks.acquire(hold, self._timeout)
         self._hold = hold
 

@@ -14,8 +14,8 @@ from ..core.batch import Batch, Item
 from ..core.flight import Flight
 from ..core.landing import Verdict, judge, postpone
 from ..fleet.mailboxes import Mailbox
-from .entries import Entries
-from .passage import LISTEN, Brought, Passage
+from .entries import Brought, Entries
+from .passage import LISTEN, Passage
 
 __all__ = ["Convoy"]
 

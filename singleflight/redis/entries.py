@@ -29,7 +29,7 @@ from . import scripts
 from .clients import Trouble, raise_trouble
 from .link import Link
 
-__all__ = ["Entries", "SharedRecord", "Terms", "lives", "mark_of", "milliseconds"]
+__all__ = ["Brought", "Entries", "SharedRecord", "Terms", "lives", "mark_of", "milliseconds"]
 
 _LONGEST = 30 * 86_400.0  # seconds that the server keeps a value which never expires
 _GLANCE = 0.002  # seconds between looks at what another way is sending
@@ -57,6 +57,17 @@ class SharedRecord(WeighedRecord):
 
     __slots__ = ("born",)
     born: int
+
+
+class Brought(NamedTuple):
+    """What a flight is to land with: a value and what is to become of it, or an error."""
+
+    value: Any
+    arrival: Arrival | None = None
+    error: BaseException | None = None
+    verdict: Verdict | None = None
+    missing: bool = False
+    """Nothing is known of the key: a bulk answer is without it."""
 
 
 class Entries:
@@ -192,10 +203,14 @@ class Entries:
         storable, ttl, now, record = appraise(self.cache, flight, value)
         return storable, ttl, now, None if record is None else self.near(record, named, 0)
 
-    def verdict_on(self, flight: Flight, error: Exception, named: bytes) -> Verdict:
-        """Return what it is to end with where its function raised this."""
-        verdict = judge(self.cache, error, flight)
-        return verdict._replace(ttl=min(verdict.ttl, self.terms.near_ttl), marks=self.marks(named, ()))
+    def failed(self, flight: Flight, error: Exception, named: bytes) -> Brought:
+        """Return what a flight is to end with where its function raised this, or what looks at its value."""
+        try:
+            verdict = judge(self.cache, error, flight)
+            verdict = verdict._replace(ttl=min(verdict.ttl, self.terms.near_ttl), marks=self.marks(named, ()))
+            return Brought(None, error=verdict.error, verdict=verdict)
+        finally:
+            del error  # or this frame and the exception would keep each other
 
     # -- drops ---------------------------------------------------------------------------------------
 

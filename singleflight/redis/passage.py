@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..common.errors import FlightDeadlock, FlightTimeout
 from ..common.keys import plain
@@ -34,10 +34,10 @@ from ..locks.waitgraph import holds_up
 from . import scripts
 from .clients import Trouble, raise_trouble
 from .cycles import LOOK, PAUSE, Edges
-from .entries import Entries, SharedRecord, lives, milliseconds
+from .entries import Brought, Entries, SharedRecord, lives, milliseconds
 from .keeper import Lease, Order
 
-__all__ = ["LISTEN", "RUN", "Brought", "Passage", "leading"]
+__all__ = ["LISTEN", "RUN", "Passage", "leading"]
 
 leading: ContextVar[tuple[Passage, ...]] = ContextVar("singleflight_leading", default=())
 """The flights that the running code is inside of and that this process leads for all."""
@@ -45,17 +45,6 @@ LISTEN = object()  # what `steps` yields to have the bus listen
 RUN = ()  # and to have the function run: its arguments
 _UNTOLD = Outcome("aborted")  # of a flight of which the server hears nothing: no bytes are made
 _PATIENCE = 3  # sightings of a cycle after which it is no longer left to those who are part of it
-
-
-class Brought(NamedTuple):
-    """What a flight is to land with: a value and what is to become of it, or an error."""
-
-    value: Any
-    arrival: Arrival | None = None
-    error: BaseException | None = None
-    verdict: Verdict | None = None
-    missing: bool = False
-    """Nothing is known of the key: a bulk answer is without it."""
 
 
 class Passage:
@@ -394,15 +383,12 @@ class Passage:
             allot(flight, "shared", 0)
             return Brought(value, arrival=(not envelope.refused, 0.0, now, None), missing=value is None)
         allot(flight, "shared", flight.retries)
-        times = near_times(
-            self._asked,
-            found.left,
-            envelope.ttl,
-            envelope.grace,
-            envelope.refresh_after,
-            entries.terms.near_ttl,
-        )
-        record = entries.marked(flight.key, value, times, self.digest, found.birth, envelope.tags)
+        ages = envelope.ttl, envelope.grace, envelope.refresh_after
+        times = near_times(self._asked, found.left, *ages, entries.terms.near_ttl)
+        try:
+            record = entries.marked(flight.key, value, times, self.digest, found.birth, envelope.tags)
+        except Exception as raised:  # of `weigh`
+            return entries.failed(flight, raised, self.digest)
         if cache.tell.wants("adopted"):
             age = max(0.0, now - times.landed)
             cache.tell.tell("adopted", flight.key, value=value, age=age, flight_id=flight.ident)

@@ -29,9 +29,9 @@ from . import scripts
 from .bus import Bell, TaskBell
 from .clients import Trouble, raise_trouble
 from .convoy import Convoy
-from .entries import Entries, Terms, mark_of
+from .entries import Brought, Entries, Terms, mark_of
 from .link import Link
-from .passage import LISTEN, Brought, Passage, leading
+from .passage import LISTEN, Passage, leading
 
 __all__ = ["SharedFunction"]
 
@@ -100,7 +100,7 @@ class SharedFunction(Entries):
             value = execute()
             arrival = self.arrival_of(flight, value, named)
         except Exception as error:
-            failed = self._failed_alone(flight, error, named)
+            failed = self.failed(flight, error, named)
         finally:
             self.alone.pop(flight, None)
         try:
@@ -122,7 +122,7 @@ class SharedFunction(Entries):
             value = await execute()
             arrival = self.arrival_of(flight, value, named)
         except Exception as error:
-            failed = self._failed_alone(flight, error, named)
+            failed = self.failed(flight, error, named)
         finally:
             self.alone.pop(flight, None)
         try:
@@ -132,13 +132,6 @@ class SharedFunction(Entries):
             return value
         finally:
             del flight, execute, failed  # an exception that callers receive leads to this frame
-
-    def _failed_alone(self, flight: Flight, error: Exception, named: bytes) -> Brought:
-        try:
-            verdict = self.verdict_on(flight, error, named)
-            return Brought(None, error=verdict.error, verdict=verdict)
-        finally:
-            del error  # or this frame and the exception would keep each other
 
     def load(self, batch: Batch, execute: Callable[[list[Any]], Any]) -> None:
         """Load the flights of a thread's bulk call, each here or by another process, and land them."""

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -139,6 +140,25 @@ def test_a_lock_that_is_held_over_a_fork_is_handed_on_in_the_child(crowd):
         assert in_child(child) == "['got it']"
     finally:
         held.__exit__(None, None, None)
+
+
+def test_the_thread_that_forked_is_the_main_one_of_the_child(crowd):
+    """It serves no pool: what it has it does not wait for, whoever has taken it and is gone."""
+    locks = KeyedLocks()
+
+    @contextmanager
+    def block():
+        with locks("a", timeout=0.01):
+            yield
+
+    def child():
+        first = block()
+        (lambda: first.__enter__())()
+        block().__enter__()
+
+    crowd.add(in_child, child)
+    (told,) = crowd.join()
+    assert told.startswith("FlightDeadlock(")
 
 
 def test_a_store_caught_in_mid_mutation_is_rebuilt():

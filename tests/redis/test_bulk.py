@@ -165,6 +165,22 @@ def test_what_a_loader_leaves_out_is_not_stored_whatever_cache_if_accepts(fleet)
     assert load.calls == [["A", "X"], ["X"]]
 
 
+def test_a_value_that_cannot_be_weighed_fails_for_its_key(fleet):
+    """The caller gets that error, and what was found for the other keys is here."""
+
+    def weigh(value):
+        return {"A 1": 1, "B 1": "heavy", "C 1": 1}[value]
+
+    load = Loader()
+    (a, _), (b, price) = fleet(load), fleet(load, weigh=weigh)
+    a(["A", "B", "C"])
+    with pytest.raises(TypeError):
+        b(["A", "B", "C"])
+    assert b(["A", "C"]) == {"A": "A 1", "C": "C 1"}
+    assert price.stats().hits == 2
+    assert load.calls == [["A", "B", "C"]]
+
+
 def test_failure_ttl_is_asked_once_for_a_loader_call(fleet):
     """Its answer holds for each key that the loader was called for, here and elsewhere."""
     asked = []

@@ -8,7 +8,8 @@ from singleflight.core.batch import Item
 from singleflight.core.landing import Verdict
 from singleflight.redis import convoy
 from singleflight.redis.convoy import Convoy
-from singleflight.redis.passage import LISTEN, Brought
+from singleflight.redis.entries import Brought
+from singleflight.redis.passage import LISTEN
 
 
 class Struck(BaseException):

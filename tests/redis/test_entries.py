@@ -10,6 +10,7 @@ import pytest
 
 from singleflight import single_flight_ttl
 from singleflight.core.flight import Flight
+from singleflight.core.landing import Verdict
 from singleflight.fleet.cuts import Numbers
 from singleflight.fleet.drops import Drop
 from singleflight.fleet.envelopes import Envelope, Envelopes
@@ -18,7 +19,7 @@ from singleflight.fleet.names import digest, entry_name
 from singleflight.fleet.near import NearTimes
 from singleflight.redis import scripts
 from singleflight.redis.clients import Kind, Trouble
-from singleflight.redis.entries import Entries, Terms, lives, mark_of, milliseconds
+from singleflight.redis.entries import Brought, Entries, Terms, lives, mark_of, milliseconds
 from singleflight.storage.record import TaggedRecord, WeighedRecord
 
 ME, BUS = b"m" * 8, b"sf:bus"
@@ -222,11 +223,11 @@ def test_a_flight_alone():
 def test_a_failure_alone(failure_ttl, ttl):
     """It is kept no longer than what is near, with its marks."""
     entries, error = make(near_ttl=10.0, failure_ttl=failure_ttl), OSError()
-    verdict = entries.verdict_on(a_flight(entries), error, b"named")
-    assert (verdict.error, verdict.ttl, verdict.marks) == (error, ttl, entries.marks(b"named", ()))
+    verdict = Verdict(error, ttl, marks=entries.marks(b"named", ()))
+    assert entries.failed(a_flight(entries), error, b"named") == Brought(None, error=error, verdict=verdict)
     flight = a_flight(entries)
     flight.lost = True  # it has ended: `failure_ttl` is not asked
-    assert entries.verdict_on(flight, error, b"named").ttl == 0.0
+    assert entries.failed(flight, error, b"named").verdict.ttl == 0.0
 
 
 def test_who_leads():

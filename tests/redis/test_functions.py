@@ -196,6 +196,28 @@ def test_a_newer_value_of_another_process_is_looked_for_by_the_next_read(fleet):
     assert b.stats().calls == 0
 
 
+def test_a_value_that_cannot_be_weighed_fails_the_call(fleet, colour):
+    """As in the process that loaded it; where that is stored, others invalidate it as any failure."""
+
+    def weigh(value):
+        raise ValueError(f"how heavy is {value}?")
+
+    body, asked = Loads(lambda n: n), []
+    failures = {"failure_ttl": lambda error: (asked.append(error), 60)[1], "follower_retries": 0}
+    a, b = fleet(body), fleet(body, colour, terms={"near_ttl": 20}, weigh=weigh, **failures)
+    assert called(a, "ASML") == 1
+    for _ in range(2):
+        with pytest.raises(ValueError, match="how heavy is 1"):
+            called(b, "ASML")
+    assert (len(asked), body.calls) == (1, ["ASML"])
+    [failure] = b._self_cache.store.records()
+    a.invalidate("ASML")
+    until(lambda: b._self_cache.store.records() == [])
+    with pytest.raises(ValueError, match="how heavy is 2"):
+        called(b, "ASML")
+    assert failure.ttl == 20
+
+
 def test_a_stale_value_is_renewed_by_one_process(fleet, pool):
     """The others serve theirs meanwhile, and find the new one then."""
     body = Loads(lambda n: n)

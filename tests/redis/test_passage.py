@@ -13,7 +13,8 @@ from singleflight.fleet.failures import failure_bytes
 from singleflight.fleet.replies import AGAIN
 from singleflight.redis import RemoteFailure, UnportableKey, scripts
 from singleflight.redis.cycles import LOOK
-from singleflight.redis.passage import LISTEN, RUN, Brought, leading
+from singleflight.redis.entries import Brought
+from singleflight.redis.passage import LISTEN, RUN, leading
 
 from .passages import (
     AWAY,

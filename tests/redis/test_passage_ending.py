@@ -13,7 +13,8 @@ from singleflight.fleet.claims import Release
 from singleflight.fleet.envelopes import Envelope
 from singleflight.fleet.failures import failure_bytes
 from singleflight.fleet.replies import AGAIN
-from singleflight.redis.passage import RUN, Brought
+from singleflight.redis.entries import Brought
+from singleflight.redis.passage import RUN
 from singleflight.telemetry.emitter import Emitter
 
 from .passages import (

@@ -8,8 +8,8 @@ from singleflight import FlightDeadlock, FlightTimeout
 from singleflight.fleet.replies import AGAIN, Found, Wake
 from singleflight.redis import passage, scripts
 from singleflight.redis.cycles import LOOK, PAUSE
-from singleflight.redis.entries import SharedRecord
-from singleflight.redis.passage import RUN, Brought, leading
+from singleflight.redis.entries import Brought, SharedRecord
+from singleflight.redis.passage import RUN, leading
 from singleflight.storage.record import TaggedRecord
 
 from .passages import AWAY, KEY, Made, Struck, leased, waiting

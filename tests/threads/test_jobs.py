@@ -4,15 +4,18 @@ import asyncio
 import contextvars
 import gc
 import queue
+import sys
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from singleflight import FlightDeadlock, FlightTimeout, KeyedLocks, drain_sync, report, single_flight_ttl
 from singleflight.locks import jobs
+from singleflight.locks.lives import life_of_this_thread
 from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, until
@@ -117,6 +120,62 @@ def test_the_same_job_is_refused(pools, timeout):
     assert not locks.held("a")
 
 
+def called_back(pool, function):
+    """Run it in a callback of a pool's job, on the thread that ran it; the outcome, as a future."""
+    go, outcome = threading.Event(), Future()
+
+    def run(_):
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    pool.submit(go.wait, PATIENCE).add_done_callback(run)
+    go.set()
+    return outcome
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_a_callback_of_a_job_is_refused_what_it_has(pools, timeout):
+    """It goes on for longer than the job, whose thread it runs on."""
+    locks = KeyedLocks()
+
+    def twice():
+        with locks("a", timeout=timeout):
+            with pytest.raises(FlightDeadlock, match="'a' -> 'a'"):
+                locks("a", timeout=timeout).__enter__()
+            return "refused"
+
+    assert called_back(pools[0], twice).result(PATIENCE) == "refused"
+    assert not locks.held("a")
+
+
+def test_a_cycle_over_a_callback_of_a_job_is_refused(pools, crowd):
+    """Whoever waits for it sees whose the lock is, and that it waits."""
+    locks, begun, has_b = KeyedLocks(), threading.Event(), threading.Event()
+
+    def take_both():
+        with locks("a"):
+            begun.set()
+            assert has_b.wait(PATIENCE)
+            with locks("b"):
+                return "both"
+
+    def take_the_other_way():
+        with locks("b"):
+            has_b.set()
+            until(lambda: locks.waiting("b"))
+            with pytest.raises(FlightDeadlock):
+                locks("a").__enter__()
+            return "refused"
+
+    first = called_back(pools[0], take_both)
+    assert begun.wait(PATIENCE)
+    crowd.add(take_the_other_way)
+    assert first.result(PATIENCE) == "both"
+    assert crowd.join() == ["refused"]
+
+
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
 @pytest.mark.parametrize("where", ["main", "thread"])
 def test_a_thread_of_its_own_is_refused(crowd, timeout, where):
@@ -201,9 +260,10 @@ def test_a_drain_with_a_timeout_is_in_no_cycle_by_a_doubt(worker, crowd):
     assert crowd.join() == [1]
 
 
-def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd):
+@pytest.mark.parametrize("kept", [False, True], ids=["future let go of", "future kept"])
+def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd, kept):
     """The pooled thread waits for B, which wants A, which an earlier job has: no cycle, for nobody."""
-    locks, (one, another) = KeyedLocks(), pools
+    locks, (one, another), futures = KeyedLocks(), pools, []
     has_b, go = threading.Event(), threading.Event()
 
     def other():
@@ -214,7 +274,10 @@ def test_what_a_thread_waits_for_now_is_not_its_earlier_jobs_wait(pools, crowd):
                 return "both"
 
     first = exclusive(locks, "A")
-    one.submit(first.__enter__).result(PATIENCE)
+    futures.append(one.submit(first.__enter__))
+    futures[0].result(PATIENCE)
+    if not kept:
+        futures.clear()
     crowd.add(other)
     assert has_b.wait(PATIENCE)
     second = exclusive(locks, "B", timeout=PATIENCE)
@@ -394,7 +457,9 @@ def test_it_is_shown_whose_it_is(pools):
     assert "lock 'a': held by thread 'ThreadPoolExecutor" in report()
     with pytest.raises(FlightTimeout):
         pools[0].submit(exclusive(fetch.locks, "a", timeout=0).__enter__).result(PATIENCE)
-    assert "that is over, 0 queued" in next(line for line in report().splitlines() if "lock 'a'" in line)
+    thread = pools[0].submit(threading.get_ident).result(PATIENCE)
+    line = next(line for line in report().splitlines() if "lock 'a'" in line)
+    assert f"a job of thread {thread} that is over, 0 queued" in line
     assert fetch.locks.held("a")
     leave(block)
     assert not fetch.locks.held("a")
@@ -533,5 +598,28 @@ def test_a_lock_of_a_whole_thread(pools):
 
 def test_the_main_thread_has_one_job():
     """It serves no pool, so nothing is looked for there."""
-    assert jobs.job_of_thread(1) is None
+    assert jobs.job_of_thread(sys._getframe()) is None
     assert jobs.job_of_loop() is None
+
+
+def test_a_future_that_does_not_say_how_it_stands_is_not_done(crowd):
+    """It may be another library's; on its own thread the frames tell."""
+
+    class Unknown:
+        pass
+
+    future = Unknown()
+    job = jobs.Job(life_of_this_thread(), future)
+    crowd.add(job.is_over)
+    assert crowd.join() == [False]
+    assert job.is_over()
+
+
+def test_the_job_is_found_below_what_a_pool_runs_it_in():
+    """The pools of Python 3.14 have a `run` inside of the job's, which knows no future."""
+    pool = {"__name__": "concurrent.futures.thread"}
+    exec("def run(self, function): return function()", pool)
+    run = pool["run"]
+    item, context = SimpleNamespace(future=object()), SimpleNamespace()
+    assert run(item, lambda: run(context, jobs.future_of_this_thread)) is item.future
+    assert run(context, jobs.future_of_this_thread) is None

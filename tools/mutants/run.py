@@ -141,7 +141,7 @@ TESTS = {
     ],
     "unsettled": ["core/test_leaving.py", "core/test_ending.py", "core/test_locks.py", "endings"],
     "mutex": ["core/test_sections.py", "threads/test_found_once.py", "fork"],
-    "jobs": ["threads/test_jobs.py", "mixed/test_dependencies.py", "mixed/test_frameworks.py"],
+    "jobs": ["threads/test_jobs.py", "mixed/test_dependencies.py", "mixed/test_frameworks.py", "fork"],
     "lives": ["endings/test_nobody_left.py", "threads/test_jobs.py"],
     # telemetry
     "emitter": ["core/test_emitter.py", "contract/test_observing.py", "contract/test_executing.py"],
