@@ -233,14 +233,17 @@ class BulkCall:
         return self.loading
 
     def lone(self) -> tuple[Call, Any] | None:
-        """The only key that it was asked for, which it leads, and its item; None if there are more."""
+        """The only key that it was asked for, which it leads, and its item; None if there are more.
+
+        A window has it from then on, and whoever goes leaves it to that.
+        """
         if len(self._keys) > 1:
             return None
-        return self.led[0], self.spelt[id(self.led[0].key)]
+        (call,), self.led = self.led, []
+        return call, self.spelt[id(call.key)]
 
     def gathered(self, call: Call, decision: Decision, value: Any) -> None:
         """Its only key was loaded together with those of others, or (NONE) is to be boarded anew."""
-        self.led = []
         if decision is NONE:
             self.take(call, board(self.cache, call, soft=False))
         elif not call.flight.missing:

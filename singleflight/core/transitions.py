@@ -87,28 +87,16 @@ def new_flight(cache: Owner, slot: Slot, retries: int | None, followers: int = 0
     flight = Flight()
     flight.cache = cache
     flight.key = slot.key
-    flight.leader = None
-    flight.latch = None
     flight.slot = slot
     flight.retries = retries
     flight.followers = followers
     flight.state = UNCLAIMED
     flight.number = flight.ident = 0
-    flight.counted = False
-    flight.detached = False
-    flight.deserted = False
-    flight.doomed = False
-    flight.lost = False
-    flight.timed_out = False
     flight.kind = "call"
     flight.started = 0.0
-    flight.renews = False
-    flight.background = False
-    flight.unbegun = False
-    flight.error = None
-    flight.work = None
-    flight.life = None
-    flight.due = None
+    flight.leader = flight.latch = flight.error = flight.work = flight.life = flight.due = None
+    flight.counted = flight.detached = flight.deserted = flight.doomed = flight.lost = False
+    flight.renews = flight.background = flight.unbegun = flight.timed_out = False
     return flight
 
 
@@ -404,7 +392,7 @@ def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
     """The usual landing in one piece: of a call that nobody has joined, drains or left, and nobody listens.
 
     Where `Cache.lands_at_once` says so. It does what `landing.land` and `finish` do then. False: the flight
-    is to land by these, which find it as it was, or with a value stored that it may replace.
+    is to land by these, which find it as it was. Where something happens to it amid this, `finish` ends it.
     """
     if value is None or flight.followers or flight.wants_events or flight.kind != "call":
         return False
@@ -445,9 +433,20 @@ def land_at_once(cache: Cache, flight: Flight, value: Any) -> bool:
             flight.stored = record
             flight.state = LANDED
             locks.vacate(slot, after, now if cache.has_usual_clock else None)
-        else:
-            flight.previous = record
-    return alone
+    if not alone:
+        _finish_stored(cache, flight, record, now)
+    return True
+
+
+def _finish_stored(cache: Cache, flight: Flight, record: Record, now: float) -> None:
+    """End a flight whose value was stored, as `landing.land` does. Takes the mutex."""
+    after = After()
+    try:
+        with mutex:
+            flight.stored = record
+            finish(cache, flight, record.value, None, now, True, True, after)
+    finally:
+        after.run()
 
 
 def forget_the_dead(cache: Cache, after: After) -> None:

@@ -137,27 +137,29 @@ class KeyedLocks(Slots):
         """
         if not keys:
             raise TypeError("locks() needs at least one key")
-        for position, key in enumerate(keys, 1):
-            try:
-                hash(key)
-            except TypeError:
-                raise UnhashableKey(f"key {position}: {shown(key)} cannot be hashed") from None
-        if self.filed is not None:
-            keys = tuple(map(self.filed, keys))
-        return Held(self, tuple(dict.fromkeys(keys)), patience(timeout, "timeout"))
+        known = dict.fromkeys(self._known(key, f"key {place}") for place, key in enumerate(keys, 1))
+        return Held(self, tuple(known), patience(timeout, "timeout"))
+
+    def _known(self, key: Hashable, called: str) -> Hashable:
+        """Return what a key is known by. Raises `UnhashableKey`, naming it."""
+        try:
+            hash(key)
+        except TypeError:
+            raise UnhashableKey(f"{called}: {shown(key)} cannot be hashed") from None
+        return key if self.filed is None else self.filed(key)
 
     def held(self, key: Hashable) -> bool:
         """Return True if a thread or task holds this key now."""
+        key = self._known(key, "key")
         settle()
-        key = key if self.filed is None else self.filed(key)
         with mutex:
             slot = self.by_key.get(key)
             return slot is not None and slot.turn is not None and slot.turn.leader is not None
 
     def waiting(self, key: Hashable) -> int:
         """Return how many callers wait for this key now."""
+        key = self._known(key, "key")
         settle()
-        key = key if self.filed is None else self.filed(key)
         with mutex:
             slot = self.by_key.get(key)
             if slot is None:

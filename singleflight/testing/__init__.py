@@ -69,6 +69,8 @@ def _finite(name: str, given: object) -> float:
         number = float(given)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected seconds (a number), got {shown(given)}") from None
+    except OverflowError:
+        raise ValueError(f"{name}: {shown(given)} is too large") from None
     if not isfinite(number):
         raise ValueError(f"{name}: expected a finite number of seconds, got {shown(given)}")
     return number

@@ -175,8 +175,10 @@ def stampede(
         raise TypeError(f"n: expected an int, got {shown(n)}")
     if n < 1:
         raise ValueError(f"n: there must be at least 1 caller, got {n}")
-    if isinstance(args, str | bytes):
+    if isinstance(args, str | bytes) or not isinstance(args, Iterable):
         raise TypeError(f"args: expected a tuple of arguments, got {shown(args)}")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs: expected a dict of arguments, got {shown(kwargs)}")
     patience = seconds(timeout, "timeout")
     if not 0 < patience < math.inf:
         raise ValueError(f"timeout: must be more than 0 and not endless, got {shown(timeout)}")

@@ -94,13 +94,17 @@ class Desk:
             self.waits_for(before + 1)
         return thread
 
-    def task(self, symbol, loop=None, joins=True):
+    def task(self, symbol, loop=None, joins=True, call=None):
         """A task that asks for this."""
         before = self.gathered()
-        started = (loop or self.driver.loops[0]).start(self.aprice, symbol)
+        started = (loop or self.driver.loops[0]).start(call or self.aprice, symbol)
         if joins:
             self.waits_for(before + 1)
         return started
+
+    async def asks_for_one(self, symbol):
+        """A bulk call of a task for this alone."""
+        return await self.aprices([symbol])
 
     def join(self):
         """What the threads got."""
@@ -171,10 +175,11 @@ def test_a_cancelled_opener_leaves_the_window_to_the_others(make):
     assert desk.price.entry("a") is None
 
 
-def test_followers_keep_the_key_of_a_cancelled_caller(make):
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_followers_keep_the_key_of_a_cancelled_caller(make, in_bulk):
     """Who joined its flight gets what is loaded."""
     desk = make(max_batch=2)
-    first = desk.task("a")
+    first = desk.task("a", call=desk.asks_for_one if in_bulk else None)
     follower = desk.driver.loops[0].start(desk.aprice, "a")
     until(lambda: desk.price.flights()[0].followers == 1)
     first.cancel()
@@ -182,6 +187,33 @@ def test_followers_keep_the_key_of_a_cancelled_caller(make):
     assert desk.task("b", joins=False).outcome() == "B"
     assert follower.outcome() == "A"
     assert desk.loads == ["ab"]
+
+
+@pytest.mark.parametrize("in_bulk", [False, True])
+@pytest.mark.parametrize("drops", [False, True])
+def test_a_caller_that_goes_leaves_its_key_to_the_loader(make, in_bulk, drops):
+    """Which is running: who comes waits for what it brings; a drop of the key means that, too."""
+    desk = make(max_batch=2)
+    gate = desk.hold(0)
+    first = desk.task("a")
+    second = desk.task("b", joins=False, call=desk.asks_for_one if in_bulk else None)
+    desk.begun.wait_for(1)
+    second.cancel()
+    assert type(second.outcome()) is asyncio.CancelledError
+    if drops:
+        assert desk.price.invalidate("b")
+    else:
+        comer = desk.driver.loops[0].start(desk.aprice, "b")
+        until(lambda: any(flight.followers for flight in desk.price.flights()))
+    gate.set()
+    assert first.outcome() == "A"
+    assert desk.loads == ["ab"]
+    if drops:
+        assert desk.price.entry("b") is None
+    else:
+        assert comer.outcome() == "B"
+        assert desk.price.entry("b").value == "B"
+    assert received(desk) == (2 if drops else 3)
 
 
 def test_the_last_caller_cancels_the_window(make):
@@ -363,15 +395,17 @@ def test_a_fork_in_a_gathered_loader(make):
 # -- time ----------------------------------------------------------------------------------------------
 
 
-def test_a_member_waits_for_so_long(make):
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_a_member_waits_for_so_long(make, in_bulk):
     """`wait_timeout` bounds the wait for another caller's window; the caller that runs it is not bounded."""
     desk = make(max_batch=2, wait_timeout=0.05)
     gate = desk.hold(0)
     desk.thread("a")
-    desk.thread("b", joins=False)
+    desk.thread("b", joins=False, call=(lambda symbol: desk.prices([symbol])) if in_bulk else None)
     until(lambda: "b" in desk.outcomes)
     assert type(desk.outcomes["b"]) is FlightTimeout
     assert "waited" in str(desk.outcomes["b"])
+    assert desk.gathered() == 2  # its key is the window's still
     gate.set()
     assert desk.join()["a"] == "A"
     assert desk.price.entry("b").value == "B"

@@ -10,7 +10,7 @@ from singleflight import Answer, single_flight_ttl
 from singleflight.drivers import threads
 from singleflight.testing import FakeClock, Recorder
 
-from ..drivers import Executions, suspends, until
+from ..drivers import Executions, InThread, suspends, until
 
 
 class Asked:
@@ -90,6 +90,31 @@ def test_a_wait_is_collapsed(driver):
     leader.outcome()
     assert follower.outcome() == Answer(0, "wait", "A", 0.0, 10.0, 0.0, stored=True)
     assert follower.outcome().cache_status("app") == "app; fwd=miss; stored; collapsed; ttl=10"
+
+
+def test_who_comes_while_the_value_lands_finds_no_older_one():
+    """A flight that somebody joins in that moment took the place of nothing."""
+    landing, joined = [], []
+
+    def timer():
+        if landing:  # between the look for followers and the landing itself
+            landing.clear()
+            joined.append(InThread(blocking_answer, ()))
+            until(lambda: rate.flights()[0].followers)
+        return 100.0
+
+    @single_flight_ttl(ttl=10, timer=timer)
+    def rate():
+        landing.append(True)
+        return 1.08
+
+    async def blocking_answer():
+        return rate.answer()
+
+    leader, follower = rate.answer(), joined[0].outcome()
+    assert leader.cache_status("app") == "app; fwd=miss; stored; ttl=10"
+    assert follower.cache_status("app") == "app; fwd=miss; stored; collapsed; ttl=10"
+    assert rate.stats().entries == 1
 
 
 def test_a_stale_hit(driver):

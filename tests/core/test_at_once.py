@@ -200,33 +200,53 @@ HAPPENED = {
 }
 
 
-@pytest.mark.parametrize("happens", HAPPENED.values(), ids=HAPPENED)
-def test_what_something_has_happened_to_takes_the_long_way(plain, happens):
-    """It finds the flight as it was, and may replace the value that is stored already."""
-    flight, put = flying(plain), Store.put
+def amid_landing(happens, flight):
+    """The store, after whose `put` this happens to the flight."""
+    put = Store.put
 
     def puts(store, record, publisher):
         gone = put(store, record, publisher)
         happens(flight)
         return gone
 
-    with patch.object(Store, "put", puts):
-        assert transitions.land_at_once(plain, flight, 5) is False
-    record = plain.store.index["k"]
-    assert (record.value, flight.state, flight.counted, counted(plain)) == (5, FLYING, False, {})
-    assert flight.previous is record
+    return patch.object(Store, "put", puts)
+
+
+@pytest.mark.parametrize("happens", HAPPENED.values(), ids=HAPPENED)
+def test_what_something_has_happened_to_ends_as_the_long_way_ends_it(make, happens):
+    """With the value that is stored already: as what was there before nothing else is noted."""
+    seen = []
+    for land in (transitions.land_at_once, landing.land):
+        memo = make(listener=None)
+        flight = flying(memo)
+        latch = flight.open_later()
+        with amid_landing(happens, flight):
+            assert land(memo, flight, 5) is not False
+        record = memo.store.index["k"]
+        assert flight.stored is record
+        assert flight.previous is None
+        turn = flight.slot.turn
+        state = flight.state, flight.counted, turn and turn.state, (flight.latch or latch).wait(0)
+        seen.append((fields(record), state, counted(memo), memo.locks.idle))
+    assert seen[0] == seen[1]
+    assert seen[0][1][0] is LANDED
+
+
+def test_who_follows_amid_its_landing_takes_the_value(plain):
+    """And its latch is opened."""
+    flight = flying(plain)
+    latch = flight.open_later()
+    with amid_landing(HAPPENED["somebody follows"], flight):
+        assert transitions.land_at_once(plain, flight, 5) is True
+    assert (flight.value, flight.error, flight.missing, latch.wait(0)) == (5, None, False, True)
+    assert counted(plain) == {"calls": 1, "fetches": 1, "waits": 1}
 
 
 def test_what_has_ended_meanwhile_is_not_ended_again(plain):
     """An interrupt's handler may have done that."""
-    flight, put = flying(plain), Store.put
-
-    def puts(store, record, publisher):
-        flight.state = LANDED
-        return put(store, record, publisher)
-
-    with patch.object(Store, "put", puts):
-        assert transitions.land_at_once(plain, flight, 5) is False
+    flight = flying(plain)
+    with amid_landing(lambda flight: setattr(flight, "state", LANDED), flight):
+        assert transitions.land_at_once(plain, flight, 5) is True
     assert counted(plain) == {}
 
 

@@ -163,16 +163,20 @@ def test_the_rest_is_boarded_in_order(memo, seen):
 
 
 def test_its_only_key_may_be_loaded_with_those_of_others(memo):
-    """Where it asks for one key, in whatever spellings; it is had, missing, or boarded anew."""
+    """Where it asks for one key, in whatever spellings; it is had, missing, or boarded anew.
+
+    Those have its flight from then on: it is not given up with the call.
+    """
     assert boarded(memo, ["X", "Y"]).lone() is None
     one = boarded(memo, ["A", "a"])
     call = one.led[0]
     assert one.lone() == (call, "A")
+    assert one.led == []
     call.flight.kind, call.flight.missing = "bulk", False
     one.gathered(call, LEAD, 7)
     assert (one.led, one.answer()) == ([], {"A": 7, "a": 7})
     other = boarded(memo, ["B"])
-    call = other.led[0]
+    call, _ = other.lone()
     call.flight.missing = True
     other.gathered(call, LEAD, None)
     assert (other.led, other.answer()) == ([], {})
@@ -181,7 +185,7 @@ def test_its_only_key_may_be_loaded_with_those_of_others(memo):
 def test_what_was_not_loaded_with_others_is_boarded_anew(memo):
     """Their loader was not called for it."""
     one = boarded(memo, ["A"])
-    call = one.led[0]
+    call, _ = one.lone()
     flight = call.flight
     landing.fail(memo, flight, KeyboardInterrupt())
     call.decision = NONE
@@ -305,7 +309,7 @@ def test_what_boards_anew_waits_for_no_renewal(softly, how):
         landing.fail(memo, flight, Struck())
         one.look()
         one.board()
-        call = one.led[0]
+        call, _ = one.lone()
         landing.fail(memo, call.flight, Struck())
         call.decision = NONE
     stale("a")

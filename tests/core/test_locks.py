@@ -44,6 +44,9 @@ def test_bad_keys_are_named():
     with pytest.raises(UnhashableKey) as raised:
         locks("a", [])
     assert str(raised.value) == "key 2: [] cannot be hashed"
+    for ask in (locks.held, locks.waiting):
+        with pytest.raises(UnhashableKey, match=r"^key: \[\] cannot be hashed$"):
+            ask([])
     with pytest.raises(ValueError, match=r"^timeout: "):
         locks("a", timeout=-1)
     with pytest.raises(ValueError, match=r"^older_than: "):
