@@ -186,7 +186,7 @@ def test_coroutine_functions_of_every_kind_are_recognised():
 
 @pytest.mark.skipif(not hasattr(asyncio.coroutines, "_is_coroutine"), reason="asyncio has no mark of its own")
 def test_what_is_marked_for_asyncio_is_a_coroutine_function():
-    """Mocks have that mark, and wrappers where `inspect` has none of its own (`typing_extensions.deprecated`)."""
+    """Mocks have that mark, and wrappers where `inspect` has no other (`typing_extensions.deprecated`)."""
 
     async def pair(a, b=2):
         return [a, b]
