@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ def is_coroutine_function(function: Any) -> bool:
     """Return True if it is an `async def`, in a `partial` too, or an object whose `__call__` is one."""
     if inspect.iscoroutinefunction(function):  # `inspect.markcoroutinefunction` too, from Python 3.12 on
         return True
-    return inspect.iscoroutinefunction(_body(function))
+    return inspect.iscoroutinefunction(_body(function)) or _has_mark_of_asyncio(function)
 
 
 def refuse_coroutine_functions(**options: Any) -> None:
@@ -70,6 +71,12 @@ def _is_generator_function(function: Any) -> bool:
         ):
             return True
     return False
+
+
+def _has_mark_of_asyncio(function: Any) -> bool:
+    """Return True if it has the mark that wrappers have to set on Python 3.11, and mocks on 3.12, too."""
+    mark = getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", None)
+    return mark is not None and getattr(function, "_is_coroutine", None) is mark
 
 
 def _body(function: Any) -> Any:

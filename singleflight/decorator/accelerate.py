@@ -170,7 +170,7 @@ class Accelerator:
             names["_sf_driver"],
             names["_sf_cache"],
             names["_sf_run"],
-            _refusing(names["_sf_unhashable"], known, owner is not None),
+            _refusing(names["_sf_unhashable"], known, owner),
         )
 
     def attach(self, made: Any, as_method: bool) -> None:
@@ -191,12 +191,14 @@ def is_simple(parameters: Parameters, form: KeyForm) -> bool:
 
 
 def _refusing(
-    unhashable: Callable[..., TypeError], names: tuple[str, ...], owned: bool
+    unhashable: Callable[..., TypeError], names: tuple[str, ...], owner: Callable[[Any], Any] | None
 ) -> Callable[..., NoReturn]:
     """What raises in the place of an error that came up while a key was looked for."""
 
     def refuse(error: TypeError, key: Any, *arguments: Any) -> NoReturn:
-        named = dict(zip(names[owned:], arguments[owned:], strict=True))
+        named = dict(zip(names, arguments, strict=True))
+        if owner is not None:  # of an instance, what stands for it
+            named[names[0]] = owner(arguments[0])
         raised = unhashable(error, key, named)
         if raised is not error:
             raised.__context__ = error

@@ -208,10 +208,13 @@ class CallForms:
 
     def _loose(self, binder: Binder, body: str, meet: str, bound: bool, waits: bool) -> str:
         """The source of a call form that hands on what it is given."""
-        guard, form, make = "", self._form, "_sf_make_key"
+        guard, form, make, named = "", self._form, "_sf_make_key", "_sf_named"
         if form.by_name:  # a function makes the key that has the parameters shown
             make += f"_{meet}"
             self.namespace[make] = self._exact(_text(self._shapes, _KEY, meet, form))
+            if meet:
+                named += f"_{meet}"
+                self.namespace[named] = partial(_named, binder, self.namespace[f"_sf_{meet}"])
             meet = ""
         if binder.guarded:
             spelt = "_sf_spelt" if meet else "args"
@@ -219,7 +222,16 @@ class CallForms:
         places = binder.least, binder.most
         asked = make if form.own or form.by_name else ""
         typed = form.typed and not form.by_name
-        return _loose_text(body, meet, asked, typed, bound, waits, binder.first, guard, places)
+        return _loose_text(body, meet, asked, typed, bound, waits, binder.first, guard, places, named)
+
+
+def _named(binder: Binder, owner: Callable[[Any], Any], args: tuple[Any, ...], kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call as an error names them: of an instance, what stands for it."""
+    if args:
+        args = (owner(args[0]), *args[1:])
+    elif binder.first in kwargs:
+        kwargs = {**kwargs, binder.first: owner(kwargs[binder.first])}
+    return binder.named(args, kwargs)
 
 
 def can_bind(function: Callable[..., Any], parameters: Parameters) -> bool:
@@ -289,8 +301,8 @@ def _text(
         make = _by_default if form.names is None else _by_name
         key += f" if _sf_owner else {make(form, plainly, False)}"
     lines.append(f"    _sf_key = _sf_typed({key})" if form.typed else f"    _sf_key = {key}")
-    # The arguments as an error names them.
-    told = [f"{name!r}: {name}" for name in positional if keyed[name] == name]
+    # The arguments as an error names them: of an instance, what stands for it.
+    told = [f"{name!r}: {keyed[name]}" for name in positional]
     if starred:
         plain = f" if _sf_owner else {starred}" if unsure else ""
         told.append(f"'*{starred}': {keyed[starred]}{plain}")
@@ -353,6 +365,7 @@ def _loose_text(
     first: str | None,
     guard: str,
     places: tuple[int, int],
+    named: str,
 ) -> str:
     """The source of one call form for a callable that may take anything."""
     spelt, words, given, lines = "args", "kwargs", "args", []
@@ -387,7 +400,7 @@ def _loose_text(
         )
         made = by_place + "".join(f"    {line}\n" for line in made.splitlines())
     values = {
-        "named": f"_sf_named({spelt}, {words})",
+        "named": f"{named}({spelt}, {words})",
         "args": given,
         "kwargs": "kwargs",
         "count": _COUNT,

@@ -7,7 +7,9 @@ import sys
 import types
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
+from functools import WRAPPER_ASSIGNMENTS, update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ..common import patches
@@ -500,9 +502,19 @@ for _name in SLIPS:
     setattr(BoundSingleFlight, _name, Slip(_name))
 
 
+def _telling(call: types.FunctionType, function: Any) -> types.FunctionType:
+    """Return the compiled call, which tells tools that look at a bound method's `__call__` what it takes."""
+    with suppress(TypeError):  # a callable object may have other things under these names
+        update_wrapper(call, function, assigned=_ANNOTATIONS, updated=())
+    return call
+
+
+_ANNOTATIONS = [name for name in WRAPPER_ASSIGNMENTS if name.startswith("__annot")]  # 3.14: not evaluated
+
+
 def binder(assembly: Assembly) -> tuple[type, Callable[..., Any]]:
     """Return the class of one function's bound methods, and the `__get__` that makes them."""
-    call = assembly.forms.method()
+    call = _telling(assembly.forms.method(), assembly.function)
     function = assembly.decorated()
     qualname = getattr(function, "__qualname__", type(function.__wrapped__).__qualname__)
     members = {"__slots__": (), "__call__": call, "__module__": getattr(function, "__module__", None)}

@@ -193,6 +193,15 @@ def _of_function(own: inspect.Signature, below: Parameters | None) -> Parameters
     return Parameters(merged, exact=False, certain=False)
 
 
+def _is_private(parameter: inspect.Parameter) -> bool:
+    """Return True if callers are not to give it: a wrapper keeps something of its own in the default.
+
+    beartype does so, with objects that cannot be hashed. A call that gives it nevertheless does not fit, so
+    its key goes by the spelling.
+    """
+    return parameter.name.startswith("_") and parameter.default is not parameter.empty
+
+
 def _merged(own: inspect.Signature, inner: inspect.Signature) -> inspect.Signature | None:
     """A wrapper's parameters, with those below in place of its stars; None where they contradict."""
     kinds = inspect.Parameter
@@ -201,7 +210,8 @@ def _merged(own: inspect.Signature, inner: inspect.Signature) -> inspect.Signatu
     others = [p for p in theirs if p.kind in _PLACED]
     if [p.name for p in placed] != [p.name for p in others[: len(placed)]]:
         return None
-    named = [p for p in ours if p.kind is kinds.KEYWORD_ONLY]
+    known = {p.name for p in theirs}
+    named = [p for p in ours if p.kind is kinds.KEYWORD_ONLY and (p.name in known or not _is_private(p))]
     taken = {p.name for p in named}
     rest = [p for p in others[len(placed) :] if p.name not in taken]
     starred = any(p.kind is kinds.VAR_POSITIONAL for p in ours)

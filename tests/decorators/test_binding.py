@@ -404,6 +404,39 @@ def test_naming_the_instance_too_raises_as_usual(name):
         assert str(ours.value) == str(theirs.value)
 
 
+@pytest.mark.parametrize("options", [{}, {"typed": True}, {"ignore": "more"}], ids=str)
+@pytest.mark.parametrize("loose", [False, True])
+def test_a_first_argument_at_fault_is_named_where_it_might_be_an_instance(options, loose):
+    """In a function that is also in a class, what is no instance is at fault, and an instance is not."""
+
+    def take(item, count=1, more=2):
+        return [item, count]
+
+    @functools.wraps(take)
+    def passing_on(*args, **kwargs):
+        return take(*args, **kwargs)
+
+    shared = single_flight_ttl(ttl=60, **options)(passing_on if loose else take)
+
+    class Unhashable:
+        __hash__ = None
+        method = shared
+
+    instance = Unhashable()
+    assert Unhashable.method is shared
+    for call in (shared, shared.entry, shared.explain, shared.refresh):
+        with pytest.raises(UnhashableKey, match="'item'"):
+            call([])
+        with pytest.raises(UnhashableKey, match="'item'"):
+            call(item=[], count=2)
+        with pytest.raises(UnhashableKey, match="'count'"):
+            call(1, [])
+        with pytest.raises(UnhashableKey, match="'count'"):
+            call(instance, [])
+    assert shared(instance) is shared(instance)
+    assert shared(instance)[0] is instance
+
+
 def test_the_argument_at_fault_is_named():
     """Not an instance that cannot be hashed, not the whole of **extra."""
 

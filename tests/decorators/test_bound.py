@@ -1,6 +1,9 @@
 """A decorated method on its instance shows what its function shows, and behaves as a bound method does."""
 
 import copy
+import inspect
+import types
+from typing import get_type_hints
 
 import pytest
 
@@ -31,6 +34,37 @@ def test_it_shows_its_functions_attributes(bound):
         name = f"__{name}__"
         assert getattr(bound, name) == getattr(bound.__func__, name), name
     assert not hasattr(bound, "nothing")
+
+
+@pytest.mark.parametrize("name", ["method", "of_class"])
+def test_its_call_says_what_it_takes(name):
+    """Tools (Litestar) that find a `__call__` which is a method look at that, and not at the bound method."""
+    bound = getattr(Owner(), name)
+    assert inspect.signature(bound.__call__) == inspect.signature(bound)
+    assert get_type_hints(bound.__call__) == get_type_hints(bound) == get_type_hints(bound.__wrapped__)
+    assert inspect.ismethod(bound.__call__)
+
+
+def test_what_has_no_annotations_is_bound():
+    """A callable object may have none, or something else under that name."""
+
+    class Adder:
+        def __call__(self, owner, a):
+            return [a, self]
+
+        def __get__(self, owner, kind=None):
+            return self if owner is None else types.MethodType(self, owner)
+
+    odd = Adder()
+    odd.__annotations__ = odd.__annotate__ = "none"
+
+    class Adding:
+        plain, strange = single_flight_ttl(ttl=60)(Adder()), single_flight_ttl(ttl=60)(odd)
+
+    adding = Adding()
+    assert adding.plain(1)[0] == 1
+    assert adding.strange(1) is adding.strange(a=1)
+    assert adding.strange(1) == [1, odd]
 
 
 def test_custom_attributes_show_whenever_they_are_set():

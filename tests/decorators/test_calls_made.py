@@ -417,6 +417,60 @@ def test_a_wrappers_own_keyword_is_taken():
     assert hidden(1, x=2) == (1, {"x": 2, "session": "a session"})
 
 
+def keeping(function):
+    """What the wrapper needs are defaults under private names, and some cannot be hashed (beartype)."""
+
+    @functools.wraps(function)
+    def wrapper(*args, __kept=function, __kept_more={}, **kwargs):
+        return [__kept(*args, **kwargs), *__kept_more]
+
+    return wrapper
+
+
+class Keeping:
+    @single_flight_ttl(ttl=60)
+    @keeping
+    def method(self, a, b=2):
+        return a, b
+
+
+def test_what_a_wrapper_keeps_under_a_private_name_is_no_part_of_the_key():
+    """The key has what the function inside takes, by default, by names and by a function; on methods, too."""
+    fetch = single_flight_ttl(ttl=60)(keeping(lambda a, b=2: (a, b)))
+    assert fetch(1) is fetch(a=1) is fetch(b=2, a=1)
+    assert fetch.entry(1).key == (1, 2)
+    by_name = single_flight_ttl(key="b", ttl=60)(keeping(lambda a, b=2: (a, b)))
+    assert by_name(1) is by_name(3)
+    asked = single_flight_ttl(key=lambda a, b: b, ttl=60)(keeping(lambda a, b=2: (a, b)))
+    assert asked(1) is asked(b=2, a=3) == [(1, 2)]
+    keeps = Keeping()
+    assert keeps.method(1) is keeps.method(a=1) is Keeping.method(keeps, b=2, a=1)
+
+
+def test_a_private_name_of_a_wrapper_that_is_given_makes_another_call():
+    """It reaches the wrapper, and the value is not that of the calls which leave it out."""
+    fetch = single_flight_ttl(ttl=60)(keeping(lambda a, b=2: (a, b)))
+    given = {"__kept_more": ("more",)}
+    assert fetch(1) == [(1, 2)]
+    assert fetch(1, **given) is fetch(1, **given) == [(1, 2), "more"]
+    assert fetch(1) == [(1, 2)]
+
+
+def test_a_private_name_that_the_function_inside_takes_as_well_is_part_of_the_key():
+    """Then callers may give it."""
+
+    def fetch(a, *, _limit=1):
+        return [a, _limit]
+
+    @functools.wraps(fetch)
+    def wrapper(*args, _limit=2, **kwargs):
+        return fetch(*args, _limit=_limit, **kwargs)
+
+    get = single_flight_ttl(ttl=60)(wrapper)
+    assert get(1) is get(a=1, _limit=2) == [1, 2]
+    assert get.entry(1).key == (1, 2)
+
+
 def test_a_key_with_a_wrappers_names_in_other_places_gets_the_call_as_it_came():
     """What a wrapper shows is a guess, so names that a call gives lead to the key's own parameters."""
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import weakref
+from unittest import mock
 
 import pytest
 import wrapt
@@ -179,6 +180,35 @@ def test_coroutine_functions_of_every_kind_are_recognised():
             if sys.version_info >= (3, 12) or not isinstance(function, AsyncAdder):
                 assert inspect.iscoroutinefunction(decorated) or isinstance(function, functools.partial)
         assert single_flight_ttl(ttl=60)(partial)(2) == [1, 2]
+
+    run(main())
+
+
+@pytest.mark.skipif(not hasattr(asyncio.coroutines, "_is_coroutine"), reason="asyncio has no mark of its own")
+def test_what_is_marked_for_asyncio_is_a_coroutine_function():
+    """Mocks have that mark, and wrappers where `inspect` has no other (`typing_extensions.deprecated`)."""
+
+    async def pair(a, b=2):
+        return [a, b]
+
+    @functools.wraps(pair)
+    def wrapper(*args, **kwargs):
+        return pair(*args, **kwargs)
+
+    wrapper._is_coroutine = asyncio.coroutines._is_coroutine
+
+    class Wrapped:
+        @single_flight_ttl(ttl=60)
+        @functools.wraps(wrapper)
+        def method(*args, **kwargs):
+            return wrapper(*args[1:], **kwargs)
+
+    async def main():
+        for function in (wrapper, mock.create_autospec(pair, return_value=[1, 2])):
+            decorated = single_flight_ttl(ttl=60)(function)
+            assert await decorated(1) is await decorated(1) == [1, 2]
+        wrapped = Wrapped()
+        assert await wrapped.method(1) is await wrapped.method(1) == [1, 2]
 
     run(main())
 
