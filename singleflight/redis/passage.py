@@ -172,13 +172,13 @@ class Passage:
                 return None, error
         replies: Any = None
         error = None
+        renumber(self.flight)  # first: what is changed here from now on is not told before it asks
         numbers = None if link.pending() else entries.known_numbers()
         if numbers is None:
             numbers, error = yield from self._replies(self._settle())
         if numbers is not None:
             place = self._find_place(numbers.epoch)
             self._cut = max(self._cut, numbers.cut)
-            renumber(self.flight)
             self._asked = entries.cache.timer()
             call = scripts.claim(
                 place,
