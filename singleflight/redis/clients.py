@@ -26,7 +26,7 @@ _SOON = ("BUSY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "TRYAGAIN")  # errors o
 _AT_ONCE = 65_536  # bytes that are read
 _SHORTEST = 0.001  # seconds that are waited; 0 would be another kind of wait
 
-__all__ = ["Clients", "Kind", "Line", "Trouble", "raise_trouble", "trouble_of"]
+__all__ = ["Clients", "Kind", "Line", "Trouble", "raise_trouble", "replies_of", "trouble_of"]
 
 
 class Kind(Enum):
@@ -407,6 +407,22 @@ def raise_trouble(replies: Sequence[Any]) -> None:
     for reply in replies:
         if isinstance(reply, Trouble):
             raise reply
+
+
+def replies_of(asking: Generator[Any, Any, Any]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
+    """Carry out what another generator asks, which hears of no errors but that the server was lost."""
+    try:
+        todo = asking.send(None)
+        while True:
+            came, error = yield todo
+            if error is not None and not isinstance(error, Trouble):
+                asking.close()
+                return None, error
+            todo = asking.send(came) if error is None else asking.throw(error)
+    except StopIteration as ended:
+        return ended.value, None
+    except Trouble as trouble:
+        return None, trouble
 
 
 def _parts(client: Any) -> list[Any]:

@@ -32,7 +32,7 @@ from ..fleet.replies import Absent, Answer, Found, Oversized, Refused
 from ..locks.mutex import mutex
 from ..locks.waitgraph import holds_up
 from . import scripts
-from .clients import Trouble, raise_trouble
+from .clients import Trouble, raise_trouble, replies_of
 from .cycles import LOOK, PAUSE, Edges
 from .entries import Entries, SharedRecord, lives, milliseconds
 from .keeper import Lease, Order
@@ -175,7 +175,7 @@ class Passage:
         renumber(self.flight)  # first: what is changed here from now on is not told before it asks
         numbers = None if link.pending() else entries.known_numbers()
         if numbers is None:
-            numbers, error = yield from self._replies(self._settle())
+            numbers, error = yield from replies_of(self._settle())
         if numbers is not None:
             place = self._find_place(numbers.epoch)
             self._cut = max(self._cut, numbers.cut)
@@ -299,7 +299,7 @@ class Passage:
                     if error is not None and not isinstance(error, Trouble):
                         return None, error
                 if outer:
-                    found, error = yield from self._replies(edges.look())
+                    found, error = yield from replies_of(edges.look())
                     if error is not None and not isinstance(error, Trouble):
                         return None, error
                 pause = PAUSE
@@ -331,22 +331,6 @@ class Passage:
             leads = [each for function in link.functions() for each in function.led()]
         with mutex:
             return inside, [each for each in leads if each not in inside and holds_up(flight, each.flight)]
-
-    @staticmethod
-    def _replies(asking: Generator[Any, Any, Any]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
-        """Carry out what another generator asks, which hears of no errors but that the server was lost."""
-        try:
-            todo = asking.send(None)
-            while True:
-                came, error = yield todo
-                if error is not None and not isinstance(error, Trouble):
-                    asking.close()
-                    return None, error
-                todo = asking.send(came) if error is None else asking.throw(error)
-        except StopIteration as ended:
-            return ended.value, None
-        except Trouble as trouble:
-            return None, trouble
 
     def is_of(self, link: object) -> bool:
         """Return True if its function shares through this link."""

@@ -70,6 +70,9 @@ class Function:
     def latest(self):
         return Numbers(5, 6)
 
+    def tag_digest(self, tag):
+        return tag.encode().ljust(16)
+
     def calls_of(self, drop, numbers):
         call = (drop.kind, drop.name, numbers)
         return [call, "numbers"] if drop.kind in ("put", "drop") else [call]
@@ -440,6 +443,52 @@ def test_what_the_keeper_leaves_to_another_one(link, function):
     assert sent(link.orders(third)) == []
     link.confirm(third, 1), link.sent(taken)
     assert link.keeper.orders == []
+
+
+@pytest.mark.parametrize("before", ["clear", "cut"])
+def test_a_put_waits_for_what_it_is_to_outlast(link, function, pool, now, before):
+    """Where that is on its way by somebody else, for as long as it can be; the keeper is given it then."""
+    earlier = link.note(before, function, TAG if before == "cut" else b"")
+    taken = pool.submit(link.takes, earlier).result(PATIENCE)
+    put, other = (
+        link.note("put", function, KEY, "payload"),
+        link.note("drop", function, b"o" * 16, b"written"),
+    )
+    assert link.in_order(put) == [earlier, put]
+    assert link.in_order(other) == [other]
+    assert link.takes(put) is None
+    assert sent(link.orders(put)) == sent(link.orders(put)) == []
+    link.sent(link.takes(other))
+    link.confirm(earlier, 1), link.sent(taken)
+    assert link.keeper.sends(1, 2) == [("put", KEY, Numbers(5, 6)), "numbers"]
+    mine = link.note(before, function, TAG if before == "cut" else b"")
+    put = link.note("put", function, KEY, "payload")
+    taken = link.takes(mine)
+    link.sent(link.takes(put))  # in one pipeline, or by a handler
+    link.sent(taken)
+    pool.submit(link.takes, mine).result(PATIENCE)
+    now.at += 3 * link.timeout
+    assert link.takes(put)
+
+
+def test_what_was_put_before_its_tag_was_invalidated_is_dropped(link, function):
+    """Or it would be sent with the number of that cut; what was put with other tags stays, and elsewhere."""
+    eu, us = (SimpleNamespace(tags=tags) for tags in (("eu", "x"), ("us",)))
+    link.note("put", function, KEY, (b"written", eu))
+    link.note("put", function, b"o" * 16, (b"other", us))
+    link.note("put", Function(link, b"g" * 16), KEY, (b"written", eu))
+    noted = link.note_cut(function, ("de", "eu"))
+    assert [(each.kind, each.name, each.payload) for each in noted] == [
+        ("cut", function.tag_digest("de"), None),
+        ("cut", function.tag_digest("eu"), None),
+        ("drop", KEY, b"written"),
+    ]
+    kept = [(each.kind, each.function, each.name) for each in link.drops.unconfirmed()]
+    assert [each for each in kept if each[0] == "put"] == [
+        ("put", function.digest, b"o" * 16),
+        ("put", b"g" * 16, KEY),
+    ]
+    assert len(kept) == 5
 
 
 @pytest.mark.parametrize("trouble", [REFUSED, RIGHTS])

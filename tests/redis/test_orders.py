@@ -1,13 +1,14 @@
 """What is changed in one process while it asks, and by several ways: changes count in their order."""
 
+import asyncio
 import threading
 
 import pytest
 
-from singleflight.redis.texts import CUT
+from singleflight.redis.texts import CUT, PUT, RAISE
 
 from ..drivers import PATIENCE, until
-from .fleets import Loads, link_of
+from .fleets import Loads, called, link_of
 
 
 class Held:
@@ -80,3 +81,107 @@ def test_what_is_missed_while_a_claim_looks_for_numbers_is_not_near(fleet):
     tier.known_numbers = looking
     assert a("ASML") == 2
     assert a("ASML") == 3
+
+
+# -- by several ways ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unhurried(fleet):
+    """Makes processes that wait long for the server, and so for one another's changes."""
+    return lambda body, **options: fleet(body, tags=in_eu, terms={"timeout": 3 * PATIENCE}, **options)
+
+
+def by_keeper(change, *args):
+    """Make a change on an event loop: the keeper tells the server."""
+
+    async def main():
+        change(*args)
+
+    asyncio.run(main())
+
+
+def asked(function):
+    """Return a list that grows with each who wants to send a change: True, or False if it is to wait."""
+    link, seen = link_of(function), []
+    takes = link.takes
+
+    def taking(*args, **options):
+        taken = takes(*args, **options)
+        seen.append(taken is not None)
+        return taken
+
+    link.takes = taking
+    return seen
+
+
+def flush(function):
+    assert link_of(function).keeper.flush(PATIENCE)
+
+
+@pytest.mark.parametrize("way", ["thread", "loop"])
+def test_what_is_put_and_then_cut_is_dropped(unhurried, pool, way):
+    """Though the keeper sends what was put last."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body), unhurried(body)
+    assert a("warm") == 1
+    held = Held(a, PUT)
+    by_keeper(a.put, 70, "ASML")
+    assert held.entered.wait(PATIENCE)
+    if way == "thread":
+        a.invalidate_tag("eu")
+    else:
+        by_keeper(a.invalidate_tag, "eu")
+    held.gate.set()
+    flush(a)
+    assert (a("ASML"), b("ASML")) == (2, 2)
+
+
+@pytest.mark.parametrize("before", ["cache_clear", "invalidate_tag"])
+def test_what_is_put_after_all_was_dropped_is_served(unhurried, pool, before):
+    """Though that is still to be sent, by the keeper."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body), unhurried(body)
+    assert a("warm") == 1
+    held, seen = Held(a, RAISE, CUT), asked(a)
+    by_keeper(getattr(a, before), *(["eu"] if before == "invalidate_tag" else []))
+    assert held.entered.wait(PATIENCE)
+    put = pool.submit(a.put, 70, "ASML")
+    until(lambda: put.done() or False in seen)
+    held.gate.set()
+    put.result(PATIENCE)
+    flush(a)
+    assert (a("ASML"), b("ASML")) == (70, 70)
+
+
+@pytest.mark.parametrize("kind", ["clear", "cut"])
+def test_a_bulk_call_drops_all_once(unhurried, pool, colour, kind):
+    """Or others would look for what it has loaded under the name that the last drop has given it."""
+    sent = []
+    a, b = (unhurried(Loads()) for _ in range(2))
+
+    def loading(symbols):
+        return dict.fromkeys(symbols, 1)
+
+    async def loading_in_task(symbols):
+        return loading(symbols)
+
+    many, others = a.bulk(loading_in_task if colour == "tasks" else loading), b.bulk(lambda symbols: {})
+    assert a("warm")
+    tier = a._self_cache.tier
+    clients = tier.link.clients
+    call_all, acall_all = clients.call_all, clients.acall_all
+
+    def noting(calls):
+        sent.extend(call.script for call in calls)
+        return call_all(calls)
+
+    def noting_in_task(calls):
+        sent.extend(call.script for call in calls)
+        return acall_all(calls)
+
+    clients.call_all, clients.acall_all = noting, noting_in_task
+    tier.drop_all() if kind == "clear" else tier.cut(("eu",))
+    assert called(many, ["A", "B", "C"]) == {"A": 1, "B": 1, "C": 1}
+    assert sent.count(RAISE if kind == "clear" else CUT) == 1
+    assert others(["A", "B", "C"]) == {"A": 1, "B": 1, "C": 1}
