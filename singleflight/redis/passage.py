@@ -62,7 +62,7 @@ class Passage:
     """One flight on its way by the server. Its driver's alone; the link's lock guards `claim` and the box."""
 
     __slots__ = (
-        *("_asked", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
+        *("_asked", "_asked_at", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
         *("_outdated", "_owed", "_place", "_sighted", "_written"),
         *("claim", "digest", "flight", "judged", "lacks", "leader", "waited"),
     )
@@ -179,7 +179,7 @@ class Passage:
         if numbers is not None:
             place = self._find_place(numbers.epoch)
             self._cut = max(self._cut, numbers.cut)
-            self._asked = entries.cache.timer()
+            self._asked, self._asked_at = entries.cache.timer(), time.monotonic()
             call = scripts.claim(
                 place,
                 entries.version,
@@ -433,7 +433,7 @@ class Passage:
         if step.leased:
             version, token = entries.version, self.claim.token
             self._lease = Lease(self.place, version, token, lost=self._lost, wanted=self._is_awaited)
-            entries.link.keeper.hold(self._lease)
+            entries.link.keeper.hold(self._lease, self._asked_at)
             if cache.tell.wants("claimed"):
                 cache.tell.tell("claimed", flight.key, flight_id=flight.ident)
 
@@ -443,9 +443,11 @@ class Passage:
         return self.flight.state is FLYING
 
     def came(self, value: Any, error: BaseException | None) -> Generator[Any, Any, Brought]:
-        """The function has ended: tell the server, and return what is to land here."""
+        """The function has ended: tell the server, and return what is to land here.
+
+        The lease is held until then: what looks at the value, and the values of others, may take long.
+        """
         entries, cache, flight = self._entries, self._entries.cache, self.flight
-        self._let_go()
         outcome: Outcome | None = None
         arrival: Arrival | None = None
         verdict: Verdict | None = None

@@ -269,6 +269,16 @@ def test_a_lease_does_not_wake_a_thread_that_wakes_in_time(kept, monkeypatch):
     assert notified == []
 
 
+def test_a_lease_whose_answer_came_late_is_renewed_at_once(kept):
+    """Though the thread would wake within a third: by then it may have ended."""
+    kept.lease()
+    kept.round()
+    late = Lease(scripts.place("sf:{f:late}"), b"1", b"late", kept.lost.append)
+    kept.keeper.hold(late, time.monotonic() - 2 * THIRD)
+    wait_until(lambda: kept.clients.sent, PATIENCE)
+    assert kept.clients.sent == [[renewal(late)]]
+
+
 def test_no_lease_is_due(kept):
     """Then nothing is sent, though some soon would be."""
     kept.lease(0.9)
