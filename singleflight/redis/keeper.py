@@ -279,7 +279,10 @@ class Keeper:
         self._compare()
 
     def _send(self, orders: Sequence[Order]) -> None:
-        """Send them and tell what came back. Raises the first `Trouble`."""
+        """Send them and tell what came back. Raises the first `Trouble` that says the most.
+
+        That is one by which the server was lost: what it kept from arriving is owed.
+        """
         wanted = (order for order in orders if order.wanted())  # asked when its turn has come
         troubles = []
         while batch := list(islice(wanted, BATCH)):
@@ -291,7 +294,7 @@ class Keeper:
                 order.done(reply)
             troubles += [reply for reply in replies if isinstance(reply, Trouble)]
         if troubles:
-            raise troubles[0]
+            raise min(troubles, key=lambda trouble: trouble.kind is not Kind.AWAY)
 
     def _replies(self, calls: list[Call]) -> list[Any]:
         return [
