@@ -162,11 +162,11 @@ class Clients:
         try:
             client = await self._of_loop()
             try:
-                return await client.execute_command(*_packed(call))
+                return await _asked(client, call)
             except Exception as error:
                 if not _is_unknown(error):
                     raise
-            return await client.execute_command(*_packed(call, text=True))
+            return await _asked(client, call, text=True)
         except Exception as error:
             raise trouble_of(error) from None
 
@@ -431,6 +431,18 @@ def _parts(client: Any) -> list[Any]:
         return []
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     return [client, *(() if manager is None else manager.sentinels)]
+
+
+async def _asked(client: Any, call: Call, *, text: bool = False) -> Any:
+    """Send a call by a loop's client, once.
+
+    valkey-py's for a cluster sends again what was not answered, unless it is told the node (6.2.0).
+    """
+    named = {}
+    if getattr(client, "cluster_error_retry_attempts", 0) and call.keys:
+        await client.initialize()  # or it may not know the node yet, or not any more
+        named = {"target_nodes": client.get_node_from_key(call.keys[0])}
+    return await client.execute_command(*_packed(call, text=text), **named)
 
 
 def _is_unknown(error: object) -> bool:
