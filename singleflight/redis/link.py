@@ -131,8 +131,8 @@ class Link:
         ask_too(self)
         renew_in_children(self)
 
-    def _begin(self, period: int = 0) -> None:
-        """All that is this process's own; nothing connects yet."""
+    def _begin(self, period: int = 0, drops: Drops | None = None) -> None:
+        """All that is this process's own; nothing connects yet. `drops` are still to be told."""
         self.clients = Clients(self._source, timeout=self.timeout)
         self.lock = new_lock()
         self.era = 0  # how often what was heard became doubtful
@@ -141,9 +141,9 @@ class Link:
         self.channel = f"{self.prefix}:p:{self.me.hex()}".encode()
         self.breaker = Breaker(time.monotonic())
         self.breaker.period = period
-        self.drops = Drops()
+        self.drops = Drops() if drops is None else drops
         self._refused: set[int] = set()  # numbers of drops that the server has refused
-        self._again_at: float | None = None  # when it is told them again
+        self._again_at: float | None = time.monotonic() if drops else None  # when it is told them again
         self._sending: dict[tuple[bytes, bytes], Sending] = {}  # by function and key
         self.cuts: dict[bytes, int] = {}
         self._numbers = 0
@@ -559,9 +559,15 @@ class Link:
         self._begin()
 
     def close(self) -> None:
-        """End the threads and close the connections; the next call makes new ones."""
+        """End the threads and close the connections; the next call makes new ones.
+
+        What was changed here is told before that, or else by these.
+        """
+        if self.pending() and not self.is_away():
+            self.keeper.flush(self.timeout)
         keeper, bus, clients = self.keeper, self.bus, self.clients
-        self._begin(self.breaker.period + 1)  # what is asked now fails, which says nothing of the server
+        # What is asked now fails, which says nothing of the server.
+        self._begin(self.breaker.period + 1, self.drops)
         keeper.stop()
         bus.stop()
         clients.close()

@@ -643,11 +643,26 @@ def test_a_link_that_is_closed(link, function):
     link.failed(Trouble(Kind.AWAY, "the store is closed"), 0)  # asked before, by a connection that is closed
     assert done == ["keeper", "bus", "clients"]
     assert link.me != me
-    assert (link.pending(), link.is_away(), link.functions()) == (False, False, [function])
+    assert (link.is_away(), link.functions()) == (False, [function])
+    assert sent(link.again(), 1) == [("clear", b"", Numbers(5, 6))]  # it was to be told, and is now
+    assert link.again_at() is None
     assert link.keeper is not keeper
     assert link.bus is not bus
     assert link.clients is not clients
     link.note("clear", function)
     me = link.me
     link.after_fork()
-    assert (link.pending(), link.me == me) == (False, False)
+    assert (link.pending(), link.again_at(), link.me == me) == (False, None, False)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_what_is_to_be_told_is_told_before_a_link_is_closed(link, function, now, left):
+    """For as long as an answer may take."""
+    seen = []
+    link.keeper.flush = seen.append
+    link.keeper.stop = link.bus.stop = lambda: None
+    if left:
+        link.note("clear", function)
+    link.close()
+    assert seen == ([link.timeout] if left else [])
+    assert link.again_at() == (now.at if left else None)

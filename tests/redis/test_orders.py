@@ -1,6 +1,7 @@
 """What is changed in one process while it asks, and by several ways: changes count in their order."""
 
 import asyncio
+import math
 import threading
 
 import pytest
@@ -185,3 +186,37 @@ def test_a_bulk_call_drops_all_once(unhurried, pool, colour, kind):
     assert called(many, ["A", "B", "C"]) == {"A": 1, "B": 1, "C": 1}
     assert sent.count(RAISE if kind == "clear" else CUT) == 1
     assert others(["A", "B", "C"]) == {"A": 1, "B": 1, "C": 1}
+
+
+# -- over the end of a store -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["invalidate", "put", "cache_clear", "invalidate_tag"])
+def test_what_is_not_told_when_a_store_is_closed_is_told_later(unhurried, change):
+    """By a call that needs it, or whatever else has the store connect again."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body), unhurried(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    link = link_of(a)
+    with link.lock:
+        link.breaker.failed(link.breaker.period, 0.0, 0.0)
+        link.breaker.probe_at = math.inf
+    arguments = {"put": (70, "ASML"), "cache_clear": (), "invalidate_tag": ("eu",), "invalidate": ("ASML",)}
+    getattr(a, change)(*arguments[change])
+    link.close()
+    assert a("other") == 2
+    flush(a)
+    until(lambda: b.entry("ASML") is None)
+    newest = 70 if change == "put" else 3
+    assert (b("ASML"), a("ASML")) == (newest, newest)
+
+
+def test_what_the_keeper_has_not_told_is_told_before_a_store_is_closed(unhurried):
+    """Others would go on with what they have near."""
+    body = Loads(lambda n: n)
+    a, b = unhurried(body), unhurried(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    by_keeper(a.invalidate, "ASML")
+    link_of(a).close()
+    until(lambda: b.entry("ASML") is None)
+    assert b("ASML") == 2
