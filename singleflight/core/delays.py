@@ -39,7 +39,7 @@ def allot(flight: Flight, kind: str, retries: int | None) -> None:
 
 
 def renumber(flight: Flight) -> None:
-    """What it will land with is as old as this moment: it has asked another process."""
+    """What it will land with is as old as this moment: it is about to ask another process."""
     with mutex:
         flight.number = next(numbers)
 

@@ -10,8 +10,11 @@ The last drop of a key counts: a put after an invalidation is a put, which drops
 cleared function forgets its drops before that. A function with more than `limit` drops forgets them for a
 clear, which drops more than was asked for, and never less. Drops keep the order in which they were noted.
 
+A put that is not confirmed when one of its tags is invalidated is a drop from then on (`Link.note_cut`): sent
+after the cut, it would count as later. It is sent after all that it is to outlast, clears and cuts.
+
 A drop is confirmed by identity: what was noted for the same key in the meantime stays. It may be sent twice,
-but not at once: who sends what concerns a key says so first (`Link.takes`), so that changes arrive in order.
+but not at once: who sends one says so first (`Link.takes`), so that changes arrive in order.
 
 Not thread-safe: call it under the store's own lock.
 """
@@ -19,7 +22,7 @@ Not thread-safe: call it under the store's own lock.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 __all__ = ["Drop", "Drops"]
 
@@ -45,7 +48,7 @@ class Drop(NamedTuple):
     function: bytes
     name: bytes
     number: int
-    payload: object = None
+    payload: Any = None
 
 
 class Drops:
@@ -84,6 +87,10 @@ class Drops:
         if not kept:
             return []
         return [drop for (group, of), drop in kept.items() if group != "key" or of == name]
+
+    def puts(self, function: bytes) -> list[Drop]:
+        """Return what was put, in order."""
+        return [drop for drop in self._of.get(function, {}).values() if drop.kind == "put"]
 
     def confirmed(self, drop: Drop) -> bool:
         """The server did it: forget it. Return False if it is not there: confirmed, or noted anew."""

@@ -26,7 +26,7 @@ _SOON = ("BUSY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "TRYAGAIN")  # errors o
 _AT_ONCE = 65_536  # bytes that are read
 _SHORTEST = 0.001  # seconds that are waited; 0 would be another kind of wait
 
-__all__ = ["Clients", "Kind", "Line", "Trouble", "raise_trouble", "trouble_of"]
+__all__ = ["Clients", "Kind", "Line", "Trouble", "raise_trouble", "replies_of", "trouble_of"]
 
 
 class Kind(Enum):
@@ -162,11 +162,11 @@ class Clients:
         try:
             client = await self._of_loop()
             try:
-                return await client.execute_command(*_packed(call))
+                return await _asked(client, call)
             except Exception as error:
                 if not _is_unknown(error):
                     raise
-            return await client.execute_command(*_packed(call, text=True))
+            return await _asked(client, call, text=True)
         except Exception as error:
             raise trouble_of(error) from None
 
@@ -409,12 +409,40 @@ def raise_trouble(replies: Sequence[Any]) -> None:
             raise reply
 
 
+def replies_of(asking: Generator[Any, Any, Any]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
+    """Carry out what another generator asks, which hears of no errors but that the server was lost."""
+    try:
+        todo = asking.send(None)
+        while True:
+            came, error = yield todo
+            if error is not None and not isinstance(error, Trouble):
+                asking.close()
+                return None, error
+            todo = asking.send(came) if error is None else asking.throw(error)
+    except StopIteration as ended:
+        return ended.value, None
+    except Trouble as trouble:
+        return None, trouble
+
+
 def _parts(client: Any) -> list[Any]:
     """Return what is to be closed with a client: also those by which it asks sentinels."""
     if client is None:
         return []
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     return [client, *(() if manager is None else manager.sentinels)]
+
+
+async def _asked(client: Any, call: Call, *, text: bool = False) -> Any:
+    """Send a call by a loop's client, once.
+
+    valkey-py's for a cluster sends again what was not answered, unless it is told the node (6.2.0).
+    """
+    named = {}
+    if getattr(client, "cluster_error_retry_attempts", 0) and call.keys:
+        await client.initialize()  # or it may not know the node yet, or not any more
+        named = {"target_nodes": client.get_node_from_key(call.keys[0])}
+    return await client.execute_command(*_packed(call, text=text), **named)
 
 
 def _is_unknown(error: object) -> bool:

@@ -14,6 +14,7 @@ from ..core.batch import Batch, Item
 from ..core.flight import Flight
 from ..core.landing import Verdict, judge, postpone
 from ..fleet.mailboxes import Mailbox
+from .clients import Trouble, replies_of
 from .entries import Brought, Entries
 from .passage import LISTEN, Passage
 
@@ -39,6 +40,7 @@ class Convoy:
         """Yield what is to be done, as `Passage.steps` does; `RUN` with the items as its argument."""
         asks: dict[Passage, Any] = {}  # what each wants next
         try:
+            yield from self._settle()
             for flight in self._keys:
                 passage = Passage(self._entries, flight, Mailbox(self._ring))
                 self._on[passage] = passage.steps()
@@ -55,6 +57,14 @@ class Convoy:
             for steps in self._on.values():
                 steps.close()
             self._on.clear()
+
+    def _settle(self) -> Generator[Any, Any, None]:
+        """Tell the server what was dropped of the whole function: once, not by each of them."""
+        entries, link = self._entries, self._entries.link
+        for drop in [] if link.is_away() else link.first_for(entries.digest, b""):
+            _, error = yield from replies_of(entries.sending(drop))
+            if error is not None and not isinstance(error, Trouble):
+                raise error
 
     def _advance(self, asks: dict[Passage, Any], came: dict[Passage, Any]) -> None:
         """Go on with these, each with what came of what it wanted, and empty that; land what is there."""

@@ -126,15 +126,17 @@ class Keeper:
 
     # -- any thread; nothing here waits but `flush` and `stop`
 
-    def hold(self, lease: Lease) -> None:
-        """Renew this lease from now on; the claim that gave it counts as its first renewal."""
-        lease.renewed = self._held_at = time.monotonic()
+    def hold(self, lease: Lease, asked: float | None = None) -> None:
+        """Renew this lease from now on. It counts as renewed when it was `asked` for (monotonic; now)."""
+        now = self._held_at = time.monotonic()
+        lease.renewed = now if asked is None else asked
         with self._changed:
             self._leases[lease] = None
-            self._wake(self._asleep)  # else it sees this one in time: it wakes within a third
+            # Else it sees this one in time: it wakes within a third. But the answer may have come late.
+            self._wake(self._asleep or now - lease.renewed >= self._third)
 
     def let_go(self, lease: Lease) -> None:
-        """Renew it no more; harmless if it was not held. Call it before the flight's end is told."""
+        """Renew it no more; harmless if it was not held, or if it has ended."""
         with self._changed:
             self._leases.pop(lease, None)
 
@@ -277,7 +279,10 @@ class Keeper:
         self._compare()
 
     def _send(self, orders: Sequence[Order]) -> None:
-        """Send them and tell what came back. Raises the first `Trouble`."""
+        """Send them and tell what came back. Raises the first `Trouble` that says the most.
+
+        That is one by which the server was lost: what it kept from arriving is owed.
+        """
         wanted = (order for order in orders if order.wanted())  # asked when its turn has come
         troubles = []
         while batch := list(islice(wanted, BATCH)):
@@ -289,7 +294,7 @@ class Keeper:
                 order.done(reply)
             troubles += [reply for reply in replies if isinstance(reply, Trouble)]
         if troubles:
-            raise troubles[0]
+            raise min(troubles, key=lambda trouble: trouble.kind is not Kind.AWAY)
 
     def _replies(self, calls: list[Call]) -> list[Any]:
         return [

@@ -12,7 +12,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..common.logs import log
@@ -47,6 +47,10 @@ class Function(Protocol):
 
     def is_again(self, other: Any, /) -> bool:
         """Return True if the other one is this function, defined once more."""
+        ...
+
+    def tag_digest(self, tag: str, /) -> bytes:
+        """Return what a tag of it is known by."""
         ...
 
     def latest(self) -> Numbers:
@@ -90,7 +94,7 @@ class Sending:
     drop: Drop
     until: float
     thread: int | None  # the one that waits for the answer; None if it is a task that does
-    is_left: bool = False  # the keeper had something for this key
+    left: list[Drop] = field(default_factory=list)  # what the keeper has for when it was answered
 
 
 class Link:
@@ -127,8 +131,8 @@ class Link:
         ask_too(self)
         renew_in_children(self)
 
-    def _begin(self, period: int = 0) -> None:
-        """All that is this process's own; nothing connects yet."""
+    def _begin(self, period: int = 0, drops: Drops | None = None) -> None:
+        """All that is this process's own; nothing connects yet. `drops` are still to be told."""
         self.clients = Clients(self._source, timeout=self.timeout)
         self.lock = new_lock()
         self.era = 0  # how often what was heard became doubtful
@@ -137,9 +141,9 @@ class Link:
         self.channel = f"{self.prefix}:p:{self.me.hex()}".encode()
         self.breaker = Breaker(time.monotonic())
         self.breaker.period = period
-        self.drops = Drops()
+        self.drops = Drops() if drops is None else drops
         self._refused: set[int] = set()  # numbers of drops that the server has refused
-        self._again_at: float | None = None  # when it is told them again
+        self._again_at: float | None = time.monotonic() if drops else None  # when it is told them again
         self._sending: dict[tuple[bytes, bytes], Sending] = {}  # by function and key
         self.cuts: dict[bytes, int] = {}
         self._numbers = 0
@@ -262,6 +266,24 @@ class Link:
         with self.lock:
             return self.drops.note(kind, function.digest, name, payload)
 
+    def note_cut(self, function: Function, tags: tuple[str, ...]) -> list[Drop]:
+        """Note that these tags were invalidated; what was put before with one of them is dropped instead.
+
+        Sent after this it would know of the cut, and outlast it.
+        """
+        names = [function.tag_digest(tag) for tag in tags]
+        with self.lock:
+            noted = [self.drops.note("cut", function.digest, name) for name in names]
+            for put in self.drops.puts(function.digest):
+                written, envelope = put.payload
+                if not set(tags).isdisjoint(envelope.tags):
+                    noted.append(self.drops.note("drop", function.digest, put.name, written))
+        return noted
+
+    def in_order(self, drop: Drop) -> list[Drop]:
+        """Return what is to be sent for a drop: before a put, all that it is to outlast."""
+        return self.first_for(drop.function, drop.name) if drop.kind == "put" else [drop]
+
     def first_for(self, function: bytes, name: bytes) -> list[Drop]:
         """Return what is to be sent before a claim of this key."""
         with self.lock:
@@ -275,24 +297,37 @@ class Link:
     def takes(self, drop: Drop, anyway: bool = False, leaves: bool = False) -> Sending | None:
         """Return what is given back with `sent` when a drop was answered, if whoever asks is to send it.
 
-        What concerns one key is sent by one at a time: of two connections the older change might arrive last,
-        and a put that is sent twice might take the place of what others have put since. So None means: wait
-        and see what comes of that, for no longer than it can take; or (`leaves`) leave it to whoever sends.
-        The keeper looks for itself when that one can be answered no more: it may have been interrupted.
+        What concerns one key (or one tag, or all of a function) is sent by one at a time: of two connections
+        the older change might arrive last, and a put that is sent twice might take the place of what others
+        have put since. Nor is a put sent before what it is to outlast. So None means: wait and see what comes
+        of that, for no longer than it can take; or (`leaves`) leave it to whoever sends. The keeper looks for
+        itself when that one can be answered no more: it may have been interrupted.
         """
         thread = None if running_loop() is not None else get_ident()
         with self.lock:
             now = time.monotonic()
+            busy = None if anyway else self._ahead(drop, now)
+            if busy is not None:
+                if leaves:
+                    busy.left.append(drop)
+                    self._send_again(busy.until)
+                return None
             taken = Sending(drop, now + _TRIPS * self.timeout, thread)
-            if drop.kind in ("put", "drop"):
-                busy = self._sending.get((drop.function, drop.name))
-                if busy is not None and busy.until > now and not anyway:
-                    if leaves:
-                        busy.is_left = True
-                        self._send_again(busy.until)
-                    return None
-                self._sending[drop.function, drop.name] = taken
+            self._sending[drop.function, drop.name] = taken
         return taken
+
+    def _ahead(self, drop: Drop, now: float) -> Sending | None:
+        """Return what is on its way and is to arrive first; under the lock.
+
+        What a put is to outlast may be on its way by this very thread: it arrives first then.
+        """
+        me = get_ident()
+        for each in self.drops.first_for(drop.function, drop.name) if drop.kind == "put" else ():
+            busy = self._sending.get((each.function, each.name))
+            if busy is not None and busy.until > now and busy.thread != me:
+                return busy
+        busy = self._sending.get((drop.function, drop.name))
+        return busy if busy is not None and busy.until > now else None
 
     def is_sending(self, drop: Drop) -> bool:
         """Return True if this very thread is sending a change of the same key, further up: not to be awaited.
@@ -309,9 +344,9 @@ class Link:
             if self._sending.get(key) is not taken:
                 return  # another one has taken it, when this was to be answered no more
             self._sending.pop(key, None)
-            later = self.drops.current(taken.drop) if taken.is_left else None
-        if later is not None:
-            self.keeper.hand_over(*self.orders(later))
+            later = [current for drop in taken.left if (current := self.drops.current(drop)) is not None]
+        for drop in dict.fromkeys(later):
+            self.keeper.hand_over(*self.orders(drop))
 
     def confirm(self, drop: Drop, reply: Any) -> None:
         """The server has done it."""
@@ -524,9 +559,15 @@ class Link:
         self._begin()
 
     def close(self) -> None:
-        """End the threads and close the connections; the next call makes new ones."""
+        """End the threads and close the connections; the next call makes new ones.
+
+        What was changed here is told before that, or else by these.
+        """
+        if self.pending() and not self.is_away():
+            self.keeper.flush(self.timeout)
         keeper, bus, clients = self.keeper, self.bus, self.clients
-        self._begin(self.breaker.period + 1)  # what is asked now fails, which says nothing of the server
+        # What is asked now fails, which says nothing of the server.
+        self._begin(self.breaker.period + 1, self.drops)
         keeper.stop()
         bus.stop()
         clients.close()

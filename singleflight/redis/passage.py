@@ -32,7 +32,7 @@ from ..fleet.replies import Absent, Answer, Found, Oversized, Refused
 from ..locks.mutex import mutex
 from ..locks.waitgraph import holds_up
 from . import scripts
-from .clients import Trouble, raise_trouble
+from .clients import Trouble, raise_trouble, replies_of
 from .cycles import LOOK, PAUSE, Edges
 from .entries import Brought, Entries, SharedRecord, lives, milliseconds
 from .keeper import Lease, Order
@@ -51,7 +51,7 @@ class Passage:
     """One flight on its way by the server. Its driver's alone; the link's lock guards `claim` and the box."""
 
     __slots__ = (
-        *("_asked", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
+        *("_asked", "_asked_at", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
         *("_outdated", "_owed", "_place", "_sighted", "_written"),
         *("claim", "digest", "flight", "judged", "lacks", "leader", "waited"),
     )
@@ -161,14 +161,14 @@ class Passage:
                 return None, error
         replies: Any = None
         error = None
+        renumber(self.flight)  # first: what is changed here from now on is not told before it asks
         numbers = None if link.pending() else entries.known_numbers()
         if numbers is None:
-            numbers, error = yield from self._replies(self._settle())
+            numbers, error = yield from replies_of(self._settle())
         if numbers is not None:
             place = self._find_place(numbers.epoch)
             self._cut = max(self._cut, numbers.cut)
-            renumber(self.flight)
-            self._asked = entries.cache.timer()
+            self._asked, self._asked_at = entries.cache.timer(), time.monotonic()
             call = scripts.claim(
                 place,
                 entries.version,
@@ -288,7 +288,7 @@ class Passage:
                     if error is not None and not isinstance(error, Trouble):
                         return None, error
                 if outer:
-                    found, error = yield from self._replies(edges.look())
+                    found, error = yield from replies_of(edges.look())
                     if error is not None and not isinstance(error, Trouble):
                         return None, error
                 pause = PAUSE
@@ -320,22 +320,6 @@ class Passage:
             leads = [each for function in link.functions() for each in function.led()]
         with mutex:
             return inside, [each for each in leads if each not in inside and holds_up(flight, each.flight)]
-
-    @staticmethod
-    def _replies(asking: Generator[Any, Any, Any]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
-        """Carry out what another generator asks, which hears of no errors but that the server was lost."""
-        try:
-            todo = asking.send(None)
-            while True:
-                came, error = yield todo
-                if error is not None and not isinstance(error, Trouble):
-                    asking.close()
-                    return None, error
-                todo = asking.send(came) if error is None else asking.throw(error)
-        except StopIteration as ended:
-            return ended.value, None
-        except Trouble as trouble:
-            return None, trouble
 
     def is_of(self, link: object) -> bool:
         """Return True if its function shares through this link."""
@@ -435,7 +419,7 @@ class Passage:
         if step.leased:
             version, token = entries.version, self.claim.token
             self._lease = Lease(self.place, version, token, lost=self._lost, wanted=self._is_awaited)
-            entries.link.keeper.hold(self._lease)
+            entries.link.keeper.hold(self._lease, self._asked_at)
             if cache.tell.wants("claimed"):
                 cache.tell.tell("claimed", flight.key, flight_id=flight.ident)
 
@@ -445,9 +429,11 @@ class Passage:
         return self.flight.state is FLYING
 
     def came(self, value: Any, error: BaseException | None) -> Generator[Any, Any, Brought]:
-        """The function has ended: tell the server, and return what is to land here."""
+        """The function has ended: tell the server, and return what is to land here.
+
+        The lease is held until then: what looks at the value, and the values of others, may take long.
+        """
         entries, cache, flight = self._entries, self._entries.cache, self.flight
-        self._let_go()
         outcome: Outcome | None = None
         arrival: Arrival | None = None
         verdict: Verdict | None = None

@@ -146,7 +146,8 @@ class RedisStore:
     def close(self) -> None:
         """Close the connections and end the threads; a later call makes new ones.
 
-        Not on an event loop's thread: it waits for the threads.
+        It waits for the threads, so not on an event loop's thread; and for the server to confirm what was
+        invalidated, put and cleared here, for `timeout` at most.
         """
         self._link.close()
 

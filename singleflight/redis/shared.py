@@ -329,7 +329,7 @@ class SharedFunction(Entries):
 
     def cut(self, tags: tuple[str, ...]) -> Callable[[], None]:
         """These tags are about to be invalidated."""
-        return partial(self._send, *(self.link.note("cut", self, self.tag_digest(tag)) for tag in tags))
+        return partial(self._send, *self.link.note_cut(self, tags))
 
     def _send(self, *drops: Drop) -> None:
         """Tell the server, or have the keeper do it where nobody may wait."""
@@ -338,11 +338,12 @@ class SharedFunction(Entries):
             period = link.period()
             if period is None:
                 return  # they are replayed
-            if running_loop() is not None or inside() or inside_other() or any(map(link.is_sending, drops)):
+            ordered = [each for drop in drops for each in link.in_order(drop)]
+            if running_loop() is not None or inside() or inside_other() or any(map(link.is_sending, ordered)):
                 self._hand_over(drops)
                 return
             try:
-                for drop in drops:
+                for drop in ordered:
                     self._carry_out(self.sending(drop))
             except Trouble as trouble:
                 link.failed(trouble, period)

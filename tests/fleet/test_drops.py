@@ -39,6 +39,18 @@ def test_a_claim_sends_what_concerns_it():
     assert drops.first_for(b"h", b"1") == []
 
 
+def test_what_was_put():
+    """Of one function, in order; a put that was dropped since is none."""
+    drops = Drops()
+    for name in (b"1", b"2", b"3"):
+        drops.note("put", F, name)
+    drops.note("put", G, b"4")
+    drops.note("drop", F, b"1")
+    drops.note("put", F, b"2")
+    assert [drop.name for drop in drops.puts(F)] == [b"3", b"2"]
+    assert drops.puts(b"h") == []
+
+
 def test_a_clear_covers_what_was_before():
     """And nothing of what comes after it, nor of other functions."""
     drops = Drops()

@@ -38,7 +38,8 @@ class Keeper:
     def __init__(self):
         self.held, self.orders = [], []
 
-    def hold(self, lease):
+    def hold(self, lease, asked):
+        lease.renewed = asked
         self.held.append(lease)
 
     def let_go(self, lease):

@@ -304,6 +304,36 @@ def test_calls_of_a_task():
     ]
 
 
+class Repeating(OfLoop):
+    """One that repeats what is not answered, unless it is told the node."""
+
+    cluster_error_retry_attempts = 1
+
+    async def initialize(self):
+        self.told.done.append("knows its nodes")
+
+    def get_node_from_key(self, key):
+        return f"the node of {key}"
+
+    async def execute_command(self, *command, **options):
+        self.told.done.append(options)
+        return await super().execute_command(*command)
+
+
+def test_a_call_of_a_task_to_a_cluster_that_would_repeat_it():
+    """It names the node, but where there is no key to say which."""
+    clients, told = made(Server, NoScriptError("unknown"), 8, "PONG")
+    clients.source.for_tasks = lambda: Repeating(told)
+
+    async def main():
+        assert await clients.acall(RENEW) == 8
+        assert await clients.acall(scripts.command("PING")) == "PONG"
+
+    asyncio.run(main())
+    named = ["knows its nodes", {"target_nodes": f"the node of {PLACE.values}"}]
+    assert told.done == [*named, by_digest(RENEW), *named, by_text(RENEW), {}, ("PING",), "closed"]
+
+
 def test_a_loop_that_runs_on_closes_its_client():
     """When the store is closed."""
     clients, told = made(Server, 7)

@@ -7,9 +7,12 @@ import pytest
 from singleflight.core.batch import Item
 from singleflight.core.landing import Verdict
 from singleflight.redis import convoy
+from singleflight.redis.clients import raise_trouble
 from singleflight.redis.convoy import Convoy
 from singleflight.redis.entries import Brought
 from singleflight.redis.passage import LISTEN
+
+from .passages import AWAY, REFUSED
 
 
 class Struck(BaseException):
@@ -45,8 +48,13 @@ def clock(monkeypatch):
 @pytest.fixture
 def convoy_of(monkeypatch):
     """Makes the steps of a convoy of scripted passages; `landed` is what its batch was given."""
-    made = SimpleNamespace(landed=[], left=[], postponed=[], boxes=[])
+    made = SimpleNamespace(landed=[], left=[], postponed=[], boxes=[], away=False, drops=[])
     cache = object()
+    link = SimpleNamespace(is_away=lambda: made.away, first_for=lambda function, name: made.drops)
+
+    def sending(drop):
+        made.drops.remove(drop)
+        raise_trouble((yield [drop]))
 
     def ring():
         return None
@@ -65,8 +73,10 @@ def convoy_of(monkeypatch):
         monkeypatch.setattr(convoy, "Passage", board)
         monkeypatch.setattr(convoy, "postpone", lambda *args: made.postponed.append(args))
         made.cache = cache
-        return Convoy(SimpleNamespace(cache=cache), batch, ring).steps(), made
+        entries = SimpleNamespace(cache=cache, link=link, digest=b"f", sending=sending)
+        return Convoy(entries, batch, ring).steps(), made
 
+    make.made = made
     return make
 
 
@@ -88,6 +98,36 @@ def test_what_all_want_to_be_sent_goes_in_one_pipeline(convoy_of):
         Item("b", "B", True, ["2", "3"]),
         Item("c", "C", True, ["4"]),
     ]
+
+
+@pytest.mark.parametrize("came", [(["1"], None), ([REFUSED], None), (None, AWAY)], ids=repr)
+def test_what_concerns_all_is_told_once_and_first(convoy_of, came):
+    """If the server does not take it each of them finds that out."""
+    convoy_of.made.drops = ["clear"]
+    steps, made = convoy_of(a=Scripted([["2"]], Brought(1)))
+    assert next(steps) == ["clear"]
+    assert steps.send(came) == ["2"]
+    ended(steps, (["of 2"], None))
+    assert len(made.landed) == 1
+
+
+def test_an_interrupt_while_the_server_is_told_ends_all(convoy_of):
+    """Nothing is asked."""
+    convoy_of.made.drops = ["clear"]
+    a = Scripted([["2"]])
+    steps, _ = convoy_of(a=a)
+    assert next(steps) == ["clear"]
+    with pytest.raises(Struck):
+        steps.send((None, Struck()))
+    assert a.came == []
+
+
+def test_while_the_server_is_away_it_is_not_told(convoy_of):
+    """What was dropped is replayed when it is back."""
+    convoy_of.made.drops, convoy_of.made.away = ["clear"], True
+    steps, made = convoy_of(a=Scripted([["2"]]))
+    assert next(steps) == ["2"]
+    assert made.drops == ["clear"]
 
 
 def test_where_a_pipeline_fails_each_is_told(convoy_of):

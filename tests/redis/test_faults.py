@@ -66,7 +66,7 @@ def test_a_landing_after_its_lease_is_refused(fleet, pool):
     """Its own caller receives the value; what the next leader has stored stays."""
     body = Loads(lambda n: n)
     a, b = fleet(body, lease=0.2), fleet(body, lease=0.2)
-    fleet.store_of(a)._link.keeper.hold = lambda lease: None  # starved: nothing is renewed
+    fleet.store_of(a)._link.keeper.hold = lambda *_: None  # starved: nothing is renewed
     body.gate.clear()
     first = start(pool, a, "ASML")
     assert body.entered.acquire(timeout=PATIENCE)

@@ -18,6 +18,7 @@ PATIENCE = 5.0
 LEASE = 3_000_000  # milliseconds: a third of it is longer than any test
 THIRD = LEASE / 3000
 AWAY, REFUSED = Trouble(Kind.AWAY, "gone"), Trouble(Kind.REFUSED, "no")
+OTHER = Trouble(Kind.RIGHTS, "not you")
 
 
 class Struck(BaseException):
@@ -177,6 +178,25 @@ def test_a_batch_that_is_lost(kept):
     assert kept.duties.told == [AWAY]
 
 
+@pytest.mark.parametrize("replies", [[[REFUSED] * BATCH, AWAY], [[REFUSED, AWAY]], [[REFUSED, OTHER, AWAY]]])
+def test_a_server_that_is_lost_after_it_has_refused_something(kept, replies):
+    """That it was lost is told: what it kept from arriving is owed, and nobody else would say so."""
+    orders = [Order(scripts.command("GET", number), lambda _: None) for number in range(BATCH + 2)]
+    kept.clients.replies = replies
+    kept.keeper.hand_over(*(orders if len(replies) > 1 else orders[: len(replies[0])]))
+    kept.round()
+    assert kept.duties.told == [AWAY]
+
+
+def test_what_is_refused_is_told_once_a_round(kept):
+    """The first of it."""
+    orders = [Order(scripts.command("GET", number), lambda _: None) for number in range(2)]
+    kept.clients.replies = [[OTHER, REFUSED]]
+    kept.keeper.hand_over(*orders)
+    kept.round()
+    assert kept.duties.told == [OTHER]
+
+
 def test_orders_that_come_with_a_renewal_that_fails(kept):
     """They are told that they are not sent: nobody else would tell them."""
     with kept.keeper._changed:
@@ -267,6 +287,16 @@ def test_a_lease_does_not_wake_a_thread_that_wakes_in_time(kept, monkeypatch):
         patch.setattr(kept.keeper._changed, "notify", lambda: notified.append("notified"))
         kept.lease()
     assert notified == []
+
+
+def test_a_lease_whose_answer_came_late_is_renewed_at_once(kept):
+    """Though the thread would wake within a third: by then it may have ended."""
+    kept.lease()
+    kept.round()
+    late = Lease(scripts.place("sf:{f:late}"), b"1", b"late", kept.lost.append)
+    kept.keeper.hold(late, time.monotonic() - 2 * THIRD)
+    wait_until(lambda: kept.clients.sent, PATIENCE)
+    assert kept.clients.sent == [[renewal(late)]]
 
 
 def test_no_lease_is_due(kept):

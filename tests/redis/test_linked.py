@@ -70,6 +70,9 @@ class Function:
     def latest(self):
         return Numbers(5, 6)
 
+    def tag_digest(self, tag):
+        return tag.encode().ljust(16)
+
     def calls_of(self, drop, numbers):
         call = (drop.kind, drop.name, numbers)
         return [call, "numbers"] if drop.kind in ("put", "drop") else [call]
@@ -442,6 +445,52 @@ def test_what_the_keeper_leaves_to_another_one(link, function):
     assert link.keeper.orders == []
 
 
+@pytest.mark.parametrize("before", ["clear", "cut"])
+def test_a_put_waits_for_what_it_is_to_outlast(link, function, pool, now, before):
+    """Where that is on its way by somebody else, for as long as it can be; the keeper is given it then."""
+    earlier = link.note(before, function, TAG if before == "cut" else b"")
+    taken = pool.submit(link.takes, earlier).result(PATIENCE)
+    put, other = (
+        link.note("put", function, KEY, "payload"),
+        link.note("drop", function, b"o" * 16, b"written"),
+    )
+    assert link.in_order(put) == [earlier, put]
+    assert link.in_order(other) == [other]
+    assert link.takes(put) is None
+    assert sent(link.orders(put)) == sent(link.orders(put)) == []
+    link.sent(link.takes(other))
+    link.confirm(earlier, 1), link.sent(taken)
+    assert link.keeper.sends(1, 2) == [("put", KEY, Numbers(5, 6)), "numbers"]
+    mine = link.note(before, function, TAG if before == "cut" else b"")
+    put = link.note("put", function, KEY, "payload")
+    taken = link.takes(mine)
+    link.sent(link.takes(put))  # in one pipeline, or by a handler
+    link.sent(taken)
+    pool.submit(link.takes, mine).result(PATIENCE)
+    now.at += 3 * link.timeout
+    assert link.takes(put)
+
+
+def test_what_was_put_before_its_tag_was_invalidated_is_dropped(link, function):
+    """Or it would be sent with the number of that cut; what was put with other tags stays, and elsewhere."""
+    eu, us = (SimpleNamespace(tags=tags) for tags in (("eu", "x"), ("us",)))
+    link.note("put", function, KEY, (b"written", eu))
+    link.note("put", function, b"o" * 16, (b"other", us))
+    link.note("put", Function(link, b"g" * 16), KEY, (b"written", eu))
+    noted = link.note_cut(function, ("de", "eu"))
+    assert [(each.kind, each.name, each.payload) for each in noted] == [
+        ("cut", function.tag_digest("de"), None),
+        ("cut", function.tag_digest("eu"), None),
+        ("drop", KEY, b"written"),
+    ]
+    kept = [(each.kind, each.function, each.name) for each in link.drops.unconfirmed()]
+    assert [each for each in kept if each[0] == "put"] == [
+        ("put", function.digest, b"o" * 16),
+        ("put", b"g" * 16, KEY),
+    ]
+    assert len(kept) == 5
+
+
 @pytest.mark.parametrize("trouble", [REFUSED, RIGHTS])
 def test_a_drop_that_is_refused(link, function, now, trouble):
     """It is sent again after a pause; meanwhile it holds nothing up when the server comes back."""
@@ -594,11 +643,26 @@ def test_a_link_that_is_closed(link, function):
     link.failed(Trouble(Kind.AWAY, "the store is closed"), 0)  # asked before, by a connection that is closed
     assert done == ["keeper", "bus", "clients"]
     assert link.me != me
-    assert (link.pending(), link.is_away(), link.functions()) == (False, False, [function])
+    assert (link.is_away(), link.functions()) == (False, [function])
+    assert sent(link.again(), 1) == [("clear", b"", Numbers(5, 6))]  # it was to be told, and is now
+    assert link.again_at() is None
     assert link.keeper is not keeper
     assert link.bus is not bus
     assert link.clients is not clients
     link.note("clear", function)
     me = link.me
     link.after_fork()
-    assert (link.pending(), link.me == me) == (False, False)
+    assert (link.pending(), link.again_at(), link.me == me) == (False, None, False)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_what_is_to_be_told_is_told_before_a_link_is_closed(link, function, now, left):
+    """For as long as an answer may take."""
+    seen = []
+    link.keeper.flush = seen.append
+    link.keeper.stop = link.bus.stop = lambda: None
+    if left:
+        link.note("clear", function)
+    link.close()
+    assert seen == ([link.timeout] if left else [])
+    assert link.again_at() == (now.at if left else None)

@@ -53,8 +53,9 @@ def test_a_flight_that_is_led_for_all():
     made.now = 1003.0
     packed = made.packed("value", b"x", 4, 60.0, refresh_after=inf)
     assert steps.send((b"x", None)) == [made.publish(packed, 60_000, 60_000)]
-    assert made.link.keeper.held == []
+    assert made.link.keeper.held == [lease]
     brought = made.end(TOLD)
+    assert made.link.keeper.held == []
     storable, ttl, now, record = brought.arrival
     assert (brought.value, brought.error, brought.missing) == (b"x", None, False)
     assert (storable, ttl, now) == (True, 60.0, 1003.0)

@@ -13,6 +13,7 @@ from singleflight.fleet.claims import Release
 from singleflight.fleet.envelopes import Envelope
 from singleflight.fleet.failures import failure_bytes
 from singleflight.fleet.replies import AGAIN
+from singleflight.redis import passage
 from singleflight.redis.entries import Brought
 from singleflight.redis.passage import RUN
 from singleflight.telemetry.emitter import Emitter
@@ -357,6 +358,31 @@ def test_a_failure_without_a_lease_is_told_to_nobody():
         brought = made.end((None, error))
         assert brought.error is error
         assert made.link.keeper.orders == []
+
+
+def test_a_lease_counts_from_when_it_was_asked_for(monkeypatch):
+    """The answer may have waited for a loop that was busy, or for a slow server."""
+    now = SimpleNamespace(at=100.0)
+    monkeypatch.setattr(passage, "time", SimpleNamespace(monotonic=lambda: now.at))
+    made = Made()
+    made.ask()
+    now.at = 104.0
+    assert made.steps.send(leased()) is RUN
+    (lease,) = made.link.keeper.held
+    assert lease.renewed == 100.0
+
+
+def test_a_lease_is_renewed_while_its_value_is_looked_at():
+    """That may take long, and so may the values of others, which are told in the same pipeline."""
+    held = []
+    made = Made(cache_if=lambda value: held.extend(made.link.keeper.held) or True)
+    made.lead()
+    made.steps.send((b"x", None))
+    assert held == made.link.keeper.held != []
+    made.passage._lost(held[0])  # the keeper renews it when the server has been told
+    made.end(TOLD)
+    assert made.has_left()
+    assert (made.counted(), made.told()) == ({}, ["claimed"])
 
 
 def test_a_lease_is_renewed_while_somebody_is_left_to_end_its_flight():

@@ -38,6 +38,12 @@ class Noting(Link):
         self.noted[drop] = drop
         return drop
 
+    def note_cut(self, function, tags):
+        return [self.note("cut", function, function.tag_digest(tag)) for tag in tags]
+
+    def in_order(self, drop):
+        return [drop]
+
     def orders(self, drop):
         return [SimpleNamespace(call=drop, done=lambda _: None)]
 

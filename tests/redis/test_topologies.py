@@ -168,6 +168,33 @@ def test_what_a_cluster_is_known_by(their_cluster, cluster):
     clients.close()
 
 
+def test_a_task_asks_a_cluster_once(library, their_cluster, monkeypatch):
+    """What is not answered may have been done: done twice, the end of a flight would be refused."""
+    connection = import_module(f"{library}.asyncio.connection").Connection
+    lost = import_module(library).TimeoutError("it was not answered")
+    read, unheard = connection.read_response, []
+
+    async def reading(*args, **options):
+        reply = await read(*args, **options)
+        if unheard:
+            raise unheard.pop()
+        return reply
+
+    async def main():
+        clients = Clients(their_cluster, timeout=5.0)
+        for place in PLACES[:2]:
+            assert (await clients.acall(claim(place))).startswith(LEASED)
+        assert await clients.acall(publish(PLACES[0])) == 0
+        unheard.append(lost)
+        with pytest.raises(Trouble) as caught:
+            await clients.acall(publish(PLACES[1]))
+        assert (caught.value.kind, unheard) == (Kind.AWAY, [])
+        assert (await clients.acall(claim(PLACES[1], b"b"))).endswith(b"value")
+
+    monkeypatch.setattr(connection, "read_response", reading)
+    asyncio.run(main())
+
+
 def test_settings_of_an_asyncio_cluster_are_taken(library, cluster):
     """By threads and tasks."""
     module = import_module(f"{library}.asyncio.cluster")
