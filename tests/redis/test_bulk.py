@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from singleflight import single_flight_ttl
+from singleflight import FlightTimeout, single_flight_ttl
 from singleflight.redis import RedisStore, RemoteFailure, passage
+from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, until
 from .fleets import link_of
@@ -128,6 +129,26 @@ def test_what_another_process_is_loading_is_taken_from_there(fleet, pool):
     assert one.result(PATIENCE) == {"A": "A 1"}
     assert two.result(PATIENCE) == {"A": "A 1", "B": "B 1"}
     assert second.calls == [["B"]]
+
+
+@pytest.mark.parametrize("failure_ttl", [0, 60])
+def test_a_loader_that_gets_no_place_in_line_was_not_called(fleet, pool, failure_ttl):
+    """It is no execution, and none that failed; its caller has timed out."""
+    load, seen = Loader(), Recorder()
+    options = {"max_flights": 1, "wait_timeout": 0.2, "failure_ttl": failure_ttl}
+    prices, price = fleet(load, listener=seen, **options)
+    load.gate.clear()
+    first = pool.submit(prices, ["A"])
+    assert load.entered.acquire(timeout=PATIENCE)
+    with pytest.raises(FlightTimeout, match=r"in line \(max_flights=1\)"):
+        prices(["B", "C"])
+    load.gate.set()
+    assert first.result(PATIENCE) == {"A": "A 1"}
+    assert load.calls == [["A"]]
+    stats = price.stats()
+    assert (stats.calls, stats.failures, stats.fetches, stats.timeouts) == (1, 0, 1, 2)
+    assert [event.key for event in seen.of("fetch")] == [("A",)]
+    assert prices(["B", "C"]) == {"B": "B 2", "C": "C 2"}
 
 
 def test_a_failing_loader_fails_those_who_wait_elsewhere(fleet, pool):
