@@ -236,7 +236,7 @@ async def _load_in_line(
     batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], flights: list[Flight]
 ) -> Any:
     try:
-        async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+        async with nullcontext() if batch.cache.line is None else Seated(batch.cache, flights, batch.flights):
             return await _load(batch, run, batch.begin(flights))
     finally:
         del batch  # an exception that callers receive leads to this frame

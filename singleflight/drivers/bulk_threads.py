@@ -156,7 +156,7 @@ def _load(batch: Batch, run: Callable[[list[Any]], Any], items: list[Any]) -> An
 
 @looked_through
 def _load_in_line(batch: Batch, run: Callable[[list[Any]], Any], flights: list[Flight]) -> Any:
-    with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
+    with nullcontext() if batch.cache.line is None else Seated(batch.cache, flights, batch.flights):
         return _load(batch, run, batch.begin(flights))
 
 
