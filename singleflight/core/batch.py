@@ -113,12 +113,16 @@ class Batch:
             flight.number = self.flights[0].number
             flight.due = self.flights[-1].due
 
-    def begin(self, chosen: Iterable[Flight] | None = None) -> list[Any]:
+    def next_of(self, flights: Iterable[Flight]) -> list[Flight]:
+        """Return as many of these as the loader takes at once."""
+        return list(flights)[: self._call.max_batch]
+
+    def begin(self, chosen: list[Flight] | None = None) -> list[Any]:
         """The loader is about to be called with these items; none when all is loaded.
 
-        Those of the `chosen` flights are loaded next, where there is a choice.
+        They are those of the `chosen` flights, where there is a choice (see `next_of`).
         """
-        flights = list(self._pending if chosen is None else chosen)[: self._call.max_batch]
+        flights = self.next_of(self._pending) if chosen is None else chosen
         if not flights:
             return []
         cache, spelt = self.cache, self._call.spelt
@@ -258,7 +262,7 @@ class Batch:
         struck: BaseException | None = None
         known, judged = self._judged
         self._judged = None, {}  # the error leads here
-        if known is not error:
+        if known is not error or not mine:  # the loader got no place in line
             judged = {}
         if not all(flight.has_ended() for flight in mine):
             if judged:  # what the tier does not know of is not stored

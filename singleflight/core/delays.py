@@ -49,7 +49,8 @@ def count_uncalled(cache: Cache, flights: list[Flight], error: BaseException) ->
     timed_out = isinstance(error, FlightTimeout)
     with mutex:
         for flight in flights:
-            if flight.counted or (flight.work is not None and flight.kind != "bulk"):  # counted by `began`
+            alone = flight.kind != "bulk" and flight.kind != "shared"
+            if flight.counted or (alone and flight.work is not None):  # counted by `began`
                 continue
             flight.counted, flight.timed_out = True, timed_out
             if flight.deserted or flight.background:

@@ -333,7 +333,8 @@ class Window(Batch):
         for flight, value, error, *_ in endings:
             if flight.has_ended():
                 continue
-            if error is not None and is_unshared(error):
+            unshared = error is not None and is_unshared(error)
+            if unshared:
                 self._skips_own |= flight is self.own and failing and isinstance(error, Uncalled)
                 if isinstance(error, Exception) or (flight is self.own and self._skips_own):
                     self._alone.add(flight)
@@ -341,7 +342,8 @@ class Window(Batch):
                     self._overdue.add(flight)
                 else:
                     self._spare(flight)
-            elif not (flight.deserted or flight.background):
+            own = flight is self.own and isinstance(error, Exception)  # which is its opener's, who led it
+            if (own or not unshared) and not (flight.deserted or flight.background):
                 self._outcomes[flight] = value, error, None if error is None else traceback_of(error)
         latch, ending = self.latch, {flight for flight, *_ in endings}
         if any(not (flight in ending or flight.has_ended()) for flight in self.flights):

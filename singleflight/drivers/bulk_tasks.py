@@ -18,6 +18,7 @@ from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import JOIN, NONE, Call
 from ..core.current import runs
+from ..core.flight import Flight
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -232,11 +233,11 @@ def _checked(batch: Batch, loaded: Any) -> Any:
 
 
 async def _load_in_line(
-    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], items: list[Any]
+    batch: Batch, run: Callable[[list[Any]], Coroutine[Any, Any, Any]], flights: list[Flight]
 ) -> Any:
     try:
-        async with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
-            return await _load(batch, run, items)
+        async with nullcontext() if batch.cache.line is None else Seated(batch.cache, flights, batch.flights):
+            return await _load(batch, run, batch.begin(flights))
     finally:
         del batch  # an exception that callers receive leads to this frame
 

@@ -15,6 +15,7 @@ from ..core.batch import Batch
 from ..core.bulk_call import BulkCall, Request
 from ..core.call import NONE, Call, new_call
 from ..core.current import runs
+from ..core.flight import Flight
 from ..core.options import switched_off
 from ..core.outcome import raise_shared
 from ..core.shareable import check_shareable
@@ -154,9 +155,9 @@ def _load(batch: Batch, run: Callable[[list[Any]], Any], items: list[Any]) -> An
 
 
 @looked_through
-def _load_in_line(batch: Batch, run: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-    with nullcontext() if batch.cache.line is None else Seated(batch.cache, batch.flights):
-        return _load(batch, run, items)
+def _load_in_line(batch: Batch, run: Callable[[list[Any]], Any], flights: list[Flight]) -> Any:
+    with nullcontext() if batch.cache.line is None else Seated(batch.cache, flights, batch.flights):
+        return _load(batch, run, batch.begin(flights))
 
 
 def _renew(bulk: BulkCall, batch: Batch, run: Callable[[list[Any]], Any]) -> None:

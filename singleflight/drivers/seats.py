@@ -6,6 +6,7 @@ from when it is let in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..common.errors import FlightDeadlock, FlightTimeout
@@ -22,15 +23,16 @@ __all__ = ["Seated"]
 class Seated(Held):
     """Inside its `with` or `async with` block these flights of one execution have a seat.
 
-    Entering raises `FlightTimeout` or `FlightDeadlock` where there will be none; they are counted then.
+    Entering raises `FlightTimeout` or `FlightDeadlock` where there will be none; they are counted then. So
+    are those `beside` them: flights of the same call that may wait for something else, and end with it.
     """
 
-    __slots__ = ("_cache", "_flights")
+    __slots__ = ("_beside", "_cache", "_flights")
 
-    def __init__(self, cache: Cache, flights: list[Flight]) -> None:
+    def __init__(self, cache: Cache, flights: list[Flight], beside: Sequence[Flight] = ()) -> None:
         line: Any = cache.line
         super().__init__(line, (flights[0].key,), cache.options.wait_timeout)
-        self._cache, self._flights = cache, flights
+        self._cache, self._flights, self._beside = cache, flights, beside
 
     def __enter__(self) -> None:
         try:
@@ -67,7 +69,7 @@ class Seated(Held):
     def _say(self, error: BaseException) -> None:
         """They were not run, for this reason."""
         cache, self._hold = self._cache, None
-        count_uncalled(cache, self._flights, error)
+        count_uncalled(cache, [*self._flights, *self._beside], error)
         most = cache.options.max_flights
         if isinstance(error, FlightTimeout):
             cache.tell.timed_out(self._keys[0], self._timeout or 0.0, leads=True)

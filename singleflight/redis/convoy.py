@@ -37,7 +37,7 @@ class Convoy:
         self.loading: list[Passage] = []  # those that the loader runs for
 
     def steps(self) -> Generator[Any, Any, None]:
-        """Yield what is to be done, as `Passage.steps` does; `RUN` with the items as its argument."""
+        """Yield what is to be done, as `Passage.steps` does; `RUN` with the flights that are to be loaded."""
         asks: dict[Passage, Any] = {}  # what each wants next
         try:
             yield from self._settle()
@@ -124,9 +124,9 @@ class Convoy:
     def _load(self, asks: dict[Passage, Any]) -> Generator[Any, Any, None]:
         """Have the loader called for those that this process is to load; tell the server, and land them."""
         ready = [passage for passage, todo in asks.items() if type(todo) is tuple]
-        items = self._batch.begin(passage.flight for passage in ready)
-        self.loading[:] = ready[: len(items)]
-        loaded, error = yield (items,)
+        flights = self._batch.next_of(passage.flight for passage in ready)
+        self.loading[:] = ready[: len(flights)]
+        loaded, error = yield (flights,)
         came: dict[Passage, Any] = {}
         try:
             if error is None:
@@ -140,6 +140,7 @@ class Convoy:
             self._advance(asks, came)
         finally:
             self.loading.clear()
+            flights.clear()  # which frames of the error have, too
             del loaded, error, came  # or this frame and an exception would keep each other
 
     @staticmethod

@@ -244,6 +244,26 @@ def test_the_first_caller_fails_alone(desk):
     assert (type(first), second) == (Refused, "B")
 
 
+@pytest.mark.parametrize("error", [FlightTimeout, FlightDeadlock])
+@pytest.mark.parametrize("opens", [True, False])
+def test_one_key_fails_with_what_is_shared_with_nobody(desk, opens, error):
+    """As where `cache_if` asks for what waits for it: its caller receives that, whoever opened the window."""
+
+    def cache_if(value):
+        if value == "A":
+            raise error("it asks for itself")
+        return True
+
+    one = desk(max_batch=2, cache_if=cache_if)
+    first = one.start(one.price, "a" if opens else "b")
+    second = one.driver.start(one.price, "b" if opens else "a")
+    failed, other = outcomes([first, second] if opens else [second, first])
+    assert (type(failed), str(failed), other) == (error, "it asks for itself", "B")
+    assert one.loads == (["ab"] if opens else ["ab", "a"])
+    stats = one.price.stats()
+    assert (stats.fetches, stats.errors + stats.timeouts) == (1, 1)
+
+
 @pytest.mark.parametrize("in_bulk", [False, True])
 def test_who_is_told_nothing_of_its_key_does_not_wait_for_others_again(desk, in_bulk):
     """A refused loader says nothing about a member's key: that is loaded at once, and alone."""

@@ -119,6 +119,8 @@ def test_those_that_are_chosen_are_loaded_next(batch):
     """The others stay for later."""
     one = batch("abc", max_batch=2)
     a, b, c = one.flights
+    assert one.next_of([a, b, c]) == [a, b]
+    assert one.next_of(iter([c])) == [c]
     assert one.begin([c]) == ["C"]
     assert one.waiting_for() == {a: "a", b: "b"}
     one.leave(a)
@@ -785,6 +787,14 @@ def test_what_a_tier_found_about_another_error_does_not_count(make, batch):
     assert one.fail(error) is None
     assert [memo.store.lookup(key).ttl for key in "ab"] == [60, 60]
     assert asked == [error]
+
+
+def test_what_a_tier_found_where_the_loader_was_not_called_does_not_count(make, batch, seen):
+    """It got no place in line: that says nothing about the keys."""
+    one, error = batch("ab", memo=make(failure_ttl=5)), FlightTimeout("in line")
+    one.judged(error, {flight: Verdict(error, 0.0) for flight in one.flights})
+    assert one.fail(error) is None
+    assert [type(ended) for _, ended in told(seen, "abort", "error")] == [Uncalled, Uncalled]
 
 
 def test_an_abort_that_a_tier_has_met_takes_the_place_of_the_error(make, batch, seen):

@@ -219,7 +219,10 @@ AT_ONCE = {
                 """        if not sound or cache.store.put(record, flight) is None:
             return False
 """: "",
-                "    return alone\n": """    if alone:
+                """    if not alone:
+        _finish_stored(cache, flight, record, now)
+    return True
+""": """    if alone:
         cache.store.put(record, flight)
     return alone
 """,

@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from singleflight import single_flight_ttl
+from singleflight import FlightTimeout, single_flight_ttl
 from singleflight.redis import RedisStore, RemoteFailure, passage
+from singleflight.testing import Recorder
 
 from ..drivers import PATIENCE, until
 from .fleets import link_of
@@ -128,6 +129,51 @@ def test_what_another_process_is_loading_is_taken_from_there(fleet, pool):
     assert one.result(PATIENCE) == {"A": "A 1"}
     assert two.result(PATIENCE) == {"A": "A 1", "B": "B 1"}
     assert second.calls == [["B"]]
+
+
+@pytest.mark.parametrize("max_flights", [None, 1])
+def test_the_time_of_what_others_are_loading_does_not_run(fleet, pool, max_flights):
+    """Though that of what is loaded here does, from when its loader is let in."""
+    first, second = Loader(), Loader()
+    (a, _), (b, other) = fleet(first), fleet(second, max_flights=max_flights, flight_timeout=60)
+    first.gate.clear()
+    second.gate.clear()
+    one = pool.submit(a, ["A"])
+    assert first.entered.acquire(timeout=PATIENCE)
+    two = pool.submit(b, ["A", "B"])
+    assert second.entered.acquire(timeout=PATIENCE)
+    turns = [slot.turn for slot in other._self_cache.locks.live()]
+    assert {flight.key: flight.due is not None for flight in turns} == {("A",): False, ("B",): True}
+    for load in (second, first):
+        load.gate.set()
+    assert one.result(PATIENCE) == {"A": "A 1"}
+    assert two.result(PATIENCE) == {"A": "A 1", "B": "B 1"}
+
+
+@pytest.mark.parametrize("failure_ttl", [0, 60])
+def test_a_loader_that_gets_no_place_in_line_was_not_called(fleet, pool, failure_ttl):
+    """It is no execution, and none that failed; its caller has timed out, also for what others load."""
+    load, held, seen = Loader(), Loader(), Recorder()
+    options = {"max_flights": 1, "failure_ttl": failure_ttl}
+    (prices, price), (elsewhere, _) = (
+        fleet(load, listener=seen, wait_timeout=1, **options),
+        fleet(held, **options),
+    )
+    load.gate.clear()
+    held.gate.clear()
+    first, other = pool.submit(prices, ["A"]), pool.submit(elsewhere, ["D"])
+    assert load.entered.acquire(timeout=PATIENCE)
+    assert held.entered.acquire(timeout=PATIENCE)
+    with pytest.raises(FlightTimeout, match=r"in line \(max_flights=1\)"):
+        prices(["B", "C", "D"])
+    load.gate.set()
+    held.gate.set()
+    assert (first.result(PATIENCE), other.result(PATIENCE)) == ({"A": "A 1"}, {"D": "D 1"})
+    assert load.calls == [["A"]]
+    stats = price.stats()
+    assert (stats.calls, stats.failures, stats.fetches, stats.timeouts) == (1, 0, 1, 3)
+    assert [event.key for event in seen.of("fetch")] == [("A",)]
+    assert prices(["B", "C"]) == {"B": "B 2", "C": "C 2"}
 
 
 def test_a_failing_loader_fails_those_who_wait_elsewhere(fleet, pool):

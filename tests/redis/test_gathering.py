@@ -5,7 +5,7 @@ import concurrent.futures
 
 import pytest
 
-from singleflight import single_flight_ttl
+from singleflight import FlightTimeout, single_flight_ttl
 from singleflight.redis import RedisStore
 
 from ..drivers import PATIENCE, until
@@ -115,6 +115,25 @@ def test_a_loader_that_fails_for_a_part_fails_its_callers_alone(fleet):
     assert second.calls == [["C"]]
     stats = price.stats()
     assert (stats.errors, stats.failures, stats.locks) == (1, 1, stats.idle_locks)
+
+
+def test_who_waits_for_another_process_for_too_long(fleet):
+    """The caller that opened the window receives that, too; what was loaded here is its caller's."""
+    first, second = Loader({"A": 1, "B": 2}), Loader({"C": 3})
+    (one, _), (two, price) = fleet(first, 2), fleet(second, 2, wait_timeout=2)
+    first.gate.clear()
+    held = one("A", "B")
+    assert first.entered.acquire(timeout=PATIENCE)
+    opener = two("B")
+    until(lambda: len(price.flights()) == 1)
+    assert results(two("C")) == [3]
+    error = opener[0].exception(PATIENCE) or opener[0].result(PATIENCE)[0]
+    assert type(error) is FlightTimeout
+    assert "waited 2" in str(error)
+    first.gate.set()
+    assert results(held) == [1, 2]
+    stats = price.stats()
+    assert (stats.timeouts, stats.errors, stats.fetches, stats.locks) == (1, 0, 1, stats.idle_locks)
 
 
 def test_a_failing_loader_fails_each_of_its_callers(fleet):
