@@ -396,13 +396,16 @@ class SharedFunction(Entries):
     def forget_near(self) -> None:
         """Messages may have been lost: nothing near is to be served, nor what was asked for before.
 
-        Nobody is to join a flight that this process leads for all: its key may have been dropped.
+        Nobody is to join a flight that runs here: its key may have been dropped. If this process leads it for
+        all, its lease has ended then; else the others are to have its value.
         """
         with self.link.lock:
             self.numbers.forget()
-            leading = [passage.flight for passage in self.led()]
+            running = [passage for passage in self.flying.values() if passage.claim.runs]
+            for passage in running:
+                passage.fenced = True
         cut(self.cache, (mark_of(self.digest),))
-        for flight in leading:
+        for flight in (*(passage.flight for passage in running), *self.alone.copy()):
             detach_flight(self.cache, flight)
 
     def after_fork(self) -> None:

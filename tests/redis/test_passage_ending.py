@@ -123,6 +123,19 @@ def test_a_value_whose_flight_was_detached_is_given_to_nobody_else():
     assert made.end(TOLD).arrival == (True, 0.5, 1000.0, None)
 
 
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_value_whose_flight_is_fenced_is_given_to_others(noted):
+    """It was detached for what it may have missed; but not where this process has dropped its key."""
+    made = Made()
+    made.lead()
+    made.flight.detached = made.passage.fenced = True
+    if noted:
+        made.link.noted["drop"] = "drop"
+    told = made.publish(made.packed("value", b"x", 4, 60.0), 60_000, 60_000)
+    assert made.steps.send((b"x", None)) == [made.release(None) if noted else told]
+    assert made.link.asked_for == [(made.entries.digest, made.passage.digest)]
+
+
 def test_a_value_that_is_too_large_is_not_shared(caplog):
     """Each process loads its own; here it is near. It is said once."""
     made = Made(max_value=100)
