@@ -519,7 +519,8 @@ class Passage:
         replies, struck = yield [self._call(step)]
         trouble = struck if struck is not None else replies[0] if isinstance(replies[0], Trouble) else None
         if isinstance(trouble, Trouble):
-            link.failed(trouble, period)
+            if link.failed(trouble, period):  # it answers: nobody is to wait until the lease ends
+                self.hand_over(claims.Release(claim.retries))
             with link.lock:
                 return claim.failed()
         if trouble is not None:  # an interrupt: whether it was told, nobody knows

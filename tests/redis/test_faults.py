@@ -344,6 +344,26 @@ def test_a_server_without_memory_serves_what_it_has(make_server, pool):
         fleet.close()
 
 
+def test_a_server_that_has_no_memory_for_a_value_frees_the_lease(make_server, pool):
+    """Or who waits elsewhere would do so until it ends."""
+    server = make_server("--maxmemory-policy", "noeviction")
+    fleet = Fleet(server.url)
+    try:
+        body = Loads(lambda n: n)
+        a, b = (fleet(body, lease=1000 * PATIENCE) for _ in range(2))
+        body.gate.clear()
+        first = pool.submit(a, "ASML")
+        assert body.entered.acquire(timeout=PATIENCE)
+        second = pool.submit(b, "ASML")
+        waits_elsewhere(b)
+        server.do("CONFIG", "SET", "maxmemory", "1")
+        body.gate.set()
+        assert (first.result(PATIENCE), second.result(PATIENCE)) == (1, 2)
+        assert a("ASML") == 1
+    finally:
+        fleet.close()
+
+
 def test_a_flight_without_a_lease_that_takes_too_long_loses_its_key(make_server, pool):
     """Nothing is to be freed on a server that took no claim; that one is not told."""
     server = make_server("--maxmemory-policy", "noeviction")

@@ -44,14 +44,16 @@ def test_a_value_with_all_that_may_be_said_of_it():
 
 
 def test_a_value_of_which_the_server_could_not_be_told_is_near():
-    """It may be one message of the bus old, as any near value."""
+    """It may be one message of the bus old, as any near value. A server that answers frees the lease."""
     for came in (([AWAY], None), (None, AWAY), ([REFUSED], None)):
         made = Made()
         made.lead()
         made.steps.send((b"x", None))
         assert made.end(came).arrival[3].born == 77
         (told,) = made.link.troubles
-        assert told == (AWAY if came != ([REFUSED], None) else REFUSED, PERIOD)
+        refused = came == ([REFUSED], None)
+        assert told == (REFUSED if refused else AWAY, PERIOD)
+        assert made.link.keeper.orders == ([made.release(None)] if refused else [])
         assert made.counted() == {}
     made = Made()
     made.lead()
