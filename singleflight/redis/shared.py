@@ -374,7 +374,7 @@ class SharedFunction(Entries):
             if is_other:
                 drop_here(self.cache)
         elif news.kind == "new":
-            self._renew_soon(mark_of(news.key))
+            self._renew_soon(mark_of(news.key), news.number)
         else:
             cut(self.cache, (mark_of(news.key),))
             if news.kind == "drop":
@@ -384,13 +384,16 @@ class SharedFunction(Entries):
                 for flight in flights:
                     detach_flight(self.cache, flight)
 
-    def _renew_soon(self, mark: str) -> None:
-        """Another process has stored a newer value: the next read looks for it."""
+    def _renew_soon(self, mark: str, birth: int) -> None:
+        """Another process has stored a newer value: the next read looks for it, unless it is here already.
+
+        News come by a connection of their own, so it may be. Which of two is newer no clock can tell.
+        """
         records: list[Any] = self.cache.store.tagged(mark)
         now = self.cache.timer()
         with mutex:
             for record in records:
-                if record.place is not None and record.error is None:
+                if record.place is not None and record.error is None and record.born != birth:
                     record.renew_at(now)
 
     def forget_near(self) -> None:

@@ -282,3 +282,37 @@ def test_what_ran_alone_while_messages_were_missed_is_joined_by_nobody(fleet, po
     until(lambda: len(body.calls) == 4)
     body.gate.set()
     assert (alone.result(PATIENCE), later.result(PATIENCE)) == (3, 4)
+
+
+# -- news of what is here already ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_value_that_is_here_already_is_not_looked_for_again(fleet, pool, late):
+    """The news of it may come after the value: nobody has a newer one, so that would be loaded."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    assert (a("ASML"), b("ASML")) == (1, 1)
+    tier, gate, heard = b._self_cache.tier, threading.Event(), []
+    hear = tier.heard
+
+    def hearing(news):
+        assert gate.wait(PATIENCE)
+        hear(news)
+        heard.append(news.kind)
+
+    tier.heard = hearing
+    body.gate.clear()
+    first = pool.submit(a.refresh, "ASML")
+    until(lambda: len(body.calls) == 2)
+    if late:
+        second = pool.submit(b.refresh, "ASML")
+        waits_elsewhere(b)
+    body.gate.set()
+    assert first.result(PATIENCE) == 2
+    if late:
+        assert second.result(PATIENCE) == 2
+    gate.set()
+    until(lambda: heard == ["new"])
+    [record] = tier.cache.store.records()
+    assert (record.refresh_at <= tier.cache.timer()) is not late
