@@ -51,8 +51,10 @@ Ending = tuple[
 Arrival = tuple[bool | None, float, float, Record | None]
 
 
-def appraise(cache: Cache, flight: Flight, value: object) -> Arrival:
+def appraise(cache: Cache, flight: Flight, value: object, detached: bool | None = None) -> Arrival:
     """The function returned: ask `cache_if`, `ttl`, `tags` and `weigh` what is to become of the value.
+
+    There is no record of a flight that is detached, unless a tier says that for others it is not.
 
     Passes on what they raise: the flight has not ended then, and is to `fail` with it.
     """
@@ -65,7 +67,7 @@ def appraise(cache: Cache, flight: Flight, value: object) -> Arrival:
     timer = cache.timer
     now = timer()
     record: Record | None = None
-    if storable and ttl > 0.0 and not flight.detached:
+    if storable and ttl > 0.0 and not (flight.detached if detached is None else detached):
         if cache.is_plain:
             record = record_of(flight.key, value, now, ttl)
         else:

@@ -307,6 +307,11 @@ class Claim:
         """Return True while the lease is to be renewed."""
         return self.state == LEADING
 
+    @property
+    def runs(self) -> bool:
+        """Return True while the function runs here, under a lease or without."""
+        return self.state == LEADING or self.state == ALONE
+
     def begin(self) -> Step:
         """The local flight has set out."""
         self._expect("begin", NEW)

@@ -182,15 +182,19 @@ class Bus:
         """Connect now if it waits to do so: the server answers again."""
         self._kicked.set()
 
+    def renew(self) -> None:
+        """Listen by another connection: this one may lead to a server that is not the one that is asked."""
+        line = self._line
+        if line is not None:
+            line.cut()
+
     def stop(self, timeout: float = 1.0) -> None:
         """End the thread for good, and wait for it."""
         with self._starting:
             self._stopped = True
             thread = self._thread
         self._kicked.set()
-        line = self._line
-        if line is not None:
-            line.cut()
+        self.renew()
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout)
 

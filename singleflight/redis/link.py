@@ -465,8 +465,9 @@ class Link:
         self._tell(change, trouble)
 
     def changed(self) -> None:
-        """Another run of the server answers than before."""
+        """Another run of the server answers than before; what is heard may still come from that one."""
         self._gap(False)
+        self.bus.renew()
 
     def pending(self) -> bool:
         """Return True if the server has not yet confirmed all that it was sent."""

@@ -53,7 +53,7 @@ class Passage:
     __slots__ = (
         *("_asked", "_asked_at", "_began", "_birth", "_box", "_cut", "_entries", "_kind", "_lease", "_name"),
         *("_outdated", "_owed", "_place", "_sighted", "_written"),
-        *("claim", "digest", "flight", "judged", "lacks", "leader", "waited"),
+        *("claim", "digest", "fenced", "flight", "judged", "lacks", "leader", "waited"),
     )
     flight: Flight
     digest: bytes  # by which others know its key; from the first step on
@@ -69,6 +69,7 @@ class Passage:
         self._cut = 0  # the last one that was known before the last question
         self._sighted = 0  # how often in a row it has seen a cycle that it is no part of
         self.lacks = False  # the loader has left it out
+        self.fenced = False  # it was detached for what it may have missed: its lease says if it has
         self.judged: Verdict | None = None  # what `failure_ttl` said, once for all that the loader ran for
         mode: claims.Mode = "renew" if flight.background else "force" if flight.kind == "refresh" else "read"
         before = flight.previous
@@ -464,8 +465,11 @@ class Passage:
 
     def _appraise(self, value: Any) -> Arrival:
         """Return what is to become of the value; nothing of one that the loader has left out."""
-        cache = self._entries.cache
-        return (False, 0.0, cache.timer(), None) if self.lacks else appraise(cache, self.flight, value)
+        entries, cache = self._entries, self._entries.cache
+        if self.lacks:
+            return False, 0.0, cache.timer(), None
+        fenced = self.fenced and not entries.link.first_for(entries.digest, self.digest)
+        return appraise(cache, self.flight, value, detached=False if fenced else None)
 
     def _kept(self, arrival: Arrival, near: bool) -> Arrival:
         """Return the arrival of what was told, which may be stored near, or not."""
@@ -501,7 +505,8 @@ class Passage:
         replies, struck = yield [self._call(step)]
         trouble = struck if struck is not None else replies[0] if isinstance(replies[0], Trouble) else None
         if isinstance(trouble, Trouble):
-            link.failed(trouble, period)
+            if link.failed(trouble, period):  # it answers: nobody is to wait until the lease ends
+                self.hand_over(claims.Release(claim.retries))
             with link.lock:
                 return claim.failed()
         if trouble is not None:  # an interrupt: whether it was told, nobody knows

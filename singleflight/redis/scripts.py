@@ -90,7 +90,7 @@ class News(NamedTuple):
 
     kind     sent when                          key            number
     "drop"   an entry was dropped or put        the key's      the server's time, in milliseconds
-    "new"    a value took another's place       the key's      the server's time
+    "new"    a value took another's place       the key's      the birth of that value
     "epoch"  all of a function was dropped      any            the new epoch
     "cut"    what has a tag was dropped         the tag's      that of the cut
 

@@ -367,7 +367,7 @@ class SharedFunction(Entries):
             if is_other:
                 drop_here(self.cache)
         elif news.kind == "new":
-            self._renew_soon(mark_of(news.key))
+            self._renew_soon(mark_of(news.key), news.number)
         else:
             cut(self.cache, (mark_of(news.key),))
             if news.kind == "drop":
@@ -377,25 +377,31 @@ class SharedFunction(Entries):
                 for flight in flights:
                     detach_flight(self.cache, flight)
 
-    def _renew_soon(self, mark: str) -> None:
-        """Another process has stored a newer value: the next read looks for it."""
+    def _renew_soon(self, mark: str, birth: int) -> None:
+        """Another process has stored a newer value: the next read looks for it, unless it is here already.
+
+        News come by a connection of their own, so it may be. Which of two is newer no clock can tell.
+        """
         records: list[Any] = self.cache.store.tagged(mark)
         now = self.cache.timer()
         with mutex:
             for record in records:
-                if record.place is not None and record.error is None:
+                if record.place is not None and record.error is None and record.born != birth:
                     record.renew_at(now)
 
     def forget_near(self) -> None:
         """Messages may have been lost: nothing near is to be served, nor what was asked for before.
 
-        Nobody is to join a flight that this process leads for all: its key may have been dropped.
+        Nobody is to join a flight that runs here: its key may have been dropped. If this process leads it for
+        all, its lease has ended then; else the others are to have its value.
         """
         with self.link.lock:
             self.numbers.forget()
-            leading = [passage.flight for passage in self.led()]
+            running = [passage for passage in self.flying.values() if passage.claim.runs]
+            for passage in running:
+                passage.fenced = True
         cut(self.cache, (mark_of(self.digest),))
-        for flight in leading:
+        for flight in (*(passage.flight for passage in running), *self.alone.copy()):
             detach_flight(self.cache, flight)
 
     def after_fork(self) -> None:

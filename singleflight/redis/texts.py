@@ -201,7 +201,7 @@ local before = redis.call('HGET', KEYS[1], 'l' .. version)
 store(version, envelope, fresh, life, birth)
 finish(lease)
 wake_with(channels, version, held[3], envelope, fresh, life, birth, most)
-if before and tonumber(before) > now then tell(bus, 'n' .. head .. at(now)) end
+if before and tonumber(before) > now then tell(bus, 'n' .. head .. birth) end
 return #channels
 """,
 )

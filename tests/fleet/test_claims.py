@@ -138,6 +138,7 @@ def test_the_table(state, event):
         assert EVENTS[event](claim) == step
         assert claim.state == then
         assert claim.renews == (then == "leading")
+        assert claim.runs == (then in ("leading", "alone"))
     else:
         with pytest.raises(IllegalEvent, match=rf"^{event.partition('(')[0]}\b"):
             EVENTS[event](claim)

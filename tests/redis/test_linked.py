@@ -111,7 +111,8 @@ def now(monkeypatch):
 def link(now):
     made = Link("redis://localhost:1", prefix="sf", lease=2.0, timeout=0.3)
     made.keeper = Keeper()
-    made.bus = SimpleNamespace(up=True, kicked=0)
+    made.bus = SimpleNamespace(up=True, kicked=0, renewed=0)
+    made.bus.renew = lambda: setattr(made.bus, "renewed", made.bus.renewed + 1)
     made.bus.kick = lambda: setattr(made.bus, "kicked", made.bus.kicked + 1)
     return made
 
@@ -594,8 +595,9 @@ def test_a_gap(link, function):
     assert [order.call for order in link.keeper.orders] == [scripts.check("sf", [link.channel, b"sf:bus"])]
     link._gap(False)
     assert (link.era, function.seen, function.events) == (2, ["forgot"] * 2, [("gap", None, {})])
+    assert link.bus.renewed == 0
     link.changed()
-    assert (link.era, len(function.events), len(link.keeper.orders)) == (3, 2, 1)
+    assert (link.era, len(function.events), len(link.keeper.orders), link.bus.renewed) == (3, 2, 1, 1)
 
 
 def test_a_bus_that_is_silent(link, caplog):

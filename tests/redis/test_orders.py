@@ -9,7 +9,7 @@ import pytest
 from singleflight.redis.texts import CUT, PUT, RAISE
 
 from ..drivers import PATIENCE, until
-from .fleets import Loads, called, link_of
+from .fleets import Loads, called, link_of, start, waits_elsewhere
 
 
 class Held:
@@ -211,12 +211,108 @@ def test_what_is_not_told_when_a_store_is_closed_is_told_later(unhurried, change
     assert (b("ASML"), a("ASML")) == (newest, newest)
 
 
-def test_what_the_keeper_has_not_told_is_told_before_a_store_is_closed(unhurried):
-    """Others would go on with what they have near."""
+# -- what may have been missed -----------------------------------------------------------------------------
+
+
+def miss(function):
+    """Cut the connection by which it listens, and wait until it listens again."""
+    link = link_of(function)
+    era = link.era
+    link.bus._line.cut()
+    until(lambda: link.era > era and link.bus.up)
+
+
+def test_what_is_led_while_messages_are_missed_is_shared(fleet, pool):
+    """Its lease says that its key was not dropped: nobody else runs it again, here neither."""
     body = Loads(lambda n: n)
-    a, b = unhurried(body), unhurried(body)
+    a, b, c = (fleet(body) for _ in range(3))
+    body.gate.clear()
+    first = pool.submit(a, "ASML")
+    assert body.entered.acquire(timeout=PATIENCE)
+    second = pool.submit(b, "ASML")
+    waits_elsewhere(b)
+    miss(a)
+    assert a.flights()[0].detached
+    third = pool.submit(a, "ASML")
+    waits_elsewhere(a)
+    body.gate.set()
+    assert [each.result(PATIENCE) for each in (first, second, third)] == [1, 1, 1]
+    assert (c("ASML"), a("ASML"), len(body.calls)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_led_and_dropped_while_messages_are_missed_is_not(fleet, pool, told):
+    """By another process, or here, where that is still to be told."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
+    assert b("warm") == 1
+    body.gate.clear()
+    first = pool.submit(a, "ASML")
+    until(lambda: len(body.calls) == 2)
+    if told:
+        b.invalidate("ASML")
+    miss(a)
+    if not told:
+        a._self_cache.tier.drop(("ASML",))
+    body.gate.set()
+    assert first.result(PATIENCE) == 2
+    assert b("ASML") == 3
+    assert a("ASML") == (3 if told else 4)  # it tells that first
+
+
+def test_what_ran_alone_while_messages_were_missed_is_joined_by_nobody(fleet, pool, colour):
+    """Its key may have been dropped since it began; a flight that may not be tried again would be shared."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body, colour, follower_retries=0), fleet(body)
+    assert (called(a, "warm"), b("ASML")) == (1, 2)
+    link = link_of(a)
+    with link.lock:
+        link.breaker.failed(link.breaker.period, 0.0, 0.0)
+        link.breaker.probe_at = math.inf
+    body.gate.clear()
+    alone = start(pool, a, "ASML")
+    until(lambda: len(body.calls) == 3)
+    a._self_cache.tier.heard = lambda news: None
+    b.invalidate("ASML")
+    with link.lock:
+        link.breaker.probe_at = 0.0
+    link.keeper.nudge()
+    until(lambda: not link.is_away())
+    later = start(pool, a, "ASML")
+    until(lambda: len(body.calls) == 4)
+    body.gate.set()
+    assert (alone.result(PATIENCE), later.result(PATIENCE)) == (3, 4)
+
+
+# -- news of what is here already ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_value_that_is_here_already_is_not_looked_for_again(fleet, pool, late):
+    """The news of it may come after the value: nobody has a newer one, so that would be loaded."""
+    body = Loads(lambda n: n)
+    a, b = fleet(body), fleet(body)
     assert (a("ASML"), b("ASML")) == (1, 1)
-    by_keeper(a.invalidate, "ASML")
-    link_of(a).close()
-    until(lambda: b.entry("ASML") is None)
-    assert b("ASML") == 2
+    tier, gate, heard = b._self_cache.tier, threading.Event(), []
+    hear = tier.heard
+
+    def hearing(news):
+        assert gate.wait(PATIENCE)
+        hear(news)
+        heard.append(news.kind)
+
+    tier.heard = hearing
+    body.gate.clear()
+    first = pool.submit(a.refresh, "ASML")
+    until(lambda: len(body.calls) == 2)
+    if late:
+        second = pool.submit(b.refresh, "ASML")
+        waits_elsewhere(b)
+    body.gate.set()
+    assert first.result(PATIENCE) == 2
+    if late:
+        assert second.result(PATIENCE) == 2
+    gate.set()
+    until(lambda: heard == ["new"])
+    [record] = tier.cache.store.records()
+    assert (record.refresh_at <= tier.cache.timer()) is not late

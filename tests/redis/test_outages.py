@@ -360,3 +360,26 @@ def test_a_certificate_that_nobody_vouches_for_is_an_outage(tls_port, fleet_of):
     price = fleet_of(f"rediss://127.0.0.1:{tls_port}")(Loads())
     assert price("ASML") == 984.75
     assert link_of(price).state(0).startswith("degraded")
+
+
+def test_where_another_server_answers_that_one_is_listened_to(make_server, fleet_of, pool):
+    """As behind an address that has moved on, where the server that it led to before is still there."""
+    old, new = make_server(), make_server()
+    between = Proxy(old.port)
+    try:
+        body = Loads(lambda n: n)
+        a, b = fleet_of(between.url)(body), fleet_of(new.url)(body)
+        assert a("ASML") == 1
+        keeper, clients = link_of(a).keeper, link_of(a).clients
+        keeper._compare()
+        between.target = new.port
+        clients._threads.connection_pool.disconnect()
+        keeper._compare()
+        until(lambda: a.entry("ASML") is None and link_of(a).bus.up)
+        assert (a("ASML"), b("ASML")) == (2, 2)
+        until(lambda: link_of(a).bus.up)
+        b.invalidate("ASML")
+        until(lambda: a.entry("ASML") is None)
+        assert a("ASML") == 3
+    finally:
+        between.close()

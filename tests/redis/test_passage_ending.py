@@ -45,14 +45,16 @@ def test_a_value_with_all_that_may_be_said_of_it():
 
 
 def test_a_value_of_which_the_server_could_not_be_told_is_near():
-    """It may be one message of the bus old, as any near value."""
+    """It may be one message of the bus old, as any near value. A server that answers frees the lease."""
     for came in (([AWAY], None), (None, AWAY), ([REFUSED], None)):
         made = Made()
         made.lead()
         made.steps.send((b"x", None))
         assert made.end(came).arrival[3].born == 77
         (told,) = made.link.troubles
-        assert told == (AWAY if came != ([REFUSED], None) else REFUSED, PERIOD)
+        refused = came == ([REFUSED], None)
+        assert told == (REFUSED if refused else AWAY, PERIOD)
+        assert made.link.keeper.orders == ([made.release(None)] if refused else [])
         assert made.counted() == {}
     made = Made()
     made.lead()
@@ -122,6 +124,19 @@ def test_a_value_whose_flight_was_detached_is_given_to_nobody_else():
     made.flight.detached = True
     assert made.steps.send((b"x", None)) == [made.release(None)]
     assert made.end(TOLD).arrival == (True, 0.5, 1000.0, None)
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_value_whose_flight_is_fenced_is_given_to_others(noted):
+    """It was detached for what it may have missed; but not where this process has dropped its key."""
+    made = Made()
+    made.lead()
+    made.flight.detached = made.passage.fenced = True
+    if noted:
+        made.link.noted["drop"] = "drop"
+    told = made.publish(made.packed("value", b"x", 4, 60.0), 60_000, 60_000)
+    assert made.steps.send((b"x", None)) == [made.release(None) if noted else told]
+    assert made.link.asked_for == [(made.entries.digest, made.passage.digest)]
 
 
 def test_a_value_that_is_too_large_is_not_shared(caplog):

@@ -266,15 +266,17 @@ def test_the_lease_of_a_flight_that_lost_its_key_is_released(tier):
 
 
 def test_after_a_gap_nothing_near_is_served(tier, monkeypatch):
-    """What it leads for all is stored nowhere: a drop of its key may have been missed."""
+    """Nobody joins what runs here: a drop of its key may have been missed. What it leads is fenced."""
     detached = []
     monkeypatch.setattr(shared, "detach_flight", lambda *args: detached.append(args))
-    leads = (SimpleNamespace(flight=n, claim=SimpleNamespace(renews=n == 1)) for n in (1, 2))
-    tier.flying = {passage.flight: passage for passage in leads}
+    flying = [SimpleNamespace(flight=n, claim=SimpleNamespace(runs=n == 1), fenced=False) for n in (1, 2)]
+    tier.flying = {passage.flight: passage for passage in flying}
+    tier.alone = {3: b"named"}
     near, _ = tier.put(("c",), a_record(("c",)))
     tier.forget_near()
     assert tier.known_numbers() is None
-    assert detached == [(tier.cache, 1)]
+    assert detached == [(tier.cache, 1), (tier.cache, 3)]
+    assert [passage.fenced for passage in flying] == [True, False]
     assert tier.cache.store.is_cut(near.tags, 0)
 
 
