@@ -32,7 +32,7 @@ from .landing import (
 )
 from .leaving import abandon, desert, done
 from .renewal import begin_renewal, entrust_renewal
-from .shareable import PLAIN, accepted
+from .shareable import accepted
 from .transitions import claim, disown, doom, finish, free, is_unclaimed, new_flight, occupy
 
 __all__ = ["Batch", "Item", "uncalled"]
@@ -497,7 +497,7 @@ def _item(name: str, flight: Flight, key: Hashable, brought: tuple[Any, ...]) ->
 
 def _checked(name: str, flight: Flight, key: Hashable, value: Any) -> Any:
     """What the loader brought for a key, if it can be shared."""
-    if type(value) not in PLAIN and id(type(value)) not in accepted:
+    if id(type(value)) not in accepted:
         return landing_value(name, flight, value, how=lambda: f"its loader's value for {shown(key)} is")
     return value
 

@@ -6,8 +6,8 @@ again, but on its own event loop alone; its failure would be served like a value
 awaiting it cancels it for all. So these are refused. Whatever else can be awaited (a client that connects
 then) is a value like any other.
 
-Drivers ask in line, `type(value) not in PLAIN and id(type(value)) not in accepted`, and only then call what
-is here.
+Drivers ask in line, `id(type(value)) not in accepted`, and only then call what is here. (By identity, since a
+class need not be hashable: its metaclass may define `__eq__` alone.)
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ from sys import getrefcount
 from types import CoroutineType
 from typing import Any
 
-__all__ = ["PLAIN", "accepted", "check_shareable", "is_context_manager_function", "is_not_none"]
+__all__ = ["accepted", "check_shareable", "is_context_manager_function", "is_not_none"]
 
-PLAIN = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict, set, frozenset))
-"""Types of most values."""
-
-accepted: dict[int, weakref.ref[type]] = {}
-"""Further types that were looked at and are fine, by identity, for as long as they live."""
+_PLAIN = (type(None), bool, int, float, str, bytes, tuple, list, dict, set, frozenset)
+accepted: dict[int, weakref.ref[type]] = {id(kind): weakref.ref(kind) for kind in _PLAIN}
+"""Types that are fine: those of most values, and others that were looked at, for as long as they live."""
 
 _ONCE_ONLY: tuple[tuple[type, str], ...] = (
     (

@@ -49,9 +49,16 @@ class TwinGroup:
 
     def instance(self, value: Any) -> Any:
         """What stands for the first argument of a plain call if it is an instance, else None."""
-        if self.of_methods or any(owner is not None and isinstance(value, owner) for owner in self.owners()):
-            return self.instances.meet(value)
-        return None
+        return self.instances.meet(value) if self.is_owner(value) else None
+
+    def is_owner(self, value: Any) -> bool:
+        """Return True if the first argument of a plain call is an instance.
+
+        The classes are not asked, as by `isinstance`: a Protocol does not answer, and an ABC takes in others.
+        """
+        if self.of_methods:
+            return True
+        return any(owner is not None and type.__instancecheck__(owner, value) for owner in self.owners())
 
     def has_met(self, value: Any) -> bool:
         """Return True if a call was bound to this instance, or given it where instances are known."""

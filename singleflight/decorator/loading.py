@@ -132,9 +132,7 @@ class Loading:
         if self._static or not args:
             return False
         twins = self.assembly.twins
-        if self._of_instance or twins.of_methods or twins.has_met(args[0]):
-            return True
-        return any(owner is not None and isinstance(args[0], owner) for owner in twins.owners())
+        return self._of_instance or twins.has_met(args[0]) or twins.is_owner(args[0])
 
 
 def _unknown(*_args: Any, **_kwargs: Any) -> None:

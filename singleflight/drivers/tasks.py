@@ -29,7 +29,7 @@ from ..core.leaving import desert, end_wait, give_up, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import entrust_renewal
-from ..core.shareable import PLAIN, accepted
+from ..core.shareable import accepted
 from ..core.transitions import land_at_once, lead_at_once
 from ..locks.latch import LOOK
 from ..locks.mutex import inside
@@ -390,7 +390,7 @@ async def _fly(
                 if flight.wants_events:
                     cache.tell.fetching(flight)
                 value = await run(*args, **kwargs)
-                if type(value) not in PLAIN and id(type(value)) not in accepted:
+                if id(type(value)) not in accepted:
                     value = landing_value(cache.name, flight, value, getrefcount(value))
             else:
                 value = await _run(cache, flight, work, run, args, kwargs)
@@ -427,7 +427,7 @@ async def _run(
             if flight.wants_events:
                 cache.tell.fetching(flight)
             value = await run(*args, **kwargs)
-        if type(value) not in PLAIN and id(type(value)) not in accepted:
+        if id(type(value)) not in accepted:
             value = landing_value(cache.name, flight, value, getrefcount(value))
         return value
     finally:

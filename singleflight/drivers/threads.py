@@ -22,7 +22,7 @@ from ..core.leaving import give_up, leave, settle_call
 from ..core.options import environment, switch, switched_off
 from ..core.outcome import bare_copy_of, raise_shared
 from ..core.renewal import begin_renewal
-from ..core.shareable import PLAIN, accepted
+from ..core.shareable import accepted
 from ..core.transitions import land_at_once, lead_at_once
 from ..locks import waiters
 from ..locks.mutex import inside, inside_other
@@ -102,7 +102,7 @@ def call(
                 if call.flight.wants_events:
                     cache.tell.fetching(call.flight)
                 value = run(*args, **kwargs) if kwargs else run(*args)
-                if type(value) not in PLAIN and id(type(value)) not in accepted:
+                if id(type(value)) not in accepted:
                     value = landing_value(cache.name, call.flight, value, getrefcount(value))
                 if not (cache.lands_at_once and land_at_once(cache, call.flight, value)):
                     land(cache, call.flight, value)
@@ -187,7 +187,7 @@ def _run(
         value = _run_in_line(cache, flight, run, args, kwargs)
     else:
         value = _run_observed(cache, flight, run, args, kwargs)
-    if type(value) not in PLAIN and id(type(value)) not in accepted:
+    if id(type(value)) not in accepted:
         value = landing_value(cache.name, flight, value, getrefcount(value))
     return value
 

@@ -52,6 +52,30 @@ def test_each_item_of_each_answer_is_a_copy(driver, pair):
     assert len({id(value) for value in values}) == 9
 
 
+class Comparing(type):
+    """Its classes cannot be hashed."""
+
+    def __eq__(cls, other):
+        return NotImplemented
+
+
+class Unhashable(metaclass=Comparing):
+    """A value whose class cannot be."""
+
+
+def test_a_value_may_be_of_a_class_that_cannot_be_hashed(driver, pair):
+    """It is shared and stored like any other."""
+    value = Unhashable()
+
+    async def load(symbols):
+        return dict.fromkeys(symbols, value)
+
+    getter, loader = pair(load, ttl=60)
+    assert driver.call(loader, ["a", "b"]) == {"a": value, "b": value}
+    assert driver.call(getter, "a") is value
+    assert getter.stats().hits == 1
+
+
 def test_what_a_copy_raises_is_the_bulk_callers(driver, pair):
     """The values stay, and the next answer is complete."""
     raising = []

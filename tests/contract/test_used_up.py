@@ -208,7 +208,18 @@ def test_a_generator_that_somebody_else_has_is_left_alone(driver):
     assert list(kept[0]) == [1]
 
 
-@pytest.mark.parametrize("make", [Client, Thrower, object], ids=lambda made: made.__name__)
+class Comparing(type):
+    """Its classes cannot be hashed."""
+
+    def __eq__(cls, other):
+        return NotImplemented
+
+
+class Unhashable(metaclass=Comparing):
+    """A value whose class cannot be."""
+
+
+@pytest.mark.parametrize("make", [Client, Thrower, Unhashable, object], ids=lambda made: made.__name__)
 def test_what_can_be_used_again_is_a_value(driver, make):
     """A client that may be awaited, too: it is shared, stored and not closed."""
     made = []

@@ -7,6 +7,8 @@ import inspect
 import pydoc
 import sys
 import weakref
+from abc import ABC, ABCMeta
+from typing import Protocol
 
 import pytest
 import wrapt
@@ -217,6 +219,49 @@ def test_a_function_that_is_also_in_a_class_still_takes_anything():
     assert instance.method() is function(instance) is Body.method(instance)
     assert function("a") is function("a")
     assert function.entry("a").key == ("a",)
+
+
+class Refusing(type):
+    def __instancecheck__(cls, value):
+        raise RuntimeError("not to be asked")
+
+
+@pytest.mark.parametrize("kind", ["protocol", "abstract", "refusing"])
+def test_no_class_is_asked_what_its_instances_are(kind):
+    """A Protocol, or a metaclass, may refuse to say, and what an ABC takes in has no such method."""
+    function = make()
+    bases = {"protocol": (Protocol,), "abstract": (ABC,), "refusing": ()}[kind]
+    metaclass = {"protocol": type(Protocol), "abstract": ABCMeta, "refusing": Refusing}[kind]
+    body = metaclass("Body", bases, {"method": function})
+    if kind == "abstract":
+        body.register(str)
+    concrete = type(body)("Concrete", (body,), {})
+    instance = concrete()
+    assert instance.method() is body.method(instance) is function(instance)
+    assert function("a") is function("a") is body.method("a")
+    assert function.entry("a").key == ("a",)
+    assert type(function.entry(instance).key[0]) is InstanceKey
+
+
+def test_no_class_is_asked_by_a_loader_either():
+    """Its plain calls, too, look for an instance first."""
+
+    def load(first, second):
+        return dict.fromkeys(second, "of an instance") if second != "plain" else dict.fromkeys(first, "plain")
+
+    function = single_flight_ttl(ttl=60)(lambda first, second: None)
+    loader = function.bulk(load)
+
+    class Body(Protocol):
+        method, methods = function, loader
+
+    class Concrete(Body):
+        pass
+
+    instance = Concrete()
+    assert loader(instance, ["a"]) == {"a": "of an instance"}
+    assert loader(["a"], "plain") == {"a": "plain"}
+    assert (instance.method("a"), function("a", "plain")) == ("of an instance", "plain")
 
 
 def test_binding_by_hand_changes_no_plain_call():
