@@ -248,6 +248,7 @@ class Batch:
     def fail(self, error: BaseException, overdue: bool = False) -> BaseException | None:
         """Nothing more is loaded: those it was called for end with the error, the rest with none to share.
 
+        Renewals for which it could not even be called have failed, too: they are tried again after a pause.
         Does nothing to flights that have ended, so that a landing cut short by an interrupt can be mended. An
         error that says that the loader is overdue receives its message once they have ended: that runs the
         keys' `__repr__`.
@@ -279,7 +280,7 @@ class Batch:
                 fail(
                     cache,
                     flight,
-                    error if flight in called else rest,
+                    error if flight in called or (flight.background and not called) else rest,
                     endings,
                     verdict=judged.pop(flight, None),
                 )

@@ -290,19 +290,23 @@ def _renew(
 ) -> None:
     """Have a value renewed by a task of this loop, which outlives the caller."""
     renewal: Any = call.renewal
-    if cache.gathering is not None and cache.gathering.driver(True).renew(cache, renewal, (args, kwargs)):
-        call.renewal = None
-        return
+    gathering = cache.gathering
+    if gathering is None or not gathering.driver(True).renew(cache, renewal, (args, kwargs)):
+        _renew_alone(cache, renewal, run, args, kwargs)
+    call.renewal = None
+
+
+def _renew_alone(
+    cache: Cache, renewal: Any, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     try:
         work, task = _set_off(cache, renewal.flight, run, args, kwargs)
     except Exception as error:  # of a task factory: the value is served all the same
         fail(cache, renewal.flight, error)
-        call.renewal = None
         return
     work.home.set_result(None)  # nobody waits there
     work.homeless = True
     entrust_renewal(cache, renewal, work, task)
-    call.renewal = None
 
 
 def _set_off(
@@ -420,7 +424,7 @@ async def _run(
 ) -> Any:
     """Run the function; return its value, if it can be shared."""
     try:
-        if not cache.is_direct and (cache.line is not None or cache.tell.around):
+        if cache.line is not None or cache.tell.around:
             value = await _run_within(cache, flight, work, run, args, kwargs)
         else:
             work.began = True

@@ -217,15 +217,14 @@ def _have_renewed(
 ) -> bool:
     """Have a value renewed by a thread of the pool; False if there was no room, so that it is done by now."""
     renewal: Any = call.renewal
+    accepted: bool | None = None
     if cache.gathering is not None:
         accepted = cache.gathering.driver(False).renew(cache, renewal, (args, kwargs))
-        if accepted is not None:
-            call.renewal = None
-            return bool(accepted)
-    renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
-    accepted = in_background(renew)
-    if not accepted:
-        renew()
+    if accepted is None:
+        renew = partial(contextvars.copy_context().run, partial(_renew, cache, run, renewal, args, kwargs))
+        accepted = in_background(renew)
+        if not accepted:
+            renew()
     call.renewal = None
     return accepted
 

@@ -252,6 +252,24 @@ def test_the_task_has_the_functions_name_and_ends_its_work(ends):
     run(main)
 
 
+def test_a_task_that_takes_no_name_has_none():
+    """A loop of another kind may make what has the other methods alone."""
+
+    async def main():
+        async def flown():
+            pass
+
+        ends, coroutine = [], flown()
+        task = SimpleNamespace(add_done_callback=ends.append)
+        work = new_work(Work, None, None)
+        work.loop = SimpleNamespace(create_task=lambda given: task if given is coroutine else None)
+        assert start_task(work, coroutine, "prices") is task
+        assert ends == [work.ended]
+        coroutine.close()
+
+    run(main)
+
+
 def test_what_a_factory_refuses_is_closed():
     """Nothing of it has run."""
 

@@ -106,6 +106,29 @@ def test_bypassed_calls_get_the_functions_own_value(driver, held):
     assert copied == []
 
 
+def test_a_copy_of_a_stale_value_that_raises(driver):
+    """The caller gets that, and the renewal that it has started goes on."""
+    clock, refusals, numbers = FakeClock(), [], Executions()
+
+    def refuse(value):
+        if refusals:
+            raise refusals.pop()
+        return list(value)
+
+    async def fetch():
+        return [numbers.begin()]
+
+    fetch = driver.decorate(fetch, ttl=10, grace=60, timer=clock, copy=refuse)
+    fetch.put(["stale"])
+    clock.advance(11)
+    refusals.append(Refusal("copy"))
+    with pytest.raises(Refusal, match="copy"):
+        driver.call(fetch)
+    until(lambda: not fetch.flights())
+    assert driver.call(fetch) == [0]
+    assert numbers.begun == 1
+
+
 @pytest.mark.parametrize("error", [Refusal, TypeError, KeyboardInterrupt])
 def test_what_a_copy_raises_is_its_callers(driver, held, error):
     """That caller gets it, and has been counted as served; the entry stays, for the others."""

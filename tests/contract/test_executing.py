@@ -106,6 +106,25 @@ def test_what_it_tells(observing):
     assert repr(first) == "Execution(name='prices', keys=(('a',),), kind='call')"
 
 
+def test_what_it_tells_in_every_way_to_call(driver, observing):
+    """The same; the function has its very arguments within it."""
+    clock, seen, given = FakeClock(), Observer(), []
+
+    async def price(symbol, *, side):
+        given.append((symbol, side))
+
+    price = driver.decorate(price, timer=clock)
+    observing(seen, price.plain or price.coroutine)
+
+    async def ask():
+        await price("A", side="bid")
+
+    driver.call(ask)
+    (execution,) = seen.executions
+    assert (execution.timer, execution.keys) == (clock, (("A", "bid"),))
+    assert given == [("A", "bid")]
+
+
 def test_a_failure_passes_through(driver, observing):
     """The context manager sees it and cannot swallow it: the caller receives the function's own error."""
     left = []

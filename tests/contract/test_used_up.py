@@ -128,17 +128,18 @@ def never_awaited():
         gc.collect()
 
 
+@pytest.mark.parametrize("limit", [None, 1], ids=["at once", "in line"])
 @pytest.mark.parametrize("kind", ONCE_ONLY)
-def test_what_one_use_spends_is_refused(driver, never_awaited, kind):
+def test_what_one_use_spends_is_refused(driver, never_awaited, kind, limit):
     """Each time, saying what to do instead; nothing is stored, and Python complains of no coroutine."""
     make, way = ONCE_ONLY[kind]
 
     async def fetch():
         return make()
 
-    fetch = driver.decorate(fetch)
+    fetch = driver.decorate(fetch, name="prices", max_flights=limit)
     for _ in range(2):
-        with pytest.raises(TypeError, match=f"returned an? .*cannot be shared or stored; .*({way})"):
+        with pytest.raises(TypeError, match=f"prices: returned an? .*cannot be shared or stored; .*({way})"):
             driver.call(fetch)
     assert (fetch.entry(), fetch.flights(), fetch.stats().failures) == (None, (), 2)
     driver.callers.clear()

@@ -8,7 +8,7 @@ import pytest
 from singleflight import single_flight_ttl
 from singleflight.testing import FakeClock
 
-from ..drivers import LoopThread
+from ..drivers import LoopThread, eventually
 from .conftest import assert_quiet
 
 PATIENCE = 10.0
@@ -125,31 +125,48 @@ def test_a_factory_that_makes_no_task(loop, functions, broken, bulk):
     assert_quiet(load)
 
 
-@pytest.mark.parametrize("bulk", [False, True], ids=["single", "bulk"])
-def test_a_renewal_for_which_no_task_is_made(loop, functions, bulk):
-    """The stale value is served, no execution is counted, and the renewal is tried again after a while."""
-    load, load_all, clock, _ = functions
-    refusing = []
+@pytest.mark.parametrize("how", ["single", "bulk", "gathered"])
+def test_a_renewal_for_which_no_task_is_made(loop, how, caplog):
+    """The stale value is served, no execution is counted, and the renewal is tried again after a while.
+
+    The log says why it failed, once.
+    """
+    clock, runs, refusing, refused = FakeClock(), [], [], []
+
+    @single_flight_ttl(ttl=60, grace=600, timer=clock, key=lambda key: key)
+    async def load(key):
+        runs.append(key)
+        return len(runs)
+
+    @load.bulk(gather=0.001 if how == "gathered" else None)
+    async def load_all(keys):
+        runs.append(keys)
+        return dict.fromkeys(keys, len(runs))
 
     def factory(loop, coroutine, **options):
         if refusing:
-            raise Refusal
+            refused.append(1)
+            raise Refusal("no task for you")
         return asyncio.Task(coroutine, loop=loop)
 
+    async def ask():
+        return (await load_all(["a"]))["a"] if how == "bulk" else await load("a")
+
     async def main():
-        assert await load("a") == 1
+        assert await ask() == 1
         clock.advance(61)
         refusing.append(1)
-        stale = await (load_all(["a"]) if bulk else load("a"))
+        stale = await ask(), await ask(), await ask()
         refusing.clear()
         clock.advance(2)
-        await load("a")
-        for _ in range(20):
-            await asyncio.sleep(0)
-        return stale, await load("a")
+        await ask()
+        await eventually(lambda: load.entry("a").value == 2)
+        return stale
 
     loop.loop.set_task_factory(factory)
-    assert loop.run(main) == ({"a": 1} if bulk else 1, 2)
+    assert loop.run(main) == (1, 1, 1)
+    assert len(refused) == 1
+    assert caplog.text.count("could not be renewed, its value is kept: Refusal('no task for you')") == 1
     stats = load.stats()
     assert (stats.calls, stats.refreshes, stats.failures) == (2, 1, 0)
     assert_quiet(load)

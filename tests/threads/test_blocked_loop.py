@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from singleflight import single_flight_ttl
+from singleflight.common import patches
 from singleflight.testing import Recorder
 
 
@@ -63,3 +64,22 @@ def test_a_thread_without_a_loop_says_nothing(crowd, make_gate):
         warnings.simplefilter("error")
         assert fetch() == 1
     crowd.join()
+
+
+def test_who_waits_is_told_that_threading_was_patched_too_late(crowd, gate, monkeypatch):
+    """Whatever it is that waits; a call that need not wait is not."""
+    told, seen = [], Recorder()
+
+    @single_flight_ttl(ttl=60, listener=seen)
+    def fetch():
+        gate.pass_()
+
+    monkeypatch.setattr(patches, "tell", told.append)
+    crowd.add(fetch)
+    seen.wait_for("fetch")
+    assert told == []
+    crowd.add(fetch)
+    seen.wait_for("wait")
+    gate.set()
+    crowd.join()
+    assert told == ["waiting"]

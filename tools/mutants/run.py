@@ -56,7 +56,7 @@ MODELS = ["core/test_memo_machine.py", "core/test_memo_model.py"]
 TASKS = ["asyncio/test_tasks.py", "asyncio/test_cancellation.py", "asyncio/test_without_a_task.py"]
 DRIVEN = [
     *(*CALLS, *GRACE, "contract/test_left_over.py", "contract/test_led_elsewhere.py"),
-    *("contract/test_directly.py", "freshness/test_soft_timeout.py"),
+    *("contract/test_directly.py", "freshness/test_soft_timeout.py", "freshness/test_failures.py"),
     *("contract/test_answer.py", "contract/test_copy.py", "contract/test_max_flights.py"),
     *("contract/test_executing.py", "contract/test_used_up.py", "freshness/test_unchanged.py"),
     "endings/test_garbage.py",
