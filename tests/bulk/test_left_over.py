@@ -438,7 +438,7 @@ class Gathering:
 def test_who_calls_anew_is_alone_if_its_window_says_so(module, decision, value, alone, then):
     """Else it is as it was; the bulk call takes what came."""
     gathering = Gathering(decision, value)
-    result = module._gather(gathering, "group", lambda: "load", "call", "item", alone)
+    result = module._gather(gathering, lambda item: ("group", item), lambda: "load", "call", "item", alone)
     assert (asyncio.run(result) if module is bulk_tasks else result) is then
     assert gathering.asked == [(gathering.cache, "call", ("group", "item"), "load", alone)]
     assert gathering.came == ("call", decision, value)

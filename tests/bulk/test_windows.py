@@ -877,6 +877,25 @@ def test_what_a_wrapper_is_not_given_is_the_default(wrapped):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
+def test_an_item_may_have_a_default(wrapped):
+    """An item that is given is none, so what a call leaves out behind it is known."""
+    loads = []
+
+    @single_flight_ttl(ttl=60)
+    @passing_on
+    def price(symbol=None, kind="bid"):
+        raise AssertionError
+
+    def load(symbols=None, kind="bid"):
+        loads.append(sorted(symbols))
+        return {symbol: (symbol, kind) for symbol in symbols}
+
+    price.bulk(passing_on(load) if wrapped else load, gather=LONG, max_batch=2)
+    assert together(lambda: price("A"), lambda: price("B", kind="bid")) == [("A", "bid"), ("B", "bid")]
+    assert loads == [["A", "B"]]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
 def test_a_wrapped_twin_may_have_names_of_its_own(wrapped):
     """A call of it is gathered whatever it calls its parameters, and what comes unasked is stored."""
     loads = []
