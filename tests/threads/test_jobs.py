@@ -150,8 +150,9 @@ def test_a_callback_of_a_job_is_refused_what_it_has(pools, timeout):
     assert not locks.held("a")
 
 
-def test_a_cycle_over_a_callback_of_a_job_is_refused(pools, crowd):
-    """Whoever waits for it sees whose the lock is, and that it waits."""
+@pytest.mark.parametrize("run_in", [ThreadPoolExecutor.submit, called_back], ids=["job", "callback"])
+def test_a_cycle_over_a_job_or_its_callback_is_refused(pools, crowd, run_in):
+    """Whoever closes it on another thread sees whose the lock is, and that it waits."""
     locks, begun, has_b = KeyedLocks(), threading.Event(), threading.Event()
 
     def take_both():
@@ -169,7 +170,7 @@ def test_a_cycle_over_a_callback_of_a_job_is_refused(pools, crowd):
                 locks("a").__enter__()
             return "refused"
 
-    first = called_back(pools[0], take_both)
+    first = run_in(pools[0], take_both)
     assert begun.wait(PATIENCE)
     crowd.add(take_the_other_way)
     assert first.result(PATIENCE) == "both"
@@ -623,3 +624,28 @@ def test_the_job_is_found_below_what_a_pool_runs_it_in():
     item, context = SimpleNamespace(future=object()), SimpleNamespace()
     assert run(item, lambda: run(context, jobs.future_of_this_thread)) is item.future
     assert run(context, jobs.future_of_this_thread) is None
+
+
+def test_a_variable_of_the_users_is_no_job():
+    """Whatever is named as in the pools' own frames."""
+
+    def run():
+        future = object()
+        return jobs.future_of_this_thread(), future
+
+    assert run()[0] is None
+
+
+def test_a_thread_of_no_pool_has_one_job(crowd, monkeypatch):
+    """It is not looked through for a pool's each time that it takes a lock."""
+
+    def job():
+        return jobs.job_of_thread(sys._getframe())
+
+    def twice():
+        first = job()
+        monkeypatch.delattr(jobs, "future_of_this_thread")
+        return job() is first
+
+    crowd.add(twice)
+    assert crowd.join() == [True]
