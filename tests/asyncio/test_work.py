@@ -9,6 +9,7 @@ import pytest
 from singleflight import FlightTimeout
 from singleflight.drivers import tasks
 from singleflight.drivers.tasks import Work, new_work, start_task
+from singleflight.locks.mutex import mutex
 
 from ..drivers import InThread
 
@@ -286,5 +287,34 @@ def test_what_a_factory_refuses_is_closed():
             start_task(work, coroutine, "prices")
         work.loop.set_task_factory(None)
         assert coroutine.cr_frame is None
+
+    run(main)
+
+
+class Struck(BaseException):
+    """What an interrupt raises."""
+
+
+@pytest.mark.parametrize("how", ["amid a section", "interrupted"])
+def test_work_that_cannot_be_ended_is_noted(monkeypatch, how):
+    """For whoever comes next; its caller is told at once."""
+    noted, flight, error = {}, Flight(False), ValueError()
+    cache = SimpleNamespace(stores_failures=False)
+    monkeypatch.setattr(tasks, "unsettled", noted)
+
+    def fail(*args, **more):
+        raise Struck
+
+    async def main():
+        work = new_work(Work, None, None)
+        monkeypatch.setattr(tasks, "fail", fail)
+        if how == "interrupted":
+            with pytest.raises(Struck):
+                tasks._end(cache, flight, work, error)
+        else:
+            with mutex:
+                assert tasks._end(cache, flight, work, error) is True
+        assert noted == {flight: (tasks.settle_flight, cache, flight, error)}
+        assert (work.home.done(), work.error) == (True, error)
 
     run(main)

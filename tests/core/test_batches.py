@@ -1028,15 +1028,31 @@ def test_renewals_that_could_not_all_be_begun_are_no_executions(make):
     assert (memo.counts.calls, memo.counts.failures, follower.flight.error) == (0, 0, error)
 
 
-def test_renewals_whose_task_could_not_be_made_are_no_executions(make):
-    """The loader was not called for them."""
+@pytest.mark.parametrize("error", [LookupError("no task"), Struck()])
+def test_renewals_whose_task_could_not_be_made_are_no_executions(make, caplog, error):
+    """The loader was not called for them. They have failed, unless they were interrupted: that is said."""
     memo, work = make(grace=60), Work()
     work.began = False
     one = loading(memo, [renews(memo, key) for key in "ab"])
     one.never_began(work)
-    one.fail(LookupError())
+    one.fail(error)
     assert [call.flight.has_ended() for call in one.led] == [True, True]
     assert (memo.counts.calls, memo.counts.refreshes, memo.counts.failures) == (0, 0, 0)
+    failed = isinstance(error, Exception)
+    now = memo.timer()
+    assert [memo.store.find(key).refresh_at > now for key in "ab"] == [failed] * 2
+    assert caplog.text.count("could not be renewed, its value is kept: LookupError('no task')") == 2 * failed
+
+
+def test_renewals_for_which_the_loader_was_not_called_yet_are_tried_again_at_once(make, caplog):
+    """It failed for others, which says nothing about them."""
+    memo = make(grace=60)
+    one = loading(memo, [renews(memo, key) for key in "ab"], max_batch=1)
+    assert one.begin() == ["A"]
+    one.fail(LookupError("no server"))
+    now = memo.timer()
+    assert [memo.store.find(key).refresh_at > now for key in "ab"] == [True, False]
+    assert caplog.text.count("could not be renewed, its value is kept") == 1
 
 
 def test_a_task_runs_the_renewals_that_it_was_made_for(make):

@@ -197,6 +197,7 @@ TESTS = {
     "tasks": [
         *(*DRIVEN, *TASKS, "asyncio/test_work.py", "asyncio/test_leftovers.py", "mixed/test_dead_loops.py"),
         *("endings/test_nobody_left.py", "endings/test_task_factories.py", "reentry/test_coroutines.py"),
+        *("endings/test_unprintable_keys.py", "freshness/test_judged_failures.py"),
     ],
     "bulk_threads": ["bulk/test_left_over.py", *BULK, "bulk/test_gathering.py", "endings"],
     "bulk_tasks": ["bulk/test_left_over.py", *BULK, "bulk/test_gathering.py", "endings"],
