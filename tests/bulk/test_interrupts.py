@@ -13,7 +13,6 @@ from singleflight.locks.mutex import mutex
 
 from ..drivers import until
 from ..reentry.test_every_line import HOME, AtLine, finish
-from ..sampling import one_in
 
 WATCHED = {
     "bulk_call",
@@ -96,7 +95,8 @@ class Scene:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", one_in(3, ["alone", "is joined", "joins"]))
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["alone", "is joined", "joins"])
 def test_an_interrupt_at_any_line_leaves_nothing_behind(kind):
     """Whatever line it strikes at, its caller gets it, the keys are free and the followers are served."""
     scene = Scene(kind)

@@ -361,15 +361,18 @@ class Tier:
     """Has the loader run for all that is led, as a store does."""
 
     def load(self, batch, execute):
-        while items := batch.begin():
-            batch.land(execute(items))
+        while flights := self.unloaded(batch):
+            batch.land(execute(flights))
 
     def leader_of(self, flight):
         return None
 
     async def load_in_task(self, batch, execute):
-        while items := batch.begin():
-            batch.land(await execute(items))
+        while flights := self.unloaded(batch):
+            batch.land(await execute(flights))
+
+    def unloaded(self, batch):
+        return batch.next_of(flight for flight in batch.flights if not flight.has_ended())
 
 
 @pytest.mark.parametrize("limit", [None, 1])

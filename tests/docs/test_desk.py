@@ -156,6 +156,7 @@ def test_fifty_requests_against_five(open_desk):
     assert (desk.count("requests-with"), desk.count("priced")) == ("5", "50")
 
 
+@pytest.mark.long
 def test_an_outage(open_desk):
     """With grace the widgets keep their prices and say how old these are; without it they have none."""
     desk = open_desk("--ttl=1")
@@ -187,6 +188,7 @@ def test_an_outage(open_desk):
     assert None not in desk.prices()
 
 
+@pytest.mark.long
 def test_a_weekend(open_desk):
     """Without bids the last trade or the close stands in, marked; or there is no price, and no storm."""
     desk = open_desk("--ttl=600")

@@ -15,7 +15,7 @@ FURTHER = int(os.environ.get("EXPLORE_FURTHER", "0"))
 pytestmark = pytest.mark.timeout(60 + 3600 * FURTHER)
 
 
-@pytest.mark.parametrize("setting", one_in(8, SCENES.values(), keep=3, packed=False), ids=SCENES)
+@pytest.mark.parametrize("setting", one_in(16, SCENES.values(), keep=11, packed=False), ids=SCENES)
 def test_every_schedule(library, setting):
     """Two to four threads, tasks and loops, on one or two keys."""
     scene, preemptions, options = setting

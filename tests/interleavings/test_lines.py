@@ -50,7 +50,7 @@ def lines(library):
         yield lines
 
 
-@pytest.mark.parametrize("name", one_in(16, EVERY_LINE))
+@pytest.mark.parametrize("name", one_in(32, EVERY_LINE))
 def test_one_switch_at_every_line(library, lines, name):
     """Wherever one actor stops, and whoever goes on until it blocks."""
     scene, _, options = ALL[name]

@@ -126,14 +126,17 @@ def test_what_is_put_and_then_cut_is_dropped(unhurried, pool, way):
     body = Loads(lambda n: n)
     a, b = unhurried(body), unhurried(body)
     assert a("warm") == 1
-    held = Held(a, PUT)
+    held, seen = Held(a, PUT), asked(a)
     by_keeper(a.put, 70, "ASML")
     assert held.entered.wait(PATIENCE)
     if way == "thread":
-        a.invalidate_tag("eu")
+        cut = pool.submit(a.invalidate_tag, "eu")
+        until(lambda: cut.done() or False in seen)
     else:
         by_keeper(a.invalidate_tag, "eu")
     held.gate.set()
+    if way == "thread":
+        cut.result(PATIENCE)
     flush(a)
     assert (a("ASML"), b("ASML")) == (2, 2)
 

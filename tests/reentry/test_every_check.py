@@ -59,6 +59,7 @@ def test_a_leader_may_be_interrupted_anywhere(fails):
     assert number > 40
 
 
+@pytest.mark.long
 def test_a_follower_may_be_interrupted_anywhere(make_gate):
     """A follower that is interrupted while it joins, waits or takes over leaves nothing behind."""
     number, where = 0, "start"
