@@ -102,8 +102,17 @@ def burst(
         first = number % len(symbols)  # each widget has an order of its own
         return symbols[first:] + symbols[:first]
 
+    def all_are_ready() -> bool:
+        """Wait for the others; False if there was no start, which the main thread tells."""
+        try:
+            start.wait(30)
+        except threading.BrokenBarrierError:
+            return False
+        return True
+
     def widget(number: int) -> None:
-        start.wait(30)
+        if not all_are_ready():
+            return
         began = time.perf_counter()
         if options.bulk:
             found = account.get_instrument_current_prices(order(number))
@@ -124,8 +133,8 @@ def burst(
         waits[number] = time.perf_counter() - began
 
     async def tasks() -> None:
-        start.wait(30)  # holds up a loop on which nothing runs yet
-        await asyncio.gather(*map(task, as_tasks))
+        if all_are_ready():  # holds up a loop on which nothing runs yet
+            await asyncio.gather(*map(task, as_tasks))
 
     threads = [
         threading.Thread(target=widget, args=(number,), name=f"{WIDGET}-{number}", daemon=True)

@@ -2,18 +2,22 @@
 
 import ast
 import contextlib
+import importlib
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from ..drivers import PATIENCE, until
 from ..redis.server import binaries
 from ..sampling import one_in
 
@@ -164,6 +168,33 @@ class TestPriceBoard:
         finally:
             board.kill()
         assert (board.returncode, told, progress) == (130, "", "price_board: interrupted\n")
+
+    def test_an_interrupt_before_the_start(self, monkeypatch):
+        """Who waits for the others then ends without a word: the main thread tells."""
+        pytest.importorskip("alpaca")
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+        module, raised = importlib.import_module("widgets"), []
+
+        class Interrupted(threading.Barrier):
+            def wait(self, timeout=None):
+                if threading.current_thread() is not threading.main_thread():
+                    return super().wait(timeout)
+                until(lambda: self.n_waiting == self.parties - 1)
+                self.abort()  # as a wait does that is interrupted
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(threading, "Barrier", Interrupted)
+        monkeypatch.setattr(threading, "excepthook", raised.append)
+        others, options = (
+            set(threading.enumerate()),
+            SimpleNamespace(widgets=4, mode="mixed", symbols=["ASML"]),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            module.burst("plain", None, options, told=lambda *_, **__: None)
+        for thread in set(threading.enumerate()) - others:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        assert raised == []
 
     @pytest.mark.long
     def test_other_sizes(self):
