@@ -7,6 +7,9 @@ import nox
 nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["tests", "lint", "types", "docs"]
 
+# Seconds for what is long. Where it hangs is shown late: CPython 3.11 may crash as it shows running threads.
+LONG = ["-o", "timeout=300", "-o", "faulthandler_timeout=280"]
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
@@ -36,7 +39,7 @@ def sweeps(session: nox.Session) -> None:
     With `SWEEP_PART=1/8` in the environment an eighth of it: CI runs another one each day.
     """
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "-q", "-m", "long", "-o", "timeout=300", *session.posargs)
+    session.run("pytest", "-q", "-m", "long", *LONG, *session.posargs)
 
 
 @nox.session
