@@ -279,9 +279,9 @@ class Keeper:
         self._compare()
 
     def _send(self, orders: Sequence[Order]) -> None:
-        """Send them and tell what came back. Raises the first `Trouble` that says the most.
+        """Send them and tell what came back. Raises a `Trouble`, if there is one.
 
-        That is one by which the server was lost: what it kept from arriving is owed.
+        That is the first by which the server was lost, else the first: what did not arrive for it is owed.
         """
         wanted = (order for order in orders if order.wanted())  # asked when its turn has come
         troubles = []

@@ -134,7 +134,8 @@ class Link:
     def _begin(self, period: int = 0, drops: Drops | None = None) -> None:
         """All that is this process's own; nothing connects yet. `drops` are still to be told."""
         self.clients = Clients(self._source, timeout=self.timeout)
-        self.lock = new_lock()
+        if drops is None:
+            self.lock = new_lock()  # else somebody may be changing these under the present one
         self.era = 0  # how often what was heard became doubtful
         self.me = os.urandom(8)
         self.name = f"process {os.getpid()} on {socket.gethostname()}"

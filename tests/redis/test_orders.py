@@ -319,3 +319,11 @@ def test_a_value_that_is_here_already_is_not_looked_for_again(fleet, pool, late)
     until(lambda: heard == ["new"])
     [record] = tier.cache.store.records()
     assert (record.refresh_at <= tier.cache.timer()) is not late
+
+
+def test_a_store_that_is_closed_keeps_the_lock_of_what_is_untold(fleet):
+    """Another thread may be noting a change just then."""
+    link = link_of(fleet(Loads()))
+    lock = link.lock
+    link.close()
+    assert link.lock is lock
